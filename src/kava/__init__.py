@@ -1,0 +1,1 @@
+"""KaVa: distil a reasoning model's key/value cache into a small student."""

@@ -1,0 +1,253 @@
+"""The key/value trace of a transformer: the one value that travels through KaVa.
+
+A model's forward leaves keys and values in every layer. `KVTrace` holds them in one axis order,
+together with what is needed to select, move and compare them: the validity mask, the segment of
+every position (prompt, reasoning, answer), and the position each vector stands at.
+
+Shapes: B batch, L layers, H key/value heads, Hq query heads, T positions, D head dim,
+M kept positions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields, replace
+from enum import IntEnum
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Scope = Literal["head", "layer", "model"]
+SCOPES: tuple[Scope, ...] = ("head", "layer", "model")
+
+
+class Segment(IntEnum):
+    """What a position belongs to; padding is −1."""
+
+    PADDING = -1
+    PROMPT = 0
+    REASONING = 1
+    ANSWER = 2
+
+
+@dataclass(frozen=True, kw_only=False)
+class KVTrace:
+    """Keys and values of all layers, with everything that must move along with them.
+
+    Args:
+        keys: [B, L, H, T, D].
+        values: [B, L, H, T, D].
+        queries: [B, L, Hq, T, D] or None. Hq is a multiple of H (grouped-query attention).
+        mask: [B, T] bool, True at valid positions; None means that all are valid.
+        segment_ids: [B, T] or, where kept positions differ by layer and head, [B, L, H, T]
+            integers of `Segment`.
+        positions: [B, T] or [B, L, H, T]: the position ids at which keys and queries were
+            rotated (or would be rotated, for un-rotated keys).
+        scope: how widely kept positions are shared after compression: "head" (each layer and
+            head keeps its own), "layer" or "model". None for a trace that was not compressed.
+        rotated: whether keys and queries carry the rotary embedding of `positions`.
+
+    Raises:
+        ValueError: a part's shape does not fit the keys'.
+    """
+
+    keys: Tensor
+    values: Tensor
+    queries: Tensor | None = None
+    mask: Tensor | None = None
+    segment_ids: Tensor | None = None
+    positions: Tensor | None = None
+    scope: Scope | None = None
+    rotated: bool = True
+
+    def __post_init__(self) -> None:
+        if self.keys.ndim != 5:
+            raise ValueError(f"keys must be [B, L, H, T, D], got shape {tuple(self.keys.shape)}")
+        B, L, H, T, D = self.keys.shape
+        if self.values.shape[:4] != self.keys.shape[:4]:
+            raise ValueError(
+                f"values {tuple(self.values.shape)} do not fit keys {tuple(self.keys.shape)}"
+            )
+        if self.queries is not None:
+            q = self.queries.shape
+            if len(q) != 5 or (q[0], q[1], q[3], q[4]) != (B, L, T, D) or q[2] % H:
+                raise ValueError(
+                    f"queries {tuple(q)} do not fit keys {tuple(self.keys.shape)}: "
+                    f"expected [{B}, {L}, a multiple of {H}, {T}, {D}]"
+                )
+        if self.mask is not None and self.mask.shape != (B, T):
+            raise ValueError(f"mask must be [{B}, {T}], got {tuple(self.mask.shape)}")
+        for name in ("segment_ids", "positions"):
+            part = getattr(self, name)
+            if part is not None and part.shape not in ((B, T), (B, L, H, T)):
+                raise ValueError(
+                    f"{name} must be [{B}, {T}] or [{B}, {L}, {H}, {T}], got {tuple(part.shape)}"
+                )
+        if self.scope is not None and self.scope not in SCOPES:
+            raise ValueError(f"scope={self.scope!r} is unknown; choose from {', '.join(SCOPES)}")
+
+    @property
+    def batch_size(self) -> int:
+        """B."""
+        return self.keys.shape[0]
+
+    @property
+    def num_layers(self) -> int:
+        """L."""
+        return self.keys.shape[1]
+
+    @property
+    def num_heads(self) -> int:
+        """H, the number of key/value heads."""
+        return self.keys.shape[2]
+
+    @property
+    def length(self) -> int:
+        """T."""
+        return self.keys.shape[3]
+
+    @property
+    def head_dim(self) -> int:
+        """D."""
+        return self.keys.shape[4]
+
+    def valid_BT(self) -> Tensor:
+        """[B, T] bool: the mask, or all True where there is none."""
+        if self.mask is not None:
+            return self.mask.bool()
+        return torch.ones(
+            self.batch_size, self.length, dtype=torch.bool, device=self.keys.device
+        )
+
+    def _map(self, fn: Any) -> KVTrace:
+        parts = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(
+            self, **{name: fn(part) for name, part in parts.items() if isinstance(part, Tensor)}
+        )
+
+    def detach(self) -> KVTrace:
+        """The same trace, cut from the autograd graph."""
+        return self._map(lambda part: part.detach())
+
+    def to(self, device: torch.device | str | None = None, dtype: Any = None) -> KVTrace:
+        """Move every part to `device`; cast the floating ones to `dtype`."""
+
+        def move(part: Tensor) -> Tensor:
+            return part.to(device=device, dtype=dtype if part.is_floating_point() else None)
+
+        return self._map(move)
+
+    def slice(self, start: int | None = None, stop: int | None = None) -> KVTrace:
+        """Positions start:stop of every part."""
+        cut = slice(start, stop)
+
+        def take(part: Tensor) -> Tensor:
+            return part[..., cut, :] if part.ndim == 5 else part[..., cut]
+
+        return self._map(take)
+
+    def samples(self, index: Tensor | Sequence[int] | slice) -> KVTrace:
+        """The samples `index` of the batch, of every part."""
+        return self._map(lambda part: part[index])
+
+    def layers(self, index: Tensor | Sequence[int] | slice) -> KVTrace:
+        """The layers `index`, of every part that has a layer axis."""
+        return self._map(lambda part: part[:, index] if part.ndim >= 4 else part)
+
+    def gather(
+        self, indices: Tensor, mask: Tensor | None = None, scope: Scope | None = None
+    ) -> KVTrace:
+        """Take positions by index, in every part at once.
+
+        Args:
+            indices: [B, M] (shared) or [B, L, H, M]: indices into the T axis. Query heads
+                follow the key/value head of their group.
+            mask: [B, M] bool, the mask of the result; default: gathered from this mask.
+            scope: recorded in the result.
+
+        Returns:
+            A trace of length M. Positions and segment ids are [B, M] when `indices` is, and
+            [B, L, H, M] otherwise.
+        """
+        B, L, H, T, _ = self.keys.shape
+        if indices.shape[:-1] not in ((B,), (B, L, H)):
+            raise ValueError(
+                f"indices must be [{B}, M] or [{B}, {L}, {H}, M], got {tuple(indices.shape)}"
+            )
+        shared = indices.ndim == 2
+        wide = indices[:, None, None].expand(B, L, H, -1) if shared else indices
+
+        def heads(part: Tensor) -> Tensor:
+            groups = part.shape[2] // H
+            index = wide.repeat_interleave(groups, dim=2) if groups > 1 else wide
+            return part.gather(3, index[..., None].expand(*index.shape, part.shape[-1]))
+
+        def per_position(part: Tensor) -> Tensor:
+            if part.ndim == 2 and shared:
+                return part.gather(1, indices)
+            if part.ndim == 2:
+                part = part[:, None, None].expand(B, L, H, T)
+            return part.gather(3, wide)
+
+        if mask is None and self.mask is not None:
+            if not shared:
+                raise ValueError("gathering by [B, L, H, M] indices needs the result's mask")
+            mask = self.mask.gather(1, indices)
+        return replace(
+            self,
+            keys=heads(self.keys),
+            values=heads(self.values),
+            queries=None if self.queries is None else heads(self.queries),
+            mask=mask,
+            segment_ids=None if self.segment_ids is None else per_position(self.segment_ids),
+            positions=None if self.positions is None else per_position(self.positions),
+            scope=scope,
+        )
+
+
+def iter_past(past_key_values: Any) -> Iterable[tuple[Any, Any]]:
+    """The (keys, values) of each layer, from a Hugging Face `Cache` or a sequence of pairs."""
+    if past_key_values is None:
+        raise ValueError(
+            "past_key_values is None: call the model with use_cache=True and without gradient "
+            "checkpointing, which empties the cache"
+        )
+    for index, layer in enumerate(past_key_values):
+        if len(layer) < 2 or layer[0] is None or layer[1] is None:
+            raise ValueError(f"layer {index} of past_key_values holds no keys and values")
+        yield layer[0], layer[1]
+
+
+def stack_past_kv(past_key_values: Any) -> Any:
+    """Stack a model's cache into one array.
+
+    Args:
+        past_key_values: a Hugging Face `Cache`, or a sequence of (keys, values) per layer, each
+            [B, H, T, D], of torch tensors or numpy arrays.
+
+    Returns:
+        [L, 2, B, H, T, D], bit-exact; a numpy array for numpy input, else a tensor that keeps
+        dtype, device and gradients.
+
+    Raises:
+        ValueError: an empty cache, or layers whose shapes differ.
+
+    Example:
+        >>> past = [(torch.zeros(2, 8, 50, 64), torch.ones(2, 8, 50, 64))] * 4
+        >>> stack_past_kv(past).shape
+        torch.Size([4, 2, 2, 8, 50, 64])
+    """
+    layers = list(iter_past(past_key_values))
+    if not layers:
+        raise ValueError("past_key_values holds no layers")
+    shapes = {tuple(part.shape) for layer in layers for part in layer}
+    if len(shapes) > 1:
+        raise ValueError(
+            f"layers differ in shape ({sorted(shapes)}): a sliding-window cache was truncated; "
+            f"pass past_key_values=DynamicCache() without a config to keep all positions"
+        )
+    if isinstance(layers[0][0], np.ndarray):
+        return np.stack([np.stack(layer) for layer in layers])
+    return torch.stack([torch.stack(layer) for layer in layers])
