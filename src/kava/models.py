@@ -1,0 +1,288 @@
+"""Load models and tokenizers by name: built in, from a folder, or from the Hugging Face hub.
+
+Names that begin with `kava/` are built in and need no download. The tiny ones are random
+weights of each supported family, for trying out commands and for tests; `kava/shell-teacher` is
+trained. Anything else goes to transformers, from safetensors alone and without running code
+that comes with a checkpoint. A load that fails raises; weights are never made up for one.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GemmaConfig,
+    GPT2Config,
+    GPTNeoXConfig,
+    LlamaConfig,
+    MistralConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    Qwen2Config,
+)
+
+from kava.tokenizers import byte_tokenizer
+
+logger = logging.getLogger(__name__)
+
+SHELL_TEACHER = Path(__file__).parent / "assets" / "shell_teacher"
+_MAX_POSITIONS = 2048
+
+
+def _tiny(config_class: type[PreTrainedConfig], **family: Any) -> PreTrainedConfig:
+    tokenizer = byte_tokenizer()
+    return config_class(
+        vocab_size=len(tokenizer),
+        hidden_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=_MAX_POSITIONS,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        **family,
+    )
+
+
+def _tiny_gpt2() -> PreTrainedConfig:
+    return _tiny(GPT2Config, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0)
+
+
+def _tiny_llama() -> PreTrainedConfig:
+    return _tiny(LlamaConfig, num_key_value_heads=2, intermediate_size=172)
+
+
+def _tiny_qwen2() -> PreTrainedConfig:
+    return _tiny(Qwen2Config, num_key_value_heads=2, intermediate_size=172)
+
+
+def _tiny_mistral() -> PreTrainedConfig:
+    return _tiny(MistralConfig, num_key_value_heads=2, intermediate_size=172, sliding_window=128)
+
+
+def _tiny_gemma() -> PreTrainedConfig:
+    return _tiny(GemmaConfig, num_key_value_heads=1, head_dim=32, intermediate_size=172)
+
+
+def _tiny_gpt_neox() -> PreTrainedConfig:
+    return _tiny(
+        GPTNeoXConfig,
+        intermediate_size=256,
+        rope_parameters={
+            "rope_type": "default",
+            "rope_theta": 10000.0,
+            "partial_rotary_factor": 0.5,
+        },
+    )
+
+
+def _shell_llama() -> PreTrainedConfig:
+    tokenizer = _shell_tokenizer()
+    return LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        intermediate_size=172,
+        max_position_embeddings=1024,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+
+
+def _shell_tokenizer() -> PreTrainedTokenizerBase:
+    from kava.data.shell_game import shell_game_tokenizer
+
+    return shell_game_tokenizer()
+
+
+RANDOM_MODELS: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
+    "kava/tiny-gpt2": (_tiny_gpt2, byte_tokenizer),
+    "kava/tiny-llama": (_tiny_llama, byte_tokenizer),
+    "kava/tiny-qwen2": (_tiny_qwen2, byte_tokenizer),
+    "kava/tiny-mistral": (_tiny_mistral, byte_tokenizer),
+    "kava/tiny-gemma": (_tiny_gemma, byte_tokenizer),
+    "kava/tiny-gpt-neox": (_tiny_gpt_neox, byte_tokenizer),
+    "kava/shell-llama": (_shell_llama, _shell_tokenizer),
+}
+"""Built-in name → (config, tokenizer) of a model with seeded random weights."""
+
+TRAINED_MODELS: dict[str, Path] = {"kava/shell-teacher": SHELL_TEACHER}
+"""Built-in name → folder, inside the package, of a trained model and its tokenizer."""
+
+BUILTIN_NAMES: tuple[str, ...] = (*RANDOM_MODELS, *TRAINED_MODELS)
+
+
+def load_model(
+    name_or_path: str | Path,
+    *,
+    dtype: torch.dtype | str = "auto",
+    device: torch.device | str | None = None,
+    trust_remote_code: bool = False,
+) -> PreTrainedModel:
+    """Load a causal language model, in evaluation mode.
+
+    One door for every command, so that a wrong name, a damaged file or an unreachable hub gives
+    one clear line and never a model with made-up weights.
+
+    Args:
+        name_or_path: a built-in name (`BUILTIN_NAMES`), a local folder, or a hub id.
+        dtype: a torch dtype or its name; "auto" takes the checkpoint's (float32 for the
+            built-in random models).
+        device: where to put the model; None leaves it on the CPU.
+        trust_remote_code: run modeling code that comes with the checkpoint.
+
+    Raises:
+        ValueError: an unknown `kava/` name, a checkpoint that is damaged, lacks weights, or is
+            not a causal decoder.
+        OSError: a folder or hub model that cannot be read.
+
+    Example:
+        >>> model = load_model("kava/tiny-llama")
+    """
+    name = str(name_or_path)
+    if name in RANDOM_MODELS:
+        model = _random_model(name)
+        if dtype != "auto":
+            model = model.to(getattr(torch, dtype) if isinstance(dtype, str) else dtype)
+    else:
+        model = _pretrained(_resolve(name), dtype, trust_remote_code)
+    return model.eval() if device is None else model.eval().to(device)
+
+
+def load_tokenizer(
+    name_or_path: str | Path, *, trust_remote_code: bool = False
+) -> PreTrainedTokenizerBase:
+    """Load the tokenizer that belongs to a model's name; it always has a padding token.
+
+    Where a tokenizer has none, the end-of-sequence token pads, as is usual for GPT-2 and Llama.
+    Padding is masked by position and never by token id, so that real end tokens stay supervised.
+
+    Args:
+        name_or_path: a built-in name (`BUILTIN_NAMES`), a local folder, or a hub id.
+        trust_remote_code: run tokenizer code that comes with the checkpoint.
+
+    Raises:
+        ValueError: an unknown `kava/` name, or a tokenizer with neither padding nor end token.
+        OSError: a folder or hub tokenizer that cannot be read.
+
+    Example:
+        >>> load_tokenizer("kava/tiny-llama")("2 + 2")["input_ids"]
+    """
+    name = str(name_or_path)
+    if name in RANDOM_MODELS:
+        tokenizer: PreTrainedTokenizerBase = RANDOM_MODELS[name][1]()
+    else:
+        source = _resolve(name)
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
+        except (OSError, ValueError, KeyError) as error:
+            raise OSError(_unreadable("tokenizer", source, error)) from error
+    if tokenizer.pad_token is None:
+        if tokenizer.eos_token is None:
+            raise ValueError(
+                f"the tokenizer of {name!r} has neither a padding nor an end-of-sequence token: "
+                f"set one in its tokenizer_config.json"
+            )
+        tokenizer.pad_token = tokenizer.eos_token
+        logger.info("%s has no padding token: %s pads", name, tokenizer.eos_token)
+    return tokenizer
+
+
+def _random_model(name: str) -> PreTrainedModel:
+    logger.warning("%s has random weights: its answers mean nothing until it is trained", name)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return AutoModelForCausalLM.from_config(RANDOM_MODELS[name][0]())
+
+
+def _resolve(name: str) -> str:
+    """A name as transformers takes it: a folder that exists, or a hub id."""
+    if name in TRAINED_MODELS:
+        folder = TRAINED_MODELS[name]
+        if not (folder / "model.safetensors").is_file():
+            raise OSError(
+                f"the weights of {name!r} are not in this installation (looked in {folder}): "
+                f"reinstall the package, or train them again"
+            )
+        return str(folder)
+    if name.startswith("kava/"):
+        raise ValueError(f"unknown built-in model {name!r}; choose from {', '.join(BUILTIN_NAMES)}")
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return str(path)
+    if path.exists():
+        raise OSError(f"{name!r} is a file; pass the folder that holds config.json and the weights")
+    looks_local = name.startswith((".", "~")) or path.is_absolute() or name.count("/") > 1
+    if looks_local or not name:
+        raise OSError(
+            f"the folder {name!r} does not exist; pass a folder that holds config.json and "
+            f"model.safetensors, a hub id, or one of {', '.join(BUILTIN_NAMES)}"
+        )
+    return name
+
+
+def _pretrained(source: str, dtype: Any, trust_remote_code: bool) -> PreTrainedModel:
+    try:
+        config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, KeyError) as error:
+        raise OSError(_unreadable("model", source, error)) from error
+    if config.is_encoder_decoder:
+        raise ValueError(
+            f"{source!r} is an encoder-decoder ({config.model_type}); pass a causal "
+            f"(decoder-only) language model"
+        )
+    try:
+        model, loaded = AutoModelForCausalLM.from_pretrained(
+            source,
+            config=config,
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=trust_remote_code,
+            output_loading_info=True,
+        )
+    except SafetensorError as error:
+        raise ValueError(
+            f"{_damaged_file(source)} is damaged or truncated ({error}); download or save it again"
+        ) from error
+    except OSError as error:
+        raise OSError(_unreadable("model", source, error)) from error
+    if loaded["missing_keys"]:
+        missing = sorted(loaded["missing_keys"])
+        raise ValueError(
+            f"the checkpoint {source!r} lacks {len(missing)} weights of "
+            f"{type(model).__name__} (the first: {missing[0]}); it is incomplete or of another "
+            f"architecture"
+        )
+    return model
+
+
+def _damaged_file(source: str) -> str:
+    for path in sorted(Path(source).glob("*.safetensors")):
+        try:
+            with safe_open(path, framework="pt"):
+                pass
+        except SafetensorError:
+            return str(path)
+    return f"a safetensors file of {source!r}"
+
+
+def _unreadable(what: str, source: str, error: Exception) -> str:
+    reason = " ".join(str(error).split())
+    if Path(source).is_dir():
+        return f"cannot load a {what} from the folder {source!r}: {reason}"
+    return (
+        f"cannot load the {what} {source!r}: no such folder, and the Hugging Face hub gave "
+        f"nothing ({reason}); pass a local folder, or a built-in name such as kava/tiny-llama"
+    )
