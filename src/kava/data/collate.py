@@ -1,0 +1,150 @@
+"""Batches: encoded samples, padded so that the prompt can be cut off by a slice.
+
+The teacher's text is padded on both sides: its prompt to the left, so that all reasoning begins
+in column P and the prompt's cache is the first P columns; the rest to the right.
+
+Shapes: B batch, T columns of the teacher's text, P of a prompt, A of the answer, M kept positions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NotRequired, TypedDict
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kava.data.encode import Encoded
+from kava.trace import Segment
+
+IGNORED = -100
+"""Label of a position that is not supervised, as in torch and transformers."""
+
+
+class Batch(TypedDict):
+    """What the collator makes; masks and ids are int64."""
+
+    ids: list[str]
+    input_ids: Tensor
+    attention_mask: Tensor
+    segment_ids: Tensor
+    labels: Tensor
+    prompt_ids: Tensor
+    prompt_mask: Tensor
+    answer_ids: Tensor
+    answer_mask: Tensor
+    teacher_codi: Tensor
+    student_codi: Tensor
+    shared_prompt: bool
+    positions: NotRequired[Tensor]
+
+
+@dataclass(frozen=True)
+class Collator:
+    """Turn encoded samples into one batch; picklable, for data-loader workers.
+
+    Padding is known from the samples' lengths, never from the padding token, so that a tokenizer
+    whose padding token is its end-of-sequence token still has its end supervised.
+
+    Args:
+        pad_token_id: what fills the padding.
+
+    Example:
+        >>> batch = Collator(tokenizer.pad_token_id)(encoded[:8])
+    """
+
+    pad_token_id: int
+
+    def __call__(self, samples: Sequence[Encoded]) -> Batch:
+        """Make a batch.
+
+        Returns:
+            A dict of
+
+            ids: sample ids.
+            input_ids, attention_mask [B, T]: the teacher's text, prompt left-padded to P columns,
+                reasoning and answer right-padded.
+            segment_ids [B, T]: −1 at padding.
+            labels [B, T]: `input_ids` at reasoning and answer, −100 elsewhere.
+            prompt_ids, prompt_mask [B, P]: the student's prompt, left-padded.
+            answer_ids, answer_mask [B, A]: cue, value and end, right-padded.
+            teacher_codi [B]: the column of `input_ids` right before the answer's value.
+            student_codi [B]: the same as an index into `answer_ids`; −1 where the value is first.
+            shared_prompt: whether `input_ids[:, :P]` is `prompt_ids`.
+            positions [B, M]: given kept columns of `input_ids`, where the samples have them.
+
+        Raises:
+            ValueError: no samples, or samples whose given positions differ in count.
+        """
+        if not samples:
+            raise ValueError("an empty list of samples cannot be made a batch")
+        pad = self.pad_token_id
+        P = max(s.prompt_length for s in samples)
+        prompts, prompt_mask = _pad([s.input_ids[: s.prompt_length] for s in samples], pad, "left")
+        rests, rest_mask = _pad([s.input_ids[s.prompt_length :] for s in samples], pad, "right")
+        answers, answer_mask = _pad([s.input_ids[s.answer_start :] for s in samples], pad, "right")
+        student_prompts, student_mask = prompts, prompt_mask
+        shared = all(
+            s.student_prompt_ids is None
+            or np.array_equal(s.student_prompt_ids, s.input_ids[: s.prompt_length])
+            for s in samples
+        )
+        if not shared:
+            student_prompts, student_mask = _pad([s.prompt_ids for s in samples], pad, "left")
+
+        input_ids = np.concatenate([prompts, rests], axis=1)
+        mask = np.concatenate([prompt_mask, rest_mask], axis=1)
+        shift_B = np.array([P - s.prompt_length for s in samples])
+        answer_start_B = np.array([s.answer_start for s in samples])
+        value_start_B = np.array([s.value_start for s in samples])
+        column_T = np.arange(input_ids.shape[1])
+        segments = np.where(
+            column_T < P,
+            Segment.PROMPT,
+            np.where(
+                column_T < (answer_start_B + shift_B)[:, None], Segment.REASONING, Segment.ANSWER
+            ),
+        )
+        segments = np.where(mask == 1, segments, Segment.PADDING)
+        labels = np.where(segments > Segment.PROMPT, input_ids, IGNORED)
+        batch = Batch(
+            ids=[s.id for s in samples],
+            input_ids=torch.from_numpy(input_ids),
+            attention_mask=torch.from_numpy(mask),
+            segment_ids=torch.from_numpy(segments),
+            labels=torch.from_numpy(labels),
+            prompt_ids=torch.from_numpy(student_prompts),
+            prompt_mask=torch.from_numpy(student_mask),
+            answer_ids=torch.from_numpy(answers),
+            answer_mask=torch.from_numpy(answer_mask),
+            teacher_codi=torch.from_numpy(value_start_B - 1 + shift_B),
+            student_codi=torch.from_numpy(value_start_B - answer_start_B - 1),
+            shared_prompt=shared,
+        )
+        positions = [s.positions for s in samples if s.positions is not None]
+        if positions:
+            counts = {len(p) for p in positions}
+            if len(positions) < len(samples) or len(counts) > 1:
+                raise ValueError(
+                    f"samples of one batch differ in given positions (counts {sorted(counts)}, "
+                    f"{len(samples) - len(positions)} without any): give each the same count"
+                )
+            batch["positions"] = torch.from_numpy(np.array(positions) + shift_B[:, None])
+        return batch
+
+
+def _pad(rows: Sequence[np.ndarray], fill: int, side: str) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of different length as one int64 array, and its mask."""
+    width = max(len(row) for row in rows)
+    padded = np.full((len(rows), width), fill, dtype=np.int64)
+    mask = np.zeros((len(rows), width), dtype=np.int64)
+    place: Callable[[int], slice] = (
+        (lambda n: slice(width - n, width)) if side == "left" else (lambda n: slice(0, n))
+    )
+    for row, values in enumerate(rows):
+        at = place(len(values))
+        padded[row, at] = values
+        mask[row, at] = 1
+    return padded, mask

@@ -1,0 +1,349 @@
+"""From records to token ids with segments; what does not fit is an error, or is counted.
+
+The whole text is tokenised once and its segments are read off the character offsets: no part is
+tokenised apart and glued, which would give other tokens at the seams than a model meets. The
+prompt alone must then be a prefix of the whole, for that is what the student gets.
+
+Shapes: T tokens of a sample, with the end-of-sequence token.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from kava.data.records import Record, Template
+from kava.segments import token_segments
+from kava.trace import Segment
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Overflow = Literal["error", "skip"]
+Reason = Literal[
+    "empty question",
+    "empty reasoning",
+    "empty answer",
+    "longer than max_length",
+    "reasoning shorter than target_len",
+    "prompt boundary",
+    "unknown token",
+]
+CHUNK = 1024
+
+
+class DoesNotFit(ValueError):  # noqa: N818
+    """A sample that cannot be used as asked; `reason` says why in a word, the message in full."""
+
+    def __init__(self, reason: Reason, message: str) -> None:
+        super().__init__(message)
+        self.reason: Reason = reason
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Encoded:
+    """One sample as tokens.
+
+    Args:
+        id: the record's.
+        input_ids: [T] int32, prompt + reasoning + answer + end of sequence.
+        prompt_length: index of the first reasoning token.
+        answer_start: index of the first answer token.
+        value_start: index of the first token of the answer's value, after its cue.
+        student_prompt_ids: the student's own prompt; None where it is the teacher's.
+        positions: given kept positions, as indices into `input_ids`, or None.
+    """
+
+    id: str
+    input_ids: np.ndarray
+    prompt_length: int
+    answer_start: int
+    value_start: int
+    student_prompt_ids: np.ndarray | None = None
+    positions: tuple[int, ...] | None = None
+
+    @property
+    def segment_ids(self) -> np.ndarray:
+        """[T]: 0 prompt, 1 reasoning, 2 answer."""
+        index = np.arange(len(self.input_ids))
+        return (index >= self.prompt_length).astype(np.int64) + (index >= self.answer_start)
+
+    @property
+    def prompt_ids(self) -> np.ndarray:
+        """The student's prompt."""
+        if self.student_prompt_ids is not None:
+            return self.student_prompt_ids
+        return self.input_ids[: self.prompt_length]
+
+
+@dataclass
+class EncodeReport:
+    """How many records were encoded, and which were left out for what reason."""
+
+    num_records: int = 0
+    num_tokens: int = 0
+    skipped: dict[Reason, list[str]] = field(default_factory=lambda: defaultdict(list))
+
+    @property
+    def num_skipped(self) -> int:
+        """Records left out."""
+        return sum(map(len, self.skipped.values()))
+
+    @property
+    def num_encoded(self) -> int:
+        """Records kept."""
+        return self.num_records - self.num_skipped
+
+    def __str__(self) -> str:
+        text = f"{self.num_encoded} of {self.num_records} records, {self.num_tokens} tokens"
+        reasons = (
+            f"{len(ids)} {reason} ({', '.join(ids[:3])}{', …' if len(ids) > 3 else ''})"
+            for reason, ids in sorted(self.skipped.items(), key=lambda item: -len(item[1]))
+        )
+        return text + ("; skipped: " + "; ".join(reasons) if self.skipped else "")
+
+
+def encode(
+    record: Record,
+    tokenizer: PreTrainedTokenizerBase,
+    template: Template,
+    max_length: int,
+    *,
+    target_len: int | None = None,
+) -> Encoded:
+    """Encode one record.
+
+    Arguments: as `encode_records`.
+
+    Raises:
+        DoesNotFit: the record cannot be used as asked; a `ValueError` that carries the reason.
+        ValueError: a tokenizer without offsets or without an end-of-sequence token.
+    """
+    (result,) = _encode_chunk([record], tokenizer, template, max_length, target_len)
+    if isinstance(result, DoesNotFit):
+        raise result
+    return result
+
+
+def encode_records(
+    records: Sequence[Record],
+    tokenizer: PreTrainedTokenizerBase,
+    template: Template,
+    max_length: int,
+    *,
+    target_len: int | None = None,
+    overflow: Overflow = "error",
+) -> tuple[list[Encoded], EncodeReport]:
+    """Encode records; those that do not fit stop the run, or are left out and counted.
+
+    Nothing is cut off: a truncated sample has lost its answer.
+
+    Args:
+        records: what to encode.
+        tokenizer: a fast tokenizer, for its offsets.
+        template: how a record becomes text.
+        max_length: most tokens of a sample, with the end-of-sequence token.
+        target_len: M, the fewest reasoning tokens a sample must have; None asks for one.
+        overflow: "error" raises at the first record that does not fit, "skip" leaves it out.
+
+    Returns:
+        the encoded samples, and the report of what was left out.
+
+    Raises:
+        DoesNotFit: under "error", the first record that does not fit.
+        ValueError: no record fits; no records; a tokenizer without offsets or end of sequence.
+
+    Example:
+        >>> encoded, report = encode_records(records, tokenizer, Template(), 512, overflow="skip")
+        >>> print(report)
+    """
+    if overflow not in ("error", "skip"):
+        raise ValueError(f"overflow={overflow!r} is unknown; choose error or skip")
+    if not records:
+        raise ValueError("there are no records to encode")
+    encoded: list[Encoded] = []
+    report = EncodeReport()
+    for start in range(0, len(records), CHUNK):
+        chunk = records[start : start + CHUNK]
+        results = _encode_chunk(chunk, tokenizer, template, max_length, target_len)
+        for record, result in zip(chunk, results):
+            report.num_records += 1
+            if isinstance(result, Encoded):
+                encoded.append(result)
+                report.num_tokens += len(result.input_ids)
+            elif overflow == "error":
+                raise result
+            else:
+                report.skipped[result.reason].append(record.id)
+    if not encoded:
+        raise ValueError(f"no record fits: {report}")
+    return encoded, report
+
+
+def encode_prompt(
+    question: str, tokenizer: PreTrainedTokenizerBase, template: Template
+) -> list[int]:
+    """The tokens of a prompt alone, as the student gets it in training.
+
+    Raises:
+        ValueError: an empty question, or a word that the tokenizer does not know.
+
+    Example:
+        >>> ids = encode_prompt("How many?", tokenizer, Template())
+    """
+    if not question.strip():
+        raise ValueError("the question is empty")
+    text = template.prompt(question)
+    (item,) = _tokenize([text], tokenizer)
+    unknown = _unknown_text(item, text, tokenizer)
+    if unknown is not None:
+        raise ValueError(f"the tokenizer does not know {unknown!r}, in the question {question!r}")
+    return item.ids
+
+
+@dataclass(frozen=True)
+class _Tokens:
+    ids: list[int]
+    offsets: list[tuple[int, int]]
+
+
+def _tokenize(texts: list[str], tokenizer: PreTrainedTokenizerBase) -> list[_Tokens]:
+    """Ids and offsets, with what a tokenizer puts in front but not what it puts at the end."""
+    if not texts:
+        return []
+    if not tokenizer.is_fast:
+        raise ValueError(
+            f"{type(tokenizer).__name__} gives no character offsets, which segments need: load a "
+            f"fast tokenizer (a tokenizer.json)"
+        )
+    output: Any = tokenizer(
+        texts,
+        add_special_tokens=True,
+        return_offsets_mapping=True,
+        return_special_tokens_mask=True,
+        return_attention_mask=False,
+        padding=False,
+        truncation=False,
+        verbose=False,
+    )
+    items = []
+    for ids, offsets, special in zip(
+        output["input_ids"], output["offset_mapping"], output["special_tokens_mask"]
+    ):
+        end = len(ids)
+        while end and special[end - 1]:
+            end -= 1
+        items.append(_Tokens(ids[:end], offsets[:end]))
+    return items
+
+
+def _unknown_text(item: _Tokens, text: str, tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """What the tokenizer does not know; None where it knows all, or has no token to say so."""
+    unknown = tokenizer.unk_token_id
+    # GPT-2 names its end of sequence as its unknown token, and knows every byte
+    if unknown is None or unknown == tokenizer.eos_token_id or unknown not in item.ids:
+        return None
+    start, end = item.offsets[item.ids.index(unknown)]
+    return text[start:end]
+
+
+def _encode_chunk(
+    records: Sequence[Record],
+    tokenizer: PreTrainedTokenizerBase,
+    template: Template,
+    max_length: int,
+    target_len: int | None,
+) -> Iterator[Encoded | DoesNotFit]:
+    if tokenizer.eos_token_id is None:
+        raise ValueError(
+            f"{tokenizer.name_or_path or type(tokenizer).__name__} has no end-of-sequence token: "
+            f"set tokenizer.eos_token"
+        )
+    rendered = [template.render(record) for record in records]
+    texts = _tokenize([r.text for r in rendered], tokenizer)
+    prompts = _tokenize([r.prompt for r in rendered], tokenizer)
+    own = [i for i, record in enumerate(records) if record.student_question is not None]
+    student = dict(zip(own, _tokenize([rendered[i].student_prompt for i in own], tokenizer)))
+    for index, (record, text, whole, prompt) in enumerate(zip(records, rendered, texts, prompts)):
+        try:
+            _check_parts(record, template)
+            segments = token_segments(
+                np.array(whole.offsets), text.reasoning_start, text.answer_start
+            )
+            ends = np.array(whole.offsets)[:, 1]
+            prompt_length = int((segments == Segment.PROMPT).sum())
+            answer_start = int((segments < Segment.ANSWER).sum())
+            value_start = max(answer_start, int((ends <= text.value_start).sum()))
+            for item, written in [(whole, text.text)] + (
+                [(student[index], text.student_prompt)] if index in student else []
+            ):
+                unknown = _unknown_text(item, written, tokenizer)
+                if unknown is not None:
+                    raise DoesNotFit(
+                        "unknown token",
+                        f"sample {record.id!r} has {unknown!r}, which the tokenizer does not know; "
+                        f"mend it or pass --overflow skip",
+                    )
+            if prompt.ids != whole.ids[:prompt_length]:
+                raise DoesNotFit(
+                    "prompt boundary",
+                    f"sample {record.id!r}: its prompt alone has other tokens than in its text, "
+                    f"where a token runs across its end {text.prompt[-12:]!r}; end the question "
+                    f"template with a line break or pass --overflow skip",
+                )
+            _check_lengths(
+                record.id, len(whole.ids) + 1, answer_start - prompt_length, max_length, target_len
+            )
+        except DoesNotFit as problem:
+            yield problem
+            continue
+        yield Encoded(
+            id=record.id,
+            input_ids=np.array([*whole.ids, tokenizer.eos_token_id], dtype=np.int32),
+            prompt_length=prompt_length,
+            answer_start=answer_start,
+            value_start=value_start,
+            student_prompt_ids=np.array(student[index].ids, dtype=np.int32)
+            if index in student
+            else None,
+        )
+
+
+def _check_parts(record: Record, template: Template) -> None:
+    if not record.question.strip() or not (record.student_question or "?").strip():
+        raise DoesNotFit(
+            "empty question", f"sample {record.id!r} has an empty question; pass --overflow skip"
+        )
+    if not record.answer.strip():
+        raise DoesNotFit(
+            "empty answer", f"sample {record.id!r} has an empty answer; pass --overflow skip"
+        )
+    if not template.written_reasoning(record):
+        steps = len(record.steps)
+        dropped = "" if not steps else f" once the last of its {steps} step(s) is dropped"
+        raise DoesNotFit(
+            "empty reasoning",
+            f"sample {record.id!r} has no reasoning{dropped}; "
+            f"{'turn drop_last_step off' if steps else 'mend it'} or pass --overflow skip",
+        )
+
+
+def _check_lengths(
+    name: str, length: int, num_reasoning: int, max_length: int, target_len: int | None
+) -> None:
+    if length > max_length:
+        raise DoesNotFit(
+            "longer than max_length",
+            f"sample {name!r} has {length} tokens, more than --max_length {max_length}; raise it "
+            f"or pass --overflow skip",
+        )
+    if num_reasoning < (target_len or 1):
+        raise DoesNotFit(
+            "reasoning shorter than target_len",
+            f"sample {name!r} has {num_reasoning} reasoning tokens, fewer than --target_len "
+            f"{target_len or 1}; lower it or pass --overflow skip",
+        )
