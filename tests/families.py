@@ -32,7 +32,7 @@ def build(config: PreTrainedConfig, *, attention: str = "sdpa", seed: int = 0) -
     return model.eval()
 
 
-def _config(config_class: type[PreTrainedConfig], **family: object) -> PreTrainedConfig:
+def _config(config_class: Callable[..., PreTrainedConfig], **family: object) -> PreTrainedConfig:
     return config_class(
         vocab_size=VOCAB_SIZE,
         hidden_size=32,

@@ -38,7 +38,7 @@ SHELL_TEACHER = Path(__file__).parent / "assets" / "shell_teacher"
 _MAX_POSITIONS = 2048
 
 
-def _tiny(config_class: type[PreTrainedConfig], **family: Any) -> PreTrainedConfig:
+def _tiny(config_class: Callable[..., PreTrainedConfig], **family: Any) -> PreTrainedConfig:
     tokenizer = byte_tokenizer()
     return config_class(
         vocab_size=len(tokenizer),
@@ -153,9 +153,9 @@ def load_model(
     """
     name = str(name_or_path)
     if name in RANDOM_MODELS:
-        model = _random_model(name)
+        model: Any = _random_model(name)
         if dtype != "auto":
-            model = model.to(getattr(torch, dtype) if isinstance(dtype, str) else dtype)
+            model.to(dtype=getattr(torch, dtype) if isinstance(dtype, str) else dtype)
     else:
         model = _pretrained(_resolve(name), dtype, trust_remote_code)
     return model.eval() if device is None else model.eval().to(device)
@@ -243,8 +243,9 @@ def _pretrained(source: str, dtype: Any, trust_remote_code: bool) -> PreTrainedM
             f"{source!r} is an encoder-decoder ({config.model_type}); pass a causal "
             f"(decoder-only) language model"
         )
+    auto: Any = AutoModelForCausalLM
     try:
-        model, loaded = AutoModelForCausalLM.from_pretrained(
+        model, loaded = auto.from_pretrained(
             source,
             config=config,
             dtype=dtype,
