@@ -1,11 +1,225 @@
 """Prompt, reasoning and answer: where they begin in a text, and which tokens they hold.
 
+A text is read once, by its characters; tokens take their segment from the characters they cover.
+So the same places hold for every tokenizer, and a text's segments never depend on its batch.
+
 Shapes: B batch, T tokens.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
 import numpy as np
+import torch
+from torch import Tensor
+
+from kava.trace import Segment
+
+Trigger = str | re.Pattern[str]
+OnMissing = Literal["error", "report"]
+
+REASONING_TRIGGERS: tuple[Trigger, ...] = (
+    re.compile(r"^[ \t]*(?:reasoning|rationale|solution|explanation)[ \t]*:", re.I | re.M),
+    re.compile(r"\blet['’]?s think\b", re.I),
+    re.compile(r"(?:^|(?<=[\s。？！?]))(?:解答|解析|解)[ \t]*[:：]", re.M),
+    re.compile(r"^[ \t]*首先", re.M),
+    # a question that ends its line by a question mark: the next line begins the reasoning
+    re.compile(r"(?<=[?？]\n)(?=\S)"),
+    # GSM8K's calculator annotations, where it is plain which line the reasoning begins with: the
+    # question is one line, the next holds an annotation; or there are annotations alone
+    re.compile(r"\A[^\n]*\n(?P<start>[^\n]*<<)"),
+    re.compile(r"[.?!？。]\s+(?P<start><<)"),
+    re.compile(r"^[ \t]*(?:step 1\b|第一步)", re.I | re.M),
+    # a list marker is followed by a blank, "1.5" is a number
+    re.compile(r"^[ \t]*(?:1[.)](?=\s)|1、|\(1\)(?=\s)|（1）)", re.M),
+)
+"""Where the reasoning begins, the surest first."""
+
+ANSWER_TRIGGERS: tuple[Trigger, ...] = (
+    re.compile(r"####\s*"),
+    re.compile(r"(?:\b(?:so|therefore|thus|hence),? )?\bthe (?:final )?answer is:?\s*", re.I),
+    re.compile(r"^[ \t]*(?:final )?answer[ \t]*:\s*", re.I | re.M),
+    re.compile(r"(?:所以|因此|故)?[,，]?\s*(?:最终|正确)?答案(?:是|为)?\s*[:：]?\s*"),
+    re.compile(r"^[ \t]*答\s*[:：]\s*", re.M),
+)
+"""Where the answer begins, the surest first; the value begins where the match ends."""
+
+
+class SegmentSpans(NamedTuple):
+    """Where the parts of a text begin, in characters; together they cover the text.
+
+    Where a part is `missing` it is empty: its place is where it would stand, and the characters
+    belong to the part before it.
+    """
+
+    reasoning_start: int
+    answer_start: int
+    value_start: int
+    length: int
+    missing: tuple[str, ...]
+
+
+class SegmentedBatch(NamedTuple):
+    """`segment_ids` [B, T] of a batch, and the spans of its texts."""
+
+    segment_ids: Tensor
+    spans: list[SegmentSpans]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentIdentifier:
+    """Find prompt, reasoning and answer in raw text by the markers that introduce them.
+
+    KV distillation needs to know which positions are reasoning: those are compressed, and the
+    answer's attention to them is their importance (KaVa, arXiv 2510.02312, section 3.2). The
+    triggers are tried in their order and the first one that occurs decides: the reasoning begins
+    at its first place, the answer (which comes after) at its last. A text in which none occurs
+    is reported, never guessed.
+
+    Args:
+        reasoning_triggers: strings, taken literally, or compiled patterns; the reasoning begins
+            with the match, or with the pattern's group named `start`.
+        answer_triggers: the same for the answer; its value begins behind the match.
+
+    Raises:
+        ValueError: no triggers, or an empty one.
+
+    Example:
+        >>> spans = SegmentIdentifier().identify("How many?\\n1 + 1 = 2.\\n#### 2")
+        >>> spans.reasoning_start, spans.answer_start, spans.value_start, spans.missing
+        (10, 21, 26, ())
+    """
+
+    reasoning_triggers: Sequence[Trigger] = field(
+        default=REASONING_TRIGGERS, metadata={"help": "markers at which the reasoning begins"}
+    )
+    answer_triggers: Sequence[Trigger] = field(
+        default=ANSWER_TRIGGERS, metadata={"help": "markers at which the answer begins"}
+    )
+
+    def __post_init__(self) -> None:
+        for name in ("reasoning_triggers", "answer_triggers"):
+            triggers = getattr(self, name)
+            if isinstance(triggers, str) or not triggers or "" in triggers:
+                raise ValueError(f"{name}={triggers!r} must be a list of non-empty markers")
+
+    def identify(self, text: str, *, prompt: str | None = None) -> SegmentSpans:
+        """Find the parts of one text.
+
+        Args:
+            text: prompt, reasoning and answer.
+            prompt: the text's beginning, where the prompt is known: the reasoning begins behind
+                it, and only the answer is searched for.
+
+        Returns:
+            the spans; `missing` names the parts ("reasoning", "answer") that were not found.
+
+        Raises:
+            ValueError: `prompt` does not begin the text.
+        """
+        missing = []
+        if prompt is not None:
+            if not text.startswith(prompt):
+                raise ValueError(f"the text {text[:40]!r}… does not begin with {prompt[:40]!r}…")
+            reasoning_start = len(prompt)
+        else:
+            found = self._first(text)
+            if found is None:
+                missing.append("reasoning")
+            reasoning_start = 0 if found is None else found
+        answer = self._last(text, reasoning_start)
+        if answer is None:
+            missing.append("answer")
+            answer = (len(text), len(text))
+        if "reasoning" in missing:
+            reasoning_start = answer[0]
+        elif not text[reasoning_start : answer[0]].strip():
+            missing.insert(0, "reasoning")
+        return SegmentSpans(reasoning_start, *answer, len(text), tuple(missing))
+
+    def __call__(
+        self,
+        texts: Sequence[str],
+        offsets: Tensor,
+        attention_mask: Tensor | None = None,
+        *,
+        prompts: Sequence[str] | None = None,
+        on_missing: OnMissing = "error",
+    ) -> SegmentedBatch:
+        """Find the segment of every token of a batch.
+
+        Args:
+            texts: B texts.
+            offsets: [B, T, 2], the tokenizer's `offset_mapping`.
+            attention_mask: [B, T]; positions where it is 0 get −1. None means no padding.
+            prompts: the beginnings of the texts, where they are known.
+            on_missing: "error" raises for a text without a marker; "report" names what is missing
+                in its span, and its tokens belong to the part before.
+
+        Returns:
+            segment ids [B, T] int64, on the device of the offsets, and the spans.
+
+        Raises:
+            ValueError: a text without a marker (named by its index), or shapes that do not fit.
+
+        Example:
+            >>> batch = tokenizer(texts, return_offsets_mapping=True, return_tensors="pt")
+            >>> ids, spans = SegmentIdentifier()(texts, batch["offset_mapping"])
+        """
+        if on_missing not in ("error", "report"):
+            raise ValueError(f"on_missing={on_missing!r} is unknown; choose error or report")
+        if offsets.ndim != 3 or offsets.shape[0] != len(texts) or offsets.shape[2] != 2:
+            raise ValueError(
+                f"offsets must be [{len(texts)}, T, 2] for {len(texts)} texts, "
+                f"got {list(offsets.shape)}"
+            )
+        if attention_mask is not None and attention_mask.shape != offsets.shape[:2]:
+            raise ValueError(
+                f"attention_mask {list(attention_mask.shape)} does not fit offsets "
+                f"{list(offsets.shape)}"
+            )
+        if prompts is not None and len(prompts) != len(texts):
+            raise ValueError(f"{len(prompts)} prompts do not fit {len(texts)} texts")
+        known: Sequence[str | None] = [None] * len(texts) if prompts is None else prompts
+        spans = [self.identify(text, prompt=prompt) for text, prompt in zip(texts, known)]
+        for index, span in enumerate(spans):
+            if span.missing and on_missing == "error":
+                raise ValueError(
+                    f"text {index} ({texts[index][:40]!r}…) has no marker of its "
+                    f"{' and '.join(span.missing)}; give the triggers it uses, or its prompt"
+                )
+        starts_BP = np.array([span[:2] for span in spans])
+        ids = token_segments(offsets.cpu().numpy(), starts_BP[:, 0], starts_BP[:, 1])
+        segment_ids = torch.from_numpy(ids).to(offsets.device)
+        if attention_mask is not None:
+            segment_ids = segment_ids.masked_fill(attention_mask == 0, int(Segment.PADDING))
+        return SegmentedBatch(segment_ids, spans)
+
+    def _first(self, text: str) -> int | None:
+        for pattern in map(_pattern, self.reasoning_triggers):
+            match = pattern.search(text)
+            if match is not None:
+                return _start(match)
+        return None
+
+    def _last(self, text: str, after: int) -> tuple[int, int] | None:
+        for pattern in map(_pattern, self.answer_triggers):
+            matches = list(pattern.finditer(text, after))
+            if matches:
+                return _start(matches[-1]), matches[-1].end()
+        return None
+
+
+def _pattern(trigger: Trigger) -> re.Pattern[str]:
+    return re.compile(re.escape(trigger) + r"\s*") if isinstance(trigger, str) else trigger
+
+
+def _start(match: re.Match[str]) -> int:
+    return match.start("start" if "start" in match.re.groupindex else 0)
 
 
 def token_segments(

@@ -20,6 +20,8 @@ from kava.data.shell_game import (
     shell_game_tokenizer,
     with_oracle_positions,
 )
+from kava.data.sources import default_template, load_records
+from kava.data.splits import check_disjoint, data_hash, normalize_question, split_records
 
 __all__ = [
     "CHANCE",
@@ -32,13 +34,19 @@ __all__ = [
     "Record",
     "Rendered",
     "Template",
+    "check_disjoint",
+    "data_hash",
+    "default_template",
     "encode",
     "encode_prompt",
     "encode_records",
+    "load_records",
     "normalize_answer",
+    "normalize_question",
     "oracle_positions",
     "shell_game",
     "shell_game_splits",
     "shell_game_tokenizer",
+    "split_records",
     "with_oracle_positions",
 ]

@@ -1,0 +1,274 @@
+"""Where records come from: the hub's GSM8K, a local jsonl file, or the built-in shell game."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import parse_qsl
+
+import numpy as np
+
+from kava.data.records import Record, Template
+from kava.data.shell_game import SHELL_GAME_TEMPLATE, Split, shell_game
+from kava.segments import SegmentIdentifier
+
+ReasoningForm = Literal["text", "annotated", "equations"]
+
+GSM8K_NAMES = ("gsm8k", "openai/gsm8k")
+SHELL_GAME_NAME = "kava/shell-game"
+SHELL_GAME_SIZES = {"train": 20_000, "test": 1_000}
+
+_ANNOTATION = re.compile(r"<<([^<>]*)>>")
+
+
+def load_records(
+    dataset_name: str,
+    *,
+    split: str = "train",
+    subset_size: int | None = None,
+    seed: int = 0,
+    question_field: str = "question",
+    reasoning_field: str = "reasoning",
+    answer_field: str = "answer",
+    reasoning_form: ReasoningForm = "text",
+    step_separator: str = "\n",
+) -> list[Record]:
+    """Load records by name.
+
+    Args:
+        dataset_name: one of
+
+            - "gsm8k": from the Hugging Face hub;
+            - a path to a .jsonl file, or to a folder that holds `<split>.jsonl`. A row has a
+              question and an answer, and its reasoning either in a field of its own or, as in
+              GSM8K, in the answer before a marker ("#### 72"); or it has one field `text`, whose
+              parts are found by `SegmentIdentifier`. `id` and `student_question` are read where
+              a row has them;
+            - "kava/shell-game", made on the spot, with options such as
+              "kava/shell-game?num_moves=6&form=verbose" (num_moves, form, student_form,
+              fixed_start, seed, num_train, num_test).
+        split: "train" or "test"; a path to a file has one split only, and ignores it.
+        subset_size: how many records to take at random; a smaller subset of the same seed is
+            part of a larger one. None takes all. The order of the source is kept.
+        seed: of that choice; it does not change the data themselves.
+        question_field: name of the field in a jsonl row.
+        reasoning_field: the same.
+        answer_field: the same.
+        reasoning_form: what becomes of calculator annotations `<<48/2=24>>`: "text" strips them,
+            "annotated" leaves them, "equations" keeps nothing else, one a step (the form of
+            GSM8k-Aug).
+        step_separator: what stands between two steps in text; equations are joined by a blank.
+
+    Raises:
+        ValueError: an unknown name, option or split; a path or field that does not exist, a
+            malformed line or an empty file (named by file and line); a subset larger than the
+            data; a hub that cannot be reached.
+
+    Example:
+        >>> records = load_records("kava/shell-game?num_moves=3", split="test", subset_size=100)
+        >>> len(records)
+        100
+    """
+    if reasoning_form not in ("text", "annotated", "equations"):
+        raise ValueError(
+            f"reasoning_form={reasoning_form!r} is unknown; choose text, annotated or equations"
+        )
+    name, _, query = dataset_name.partition("?")
+    reader = _RowReader(
+        question_field, reasoning_field, answer_field, reasoning_form, step_separator
+    )
+    if name == SHELL_GAME_NAME:
+        records = _load_shell_game(query, split)
+    elif dataset_name in GSM8K_NAMES:
+        records = _load_gsm8k(split, reader)
+    else:
+        records = _load_jsonl(_find_file(dataset_name, split), reader)
+    return records if subset_size is None else _subset(records, subset_size, seed, dataset_name)
+
+
+def default_template(dataset_name: str, *, drop_last_step: bool = True) -> Template:
+    """The template that suits a source: its cue stands before the answer.
+
+    Example:
+        >>> default_template("kava/shell-game").cue
+        'Answer '
+    """
+    shell = dataset_name.partition("?")[0] == SHELL_GAME_NAME
+    cue = SHELL_GAME_TEMPLATE.cue if shell else Template().cue
+    return Template(cue=cue, drop_last_step=drop_last_step)
+
+
+@dataclass(frozen=True)
+class _RowReader:
+    """From a row's fields to a record; `where` names the row in messages."""
+
+    question_field: str
+    reasoning_field: str
+    answer_field: str
+    reasoning_form: ReasoningForm
+    step_separator: str
+
+    def read(self, row: Mapping[str, Any], default_id: str, where: str) -> Record:
+        student = row.get("student_question")
+        if "text" in row and self.question_field not in row:
+            question, reasoning, answer = _split_text(self._text(row, "text", where), None, where)
+        else:
+            question = self._text(row, self.question_field, where)
+            answer = self._text(row, self.answer_field, where)
+            if self.reasoning_field in row:
+                reasoning = self._text(row, self.reasoning_field, where)
+            else:
+                reasoning, answer = self._split_answer(question, answer, where)
+        separator = self.step_separator
+        if self.reasoning_form == "equations":
+            separator = " "
+            reasoning = " ".join(
+                f"<<{equation.replace(' ', '')}>>" for equation in _ANNOTATION.findall(reasoning)
+            )
+        elif self.reasoning_form == "text":
+            reasoning = _ANNOTATION.sub("", reasoning)
+        return Record(
+            id=str(row.get("id", default_id)),
+            question=question,
+            reasoning=reasoning,
+            answer=answer,
+            student_question=None
+            if student is None
+            else self._text(row, "student_question", where),
+            step_separator=separator,
+        )
+
+    def _text(self, row: Mapping[str, Any], name: str, where: str) -> str:
+        if name not in row:
+            raise ValueError(
+                f"{where} has no field {name!r} (it has {', '.join(map(repr, row))}); name the "
+                f"field it uses"
+            )
+        value = row[name]
+        if isinstance(value, bool) or not isinstance(value, str | int | float):
+            raise ValueError(f"{where}: field {name!r} must be text, got {value!r:.40}")
+        return str(value).strip()
+
+    def _split_answer(self, question: str, answer: str, where: str) -> tuple[str, str]:
+        prompt = question + "\n"
+        try:
+            return _split_text(prompt + answer, prompt, where)[1:]
+        except ValueError as problem:
+            raise ValueError(
+                f"{where} has no field {self.reasoning_field!r}, and its {self.answer_field!r} "
+                f"holds no reasoning followed by a marker such as '#### 72'"
+            ) from problem
+
+
+def _split_text(text: str, prompt: str | None, where: str) -> tuple[str, str, str]:
+    spans = SegmentIdentifier().identify(text, prompt=prompt)
+    if spans.missing:
+        raise ValueError(
+            f"{where}: no marker of the {' and '.join(spans.missing)} is found in its text; use "
+            f"fields of their own for question, reasoning and answer"
+        )
+    return (
+        text[: spans.reasoning_start].strip(),
+        text[spans.reasoning_start : spans.answer_start].strip(),
+        text[spans.value_start :].strip(),
+    )
+
+
+def _load_gsm8k(split: str, reader: _RowReader) -> list[Record]:
+    if split not in ("train", "test"):
+        raise ValueError(f"split={split!r} is not in gsm8k; choose train or test")
+    import datasets
+
+    try:
+        rows = datasets.load_dataset("openai/gsm8k", "main", split=split)
+    except (OSError, datasets.exceptions.DatasetsError) as problem:
+        raise ValueError(
+            f"gsm8k cannot be loaded from the Hugging Face hub ({type(problem).__name__}); check "
+            f"the connection, or give the path of a local {split}.jsonl"
+        ) from problem
+    return [
+        reader.read(row, f"gsm8k-{split}-{index}", f"row {index} of gsm8k {split}")
+        for index, row in enumerate(rows)
+    ]
+
+
+def _find_file(name: str, split: str) -> Path:
+    path = Path(name).expanduser()
+    if path.is_dir():
+        path = path / f"{split}.jsonl"
+        if not path.is_file():
+            raise ValueError(f"the folder {name} holds no {split}.jsonl")
+    if not path.is_file():
+        raise ValueError(
+            f"dataset {name!r} is neither a file nor a known name: give the path of a .jsonl "
+            f"file, {GSM8K_NAMES[0]}, or {SHELL_GAME_NAME}"
+        )
+    return path
+
+
+def _load_jsonl(path: Path, reader: _RowReader) -> list[Record]:
+    records = []
+    lines: dict[str, int] = {}
+    for number, row in _rows(path):
+        where = f"{path}, line {number}"
+        record = reader.read(row, f"{path.stem}-{number - 1}", where)
+        if record.id in lines:
+            raise ValueError(f"{where} has the id {record.id!r} of line {lines[record.id]}")
+        lines[record.id] = number
+        records.append(record)
+    if not records:
+        raise ValueError(f"{path} is empty: it holds no row")
+    return records
+
+
+def _rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line.decode("utf-8-sig"))
+            except (json.JSONDecodeError, UnicodeDecodeError) as problem:
+                raise ValueError(f"{path}, line {number} is not JSON: {problem}") from problem
+            if not isinstance(row, dict):
+                raise ValueError(f"{path}, line {number} must be a JSON object, got {row!r:.40}")
+            yield number, row
+
+
+def _load_shell_game(query: str, split: str) -> list[Record]:
+    if split not in SHELL_GAME_SIZES:
+        raise ValueError(f"split={split!r} is not in {SHELL_GAME_NAME}; choose train or test")
+    options: dict[str, Any] = {f"num_{name}": size for name, size in SHELL_GAME_SIZES.items()}
+    numbers = ("num_moves", "seed", "num_train", "num_test")
+    for name, value in parse_qsl(query, keep_blank_values=True):
+        if name in numbers:
+            if not value.isdecimal():
+                raise ValueError(f"{SHELL_GAME_NAME}?{name}={value} must be a whole number")
+            options[name] = int(value)
+        elif name == "fixed_start":
+            if value not in ("true", "false"):
+                raise ValueError(f"{SHELL_GAME_NAME}?{name}={value} must be true or false")
+            options[name] = value == "true"
+        elif name in ("form", "student_form"):
+            options[name] = value
+        else:
+            raise ValueError(
+                f"{SHELL_GAME_NAME} has no option {name!r}; choose from "
+                f"{', '.join(numbers)}, form, student_form, fixed_start"
+            )
+    sizes = {"train": options.pop("num_train"), "test": options.pop("num_test")}
+    part: Split = "train" if split == "train" else "test"
+    return shell_game(sizes[part], split=part, **options)
+
+
+def _subset(records: list[Record], size: int, seed: int, name: str) -> list[Record]:
+    if not 1 <= size <= len(records):
+        raise ValueError(
+            f"subset_size={size} must be from 1 to the {len(records)} records of {name}"
+        )
+    chosen = np.random.default_rng(seed).permutation(len(records))[:size]
+    return [records[index] for index in np.sort(chosen)]

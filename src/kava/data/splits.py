@@ -1,0 +1,153 @@
+"""Splits that stay put, the hash of a data set, and the check that splits do not overlap.
+
+What a record is, for all three, is its question as text: blanks, case and Unicode form do not
+make it another one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import unicodedata
+from collections.abc import Mapping, Sequence
+
+from kava.data.records import Record
+
+
+def normalize_question(question: str) -> str:
+    """A question without the differences that do not make it another one."""
+    return " ".join(unicodedata.normalize("NFKC", question).casefold().split())
+
+
+def split_records(
+    records: Sequence[Record], parts: Mapping[str, float] | Mapping[str, int], *, seed: int = 0
+) -> dict[str, list[Record]]:
+    """Divide records into splits by the hash of their questions.
+
+    Drawing splits by position moves records from train to test when a data set is reordered or
+    grows; by hash, a record's place depends on nothing but its question. Records with the same
+    question always go together.
+
+    Args:
+        records: what to divide.
+        parts: name -> fraction, floats that sum to 1: a record's split is then independent of
+            all other records, and the sizes come out about right. Or name -> size, integers that
+            sum to at most the number of records: exact sizes, independent of the order, though
+            adding records can move others; what is left over is in no split.
+        seed: another seed, another division.
+
+    Returns:
+        name -> records, in their order.
+
+    Raises:
+        ValueError: fractions that do not sum to 1, sizes that are not to be had.
+
+    Example:
+        >>> splits = split_records(records, {"train": 0.9, "test": 0.1})
+    """
+    if not parts or any(part < 0 for part in parts.values()):
+        raise ValueError(f"parts={dict(parts)} must be one or more sizes or fractions, from 0 up")
+    if all(isinstance(part, int) for part in parts.values()):
+        return _by_size(records, {name: int(part) for name, part in parts.items()}, seed)
+    total = sum(parts.values())
+    if abs(total - 1) > 1e-9:
+        raise ValueError(f"fractions {dict(parts)} sum to {total:g}; they must sum to 1")
+    splits: dict[str, list[Record]] = {name: [] for name in parts}
+    for record in records:
+        place, edge = _hash(record, seed) / 2**64, 0.0
+        for name, part in parts.items():
+            edge += part
+            # the last non-empty part takes what rounding leaves above its edge
+            if place < edge or edge > 1 - 1e-9:
+                splits[name].append(record)
+                break
+    return splits
+
+
+def data_hash(records: Sequence[Record]) -> str:
+    """The sha256 of what the records say, in hexadecimal, whatever their order and ids.
+
+    A checkpoint keeps it, so that a run is not resumed on other data.
+
+    Example:
+        >>> data_hash(records) == data_hash(records[::-1])
+        True
+    """
+    digests = sorted(
+        hashlib.sha256(
+            json.dumps(
+                [r.question, r.reasoning, r.answer, r.student_question, r.step_separator],
+                ensure_ascii=True,
+            ).encode()
+        ).digest()
+        for r in records
+    )
+    return hashlib.sha256(b"".join(digests)).hexdigest()
+
+
+def check_disjoint(
+    train: Sequence[Record], calibration: Sequence[Record] = (), test: Sequence[Record] = ()
+) -> None:
+    """Refuse splits that share a question.
+
+    The validation file of GSM8k-Aug, for one, is 500 rows of GSM8K's train split: scores on it
+    say nothing about a model that was trained on the other.
+
+    Raises:
+        ValueError: two splits overlap; the message has the count and the first ids.
+
+    Example:
+        >>> check_disjoint(train=train, test=test)
+    """
+    splits = {"train": train, "calibration": calibration, "test": test}
+    owner: dict[str, tuple[str, str]] = {}
+    overlaps: dict[tuple[str, str], list[str]] = {}
+    for name, records in splits.items():
+        seen = {normalize_question(r.question): r.id for r in records}
+        for question, id_ in seen.items():
+            if question in owner:
+                other, other_id = owner[question]
+                overlaps.setdefault((other, name), []).append(f"{other_id} = {id_}")
+            else:
+                owner[question] = (name, id_)
+    if overlaps:
+        text = "; ".join(
+            f"{a} and {b} share {len(ids)} questions ({', '.join(ids[:3])}"
+            f"{', …' if len(ids) > 3 else ''})"
+            for (a, b), ids in overlaps.items()
+        )
+        raise ValueError(f"{text}: leave them out of one of the two")
+
+
+def _hash(record: Record, seed: int) -> int:
+    text = f"{seed}\n{normalize_question(record.question)}"
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
+
+
+def _by_size(
+    records: Sequence[Record], sizes: Mapping[str, int], seed: int
+) -> dict[str, list[Record]]:
+    total = sum(sizes.values())
+    if total > len(records):
+        raise ValueError(f"sizes {dict(sizes)} sum to {total}, more than {len(records)} records")
+    groups: dict[str, list[int]] = {}
+    for index, record in enumerate(records):
+        groups.setdefault(normalize_question(record.question), []).append(index)
+    waiting = sorted(groups.values(), key=lambda group: _hash(records[group[0]], seed))
+    splits: dict[str, list[Record]] = {}
+    for name, size in sizes.items():
+        taken: list[int] = []
+        left = []
+        for group in waiting:
+            if len(taken) + len(group) <= size:
+                taken.extend(group)
+            else:
+                left.append(group)
+        if len(taken) < size:
+            raise ValueError(
+                f"a split {name!r} of {size} cannot be filled exactly, for repeated questions "
+                f"stay together; choose another size"
+            )
+        waiting = left
+        splits[name] = [records[index] for index in sorted(taken)]
+    return splits
