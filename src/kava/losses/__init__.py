@@ -1,1 +1,45 @@
+"""Losses between a student and its target: keys and values, attention, hidden states.
 
+Pure tensor code: nothing here knows a model. `build_kv_loss` builds a KV loss by the name that
+`--kv_loss` takes; `KV_LOSSES` lists the names.
+"""
+
+from kava.losses.base import (
+    KV_LOSSES,
+    KVLossFunction,
+    build_kv_loss,
+    kv_loss_options,
+    register_kv_loss,
+)
+from kava.losses.codi import CODILoss, codi_loss, hidden_at
+from kava.losses.guard import (
+    collapse_report,
+    control_is_as_good,
+    effective_rank,
+    trace_effective_rank,
+    verdict,
+    wrong_sample,
+)
+from kava.losses.kv import KVLoss
+from kava.losses.mercator import MercatorKVLoss
+from kava.losses.structural import StructuralKVLoss
+
+__all__ = [
+    "KV_LOSSES",
+    "CODILoss",
+    "KVLoss",
+    "KVLossFunction",
+    "MercatorKVLoss",
+    "StructuralKVLoss",
+    "build_kv_loss",
+    "codi_loss",
+    "collapse_report",
+    "control_is_as_good",
+    "effective_rank",
+    "hidden_at",
+    "kv_loss_options",
+    "register_kv_loss",
+    "trace_effective_rank",
+    "verdict",
+    "wrong_sample",
+]

@@ -1,0 +1,93 @@
+"""The registry of KV losses: names that users type, options that each name takes.
+
+A KV loss compares the student's trace with its target, position by position. Every loss here is
+called in the same way, so that the trainer, the ablations and the collapse guard need to know
+none of them.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from kava.losses.positions import NumItems
+from kava.trace import KVTrace
+
+
+class KVLossFunction(Protocol):
+    """What every KV loss looks like to its caller.
+
+    The loss is Σ over the valid positions of this batch of a per-position loss, divided by
+    `num_items`. With `num_items` the number of valid (sample, slot) positions of the whole
+    accumulated batch, the losses of micro-batches add up to the loss of the whole batch, and so
+    do their gradients. The metrics are detached scalars, normalised in the same way: they add up
+    too. `kv_k`, `kv_v`, `kv_cos_k` and `kv_cos_v` are always among them.
+    """
+
+    def __call__(
+        self, student: KVTrace, target: KVTrace, num_items: NumItems = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of `student` against `target`, and its metrics."""
+        ...
+
+
+KVLossBuilder = Callable[..., KVLossFunction]
+
+KV_LOSSES: dict[str, KVLossBuilder] = {}
+
+
+def register_kv_loss(name: str) -> Callable[[KVLossBuilder], KVLossBuilder]:
+    """Register a builder under `name`; its keyword arguments are the options of the loss."""
+
+    def register(builder: KVLossBuilder) -> KVLossBuilder:
+        if name in KV_LOSSES:
+            raise ValueError(f"a KV loss named {name!r} is registered already; choose another name")
+        KV_LOSSES[name] = builder
+        return builder
+
+    return register
+
+
+def kv_loss_options(name: str) -> tuple[str, ...]:
+    """The names of the options that the KV loss `name` takes.
+
+    Raises:
+        ValueError: an unknown name.
+
+    Example:
+        >>> kv_loss_options("mercator")
+        ('alpha', 'beta')
+    """
+    if name not in KV_LOSSES:
+        raise ValueError(f"kv_loss={name!r} is unknown; choose from {', '.join(KV_LOSSES)}")
+    return tuple(inspect.signature(KV_LOSSES[name]).parameters)
+
+
+def build_kv_loss(name: str, **options: Any) -> KVLossFunction:
+    """Build a KV loss by name.
+
+    One place turns what the user typed into a loss, so an unknown name or option is refused here
+    and nowhere else.
+
+    Args:
+        name: a key of `KV_LOSSES`.
+        options: the options of that loss, see `kv_loss_options`.
+
+    Raises:
+        ValueError: an unknown name, an unknown option, or a value that an option does not allow.
+
+    Example:
+        >>> build_kv_loss("smooth_l1", layer_std=True).layer_std
+        True
+    """
+    known = kv_loss_options(name)
+    unknown = [option for option in options if option not in known]
+    if unknown:
+        raise ValueError(
+            f"kv_loss={name!r} has no option {', '.join(map(repr, unknown))}; "
+            f"choose from {', '.join(known)}"
+        )
+    return KV_LOSSES[name](**options)

@@ -1,0 +1,255 @@
+"""Structural loss: match the directions of keys and values, and whom the queries attend to.
+
+Queries are not compared themselves. What counts is the attention that they give rise to, so the
+student is free in every rotation of queries and keys that leaves it unchanged.
+
+Shapes: B batch, L layers, H key/value heads, G query heads per key/value head, Hq = H·G,
+T positions, R query rows of one chunk, D head dim.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import kl_div
+from torch.utils.checkpoint import checkpoint
+
+from kava.losses.base import KVLossFunction, register_kv_loss
+from kava.losses.positions import (
+    NumItems,
+    check_pair,
+    check_same_shape,
+    common_mask,
+    cosine_distance,
+    mean_over_items,
+    zero_padding,
+)
+from kava.trace import KVTrace
+
+# Rows of the attention matrix held at once. Up to this many positions one chunk does it all.
+CHUNK_ROWS = 128
+
+
+@dataclass(frozen=True)
+class StructuralKVLoss:
+    """alpha_k · (1 − cos K) + alpha_v · (1 − cos V) + alpha_attn · KL(teacher ‖ student).
+
+    The divergence is between the two causal attention distributions softmax(Q Kᵀ / √D), over the
+    valid keys of every valid query row. Cosines are averaged over layers and heads, the
+    divergence over layers and query heads, both over valid positions, so the scale does not
+    grow with T, L or H.
+
+    This loss comes from earlier public code of the project. Deviations: there the attention is
+    not causal, whole query rows are blanked instead of padded keys (NaN with padding), and the
+    divergence is summed over layers, heads and rows. A term whose weight is 0 is not computed.
+
+    The keys and queries of each side must stand in one rotation; with traces `rotated` tells.
+    Above 128 positions the attention is computed in chunks of rows, again in the backward pass,
+    so that memory grows linearly in T.
+
+    Args:
+        alpha_k: weight of the keys.
+        alpha_v: weight of the values.
+        alpha_attn: weight of the attention; at 0 no queries are needed.
+
+    Raises:
+        ValueError: a weight below 0, or all 0.
+
+    Example:
+        >>> x = torch.randn(1, 2, 2, 5, 4)
+        >>> loss, metrics = StructuralKVLoss()(x, x, x, x, x, x)
+        >>> abs(round(loss.item(), 5)), sorted(metrics)
+        (0.0, ['attn_loss', 'k_cos_sim', 'k_loss', 'v_cos_sim', 'v_loss'])
+    """
+
+    alpha_k: float = 1.0
+    alpha_v: float = 1.0
+    alpha_attn: float = 0.5
+
+    def __post_init__(self) -> None:
+        alphas = (self.alpha_k, self.alpha_v, self.alpha_attn)
+        if not (min(alphas) >= 0 and max(alphas) > 0):
+            raise ValueError(
+                f"alpha_k={self.alpha_k}, alpha_v={self.alpha_v} and alpha_attn={self.alpha_attn} "
+                f"must be 0 or more, and not all 0"
+            )
+
+    def __call__(
+        self,
+        s_k: Tensor,
+        s_v: Tensor,
+        s_q: Tensor | None,
+        t_k: Tensor,
+        t_v: Tensor,
+        t_q: Tensor | None,
+        attention_mask: Tensor | None = None,
+        *,
+        num_items: NumItems = None,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Compare the student's keys, values and queries with the aligned teacher's.
+
+        Args:
+            s_k: student keys [B, L, H, T, D].
+            s_v: student values [B, L, H, T, D].
+            s_q: student queries [B, L, Hq, T, D], Hq a multiple of H; None with alpha_attn 0.
+            t_k: teacher keys, as `s_k`; detached here, as all of the teacher.
+            t_v: teacher values, as `s_v`.
+            t_q: teacher queries, as `s_q`.
+            attention_mask: [B, T], true at valid positions.
+            num_items: the number to divide by, by default the valid positions of this batch.
+
+        Returns:
+            The loss, and `k_loss`, `v_loss`, `attn_loss`, `k_cos_sim`, `v_cos_sim`.
+
+        Raises:
+            ValueError: shapes that differ between student and teacher, or missing queries.
+        """
+        check_same_shape("keys", s_k, t_k)
+        check_same_shape("values", s_v, t_v)
+        mask_BT = None if attention_mask is None else attention_mask.bool()
+        k_loss, k_cosine = self._direction(self.alpha_k, s_k, t_k, mask_BT, num_items)
+        v_loss, v_cosine = self._direction(self.alpha_v, s_v, t_v, mask_BT, num_items)
+        attn_loss = k_loss.new_zeros(())
+        if self.alpha_attn > 0:
+            if s_q is None or t_q is None:
+                raise ValueError(
+                    f"alpha_attn={self.alpha_attn} needs the queries of student and teacher; "
+                    f"pass both, or set alpha_attn to 0"
+                )
+            check_same_shape("queries", s_q, t_q)
+            if s_q.shape[2] % s_k.shape[2]:
+                raise ValueError(
+                    f"{s_q.shape[2]} query heads are no multiple of {s_k.shape[2]} key/value heads"
+                )
+            kl_BT = attention_kl(s_q, s_k, t_q, t_k, mask_BT)
+            attn_loss = mean_over_items(kl_BT, mask_BT, num_items)
+        loss = self.alpha_k * k_loss + self.alpha_v * v_loss + self.alpha_attn * attn_loss
+        metrics = {
+            "k_loss": k_loss.detach(),
+            "v_loss": v_loss.detach(),
+            "attn_loss": attn_loss.detach(),
+            "k_cos_sim": k_cosine,
+            "v_cos_sim": v_cosine,
+        }
+        return loss, metrics
+
+    def compare_traces(
+        self, student: KVTrace, target: KVTrace, num_items: NumItems = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of two traces where both are valid, with the queries that they carry.
+
+        Raises:
+            ValueError: traces that do not fit, or that carry no queries while alpha_attn is
+                above 0.
+        """
+        check_pair(student, target)
+        for name, trace in (("student", student), ("target", target)):
+            if self.alpha_attn > 0 and trace.queries is None:
+                raise ValueError(
+                    f"alpha_attn={self.alpha_attn} needs queries, and the {name} trace has none; "
+                    f"capture it with queries=True, or set alpha_attn to 0"
+                )
+        loss, parts = self(
+            student.keys,
+            student.values,
+            student.queries,
+            target.keys,
+            target.values,
+            target.queries,
+            common_mask(student, target),
+            num_items=num_items,
+        )
+        metrics = {
+            "kv_k": parts["k_loss"],
+            "kv_v": parts["v_loss"],
+            "kv_attn": parts["attn_loss"],
+            "kv_cos_k": parts["k_cos_sim"],
+            "kv_cos_v": parts["v_cos_sim"],
+        }
+        return loss, metrics
+
+    @staticmethod
+    def _direction(
+        alpha: float, student: Tensor, teacher: Tensor, mask_BT: Tensor | None, num_items: NumItems
+    ) -> tuple[Tensor, Tensor]:
+        """The cosine distance, and the cosine similarity as a metric, without a graph at 0."""
+        with torch.set_grad_enabled(alpha > 0 and torch.is_grad_enabled()):
+            student = zero_padding(student, mask_BT)
+            teacher = zero_padding(teacher.detach(), mask_BT)
+            distance_BT = cosine_distance(student, teacher).mean(dim=(1, 2))
+            loss = mean_over_items(distance_BT, mask_BT, num_items)
+        return loss, mean_over_items(1.0 - distance_BT.detach(), mask_BT, num_items)
+
+
+def attention_kl(
+    s_q: Tensor, s_k: Tensor, t_q: Tensor, t_k: Tensor, mask_BT: Tensor | None
+) -> Tensor:
+    """KL(teacher ‖ student) of causal attention, per query row, averaged over layers and heads.
+
+    Args:
+        s_q: [B, L, Hq, T, D]; `t_q` likewise, detached.
+        s_k: [B, L, H, T, D]; `t_k` likewise, detached.
+        mask_BT: [B, T] bool, or None where all positions are valid.
+
+    Returns:
+        [B, T] in float32; rows at padded positions are finite and mean nothing.
+    """
+    T = s_k.shape[-2]
+    t_q, t_k = t_q.detach(), t_k.detach()
+    s_q, s_k, t_q, t_k = (zero_padding(x, mask_BT) for x in (s_q, s_k, t_q, t_k))
+    rows: list[Tensor] = []
+    with torch.autocast(s_k.device.type, enabled=False):
+        for start in range(0, T, CHUNK_ROWS):
+            stop = min(start + CHUNK_ROWS, T)
+            mask = None if mask_BT is None else mask_BT[:, :stop]
+            parts = (
+                s_q[..., start:stop, :],
+                s_k[..., :stop, :],
+                t_q[..., start:stop, :],
+                t_k[..., :stop, :],
+            )
+            if T <= CHUNK_ROWS:
+                rows.append(_kl_of_rows(*parts, mask))
+            else:
+                rows.append(
+                    checkpoint(
+                        _kl_of_rows, *parts, mask, use_reentrant=False, preserve_rng_state=False
+                    )
+                )
+    return torch.cat(rows, dim=1)
+
+
+def _kl_of_rows(
+    s_q: Tensor, s_k: Tensor, t_q: Tensor, t_k: Tensor, mask_BT: Tensor | None
+) -> Tensor:
+    """[B, R]: the divergence of the last R query rows over the T keys up to the last of them."""
+    T, R = s_k.shape[-2], s_q.shape[-2]
+    blocked = torch.ones(R, T, dtype=torch.bool, device=s_k.device).triu(T - R + 1)
+    if mask_BT is not None:
+        blocked = blocked | ~mask_BT[:, None, None, None, None, :]
+    log_student = _log_attention(s_q, s_k, blocked)
+    log_teacher = _log_attention(t_q, t_k, blocked)
+    kl_BLHGRT = kl_div(log_student, log_teacher, reduction="none", log_target=True)
+    return kl_BLHGRT.sum(dim=-1).mean(dim=(1, 2, 3))
+
+
+def _log_attention(q: Tensor, k: Tensor, blocked: Tensor) -> Tensor:
+    """[B, L, H, G, R, T]: the log-softmax of q kᵀ / √D.
+
+    Blocked scores get the least finite number instead of −∞: a row without any valid key then
+    stays finite forward and backward, and its loss is dropped by its mask.
+    """
+    H, (num_query_heads, R, D) = k.shape[2], q.shape[2:]
+    q_rows = q.unflatten(2, (H, num_query_heads // H)).flatten(3, 4)
+    scores = (q_rows @ k.transpose(-1, -2) / D**0.5).unflatten(3, (-1, R))
+    return scores.masked_fill(blocked, torch.finfo(scores.dtype).min).log_softmax(dim=-1)
+
+
+@register_kv_loss("structural")
+def structural(
+    *, alpha_k: float = 1.0, alpha_v: float = 1.0, alpha_attn: float = 0.5
+) -> KVLossFunction:
+    """`StructuralKVLoss` over traces."""
+    return StructuralKVLoss(alpha_k, alpha_v, alpha_attn).compare_traces
