@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_MASKED_LM_MAPPING,
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -152,10 +154,12 @@ def load_model(
         >>> model = load_model("kava/tiny-llama")
     """
     name = str(name_or_path)
+    if isinstance(dtype, str) and dtype != "auto":
+        dtype = _dtype(dtype)
     if name in RANDOM_MODELS:
         model: Any = _random_model(name)
-        if dtype != "auto":
-            model.to(dtype=getattr(torch, dtype) if isinstance(dtype, str) else dtype)
+        if isinstance(dtype, torch.dtype):
+            model.to(dtype=dtype)
     else:
         model = _pretrained(_resolve(name), dtype, trust_remote_code)
     return model.eval() if device is None else model.eval().to(device)
@@ -200,6 +204,13 @@ def load_tokenizer(
     return tokenizer
 
 
+def _dtype(name: str) -> torch.dtype:
+    dtype = vars(torch).get(name)
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+        raise ValueError(f"dtype={name!r} is unknown; choose auto, float32, bfloat16 or float16")
+    return dtype
+
+
 def _random_model(name: str) -> PreTrainedModel:
     logger.warning("%s has random weights: its answers mean nothing until it is trained", name)
     with torch.random.fork_rng(devices=[]):
@@ -220,9 +231,9 @@ def _resolve(name: str) -> str:
     if name.startswith("kava/"):
         raise ValueError(f"unknown built-in model {name!r}; choose from {', '.join(BUILTIN_NAMES)}")
     path = Path(name).expanduser()
-    if path.is_dir():
+    if name and path.is_dir():
         return str(path)
-    if path.exists():
+    if path.is_file():
         raise OSError(f"{name!r} is a file; pass the folder that holds config.json and the weights")
     looks_local = name.startswith((".", "~")) or path.is_absolute() or name.count("/") > 1
     if looks_local or not name:
@@ -238,12 +249,12 @@ def _pretrained(source: str, dtype: Any, trust_remote_code: bool) -> PreTrainedM
         config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, KeyError) as error:
         raise OSError(_unreadable("model", source, error)) from error
-    if config.is_encoder_decoder:
-        raise ValueError(
-            f"{source!r} is an encoder-decoder ({config.model_type}); pass a causal "
-            f"(decoder-only) language model"
-        )
+    _refuse_other_kinds(source, config, trust_remote_code)
     auto: Any = AutoModelForCausalLM
+    # The lines below say what transformers would report as a table of several lines.
+    report = logging.getLogger("transformers.modeling_utils")
+    level = report.level
+    report.setLevel(logging.ERROR)
     try:
         model, loaded = auto.from_pretrained(
             source,
@@ -252,6 +263,7 @@ def _pretrained(source: str, dtype: Any, trust_remote_code: bool) -> PreTrainedM
             use_safetensors=True,
             trust_remote_code=trust_remote_code,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,
         )
     except SafetensorError as error:
         raise ValueError(
@@ -259,14 +271,38 @@ def _pretrained(source: str, dtype: Any, trust_remote_code: bool) -> PreTrainedM
         ) from error
     except OSError as error:
         raise OSError(_unreadable("model", source, error)) from error
+    finally:
+        report.setLevel(level)
     if loaded["missing_keys"]:
         missing = sorted(loaded["missing_keys"])
         raise ValueError(
-            f"the checkpoint {source!r} lacks {len(missing)} weights of "
-            f"{type(model).__name__} (the first: {missing[0]}); it is incomplete or of another "
-            f"architecture"
+            f"the checkpoint {source!r} lacks {len(missing)} weights of {type(model).__name__} "
+            f"(the first: {missing[0]}); it is incomplete or of another architecture"
+        )
+    if loaded["mismatched_keys"]:
+        name, found, expected = sorted(loaded["mismatched_keys"])[0]
+        raise ValueError(
+            f"{len(loaded['mismatched_keys'])} weights of {source!r} do not fit its config.json "
+            f"(the first: {name} is {tuple(found)}, the config says {tuple(expected)})"
         )
     return model
+
+
+def _refuse_other_kinds(source: str, config: Any, trust_remote_code: bool) -> None:
+    if config.is_encoder_decoder:
+        raise ValueError(
+            f"{source!r} is an encoder-decoder ({config.model_type}); pass a causal "
+            f"(decoder-only) language model"
+        )
+    kind = type(config)
+    # Encoders such as BERT have a causal class too, and are causal only when told to be.
+    is_encoder = kind in MODEL_FOR_MASKED_LM_MAPPING and not config.to_dict().get(
+        "is_decoder", True
+    )
+    if is_encoder or (kind not in MODEL_FOR_CAUSAL_LM_MAPPING and not trust_remote_code):
+        raise ValueError(
+            f"{source!r} is no causal language model ({config.model_type}); pass a decoder-only one"
+        )
 
 
 def _damaged_file(source: str) -> str:
