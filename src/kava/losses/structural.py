@@ -43,7 +43,7 @@ class StructuralKVLoss:
 
     This loss comes from earlier public code of the project. Deviations: there the attention is
     not causal, whole query rows are blanked instead of padded keys (NaN with padding), and the
-    divergence is summed over layers, heads and rows. A term whose weight is 0 is not computed.
+    divergence is summed over layers, heads and rows. A term whose weight is 0 leaves no graph.
 
     The keys and queries of each side must stand in one rotation; with traces `rotated` tells.
     Above 128 positions the attention is computed in chunks of rows, again in the backward pass,
