@@ -1,1 +1,102 @@
-"""KaVa: distil a reasoning model's key/value cache into a small student."""
+"""KaVa: distil a reasoning model's key/value cache into a small student.
+
+The public names load on first use, so that `import kava` costs nothing: no torch, no
+transformers. `kava.compress` and `kava.capture` are modules that can be called like the function
+of the same name, whichever was imported first.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from kava.align import (
+        HeadwiseMapProjector,
+        KVDimensionProjector,
+        MapProjectionAligner,
+        StudentToTeacherProjector,
+        TimeWarper,
+        layer_map,
+    )
+    from kava.capture import capture
+    from kava.compress import compress
+    from kava.losses import CODILoss, MercatorKVLoss, StructuralKVLoss
+    from kava.models import load_model, load_tokenizer
+    from kava.rope import rotary_of, rotate, unrotate
+    from kava.segments import SegmentIdentifier
+    from kava.student import LatentStudent, LatentStudentConfig
+    from kava.trace import KVTrace, Segment, stack_past_kv
+    from kava.train import KVDistillTrainer, TrainConfig
+
+    __version__: str
+
+_MODULE_OF = {
+    "CODILoss": "kava.losses",
+    "HeadwiseMapProjector": "kava.align",
+    "KVDimensionProjector": "kava.align",
+    "KVDistillTrainer": "kava.train",
+    "KVTrace": "kava.trace",
+    "LatentStudent": "kava.student",
+    "LatentStudentConfig": "kava.student",
+    "MapProjectionAligner": "kava.align",
+    "MercatorKVLoss": "kava.losses",
+    "Segment": "kava.trace",
+    "SegmentIdentifier": "kava.segments",
+    "StructuralKVLoss": "kava.losses",
+    "StudentToTeacherProjector": "kava.align",
+    "TimeWarper": "kava.align",
+    "TrainConfig": "kava.train",
+    "capture": "kava.capture",
+    "compress": "kava.compress",
+    "layer_map": "kava.align",
+    "load_model": "kava.models",
+    "load_tokenizer": "kava.models",
+    "rotary_of": "kava.rope",
+    "rotate": "kava.rope",
+    "stack_past_kv": "kava.trace",
+    "unrotate": "kava.rope",
+}
+
+__all__ = [
+    "CODILoss",
+    "HeadwiseMapProjector",
+    "KVDimensionProjector",
+    "KVDistillTrainer",
+    "KVTrace",
+    "LatentStudent",
+    "LatentStudentConfig",
+    "MapProjectionAligner",
+    "MercatorKVLoss",
+    "Segment",
+    "SegmentIdentifier",
+    "StructuralKVLoss",
+    "StudentToTeacherProjector",
+    "TimeWarper",
+    "TrainConfig",
+    "__version__",
+    "capture",
+    "compress",
+    "layer_map",
+    "load_model",
+    "load_tokenizer",
+    "rotary_of",
+    "rotate",
+    "stack_past_kv",
+    "unrotate",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("kava")
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'kava' has no attribute {name!r}")
+    module = import_module(_MODULE_OF[name])
+    if module.__name__ == f"kava.{name}":
+        return module  # callable, and what the name means once the module is imported
+    return getattr(module, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,155 @@
+"""The shell: `kava train | evaluate | generate | profile | demo`, and the one error boundary.
+
+A sub-command is a function that takes its own arguments and returns an exit code; it is imported
+when it is called, so that `kava --help` loads neither torch nor transformers. Its flags belong to
+it alone: everything behind the sub-command's name, `--help` too, is handed on as it stands.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import Annotated, NamedTuple
+
+import typer
+
+from kava.errors import KavaError
+
+USER_ERRORS = (ValueError, OSError, KavaError)
+INTERRUPTED = 130  # 128 + SIGINT, what shells expect after Ctrl-C
+
+
+class Command(NamedTuple):
+    """A sub-command: its name, where it is, and what it does."""
+
+    name: str
+    module: str
+    function: str
+    summary: str
+
+
+COMMANDS = (
+    Command("train", "kava.train.command", "main", "Distil a teacher's cache into a student."),
+    Command("evaluate", "kava.evaluate.command", "evaluate_main", "Score a trained student."),
+    Command("generate", "kava.evaluate.command", "generate_main", "Answer questions."),
+    Command("profile", "kava.profile", "main", "Time the alignment and check its shapes."),
+    Command("demo", "kava.demo.command", "main", "Show on two cores that the method works."),
+)
+
+app = typer.Typer(
+    name="kava",
+    help="Distil a reasoning model's key/value cache into a small latent-reasoning student.",
+    epilog="`kava COMMAND --help` lists a command's flags. An error is one line on stderr; "
+    "KAVA_TRACEBACK=1 in the environment shows where it came from.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+
+def describe(error: BaseException) -> str:
+    """What went wrong, on one line."""
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        where = f" while writing {error.filename}" if error.filename else ""
+        return f"the disk is full{where}; free some space or write to another disk"
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{error.strerror}: {error.filename}"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _fail(message: str) -> int:
+    print(f"kava: error: {message}", file=sys.stderr)
+    return 1
+
+
+def run(command: Callable[[list[str]], int], argv: Sequence[str]) -> int:
+    """Call a command, and turn what its user can mend into one line instead of a traceback.
+
+    Every entry point goes through here, so that an error looks the same everywhere. A bad value
+    (`ValueError`), a bad file (`OSError`) and a run that cannot go on (`KavaError`) are the
+    user's; anything else is a defect of the program and keeps its traceback.
+
+    Args:
+        command: takes the arguments and returns the exit code.
+        argv: the arguments, without the program's name.
+
+    Returns:
+        The command's own exit code; 1 after an error, 2 after wrong usage, 130 after Ctrl-C.
+
+    Example:
+        >>> run(lambda argv: 0, ["--seed", "1"])
+        0
+    """
+    try:
+        code = command(list(argv))
+        sys.stdout.flush()  # a closed pipe or a full disk shows here, not at the exit
+    except SystemExit as stop:  # argparse ends so, after --help and after a wrong flag
+        if isinstance(stop.code, str):
+            return _fail(stop.code)
+        return stop.code or 0
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        print("kava: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except USER_ERRORS as error:
+        if os.environ.get("KAVA_TRACEBACK") == "1":
+            traceback.print_exc()
+        return _fail(describe(error))
+    return code
+
+
+def _add(command: Command) -> None:
+    def implementation(argv: list[str]) -> int:
+        main: Callable[[list[str]], int] = getattr(import_module(command.module), command.function)
+        return main(argv)
+
+    @app.command(
+        command.name,
+        help=command.summary,
+        context_settings={
+            "allow_extra_args": True,
+            "allow_interspersed_args": False,
+            "ignore_unknown_options": True,
+            "help_option_names": [],
+        },
+    )
+    def call(context: typer.Context) -> None:
+        raise typer.Exit(run(implementation, context.args))
+
+
+for _command in COMMANDS:
+    _add(_command)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"kava {version('kava')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the shell on the arguments of this process."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

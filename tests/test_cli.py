@@ -1,0 +1,173 @@
+"""The shell: what is listed, what is handed on, and what an error looks like."""
+
+import errno
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from types import ModuleType
+
+import pytest
+from typer.testing import CliRunner
+
+from kava import __version__
+from kava.cli import COMMANDS, app, run
+from kava.errors import KavaError
+
+
+@pytest.fixture
+def shell() -> CliRunner:
+    return CliRunner()
+
+
+@pytest.fixture
+def received(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """Every sub-command replaced by one that notes its arguments and returns 7."""
+    calls: list[list[str]] = []
+
+    def note(argv: list[str]) -> int:
+        calls.append(argv)
+        return 7
+
+    for command in COMMANDS:
+        module = ModuleType(command.module)
+        for other in COMMANDS:
+            if other.module == command.module:
+                setattr(module, other.function, note)
+        monkeypatch.setitem(sys.modules, command.module, module)
+    return calls
+
+
+def failing(error: BaseException) -> Callable[[list[str]], int]:
+    def command(argv: list[str]) -> int:
+        raise error
+
+    return command
+
+
+def test_help_lists_every_command_and_the_traceback_switch(shell: CliRunner) -> None:
+    result = shell.invoke(app, ["--help"])
+    assert result.exit_code == 0
+    for command in COMMANDS:
+        assert command.summary in result.output
+    assert "KAVA_TRACEBACK=1" in result.output
+
+
+def test_version(shell: CliRunner) -> None:
+    result = shell.invoke(app, ["--version"])
+    assert (result.exit_code, result.output) == (0, f"kava {__version__}\n")
+
+
+@pytest.mark.parametrize("argv", [["trian"], ["--no_such_flag"], []])
+def test_wrong_usage_exits_with_2_and_says_so(shell: CliRunner, argv: list[str]) -> None:
+    result = shell.invoke(app, argv)
+    assert result.exit_code == 2
+    assert "Usage: kava" in result.output
+
+
+@pytest.mark.parametrize("name", [command.name for command in COMMANDS])
+@pytest.mark.parametrize(
+    "argv",
+    [
+        [],
+        ["--help"],
+        ["-h"],
+        ["--model_name", "gpt2", "--map_proj_share_dim", "--lr=-1e-3", "a b", "--version", ""],
+        ["question", "--seed", "-1", "--", "--rest"],
+    ],
+)
+def test_everything_behind_the_name_is_handed_on(
+    shell: CliRunner, received: list[list[str]], name: str, argv: list[str]
+) -> None:
+    result = shell.invoke(app, [name, *argv])
+    assert received == [argv]
+    assert result.exit_code == 7
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (ValueError("target_len=9 is more\n  than 8"), "target_len=9 is more than 8"),
+        (ValueError(), "ValueError"),
+        (OSError("no such model 'x'"), "no such model 'x'"),
+        (KavaError("the loss is nan at step 12"), "the loss is nan at step 12"),
+        (FileNotFoundError(errno.ENOENT, "No such file", "a.jsonl"), "No such file: a.jsonl"),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "out/model.safetensors"),
+            "the disk is full while writing out/model.safetensors; "
+            "free some space or write to another disk",
+        ),
+        (
+            OSError(errno.ENOSPC, "No space left on device"),
+            "the disk is full; free some space or write to another disk",
+        ),
+    ],
+)
+def test_an_error_of_the_user_is_one_line(
+    error: BaseException,
+    line: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("KAVA_TRACEBACK", raising=False)
+    assert run(failing(error), []) == 1
+    assert capsys.readouterr() == ("", f"kava: error: {line}\n")
+
+
+def test_the_traceback_is_shown_on_demand(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KAVA_TRACEBACK", "1")
+    assert run(failing(ValueError("bad")), []) == 1
+    err = capsys.readouterr().err
+    assert err.startswith("Traceback (most recent call last)")
+    assert err.endswith("kava: error: bad\n")
+
+
+@pytest.mark.parametrize("error", [TypeError("t"), AssertionError("a"), RuntimeError("r")])
+def test_a_defect_keeps_its_traceback(error: BaseException) -> None:
+    with pytest.raises(type(error)):
+        run(failing(error), [])
+
+
+def test_ctrl_c_exits_with_130(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(failing(KeyboardInterrupt()), []) == 130
+    assert capsys.readouterr().err == "kava: interrupted\n"
+
+
+@pytest.mark.parametrize(("code", "expected"), [(None, 0), (0, 0), (2, 2), ("no such flag --x", 1)])
+def test_the_exit_of_argparse_becomes_the_exit_code(
+    code: str | int | None, expected: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(failing(SystemExit(code)), []) == expected
+    assert capsys.readouterr().err == (f"kava: error: {code}\n" if isinstance(code, str) else "")
+
+
+def test_a_reader_that_leaves_early_causes_no_traceback() -> None:
+    program = (
+        "import sys; from kava.cli import run\n"
+        "def lines(argv):\n"
+        "    for _ in range(100_000): print('a line of output')\n"
+        "    return 0\n"
+        "sys.exit(run(lines, []))"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 1
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_a_full_disk_is_named_on_a_real_write(capsys: pytest.CaptureFixture[str]) -> None:
+    def write(argv: list[str]) -> int:
+        with open("/dev/full", "w") as file:
+            file.write("x")
+        return 0
+
+    assert run(write, []) == 1
+    assert capsys.readouterr().err.startswith("kava: error: the disk is full")
