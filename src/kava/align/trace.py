@@ -1,0 +1,117 @@
+"""Aligning a whole trace: the cache together with its mask, segments, positions and scope.
+
+Shapes: B batch, L_t/L_s layers, H_t/H_s heads, T_t/T_s positions.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from kava.align.aligner import MapProjectionAligner
+from kava.trace import KVTrace, Scope
+
+
+def align_trace(
+    aligner: MapProjectionAligner, trace: KVTrace, target_length: int | None = None
+) -> KVTrace:
+    """Align a teacher's trace, with all of its parts.
+
+    A mixed vector belongs to one position only if everything that went into it does: mixing
+    heads needs positions shared by the heads of a layer, mixing layers needs positions shared by
+    the whole model, and warping time needs keys that were not rotated to different positions.
+
+    Args:
+        aligner: made for the trace's geometry.
+        trace: the teacher's, possibly compressed.
+        target_length: T_s; None keeps the positions, except under a ratio or alpha map.
+
+    Returns:
+        A trace in the student's geometry. After a time warp all T_s slots are valid, a slot's
+        segment is that of the position it reads, and its position the rounded interpolation of
+        those it reads. The scope is the input's.
+
+    Raises:
+        ValueError: kept positions that differ among what would be mixed; rotated keys of
+            different positions that would be interpolated.
+
+    Example:
+        >>> aligner = MapProjectionAligner(
+        ...     num_teacher_layers=4, num_student_layers=2, num_teacher_heads=6,
+        ...     num_student_heads=4, teacher_head_dim=16, student_head_dim=16,
+        ... )
+        >>> keys = torch.randn(2, 4, 6, 10, 16)
+        >>> align_trace(aligner, KVTrace(keys, keys), target_length=5).keys.shape
+        torch.Size([2, 2, 4, 5, 16])
+    """
+    scope = _scope(trace)
+    one_hot = all(len(row) == 1 for row in aligner.layer_rows)
+    if aligner.mode != "identity":
+        if scope == "head":
+            raise ValueError(
+                "scope='head' keeps other positions in every head, and the aligner would mix "
+                "heads; compress with scope='model', or with scope='layer' and layer_map='skip'"
+            )
+        if scope == "layer" and not one_hot:
+            raise ValueError(
+                "scope='layer' keeps other positions in every layer, and the layer map would mix "
+                "layers; compress with scope='model' or use layer_map='skip'"
+            )
+    segment_ids = _to_student(aligner, trace.segment_ids, scope)
+    positions = _to_student(aligner, trace.positions, scope)
+    # Segment ids that differ by layer are no time axis; only an unwarped trace may have them.
+    common = segment_ids if segment_ids is not None and segment_ids.ndim == 2 else None
+    mask = trace.mask
+    warp = aligner.time_warp(trace.keys, common, target_length, mask)
+    if warp is not None:
+        if scope != "model":
+            raise ValueError(
+                f"scope={scope!r} keeps other positions in every {scope}, so they have no common "
+                f"time to warp; compress with scope='model' or leave target_length out"
+            )
+        blends = (warp.weight > 0) & (warp.weight < 1)
+        if trace.rotated and trace.positions is not None and bool(blends.any()):
+            raise ValueError(
+                "the time warp would interpolate keys that carry the rotation of different "
+                "positions; un-rotate them first, or read the nearest position "
+                "(alpha_map={0: 0, 1: 0, 2: 0})"
+            )
+    keys, values, queries = aligner(
+        trace.keys, trace.values, trace.queries, common, target_length, mask
+    )
+    if warp is not None:
+        mask = None if mask is None else torch.ones_like(warp.lower, dtype=torch.bool)
+        if segment_ids is not None:
+            segment_ids = segment_ids.gather(1, warp.lower)
+        if positions is not None:
+            positions = warp.interpolate(positions).round().to(positions.dtype)
+    return KVTrace(
+        keys=keys,
+        values=values,
+        queries=queries,
+        mask=mask,
+        segment_ids=segment_ids,
+        positions=positions,
+        scope=trace.scope,
+        rotated=trace.rotated,
+    )
+
+
+def _scope(trace: KVTrace) -> Scope:
+    """How widely positions are shared; an unrecorded scope is read off the parts' shapes."""
+    if trace.scope is not None:
+        return trace.scope
+    parts = (trace.segment_ids, trace.positions)
+    return "head" if any(part is not None and part.ndim == 4 for part in parts) else "model"
+
+
+def _to_student(aligner: MapProjectionAligner, part: Tensor | None, scope: Scope) -> Tensor | None:
+    """A part [B, T] or [B, L_t, H_t, T] at the student's layers and heads."""
+    if part is None or part.ndim == 2:
+        return part
+    if scope == "model":
+        return part[:, 0, 0]
+    if aligner.mode == "identity":
+        return part
+    source_S = aligner.layer_weights.argmax(dim=1)
+    return part[:, source_S, :1].expand(-1, -1, aligner.student.num_heads, -1)
