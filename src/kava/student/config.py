@@ -1,0 +1,54 @@
+"""The configuration of a latent student."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers import PreTrainedConfig
+
+DECODINGS = ("sequential", "jacobi")
+
+
+class LatentStudentConfig(PreTrainedConfig):
+    """How a causal language model reasons in latent tokens.
+
+    Args:
+        base_config: the wrapped model's own configuration as a dictionary.
+        num_latents: M, the latent tokens between the prompt and the answer. 0 gives a student
+            that answers at once.
+        decoding: "sequential" (M passes of one position each) or "jacobi" (all positions at
+            once, repeated).
+        num_iterations: T, the Jacobi passes after the first one. T = num_latents equals
+            sequential decoding; T = 0 leaves the placeholders as they are: pause tokens.
+        projection_dropout: dropout before the projection from hidden state to next latent.
+
+    Raises:
+        ValueError: a value outside its range.
+    """
+
+    model_type = "kava_latent"
+
+    def __init__(
+        self,
+        base_config: dict[str, Any] | None = None,
+        num_latents: int = 24,
+        decoding: str = "sequential",
+        num_iterations: int = 3,
+        projection_dropout: float = 0.0,
+        **kwargs: Any,
+    ):
+        if num_latents < 0:
+            raise ValueError(f"num_latents={num_latents} is negative; pass 0 or more")
+        if decoding not in DECODINGS:
+            raise ValueError(f"decoding={decoding!r} is unknown; choose {' or '.join(DECODINGS)}")
+        if num_iterations < 0 or num_iterations > max(num_latents, 0):
+            raise ValueError(
+                f"num_iterations={num_iterations} must lie between 0 (pause tokens) and "
+                f"num_latents={num_latents} (equal to sequential decoding)"
+            )
+        self.base_config = base_config or {}
+        self.num_latents = num_latents
+        self.decoding = decoding
+        self.num_iterations = num_iterations
+        self.projection_dropout = projection_dropout
+        super().__init__(**kwargs)

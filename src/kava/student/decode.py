@@ -1,0 +1,130 @@
+"""Greedy decoding over one preallocated cache, for written and latent reasoning alike.
+
+Shapes: B batch, P prompt columns, N generated tokens, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from kava.student.cache import PreallocatedCache
+
+
+@dataclass(frozen=True)
+class Generation:
+    """Generated tokens and what they cost.
+
+    Attributes:
+        tokens: [B, N]; after a sample's end, its last column repeats the end token.
+        lengths: [B], the tokens of each sample, its end token included.
+        num_passes: forward passes of the model over the batch, the prompt's included.
+    """
+
+    tokens: Tensor
+    lengths: Tensor
+    num_passes: int
+
+
+@torch.no_grad()
+def greedy_decode(
+    model: PreTrainedModel,
+    cache: Any,
+    logits_BV: Tensor,
+    *,
+    attention_mask: Tensor | None,
+    next_position_B1: Tensor,
+    num_passes: int,
+    max_new_tokens: int,
+    eos_token_id: int | None,
+) -> Generation:
+    """Continue a batch greedily from a filled cache.
+
+    Args:
+        model: the causal language model that filled `cache`.
+        cache: its key/value cache.
+        logits_BV: logits that predict the first token.
+        attention_mask: [B, S] over the cached columns; None where none is padding.
+        next_position_B1: the position id of the first token.
+        num_passes: passes made so far, counted into the result.
+        max_new_tokens: most tokens to generate, at least 1.
+        eos_token_id: ends a sample; None runs to max_new_tokens.
+    """
+    if max_new_tokens < 1:
+        raise ValueError(f"max_new_tokens={max_new_tokens} must be at least 1")
+    B = logits_BV.shape[0]
+    tokens_BN = logits_BV.new_empty(B, max_new_tokens, dtype=torch.long)
+    done_B = torch.zeros(B, dtype=torch.bool, device=logits_BV.device)
+    lengths_B = torch.full((B,), max_new_tokens, device=logits_BV.device)
+    if attention_mask is not None:
+        cached = attention_mask.shape[1]
+        ones = attention_mask.new_ones(B, max_new_tokens)
+        attention_mask = torch.cat([attention_mask, ones], dim=1)
+    length = max_new_tokens
+    for step in range(max_new_tokens):
+        token_B = logits_BV.argmax(-1)
+        if eos_token_id is not None:
+            token_B = token_B.masked_fill(done_B, eos_token_id)
+            ended_B = ~done_B & (token_B == eos_token_id)
+            lengths_B = lengths_B.masked_fill(ended_B, step + 1)
+            done_B = done_B | ended_B
+        tokens_BN[:, step] = token_B
+        if step == max_new_tokens - 1 or (eos_token_id is not None and bool(done_B.all())):
+            length = step + 1
+            break
+        output = model(
+            input_ids=token_B[:, None],
+            attention_mask=None
+            if attention_mask is None
+            else attention_mask[:, : cached + step + 1],
+            position_ids=next_position_B1 + step,
+            past_key_values=cache,
+            use_cache=True,
+        )
+        num_passes += 1
+        logits_BV = output.logits[:, -1]
+    return Generation(tokens_BN[:, :length], lengths_B.clamp(max=length), num_passes)
+
+
+@torch.no_grad()
+def generate_text(
+    model: PreTrainedModel,
+    prompt_ids: Tensor,
+    prompt_mask: Tensor | None = None,
+    *,
+    max_new_tokens: int = 256,
+    eos_token_id: int | None = None,
+) -> Generation:
+    """Greedy continuation of a batch of left-padded prompts [B, P]: written reasoning.
+
+    Over the same preallocated cache and loop as latent decoding, so that their costs compare.
+    """
+    P = prompt_ids.shape[1]
+    padded = prompt_mask is not None and not bool(prompt_mask.all())
+    mask = prompt_mask if padded else None
+    positions = torch.arange(P, device=prompt_ids.device).expand_as(prompt_ids)
+    if mask is not None:
+        positions = (mask.cumsum(1) - 1).clamp(min=0)
+    cache = PreallocatedCache(model.config.num_hidden_layers, P + max_new_tokens)
+    output = model(
+        input_ids=prompt_ids,
+        attention_mask=mask,
+        position_ids=positions,
+        past_key_values=cache,
+        use_cache=True,
+        logits_to_keep=1,
+    )
+    return greedy_decode(
+        model,
+        cache,
+        output.logits[:, -1],
+        attention_mask=mask,
+        next_position_B1=positions[:, -1:] + 1,
+        num_passes=1,
+        max_new_tokens=max_new_tokens,
+        eos_token_id=eos_token_id,
+    )

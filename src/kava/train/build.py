@@ -1,0 +1,221 @@
+"""From a configuration to everything that a run needs: data, models, aligner, trainer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
+
+from kava.align import MapProjectionAligner
+from kava.data.encode import Encoded, EncodeReport, encode_records
+from kava.data.records import Record, Template
+from kava.data.shell_game import with_oracle_positions
+from kava.data.sources import default_template, load_records
+from kava.data.splits import check_disjoint, data_hash, split_records
+from kava.models import load_model, load_tokenizer
+from kava.student.checkpoint import latest_checkpoint
+from kava.student.latent import LatentStudent
+from kava.train.checkpoint import check_same_run
+from kava.train.config import TrainConfig
+from kava.train.objective import Distiller
+from kava.train.trainer import KVDistillTrainer
+
+
+@dataclass(frozen=True)
+class Data:
+    """Training and held-out samples."""
+
+    train: list[Encoded]
+    train_records: list[Record]
+    eval: list[Encoded]
+    eval_records: list[Record]
+    report: EncodeReport
+    hash: str
+    template: Template
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trainer, its data, and the checkpoint that it goes on from."""
+
+    trainer: KVDistillTrainer
+    data: Data
+    checkpoint: Path | None
+
+
+def load_data(config: TrainConfig, tokenizer: PreTrainedTokenizerBase) -> Data:
+    """Read, split and encode the records that a configuration names.
+
+    Raises:
+        ValueError: data that cannot be read, do not fit, or overlap between training and
+            evaluation.
+    """
+    template = default_template(config.dataset_name, drop_last_step=not config.keep_last_step)
+    train = _records(config, config.dataset_name, config.split)
+    held_out: list[Record] = []
+    if config.eval_size and config.eval_dataset_name is None:
+        if config.eval_size >= len(train):
+            raise ValueError(
+                f"--eval_size {config.eval_size} leaves nothing to train on: {config.dataset_name} "
+                f"has {len(train)} records"
+            )
+        sizes = {"train": len(train) - config.eval_size, "eval": config.eval_size}
+        parts = split_records(train, sizes, seed=config.seed)
+        train, held_out = parts["train"], parts["eval"]
+    elif config.eval_size and config.eval_dataset_name is not None:
+        held_out = _records(config, config.eval_dataset_name, config.eval_split)
+        held_out = held_out[: config.eval_size]
+    check_disjoint(train, test=held_out)
+    if config.subset_size is not None:
+        train = _subset(train, config)
+    target_len = config.target_len if config.student == "latent" or config.kv_weight else None
+    encoded, report = _encode(config, train, tokenizer, template, target_len)
+    eval_encoded: list[Encoded] = []
+    if held_out:
+        eval_encoded, _ = _encode(config, held_out, tokenizer, template, target_len)
+    return Data(
+        train=encoded,
+        train_records=train,
+        eval=eval_encoded,
+        eval_records=held_out,
+        report=report,
+        hash=data_hash(train),
+        template=template,
+    )
+
+
+def _records(config: TrainConfig, name: str, split: str) -> list[Record]:
+    return load_records(
+        name,
+        split=split,
+        question_field=config.question_field,
+        reasoning_field=config.reasoning_field,
+        answer_field=config.answer_field,
+        reasoning_form=config.reasoning_form,  # type: ignore[arg-type]
+    )
+
+
+def _subset(records: list[Record], config: TrainConfig) -> list[Record]:
+    assert config.subset_size is not None
+    if config.subset_size > len(records):
+        raise ValueError(
+            f"--subset_size {config.subset_size} is more than the {len(records)} training records "
+            f"of {config.dataset_name}; lower it"
+        )
+    sizes = {"train": config.subset_size, "rest": len(records) - config.subset_size}
+    return split_records(records, sizes, seed=config.seed)["train"]
+
+
+def _encode(
+    config: TrainConfig,
+    records: Sequence[Record],
+    tokenizer: PreTrainedTokenizerBase,
+    template: Template,
+    target_len: int | None,
+) -> tuple[list[Encoded], EncodeReport]:
+    encoded, report = encode_records(
+        records,
+        tokenizer,
+        template,
+        config.max_length,
+        target_len=target_len or None,
+        overflow=config.overflow,  # type: ignore[arg-type]
+    )
+    if config.kv_method == "positions":
+        kept = {item.id for item in encoded}
+        encoded = with_oracle_positions([r for r in records if r.id in kept], encoded)
+    return encoded, report
+
+
+def build_student(config: TrainConfig) -> PreTrainedModel:
+    """The student to train, seeded where it has fresh weights."""
+    set_seed(config.seed)
+    model = load_model(config.model_name, dtype=config.dtype)
+    if config.student == "explicit":
+        return model
+    return LatentStudent.wrap(
+        model,
+        num_latents=config.target_len,
+        decoding=config.decoding,
+        num_iterations=min(config.jacobi_iterations, config.target_len),
+        projection_dropout=config.projection_dropout,
+    )
+
+
+def build_aligner(
+    config: TrainConfig, teacher: PreTrainedModel, student: PreTrainedModel
+) -> MapProjectionAligner:
+    """The aligner between two models, seeded where it starts at random."""
+    set_seed(config.seed)
+    return MapProjectionAligner.from_configs(
+        teacher.config,
+        student.config,
+        mode=config.alignment_mode,
+        share_dim_proj=config.map_proj_share_dim,
+        init_uniform=config.map_proj_init_uniform,
+        flat_variant=config.flat_variant,
+        layer_map=config.layer_mapping,
+    )
+
+
+def build_distiller(config: TrainConfig) -> tuple[Distiller, PreTrainedTokenizerBase]:
+    """Student, teacher, aligner and losses, and the tokenizer that both models read with.
+
+    Raises:
+        ValueError: models that cannot be loaded, or whose tokenizers differ.
+    """
+    tokenizer = load_tokenizer(config.model_name)
+    student = build_student(config)
+    base = student.base if isinstance(student, LatentStudent) else student
+    teacher = None
+    if config.teacher_name is not None and config.needs_teacher:
+        _check_tokenizers(config, tokenizer)
+        teacher = load_model(config.teacher_name, dtype=config.dtype)
+    aligner = build_aligner(config, teacher if teacher is not None else base, base)
+    return Distiller(student, config, aligner, teacher), tokenizer
+
+
+def _check_tokenizers(config: TrainConfig, tokenizer: PreTrainedTokenizerBase) -> None:
+    assert config.teacher_name is not None
+    theirs = load_tokenizer(config.teacher_name)
+    if theirs.get_vocab() != tokenizer.get_vocab():
+        raise ValueError(
+            f"--teacher_name {config.teacher_name} and --model_name {config.model_name} have "
+            f"different tokenizers ({len(theirs)} and {len(tokenizer)} tokens), so their positions "
+            f"do not correspond; choose models that share one"
+        )
+
+
+def build_run(config: TrainConfig) -> Run:
+    """Everything for a run, and the checkpoint to go on from.
+
+    Raises:
+        ValueError: an output folder that holds checkpoints without --resume or --overwrite, or
+            with --resume a checkpoint of another configuration; bad data; bad models.
+    """
+    checkpoint = latest_checkpoint(config.output_dir)
+    if checkpoint is not None and not (config.resume or config.overwrite):
+        raise ValueError(
+            f"--output_dir {config.output_dir} holds {checkpoint.name} already: pass --resume to go "
+            f"on from it, --overwrite to start anew, or another folder"
+        )
+    if checkpoint is None and config.resume:
+        raise ValueError(f"--resume: {config.output_dir} holds no complete checkpoint")
+    distiller, tokenizer = build_distiller(config)
+    data = load_data(config, tokenizer)
+    if config.resume:
+        assert checkpoint is not None
+        check_same_run(checkpoint, config, data.hash)
+    trainer = KVDistillTrainer(
+        distiller,
+        config,
+        tokenizer=tokenizer,
+        template=data.template,
+        train_data=data.train,
+        eval_data=data.eval,
+        eval_records=data.eval_records,
+        data_hash=data.hash,
+    )
+    return Run(trainer, data, checkpoint if config.resume else None)

@@ -1,0 +1,67 @@
+"""`kava train`: distil a teacher's key/value cache into a student."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from kava.quiet import quiet_libraries
+from kava.train.config import TrainConfig, parse_config
+
+
+def main(argv: list[str]) -> int:
+    """Parse flags, train, and say where everything was written."""
+    quiet_libraries()
+    config = parse_config(argv)
+    train(config)
+    return 0
+
+
+def train(config: TrainConfig) -> Path:
+    """Run a configuration to its end.
+
+    Returns:
+        The newest checkpoint.
+    """
+    from kava.student.checkpoint import latest_checkpoint
+    from kava.train.build import Run, build_run
+
+    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(Path(config.output_dir) / "tensorboard"))
+    run: Run = build_run(config)
+    if config.overwrite:
+        _remove_checkpoints(Path(config.output_dir))
+    _describe(config, run)
+    run.trainer.train(resume_from_checkpoint=str(run.checkpoint) if run.checkpoint else None)
+    checkpoint = latest_checkpoint(config.output_dir)
+    assert checkpoint is not None
+    print(
+        f"checkpoint: {checkpoint}\n"
+        f"metrics:    {Path(config.output_dir) / 'metrics.jsonl'}\n"
+        f"TensorBoard: tensorboard --logdir {Path(config.output_dir) / 'tensorboard'}"
+    )
+    return checkpoint
+
+
+def _describe(config: TrainConfig, run: object) -> None:
+    from kava.train.build import Run
+
+    assert isinstance(run, Run)
+    distiller = run.trainer.model
+    trainable = sum(p.numel() for p in distiller.parameters() if p.requires_grad)
+    aligner = sum(p.numel() for p in distiller.map_aligner.parameters())
+    teacher = config.teacher_name or "itself (self-distillation)"
+    print(f"data:    {config.dataset_name}: {run.data.report}; hash {run.data.hash[:12]}")
+    print(f"student: {config.model_name}, {config.student}, {trainable:,} trainable parameters")
+    print(f"teacher: {teacher}")
+    print(
+        f"target:  {config.kv_method} to {config.target_len} positions, "
+        f"{config.alignment_mode} alignment ({aligner:,} parameters, {config.aligner_fit})"
+    )
+    if run.checkpoint is not None:
+        print(f"resumed: {run.checkpoint}")
+
+
+def _remove_checkpoints(output_dir: Path) -> None:
+    for path in output_dir.glob("checkpoint-*"):
+        shutil.rmtree(path)

@@ -1,0 +1,308 @@
+"""The configuration of a training run: one flat dataclass, one help text per field.
+
+The same keys serve as command-line flags (`--kv_weight 5`), as keys of a YAML file (`--config`)
+and as arguments in Python. Flags win over the file; an unknown key is refused in all three.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from kava.align.layer_map import LAYER_MAPS
+from kava.compress import EVICTIONS
+from kava.losses import KV_LOSSES
+from kava.student.config import DECODINGS
+from kava.trace import SCOPES
+
+Student = Literal["latent", "explicit"]
+AlignmentMode = Literal["identity", "flat", "structured"]
+
+
+def _flag(default: Any, help: str) -> Any:
+    return field(default=default, metadata={"help": help})
+
+
+@dataclass(kw_only=True)
+class TrainConfig:
+    """Everything that decides a run.
+
+    Raises:
+        ValueError: a value outside its range, or values that exclude each other; the message
+            names the flag.
+
+    Example:
+        >>> TrainConfig(model_name="kava/tiny-gpt2", output_dir="outputs/x", target_len=4)
+    """
+
+    # models
+    model_name: str = _flag(
+        "kava/shell-teacher",
+        "student: a hub id, a local folder, or a built-in kava/ name; also where it starts from",
+    )
+    teacher_name: str | None = _flag(
+        None,
+        "frozen teacher (same kinds of name). Left out, the student teaches itself: its own "
+        "weights read the written reasoning (self-distillation, as in the KaVa paper)",
+    )
+    student: Student = _flag(
+        "latent",
+        "latent: M latent tokens replace the written reasoning; explicit: the student reads it",
+    )
+    target_len: int = _flag(6, "M, the number of latents, and of kept cache positions; 0: none")
+    decoding: str = _flag("sequential", f"how latents are decoded: {' or '.join(DECODINGS)}")
+    jacobi_iterations: int = _flag(
+        3, "T, Jacobi passes after the first; target_len equals sequential, 0 is pause tokens"
+    )
+    projection_dropout: float = _flag(0.0, "dropout in the projection from hidden state to latent")
+
+    # data
+    dataset_name: str = _flag(
+        "kava/shell-game",
+        "kava/shell-game (built in, with options such as ?num_moves=4&form=verbose), gsm8k (from "
+        "the hub), or the path of a jsonl file",
+    )
+    split: str = _flag("train", "split to train on, where the source has splits")
+    eval_dataset_name: str | None = _flag(
+        None, "data to evaluate on; left out, eval_size samples are set apart from dataset_name"
+    )
+    eval_split: str = _flag("test", "split of eval_dataset_name")
+    subset_size: int | None = _flag(None, "use this many training samples, taken at random")
+    eval_size: int = _flag(0, "evaluation samples; 0: no evaluation during training")
+    question_field: str = _flag("question", "field of a jsonl row that holds the question")
+    reasoning_field: str = _flag("reasoning", "field that holds the reasoning")
+    answer_field: str = _flag("answer", "field that holds the answer")
+    reasoning_form: str = _flag(
+        "text",
+        "calculator annotations <<a=b>>: text strips them, annotated leaves them, equations keeps "
+        "nothing else",
+    )
+    keep_last_step: bool = _flag(
+        False, "keep the last reasoning step, which states the answer (the paper leaves it out)"
+    )
+    max_length: int = _flag(512, "most tokens of a sample, with its end-of-sequence token")
+    overflow: str = _flag(
+        "error",
+        "a sample that is too long, or has fewer reasoning tokens than target_len: error, or skip "
+        "(counted and reported)",
+    )
+
+    # the teacher's cache: compression, alignment
+    kv_method: str = _flag("rkv", f"which positions are kept: {', '.join(EVICTIONS)}")
+    kv_scope: str | None = _flag(
+        None,
+        f"how widely kept positions are shared: {', '.join(SCOPES)}; left out, the method's own",
+    )
+    rkv_lambda: float | None = _flag(
+        None, "weight of importance against redundancy in rkv and rkv_official; left out: theirs"
+    )
+    alignment_mode: AlignmentMode = _flag(
+        "identity",
+        "how the teacher's cache is brought to the student's geometry; identity needs equal ones",
+    )
+    map_proj_share_dim: bool = _flag(False, "structured: one dim map for all heads")
+    map_proj_init_uniform: bool = _flag(
+        False, "structured: start from uniform head groups and identity dims, not at random"
+    )
+    flat_variant: str = _flag("elastic", "flat: elastic, linear or residual projector")
+    layer_mapping: str = _flag(
+        "ratio", f"which teacher layers a student layer matches: {', '.join(LAYER_MAPS)}"
+    )
+    aligner_fit: str = _flag(
+        "frozen",
+        "frozen: the aligner keeps its initial maps; joint: it learns beside the student, which "
+        "can collapse (the run logs the wrong-sample control)",
+    )
+    key_space: str = _flag(
+        "unrotated",
+        "compare keys unrotated (rotary embedding taken out) or rotated (as they are cached)",
+    )
+
+    # losses
+    kv_loss: str = _flag("smooth_l1", f"{', '.join(KV_LOSSES)}")
+    kv_weight: float = _flag(1.0, "α₂, weight of the KV loss; 0 leaves it out")
+    kv_layer_std: bool = _flag(False, "divide the KV error by the teacher's std, layer by layer")
+    alpha_k: float = _flag(1.0, "weight of keys (structural, smooth_l1_alpha)")
+    alpha_v: float = _flag(1.0, "weight of values (structural, smooth_l1_alpha)")
+    alpha_attn: float = _flag(0.5, "weight of the attention divergence (structural)")
+    codi_weight: float = _flag(0.0, "α₁, weight of the CODI loss; 0 leaves it out")
+    ce_weight: float = _flag(1.0, "weight of the student's cross-entropy")
+    teacher_ce_weight: float = _flag(
+        1.0, "self-distillation: weight of the cross-entropy of the written reasoning"
+    )
+    wrong_sample: bool = _flag(
+        False, "control: give every sample the teacher's cache of another one"
+    )
+
+    # optimisation
+    epochs: float = _flag(3.0, "passes over the data")
+    max_steps: int = _flag(-1, "optimiser steps; above 0 it overrides epochs")
+    batch_size: int = _flag(8, "samples per device and step")
+    gradient_accumulation_steps: int = _flag(1, "batches per optimiser step")
+    lr: float = _flag(5e-5, "peak learning rate of AdamW")
+    lr_scheduler: str = _flag("cosine", "a transformers scheduler name: cosine, linear, constant…")
+    warmup_steps: int = _flag(0, "steps of linear warm-up")
+    weight_decay: float = _flag(0.01, "AdamW's weight decay")
+    max_grad_norm: float = _flag(1.0, "clip gradients to this norm")
+    bf16: bool = _flag(False, "train in bfloat16 autocast")
+    dtype: str = _flag("float32", "dtype in which weights are loaded: float32, bfloat16, float16")
+    seed: int = _flag(0, "seed of initialisation, data order and dropout")
+    device: str = _flag("auto", "auto (an accelerator where there is one) or cpu")
+
+    # the run
+    output_dir: str = _flag("outputs/run", "folder for checkpoints, metrics and TensorBoard")
+    logging_steps: int = _flag(10, "log every so many steps")
+    save_steps: int = _flag(500, "write a checkpoint every so many steps, and at the end")
+    save_total_limit: int | None = _flag(None, "keep this many latest checkpoints")
+    eval_steps: int = _flag(500, "evaluate every so many steps, and at the end")
+    eval_batch_size: int = _flag(64, "samples per batch in evaluation")
+    max_new_tokens: int = _flag(64, "most tokens to generate per answer in evaluation")
+    resume: bool = _flag(False, "go on from the newest checkpoint in output_dir")
+    overwrite: bool = _flag(False, "start anew although output_dir holds checkpoints")
+    no_progress: bool = _flag(False, "no progress bars")
+
+    def __post_init__(self) -> None:
+        self._check_choices()
+        self._check_ranges()
+        if self.student == "explicit" and self.codi_weight:
+            raise ValueError(
+                "--codi_weight needs a latent student: an explicit one reads the same text as its "
+                "teacher; pass --codi_weight 0"
+            )
+        if self.student == "explicit" and self.teacher_name is None and self.kv_weight:
+            raise ValueError(
+                "an explicit student that is its own teacher would match its own cache, which "
+                "carries no information: name a --teacher_name or pass --kv_weight 0"
+            )
+        if self.resume and self.overwrite:
+            raise ValueError("--resume and --overwrite exclude each other")
+
+    def _check_choices(self) -> None:
+        choices: dict[str, tuple[str, ...]] = {
+            "student": ("latent", "explicit"),
+            "decoding": DECODINGS,
+            "kv_method": tuple(EVICTIONS),
+            "alignment_mode": ("identity", "flat", "structured"),
+            "flat_variant": ("elastic", "linear", "residual"),
+            "layer_mapping": tuple(LAYER_MAPS),
+            "aligner_fit": ("frozen", "joint"),
+            "key_space": ("unrotated", "rotated"),
+            "kv_loss": tuple(KV_LOSSES),
+            "overflow": ("error", "skip"),
+            "reasoning_form": ("text", "annotated", "equations"),
+            "dtype": ("float32", "bfloat16", "float16"),
+            "device": ("auto", "cpu"),
+        }
+        for name, allowed in choices.items():
+            value = getattr(self, name)
+            if value not in allowed:
+                raise ValueError(f"--{name} {value!r} is unknown; choose {', '.join(allowed)}")
+        if self.kv_scope is not None and self.kv_scope not in SCOPES:
+            raise ValueError(f"--kv_scope {self.kv_scope!r} is unknown; choose {', '.join(SCOPES)}")
+
+    def _check_ranges(self) -> None:
+        positive = (
+            "epochs", "batch_size", "gradient_accumulation_steps", "lr", "max_length",
+            "logging_steps", "save_steps", "eval_steps", "eval_batch_size", "max_new_tokens",
+        )  # fmt: skip
+        for name in positive:
+            if not getattr(self, name) > 0:
+                raise ValueError(f"--{name} {getattr(self, name)} must be above 0")
+        not_negative = (
+            "target_len", "jacobi_iterations", "projection_dropout", "eval_size", "kv_weight",
+            "codi_weight", "ce_weight", "teacher_ce_weight", "alpha_k", "alpha_v", "alpha_attn",
+            "warmup_steps", "weight_decay", "max_grad_norm",
+        )  # fmt: skip
+        for name in not_negative:
+            if getattr(self, name) < 0:
+                raise ValueError(f"--{name} {getattr(self, name)} must not be negative")
+        if self.subset_size is not None and self.subset_size < 1:
+            raise ValueError(f"--subset_size {self.subset_size} must be above 0")
+        if self.target_len == 0 and self.student == "latent" and self.kv_weight:
+            raise ValueError("--target_len 0 leaves no latent to match: pass --kv_weight 0")
+        if self.decoding == "jacobi" and self.jacobi_iterations > self.target_len:
+            raise ValueError(
+                f"--jacobi_iterations {self.jacobi_iterations} is above --target_len "
+                f"{self.target_len}, where it equals sequential decoding; lower it"
+            )
+
+    @property
+    def self_distillation(self) -> bool:
+        """Whether the student's own weights are the teacher."""
+        return self.teacher_name is None
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether a teacher's forward is part of the step."""
+        if self.kv_weight or self.codi_weight:
+            return True
+        return self.student == "latent" and self.self_distillation and self.teacher_ce_weight > 0
+
+
+# what a resumed run may change without becoming another run
+RESUMABLE = frozenset(
+    {"resume", "overwrite", "no_progress", "output_dir", "save_steps", "save_total_limit", "device"}
+)
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """The keys of a configuration file.
+
+    Raises:
+        ValueError: no such file, not a mapping, or a key that `TrainConfig` does not have.
+    """
+    import yaml
+
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"--config {path}: no such file")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(
+            f"--config {path} is not valid YAML: {str(error).splitlines()[0]}"
+        ) from error
+    if not isinstance(values, dict) or not values:
+        raise ValueError(f"--config {path} must hold keys and values, such as `lr: 5e-5`")
+    kinds = {f.name: str(f.type) for f in fields(TrainConfig)}
+    unknown = [key for key in values if key not in kinds]
+    if unknown:
+        raise ValueError(f"--config {path}: unknown key {unknown[0]!r}; see kava train --help")
+    for key, value in values.items():
+        # YAML 1.1 reads 5e-5 as text
+        if kinds[key] == "float" and isinstance(value, str | int):
+            try:
+                values[key] = float(value)
+            except ValueError:
+                raise ValueError(f"--config {path}: {key}: {value!r} is not a number") from None
+    return values
+
+
+def parse_config(argv: list[str]) -> TrainConfig:
+    """Flags, and a `--config` file below them, as a `TrainConfig`.
+
+    Unknown flags and malformed values leave by `SystemExit(2)`, as argparse does.
+
+    Raises:
+        ValueError: a value that `TrainConfig` refuses, or a bad file.
+    """
+    import argparse
+
+    from transformers import HfArgumentParser
+
+    finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    finder.add_argument("--config")
+    found, _ = finder.parse_known_args(argv)
+    parser = HfArgumentParser(
+        TrainConfig,  # type: ignore[arg-type]
+        prog="kava train",
+        description="Distil a teacher's key/value cache into a student.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--config", help="YAML file with the same keys as the flags; flags win")
+    if found.config is not None:
+        parser.set_defaults(**read_yaml(found.config))
+    namespace = vars(parser.parse_args(argv))
+    namespace.pop("config")
+    return TrainConfig(**namespace)

@@ -1,0 +1,295 @@
+"""The objective: one step of distillation, from a batch to a loss.
+
+    L = CE(answer | latents, prompt) + CE(reasoning, answer | prompt) + α₁·L_CODI + α₂·L_KV
+
+(KaVa, arXiv 2510.02312; the second term is the teacher mode of self-distillation, where teacher
+and student share their weights.) In self-distillation the student continues from the cache that
+the teacher's pass left over the prompt, so that the prompt is read once; the gradients are those
+of two separate passes.
+
+Every term is a sum over its items divided by the number of these items in the whole accumulated
+batch of all processes, so that neither batch split, accumulation nor world size changes a
+gradient.
+
+Shapes: B batch, P prompt columns, T text columns, A answer columns, M slots, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from transformers import PreTrainedModel
+
+from kava.align import MapProjectionAligner
+from kava.capture import capture
+from kava.data.collate import IGNORED, Batch
+from kava.losses import CODILoss, build_kv_loss, hidden_at, kv_loss_options
+from kava.losses.base import KVLossFunction
+from kava.rope import Rotary, rotary_of, unrotate_trace
+from kava.student.cache import pairs_of
+from kava.student.latent import LatentStudent
+from kava.trace import KVTrace, Segment
+from kava.train.config import TrainConfig
+from kava.train.target import Target, TargetBuilder, needs_queries
+
+
+class Items(NamedTuple):
+    """What the terms are divided by: counts over the whole accumulated batch."""
+
+    answer_tokens: Tensor | float
+    """Supervised tokens of the student."""
+    written_tokens: Tensor | float
+    """Supervised tokens of the teacher's text."""
+    slots: Tensor | float
+    """Pairs of sample and slot that the KV loss compares."""
+    samples: Tensor | float
+
+
+def count_items(batch: Batch, config: TrainConfig) -> list[int]:
+    """The items of one batch, in the order of `Items`."""
+    written = int(batch["labels"].ne(IGNORED).sum())
+    answer = written if config.student == "explicit" else int(batch["answer_mask"].sum())
+    reasoning_B = batch["segment_ids"].eq(Segment.REASONING).sum(1)
+    warped = config.kv_method == "full"
+    slots = (
+        len(reasoning_B) * config.target_len
+        if warped
+        else int(reasoning_B.clamp(max=config.target_len).sum())
+    )
+    return [answer, written, slots, len(reasoning_B)]
+
+
+class Forward(NamedTuple):
+    """One batch through teacher and student."""
+
+    loss: Tensor
+    metrics: dict[str, Tensor]
+    """Detached terms, normalised as the loss is: they add up over micro-batches."""
+    student: KVTrace | None
+    target: Target | None
+
+
+class Distiller(nn.Module):
+    """Student, aligner and losses as one module; the frozen teacher stands beside it.
+
+    Args:
+        student: a `LatentStudent`, or any causal model for an explicit student.
+        config: the run's configuration.
+        aligner: maps the teacher's cache to the student's geometry.
+        teacher: the frozen teacher; None in self-distillation.
+    """
+
+    def __init__(
+        self,
+        student: PreTrainedModel,
+        config: TrainConfig,
+        aligner: MapProjectionAligner,
+        teacher: PreTrainedModel | None = None,
+    ):
+        super().__init__()
+        self.student = student
+        self.settings = config
+        self.map_aligner = aligner
+        self.map_aligner.requires_grad_(config.aligner_fit == "joint")
+        # in a tuple: not a submodule, so neither trained, saved, wrapped nor counted
+        self._teacher = (teacher.eval().requires_grad_(False),) if teacher is not None else ()
+        reader = teacher if teacher is not None else self.base
+        unrotated = config.kv_weight > 0 and config.key_space == "unrotated"
+        self.rotary: Rotary | None = rotary_of(self.base) if unrotated else None
+        self.build_target = TargetBuilder(config, aligner, rotary_of(reader) if unrotated else None)
+        self.kv_loss = kv_loss_of(config)
+        if config.codi_weight:
+            self.codi = CODILoss(self.base.config.hidden_size, reader.config.hidden_size)
+        self.queries = config.kv_loss == "structural" and config.kv_weight > 0
+        self.teacher_queries = config.kv_weight > 0 and (
+            self.queries or needs_queries(config.kv_method)
+        )
+
+    @property
+    def base(self) -> PreTrainedModel:
+        """The causal language model inside the student."""
+        return self.student.base if isinstance(self.student, LatentStudent) else self.student
+
+    @property
+    def teacher(self) -> PreTrainedModel | None:
+        """The frozen teacher, if there is one."""
+        return self._teacher[0] if self._teacher else None
+
+    def move_teacher(self, device: torch.device) -> None:
+        """The trainer moves this module; the teacher is not part of it."""
+        if self.teacher is not None:
+            self.teacher.to(device)
+
+    def forward(self, batch: Batch, num_items: Tensor | None = None) -> Forward:
+        """One batch through teacher and student.
+
+        Args:
+            batch: as the collator makes it.
+            num_items: [4], the counts of `Items` over the accumulated batch; default: this one's.
+        """
+        counts = count_items(batch, self.settings) if num_items is None else num_items.unbind()
+        items = Items(*counts)
+        if isinstance(self.student, LatentStudent):
+            return self._latent(self.student, batch, items)
+        return self._explicit(batch, items)
+
+    # ------------------------------------------------------------------ latent student
+
+    def _latent(self, student: LatentStudent, batch: Batch, items: Items) -> Forward:
+        config = self.settings
+        teacher = self._read_teacher(batch) if config.needs_teacher else None
+        pairs = None
+        if teacher is not None and self.teacher is None and batch["shared_prompt"]:
+            pairs = pairs_of(teacher.cache, batch["prompt_ids"].shape[1])
+        output = student(
+            batch["prompt_ids"],
+            batch["prompt_mask"],
+            batch["answer_ids"],
+            prompt_pairs=pairs,
+            queries=self.queries,
+            hidden_states=config.codi_weight > 0,
+            trace=config.kv_weight > 0,
+        )
+        labels = batch["answer_ids"].masked_fill(batch["answer_mask"] == 0, IGNORED)
+        ce = token_loss(output.logits, labels, items.answer_tokens)
+        terms = _Terms(config.ce_weight * ce, {"ce": ce.detach()})
+        if teacher is None:
+            return terms.done()
+        if self.teacher is None and config.teacher_ce_weight:
+            written = token_loss(teacher.logits, teacher.labels, items.written_tokens)
+            terms.add("teacher_ce", config.teacher_ce_weight, written)
+        if config.codi_weight:
+            assert output.hidden_states is not None
+            ours = hidden_at(output.hidden_states, batch["student_codi"] + 1)
+            theirs = hidden_at(teacher.hidden_states, batch["teacher_codi"])
+            codi = self.codi(ours, theirs, items.samples, self._codi_layers())
+            terms.add("codi", config.codi_weight, codi)
+        if not config.kv_weight:
+            return terms.done()
+        target = self.build_target(teacher.trace, batch)
+        return self._match(terms, output.trace, target, items)
+
+    def _codi_layers(self) -> Tensor | None:
+        weights = self.map_aligner.layer_weights
+        return None if weights.shape[0] == weights.shape[1] else weights
+
+    def _read_teacher(self, batch: Batch) -> _Reading:
+        """One forward of the teacher, with gradients only where its text is trained too."""
+        own = self.teacher is None
+        model = self.base if own or self.teacher is None else self.teacher
+        P = batch["prompt_ids"].shape[1] if batch["shared_prompt"] else _prompt_columns(batch)
+        trained = own and self.settings.teacher_ce_weight > 0
+        # the head only where a label stands; a frozen teacher's logits are not read
+        columns = torch.arange(P - 1, batch["input_ids"].shape[1] - 1)
+        keep: int | Tensor = columns.to(batch["input_ids"].device) if trained else 1
+        with torch.set_grad_enabled(own and torch.is_grad_enabled()):
+            outputs, trace = capture(
+                model,
+                batch["input_ids"],
+                batch["attention_mask"],
+                batch["segment_ids"],
+                queries=self.teacher_queries,
+                hidden_states=self.settings.codi_weight > 0,
+                logits_to_keep=keep,
+            )
+        return _Reading(
+            logits=outputs.logits,
+            labels=batch["labels"][:, P:],
+            hidden_states=outputs.hidden_states,
+            cache=outputs.past_key_values,
+            trace=trace.detach(),
+        )
+
+    # ------------------------------------------------------------------ explicit student
+
+    def _explicit(self, batch: Batch, items: Items) -> Forward:
+        config = self.settings
+        P = _prompt_columns(batch)
+        columns = torch.arange(P - 1, batch["input_ids"].shape[1] - 1)
+        outputs, trace = capture(
+            self.base,
+            batch["input_ids"],
+            batch["attention_mask"],
+            batch["segment_ids"],
+            queries=self.queries,
+            hidden_states=False,
+            logits_to_keep=columns.to(batch["input_ids"].device),
+        )
+        ce = token_loss(outputs.logits, batch["labels"][:, P:], items.answer_tokens)
+        terms = _Terms(config.ce_weight * ce, {"ce": ce.detach()})
+        if not config.kv_weight:
+            return terms.done()
+        target = self.build_target(self._read_teacher(batch).trace, batch)
+        ours = trace.gather(target.columns, mask=target.trace.mask, scope=target.trace.scope)
+        return self._match(terms, ours, target, items)
+
+    # ------------------------------------------------------------------ both
+
+    def _match(
+        self, terms: _Terms, student: KVTrace | None, target: Target, items: Items
+    ) -> Forward:
+        assert student is not None
+        if self.settings.key_space == "unrotated":
+            student = unrotate_trace(student, self.rotary)
+        loss, metrics = self.kv_loss(student, target.trace, items.slots)
+        terms.add("kv", self.settings.kv_weight, loss)
+        terms.metrics.update(metrics)
+        return terms.done(student, target)
+
+
+class _Reading(NamedTuple):
+    """A teacher's pass over its text."""
+
+    logits: Tensor
+    labels: Tensor
+    hidden_states: Any
+    cache: Any
+    trace: KVTrace
+
+
+class _Terms:
+    """A weighted sum of loss terms, and each of them for the log."""
+
+    def __init__(self, loss: Tensor, metrics: dict[str, Tensor]):
+        self.loss = loss
+        self.metrics = metrics
+
+    def add(self, name: str, weight: float, term: Tensor) -> None:
+        self.loss = self.loss + weight * term
+        self.metrics[name] = term.detach()
+
+    def done(self, student: KVTrace | None = None, target: Target | None = None) -> Forward:
+        return Forward(self.loss, self.metrics, student, target)
+
+
+def token_loss(logits: Tensor, labels: Tensor, num_tokens: Tensor | float) -> Tensor:
+    """Cross-entropy [B, N, V] against [B, N], summed and divided by `num_tokens`, in float32."""
+    total = cross_entropy(
+        logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORED, reduction="sum"
+    )
+    return total / num_tokens
+
+
+def kv_loss_of(config: TrainConfig) -> KVLossFunction:
+    """The configured KV loss, with the options that it takes."""
+    values: dict[str, Any] = {
+        "alpha_k": config.alpha_k,
+        "alpha_v": config.alpha_v,
+        "alpha_attn": config.alpha_attn,
+        "layer_std": config.kv_layer_std,
+    }
+    known = kv_loss_options(config.kv_loss)
+    if config.kv_layer_std and "layer_std" not in known:
+        raise ValueError(
+            f"--kv_layer_std has no meaning for --kv_loss {config.kv_loss}; leave it out"
+        )
+    return build_kv_loss(config.kv_loss, **{k: v for k, v in values.items() if k in known})
+
+
+def _prompt_columns(batch: Batch) -> int:
+    """P, the columns of the teacher's prompt."""
+    reasoning = batch["segment_ids"].ge(Segment.REASONING)
+    return int(reasoning.any(0).nonzero()[0])

@@ -1,0 +1,116 @@
+"""From a batch and its teacher's trace to the target that the student's cache is matched with.
+
+    teacher's trace ─► compress ─► un-rotate ─► align ─► target at the student's slots
+
+The teacher never gets a gradient; a jointly trained aligner does.
+
+Shapes: B batch, L layers, H key/value heads, T columns, M slots, D head dim.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kava.align import MapProjectionAligner, align_trace
+from kava.compress import EVICTIONS, build_eviction
+from kava.compress.base import Eviction
+from kava.data.collate import Batch
+from kava.losses.guard import wrong_sample
+from kava.rope import Rotary, unrotate_trace
+from kava.trace import KVTrace
+from kava.train.config import TrainConfig
+
+
+@dataclass(frozen=True)
+class Target:
+    """What the student's trace is compared with.
+
+    Attributes:
+        trace: [B, L_s, H_s, M, D_s], with a mask over the slots in use.
+        columns: [B, M] or [B, L, H, M]: the teacher's columns that were kept.
+    """
+
+    trace: KVTrace
+    columns: Tensor
+
+
+def needs_queries(method: str) -> bool:
+    """Whether an eviction looks at attention, and so needs the teacher's queries."""
+    return method in ("rkv", "rkv_official", "h2o")
+
+
+class TargetBuilder:
+    """Compress, un-rotate and align a teacher's trace, as a configuration says.
+
+    Args:
+        config: the run's configuration.
+        aligner: maps the teacher's geometry to the student's.
+        rotary: the teacher's rotary embedding; None where its positions are learned.
+
+    Raises:
+        ValueError: options that the eviction does not have.
+    """
+
+    def __init__(self, config: TrainConfig, aligner: MapProjectionAligner, rotary: Rotary | None):
+        self.config = config
+        self.aligner = aligner
+        self.rotary = rotary if config.key_space == "unrotated" else None
+        self.options = eviction_options(config)
+        if config.kv_method != "positions":
+            build_eviction(config.kv_method, **self.options)
+
+    def __call__(self, trace: KVTrace, batch: Batch) -> Target:
+        """The target of a batch whose teacher left `trace` behind."""
+        kept, indices_BLHM = self._eviction(batch)(trace.detach(), self.config.target_len)
+        columns = indices_BLHM[:, 0, 0] if kept.scope == "model" else indices_BLHM
+        if self.config.wrong_sample:
+            kept = wrong_sample(kept)
+        if self.config.key_space == "unrotated":
+            kept = unrotate_trace(kept, self.rotary)
+        slots = self.config.target_len
+        length = slots if kept.length != slots else None
+        context = torch.enable_grad if self.config.aligner_fit == "joint" else torch.no_grad
+        with context():
+            return Target(align_trace(self.aligner, kept, length), columns)
+
+    def _eviction(self, batch: Batch) -> Eviction:
+        options: dict[str, Any] = dict(self.options)
+        if self.config.kv_method == "positions":
+            if "positions" not in batch:
+                raise ValueError(
+                    "--kv_method positions needs data that give the kept positions, such as "
+                    "kava/shell-game?form=verbose; choose another method"
+                )
+            options["positions"] = batch["positions"]
+        if self.config.kv_method == "random":
+            options["sample_ids"] = batch["ids"]
+        return build_eviction(self.config.kv_method, **options)
+
+
+def eviction_options(config: TrainConfig) -> dict[str, Any]:
+    """The options of the configured eviction.
+
+    Where heads are mixed, or text positions are supervised, one choice of positions is shared by
+    the whole model: another head's position would be compared with an unrelated one.
+    """
+    options: dict[str, Any] = {}
+    scope = config.kv_scope
+    if scope is None and (config.alignment_mode != "identity" or config.student == "explicit"):
+        scope = "model"
+    if scope is not None:
+        options["scope"] = scope
+    fields = EVICTIONS[config.kv_method].__dataclass_fields__
+    if config.rkv_lambda is not None:
+        if "lam" not in fields:
+            raise ValueError(
+                f"--rkv_lambda is read by rkv and rkv_official, not by {config.kv_method}; "
+                f"leave it out"
+            )
+        options["lam"] = config.rkv_lambda
+    if config.kv_method == "random":
+        options["seed"] = config.seed
+    return options

@@ -1,0 +1,282 @@
+"""The trainer: transformers' `Trainer` with the distillation objective, and safe checkpoints.
+
+The loop, the schedule, mixed precision, distribution and resuming are the library's. Added here:
+loss terms normalised over the whole accumulated batch, a stop that names the batch when a loss
+is not finite, evaluation with the wrong-sample control, and checkpoints that are whole or absent.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+from transformers import (
+    PreTrainedTokenizerBase,
+    PrinterCallback,
+    ProgressCallback,
+    Trainer,
+    TrainingArguments,
+)
+
+from kava.data.collate import Batch, Collator
+from kava.data.encode import Encoded
+from kava.data.records import Record, Template
+from kava.errors import KavaError
+from kava.losses.guard import collapse_report, verdict
+from kava.student.answering import answer_records
+from kava.train.callbacks import EvaluateAtEnd, MetricsFile, ProgressAndLog
+from kava.train.checkpoint import CheckpointWriter, load_checkpoint
+from kava.train.config import TrainConfig
+from kava.train.objective import Distiller, count_items
+
+
+class EncodedDataset(Dataset[Encoded]):
+    """Encoded samples, one by one."""
+
+    def __init__(self, samples: Sequence[Encoded]):
+        self.samples = samples
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> Encoded:
+        return self.samples[index]
+
+
+def training_arguments(config: TrainConfig, evaluates: bool) -> TrainingArguments:
+    """The library's arguments for a configuration."""
+    return TrainingArguments(
+        output_dir=config.output_dir,
+        num_train_epochs=config.epochs,
+        max_steps=config.max_steps,
+        per_device_train_batch_size=config.batch_size,
+        gradient_accumulation_steps=config.gradient_accumulation_steps,
+        learning_rate=config.lr,
+        lr_scheduler_type=config.lr_scheduler,
+        warmup_steps=config.warmup_steps,
+        weight_decay=config.weight_decay,
+        max_grad_norm=config.max_grad_norm,
+        bf16=config.bf16,
+        seed=config.seed,
+        data_seed=config.seed,
+        use_cpu=config.device == "cpu",
+        logging_steps=config.logging_steps,
+        logging_nan_inf_filter=False,
+        save_strategy="steps",
+        save_steps=config.save_steps,
+        save_total_limit=config.save_total_limit,
+        eval_strategy="steps" if evaluates else "no",
+        eval_steps=config.eval_steps,
+        per_device_eval_batch_size=config.eval_batch_size,
+        disable_tqdm=config.no_progress,
+        report_to=["tensorboard"],
+        remove_unused_columns=False,
+        label_names=[],
+        ddp_find_unused_parameters=False,
+        log_level="error",
+    )
+
+
+class KVDistillTrainer(Trainer):
+    """Train a student on a teacher's key/value cache.
+
+    Args:
+        distiller: student, aligner and losses.
+        config: the run's configuration.
+        tokenizer: the student's.
+        template: how records become text.
+        train_data: encoded training samples.
+        eval_data: encoded held-out samples, for losses and the collapse guard.
+        eval_records: the same samples as records, for accuracy.
+        data_hash: of the training records; stored in every checkpoint.
+
+    Raises:
+        KavaError: a loss or a gradient that is not finite, naming the batch.
+        OSError: a checkpoint that could not be written; earlier ones stay intact.
+    """
+
+    model: Distiller
+
+    def __init__(
+        self,
+        distiller: Distiller,
+        config: TrainConfig,
+        *,
+        tokenizer: PreTrainedTokenizerBase,
+        template: Template,
+        train_data: Sequence[Encoded],
+        eval_data: Sequence[Encoded] = (),
+        eval_records: Sequence[Record] = (),
+        data_hash: str = "",
+    ):
+        self.config = config
+        self.template = template
+        self.eval_records = list(eval_records)
+        self.data_hash = data_hash
+        self._terms: dict[str, Tensor] = {}
+        self._ids: list[str] = []
+        self._logged_step = 0
+        pad = tokenizer.pad_token_id
+        assert isinstance(pad, int)
+        super().__init__(
+            model=distiller,
+            args=training_arguments(config, bool(eval_data)),
+            train_dataset=EncodedDataset(train_data),
+            eval_dataset=EncodedDataset(eval_data) if eval_data else None,
+            data_collator=Collator(pad),  # type: ignore[arg-type]
+            processing_class=tokenizer,
+            callbacks=[MetricsFile(config.output_dir), EvaluateAtEnd()],
+        )
+        # the loss is divided by counts of the whole accumulated batch, not again by its parts
+        self.model_accepts_loss_kwargs = True
+        self.loss_is_scaled_for_ga = True
+        self.remove_callback(ProgressCallback)
+        self.remove_callback(PrinterCallback)
+        self.add_callback(ProgressAndLog(config.alignment_mode, bar=not config.no_progress))
+        distiller.move_teacher(self.args.device)
+        self.writer = CheckpointWriter(self)
+
+    # ------------------------------------------------------------------ the loss
+
+    def _get_num_items_in_batch(
+        self, batch_samples: list[Batch], device: torch.device
+    ) -> Tensor | None:
+        """[4] counts of `Items` over all micro-batches of all processes."""
+        if not batch_samples:
+            return None
+        counts = torch.tensor([count_items(batch, self.config) for batch in batch_samples])
+        total = counts.sum(0, keepdim=True).to(device)
+        return self.accelerator.gather(total).sum(0).clamp(min=1).float()
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: Any,
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        """The loss of one micro-batch; stops the run when it is not finite."""
+        self._ids = inputs["ids"]
+        forward = model(inputs, num_items_in_batch)
+        if not torch.isfinite(forward.loss):
+            raise KavaError(self._not_finite(f"the loss is {forward.loss.item()}"))
+        for name, term in forward.metrics.items():
+            self._terms[name] = self._terms.get(name, 0.0) + term.detach()
+        # distributed training averages gradients; the counts are those of all processes
+        loss = forward.loss * self.accelerator.num_processes
+        return (loss, forward) if return_outputs else loss
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        if norm is not None and not torch.isfinite(torch.as_tensor(norm)):
+            raise KavaError(self._not_finite(f"the gradient norm is {float(norm)}"))
+        return norm
+
+    def _not_finite(self, what: str) -> str:
+        step = self.state.global_step + 1
+        ids = ", ".join(map(repr, self._ids))
+        return (
+            f"{what} at step {step}, in the batch of samples {ids}; lower --lr or look at these "
+            f"samples (checkpoints up to step {self.state.global_step} are intact)"
+        )
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the loss terms, averaged over the steps since the last log."""
+        if "loss" in logs and self._terms:
+            steps = max(self.state.global_step - self._logged_step, 1)
+            for name, term in self._terms.items():
+                # each process holds its share of the sum
+                total = self.accelerator.reduce(term.to(self.args.device), reduction="sum")
+                logs[name] = total.item() / steps
+            self._terms = {}
+            self._logged_step = self.state.global_step
+        super().log(logs, start_time)
+
+    # ------------------------------------------------------------------ evaluation
+
+    @torch.no_grad()
+    def evaluate(  # type: ignore[override]
+        self,
+        eval_dataset: Any = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> dict[str, float]:
+        """Held-out losses, the collapse guard, and the accuracy of generated answers.
+
+        Returns:
+            `eval_accuracy`, `eval_forward_passes`, the terms of the loss over the held-out
+            samples, and the guard's report (`eval_kv_wrong_sample`, `eval_erank_student`, …).
+        """
+        distiller: Distiller = self.accelerator.unwrap_model(self.model)
+        distiller.eval()
+        totals: dict[str, float] = defaultdict(float)
+        reports: list[dict[str, float]] = []
+        loader: DataLoader[Any] = DataLoader(
+            eval_dataset or self.eval_dataset,  # type: ignore[arg-type]
+            batch_size=self.args.per_device_eval_batch_size,
+            collate_fn=self.data_collator,
+        )
+        num_samples = 0
+        for batch in loader:
+            batch = self._prepare_inputs(batch)
+            with self.autocast_smart_context_manager():
+                forward = distiller(batch)
+            size = len(batch["ids"])
+            num_samples += size
+            for name, value in {"loss": forward.loss, **forward.metrics}.items():
+                totals[name] += float(value) * size
+            if forward.target is not None and size > 1:
+                assert forward.student is not None
+                reports.append(
+                    collapse_report(forward.student, forward.target.trace, distiller.kv_loss)
+                )
+        metrics = {f"eval_{name}": total / num_samples for name, total in totals.items()}
+        if reports:
+            report = {k: sum(r[k] for r in reports) / len(reports) for k in reports[0]}
+            metrics.update({f"eval_{k}": v for k, v in report.items() if k != "kv"})
+            self._say(verdict(report))
+        if self.eval_records:
+            answers = answer_records(
+                distiller.student,
+                self.processing_class,  # type: ignore[arg-type]
+                self.eval_records,
+                self.template,
+                batch_size=self.args.per_device_eval_batch_size,
+                max_new_tokens=self.config.max_new_tokens,
+            )
+            metrics["eval_accuracy"] = answers.accuracy
+            metrics["eval_forward_passes"] = answers.forward_passes
+        distiller.train()
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(
+            self.args, self.state, self.control, metrics
+        )
+        return metrics
+
+    def _say(self, sentence: str) -> None:
+        if self.is_world_process_zero():
+            from tqdm.auto import tqdm
+
+            tqdm.write(sentence)
+
+    # ------------------------------------------------------------------ checkpoints
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return str(self.writer.run_dir)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        with self.writer.staged(self.state.global_step):
+            super()._save_checkpoint(model, trial)
+
+    def _save(
+        self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None
+    ) -> None:
+        if self.args.should_save:
+            self.writer.write_model(output_dir or self.config.output_dir)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        load_checkpoint(resume_from_checkpoint, self.accelerator.unwrap_model(self.model))
