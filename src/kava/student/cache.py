@@ -15,6 +15,8 @@ from torch import Tensor
 from transformers import Cache, DynamicCache
 from transformers.cache_utils import DynamicLayer
 
+from kava.trace import iter_past
+
 Pairs = Sequence[tuple[Tensor, Tensor]]  # per layer: keys and values, each [B, H, S, D]
 
 
@@ -37,7 +39,7 @@ def cache_from(pairs: Pairs) -> DynamicCache:
 
 def pairs_of(cache: Cache, stop: int | None = None) -> list[tuple[Tensor, Tensor]]:
     """Each layer's keys and values over the first `stop` positions, as views."""
-    return [(layer.keys[:, :, :stop], layer.values[:, :, :stop]) for layer in cache.layers]
+    return [(keys[:, :, :stop], values[:, :, :stop]) for keys, values in iter_past(cache)]
 
 
 class PreallocatedLayer(DynamicLayer):
@@ -64,6 +66,8 @@ class PreallocatedLayer(DynamicLayer):
             self.keys = key_states.new_empty(B, H, self.max_length, D)
             self.values = value_states.new_empty(B, H, self.max_length, value_states.shape[-1])
             self.is_initialized = True
+        assert self.keys is not None
+        assert self.values is not None
         self.keys[:, :, self.length : stop] = key_states
         self.values[:, :, self.length : stop] = value_states
         self.length = stop

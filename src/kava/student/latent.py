@@ -104,8 +104,7 @@ class LatentStudent(PreTrainedModel):
             base_config = AutoConfig.for_model(**config.base_config)
             base_model = AutoModelForCausalLM.from_config(base_config)
         self.base = base_model
-        embeddings = base_model.get_input_embeddings().weight
-        width = embeddings.shape[1]
+        width = embedding_weight(base_model).shape[1]
         self.thought_embeddings = nn.Parameter(torch.zeros(2, width))
         # only what the decoding uses: a parameter without a gradient stalls distributed training
         jacobi = config.decoding == "jacobi"
@@ -121,8 +120,9 @@ class LatentStudent(PreTrainedModel):
         base_config = model.config.to_dict()
         config = LatentStudentConfig(base_config=base_config, num_latents=num_latents, **options)
         student = cls(config, base_model=model)
-        student._start_from(model.get_input_embeddings().weight.detach())
-        return student.to(device=model.device, dtype=model.dtype)
+        student._start_from(embedding_weight(model).detach())
+        student.to(device=model.device, dtype=model.dtype)  # type: ignore[call-arg]
+        return student
 
     def _start_from(self, embeddings: Tensor) -> None:
         """Start the added vectors at the scale of the vocabulary's embeddings [V, W]."""
@@ -182,7 +182,7 @@ class LatentStudent(PreTrainedModel):
     # ------------------------------------------------------------------ inference
 
     @torch.no_grad()
-    def generate(  # type: ignore[override]
+    def generate(
         self,
         prompt_ids: Tensor,
         prompt_mask: Tensor | None = None,
@@ -214,6 +214,13 @@ class LatentStudent(PreTrainedModel):
             max_new_tokens=max_new_tokens,
             eos_token_id=eos_token_id,
         )
+
+
+def embedding_weight(model: PreTrainedModel) -> Tensor:
+    """A model's token embeddings [V, W]."""
+    weight = model.get_input_embeddings().weight
+    assert isinstance(weight, Tensor)
+    return weight
 
 
 class _Passes:
@@ -281,6 +288,7 @@ class _Passes:
     def read(self, embeds: Tensor) -> None:
         """One pass of the base model over `embeds` [B, n, W], without the output head."""
         output: BaseModelOutputWithPast = self.base.base_model(**self._arguments(embeds))
+        assert output.last_hidden_state is not None
         self.hidden = output.last_hidden_state
 
     def vector(self, index: int) -> Tensor:

@@ -198,8 +198,8 @@ def build_run(config: TrainConfig) -> Run:
     checkpoint = latest_checkpoint(config.output_dir)
     if checkpoint is not None and not (config.resume or config.overwrite):
         raise ValueError(
-            f"--output_dir {config.output_dir} holds {checkpoint.name} already: pass --resume to go "
-            f"on from it, --overwrite to start anew, or another folder"
+            f"--output_dir {config.output_dir} holds {checkpoint.name} already: pass --resume to "
+            f"go on from it, --overwrite to start anew, or another folder"
         )
     if checkpoint is None and config.resume:
         raise ValueError(f"--resume: {config.output_dir} holds no complete checkpoint")

@@ -88,10 +88,8 @@ class CheckpointWriter:
         save_student(
             directory,
             distiller.student,
-            trainer.processing_class,  # type: ignore[arg-type]
-            settings(
-                trainer.config, trainer.template, trainer.data_hash, trainer.state.global_step
-            ),
+            trainer.processing_class,
+            settings_of(trainer),
         )
         save_file(
             {name: part.detach().contiguous() for name, part in beside_student(distiller).items()},
@@ -99,14 +97,14 @@ class CheckpointWriter:
         )
 
 
-def settings(config: TrainConfig, template: Any, data_hash: str, step: int) -> dict[str, Any]:
+def settings_of(trainer: KVDistillTrainer) -> dict[str, Any]:
     """What a checkpoint says of its run."""
     return {
-        "student": config.student,
-        "step": step,
-        "template": asdict(template),
-        "data_hash": data_hash,
-        "config": asdict(config),
+        "student": trainer.config.student,
+        "step": trainer.state.global_step,
+        "template": asdict(trainer.template),
+        "data_hash": trainer.data_hash,
+        "config": asdict(trainer.config),
         "versions": library_versions(),
     }
 

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from kava.align.layer_map import LAYER_MAPS
+from kava.align import ALIGNMENT_MODES, FLAT_VARIANTS, LAYER_MAPS
 from kava.compress import EVICTIONS
 from kava.losses import KV_LOSSES
 from kava.student.config import DECODINGS
 from kava.trace import SCOPES
 
-Student = Literal["latent", "explicit"]
-AlignmentMode = Literal["identity", "flat", "structured"]
+STUDENTS = ("latent", "explicit")
 
 
 def _flag(default: Any, help: str) -> Any:
@@ -46,7 +45,7 @@ class TrainConfig:
         "frozen teacher (same kinds of name). Left out, the student teaches itself: its own "
         "weights read the written reasoning (self-distillation, as in the KaVa paper)",
     )
-    student: Student = _flag(
+    student: str = _flag(
         "latent",
         "latent: M latent tokens replace the written reasoning; explicit: the student reads it",
     )
@@ -97,7 +96,7 @@ class TrainConfig:
     rkv_lambda: float | None = _flag(
         None, "weight of importance against redundancy in rkv and rkv_official; left out: theirs"
     )
-    alignment_mode: AlignmentMode = _flag(
+    alignment_mode: str = _flag(
         "identity",
         "how the teacher's cache is brought to the student's geometry; identity needs equal ones",
     )
@@ -180,11 +179,11 @@ class TrainConfig:
 
     def _check_choices(self) -> None:
         choices: dict[str, tuple[str, ...]] = {
-            "student": ("latent", "explicit"),
+            "student": STUDENTS,
             "decoding": DECODINGS,
             "kv_method": tuple(EVICTIONS),
-            "alignment_mode": ("identity", "flat", "structured"),
-            "flat_variant": ("elastic", "linear", "residual"),
+            "alignment_mode": ALIGNMENT_MODES,
+            "flat_variant": FLAT_VARIANTS,
             "layer_mapping": tuple(LAYER_MAPS),
             "aligner_fit": ("frozen", "joint"),
             "key_space": ("unrotated", "rotated"),

@@ -121,7 +121,7 @@ class Distiller(nn.Module):
     def move_teacher(self, device: torch.device) -> None:
         """The trainer moves this module; the teacher is not part of it."""
         if self.teacher is not None:
-            self.teacher.to(device)
+            self.teacher.to(device)  # type: ignore[arg-type]
 
     def forward(self, batch: Batch, num_items: Tensor | None = None) -> Forward:
         """One batch through teacher and student.

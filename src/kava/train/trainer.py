@@ -199,7 +199,7 @@ class KVDistillTrainer(Trainer):
     # ------------------------------------------------------------------ evaluation
 
     @torch.no_grad()
-    def evaluate(  # type: ignore[override]
+    def evaluate(
         self,
         eval_dataset: Any = None,
         ignore_keys: list[str] | None = None,
@@ -242,7 +242,7 @@ class KVDistillTrainer(Trainer):
         if self.eval_records:
             answers = answer_records(
                 distiller.student,
-                self.processing_class,  # type: ignore[arg-type]
+                self.processing_class,
                 self.eval_records,
                 self.template,
                 batch_size=self.args.per_device_eval_batch_size,
