@@ -15,14 +15,14 @@ help: ## list the commands
 
 setup: $(INSTALLED) ## create .venv and install the project and its tools
 
-demo: $(INSTALLED) ## run the demo; pass flags as ARGS="--eviction"
+demo: $(INSTALLED) ## run the demo, with flags as in ARGS="--eviction"
 	$(BIN)/kava demo $(ARGS)
 
 # Two processes of one thread each: on two cores, more threads only wait for each other.
 test: lint ## run every check: ruff, mypy and all tests, the slow ones too
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 $(ARGS)
 
-quick: $(INSTALLED) ## run the tests without the slow ones
+quick: $(INSTALLED) ## run the tests without the slow ones, as in ARGS="-k rkv"
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "not slow" $(ARGS)
 
 lint: $(INSTALLED) ## check style and types
@@ -41,11 +41,14 @@ clean: ## remove caches and build files; .venv and outputs/ stay
 	rm -rf build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -exec rm -rf {} +
 
+# An environment that somebody else made is taken as it is; one that was interrupted is made anew.
 $(CREATED):
-	@for python in $(PYTHONS); do \
+	@if [ -e $(BIN)/python ] && [ ! -e $(VENV)/.creating ]; then touch $@; exit; fi; \
+	for python in $(PYTHONS); do \
 	  if $$python -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then \
 	    echo "creating $(VENV) with $$($$python --version)"; \
-	    $$python -m venv --clear $(VENV) && touch $@; exit $$?; \
+	    rm -rf $(VENV) && mkdir $(VENV) && touch $(VENV)/.creating && \
+	    $$python -m venv $(VENV) && mv $(VENV)/.creating $@; exit $$?; \
 	  fi; \
 	done; \
 	echo "KaVa needs Python 3.11 or newer with its venv module, and none of $(PYTHONS) is that: install one (Debian and Ubuntu: python3-venv) or name it with make PYTHONS=/path/to/python" >&2; \
