@@ -183,7 +183,8 @@ def test_gradients_pass_a_rotation():
     rotary = Rotary(inv_freq=torch.tensor([1.0, 0.1]), rotary_dim=4)
     x = random_heads(1, 1, 1, 3, 6).double().requires_grad_()
     positions = torch.tensor([[0, 2, 5]])
-    assert torch.autograd.gradcheck(lambda keys: unrotate(keys, positions, rotary), x)
+    for turn in (rotate, unrotate):
+        assert torch.autograd.gradcheck(lambda keys, turn=turn: turn(keys, positions, rotary), x)
 
 
 @pytest.mark.parametrize("rope_type", ["linear", "yarn", "llama3", "dynamic", "longrope"])
@@ -266,6 +267,12 @@ def test_a_rotation_is_read_in_half_precision_and_with_outlier_dims():
     assert rotary.layout == "half"
     assert rotary.inv_freq.shape == (4,)
     assert rotary.inv_freq.dtype == torch.float32
+
+
+def test_a_rotation_is_read_where_the_padding_token_embeds_as_zero():
+    model = FAMILIES["llama"]()
+    model.get_input_embeddings().weight.data[model.config.pad_token_id] = 0.0
+    assert rotary_of(model).rotary_dim == 8
 
 
 def test_reading_a_rotation_leaves_the_model_as_it_was():

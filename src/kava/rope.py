@@ -168,15 +168,34 @@ def _angles(x: Tensor, positions: Tensor, rotary: Rotary) -> Tensor:
 
 
 def _turn(x: Tensor, cos: Tensor, sin: Tensor, rotary: Rotary) -> Tensor:
-    R = rotary.rotary_dim
     # In the model's own dtype, as transformers computes it: angles alone need float32.
-    cos, sin = cos.to(x.dtype), sin.to(x.dtype)
-    if rotary.layout == "half":
-        a, b = x[..., : R // 2], x[..., R // 2 : R]
-        return torch.cat([a * cos - b * sin, b * cos + a * sin, x[..., R:]], dim=-1)
-    a, b = x[..., 0:R:2], x[..., 1:R:2]
-    turned = torch.stack([a * cos - b * sin, b * cos + a * sin], dim=-1).flatten(-2)
-    return torch.cat([turned, x[..., R:]], dim=-1)
+    return _Turn.apply(x, cos.to(x.dtype), sin.to(x.dtype), rotary.layout)
+
+
+class _Turn(torch.autograd.Function):
+    """Turn pairs of dims, written into one new tensor: temporaries of its size cost more."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor, layout: Layout) -> Tensor:
+        ctx.save_for_backward(cos, sin)
+        ctx.layout = layout
+        R = 2 * cos.shape[-1]
+        pair = [slice(0, R // 2), slice(R // 2, R)]
+        if layout == "interleaved":
+            pair = [slice(0, R, 2), slice(1, R, 2)]
+        out = torch.empty_like(x)
+        (a, b), (turned_a, turned_b) = ([part[..., cut] for cut in pair] for part in (x, out))
+        torch.mul(a, cos, out=turned_a)
+        turned_a.addcmul_(b, sin, value=-1)
+        torch.mul(b, cos, out=turned_b)
+        turned_b.addcmul_(a, sin)
+        out[..., R:] = x[..., R:]
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        cos, sin = ctx.saved_tensors
+        return _Turn.apply(grads[0], cos, -sin, ctx.layout), None, None, None
 
 
 def unrotate_trace(trace: KVTrace, rotary: Rotary | None) -> KVTrace:
