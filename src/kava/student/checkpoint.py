@@ -1,0 +1,285 @@
+"""A trained student on disk: weights, tokenizer, and how to talk to it.
+
+    checkpoint-400/
+        config.json, model.safetensors      the student
+        tokenizer.json, …                   its tokenizer
+        kava.json                           the settings: kind of student, template, data, versions
+
+`kava.json` is written last. A folder without it, or with weights that end too early, is an
+interrupted save: it is passed over where a newer or older one is whole, and named where not.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from kava.data.records import Template
+from kava.models import load_model, load_tokenizer
+from kava.student.config import LatentStudentConfig
+from kava.student.latent import LatentStudent
+
+FORMAT = 1
+"""Version of the layout of `kava.json`; another one is refused."""
+
+SETTINGS_FILE = "kava.json"
+WEIGHTS_FILE = "model.safetensors"
+_STATE_FILE = "trainer_state.json"
+_NAME = re.compile(r"checkpoint-(\d+)")
+
+
+@dataclass(frozen=True)
+class LoadedStudent:
+    """A student, ready to answer.
+
+    Attributes:
+        model: a `LatentStudent`, or a causal model that writes its reasoning; in evaluation mode.
+        tokenizer: its tokenizer.
+        template: how a question becomes its prompt, and the cue of its answer.
+        settings: what `kava.json` says; empty for a model that was not trained by this package.
+        path: the folder or name that was loaded.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    template: Template
+    settings: Mapping[str, Any]
+    path: str
+
+
+def library_versions() -> dict[str, str]:
+    """The versions of what decides a result: Python, kava, torch, transformers."""
+    libraries = {name: version(name) for name in ("kava", "torch", "transformers")}
+    return {"python": platform.python_version(), **libraries}
+
+
+def save_student(
+    directory: str | Path,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    settings: Mapping[str, Any],
+) -> None:
+    """Write a student so that `load_student` finds all that it needs.
+
+    Args:
+        directory: is made where it does not exist; other files in it stay.
+        model: a `LatentStudent` or any causal model.
+        tokenizer: its tokenizer.
+        settings: values that JSON can hold. "template" is required, as a dictionary of
+            `Template`'s fields; "student" (latent or explicit), "format" and "versions" are
+            filled in. `kava evaluate` reads "config" (a `TrainConfig` as a dictionary) for the
+            data set, and "data_hash" to tell when it scores the training data.
+
+    Raises:
+        ValueError: no template, or a student of another kind than the settings say.
+        OSError: it could not be written; the folder is then no checkpoint, and is removed where
+            it was made here.
+
+    Example:
+        >>> save_student("outputs/x", student, tokenizer, {"template": asdict(Template())})
+    """
+    directory = Path(directory)
+    kind = _kind(model)
+    if settings.get("student", kind) != kind:
+        raise ValueError(
+            f"settings say a student of kind {settings['student']!r}, but "
+            f"{type(model).__name__} is {kind}"
+        )
+    text = {"format": FORMAT, "student": kind, "versions": library_versions(), **settings}
+    _template_of(text, directory / SETTINGS_FILE)
+    made = not directory.exists()
+    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        (directory / SETTINGS_FILE).unlink(missing_ok=True)
+        # one file, whatever its size: its header then tells whether the weights are complete
+        model.save_pretrained(directory, max_shard_size="100TB")
+        tokenizer.save_pretrained(directory)
+        (directory / SETTINGS_FILE).write_text(
+            json.dumps(text, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
+    except (OSError, SafetensorError) as error:
+        if made:
+            shutil.rmtree(directory, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise
+        raise OSError(f"{directory / WEIGHTS_FILE} could not be written: {error}") from error
+
+
+def read_settings(directory: str | Path) -> dict[str, Any]:
+    """What the `kava.json` of a checkpoint says.
+
+    Raises:
+        OSError: it is missing.
+        ValueError: it is damaged, or of another version.
+    """
+    path = Path(directory) / SETTINGS_FILE
+    if not path.is_file():
+        raise OSError(
+            f"{path} is missing: the save was interrupted, or the folder was not written by "
+            f"kava train; take another checkpoint"
+        )
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is damaged ({error}); take another checkpoint") from error
+    found = settings.get("format") if isinstance(settings, dict) else None
+    if found != FORMAT:
+        raise ValueError(
+            f"{path} has format {found!r}, this version of kava reads {FORMAT}: use the version "
+            f"that wrote it, or train again"
+        )
+    return settings
+
+
+def latest_checkpoint(output_dir: str | Path) -> Path | None:
+    """The newest complete checkpoint of a run, or None.
+
+    Complete: `kava.json` and the weights can be read. Only folders named `checkpoint-<step>`
+    count, so that hidden and temporary ones are ignored.
+    """
+    for path in reversed(_checkpoints(Path(output_dir))):
+        if _problem(path) is None:
+            return path
+    return None
+
+
+def load_student(
+    path: str | Path, *, best: bool = False, device: torch.device | str | None = None
+) -> LoadedStudent:
+    """Load a student from wherever one may be.
+
+    Args:
+        path: a checkpoint; a run's output folder, for its newest complete checkpoint; or what
+            `load_model` takes (a plain Hugging Face folder, a built-in name, a hub id), for a
+            model that writes its reasoning, with the default template.
+        best: of an output folder, take the checkpoint that the run recorded as its best.
+        device: where to put the model; None leaves it on the CPU.
+
+    Raises:
+        OSError: no such folder, no complete checkpoint in it, or a file that cannot be read.
+        ValueError: damaged weights, settings that are damaged or of another version.
+
+    Example:
+        >>> student = load_student("outputs/run")
+        >>> answer_records(student.model, student.tokenizer, records, student.template)
+    """
+    folder = Path(path).expanduser()
+    if folder.is_dir():
+        if not (folder / SETTINGS_FILE).exists() and not (folder / "config.json").exists():
+            folder = _checkpoint_in(folder, best)
+        if not _is_plain(folder):
+            return _load_checkpoint(folder, device)
+    if best:
+        raise ValueError(f"{path} is not a run's output folder: it has no best checkpoint")
+    model = load_model(path, device=device)
+    return LoadedStudent(model, load_tokenizer(path), Template(), {}, str(path))
+
+
+def _load_checkpoint(folder: Path, device: torch.device | str | None) -> LoadedStudent:
+    settings = read_settings(folder)
+    template = _template_of(settings, folder / SETTINGS_FILE)
+    problem = _weights_problem(folder)
+    if problem is not None:
+        raise ValueError(f"{problem}; take another checkpoint")
+    if settings["student"] == "latent":
+        model: Any = _load_latent(folder)
+        model = model.eval() if device is None else model.eval().to(device)
+    else:
+        model = load_model(folder, device=device)
+    return LoadedStudent(model, load_tokenizer(folder), template, settings, str(folder))
+
+
+def _load_latent(folder: Path) -> LatentStudent:
+    loader: Any = LatentStudent
+    student, loaded = loader.from_pretrained(
+        folder, dtype="auto", use_safetensors=True, output_loading_info=True
+    )
+    strange = sorted(loaded["missing_keys"]) + sorted(loaded["unexpected_keys"])
+    if strange:
+        raise ValueError(
+            f"{folder / WEIGHTS_FILE} does not fit the config.json beside it: {strange[0]!r} is "
+            f"in one of them only"
+        )
+    return student
+
+
+def _checkpoint_in(folder: Path, best: bool) -> Path:
+    newest = latest_checkpoint(folder)
+    if newest is None:
+        found = [f"{p.name}: {_problem(p)}" for p in reversed(_checkpoints(folder))]
+        reason = found[0] if found else "there is no checkpoint-<step>, kava.json or config.json"
+        raise OSError(f"{folder} holds no complete checkpoint ({reason})")
+    if not best:
+        return newest
+    state = newest / _STATE_FILE
+    if not state.is_file():
+        raise OSError(f"{state} is missing, which names the best checkpoint; leave out best")
+    named = json.loads(state.read_text(encoding="utf-8")).get("best_model_checkpoint")
+    if named is None:
+        raise ValueError(f"{state} names no best checkpoint: the run did not evaluate")
+    chosen = folder / Path(named).name  # the folder may have been moved since
+    if chosen not in _checkpoints(folder):
+        raise OSError(f"{chosen}, the run's best checkpoint, is not there any more")
+    return chosen
+
+
+def _checkpoints(output_dir: Path) -> list[Path]:
+    """Folders named as checkpoints are, by step."""
+    if not output_dir.is_dir():
+        return []
+    steps = {
+        path: int(match[1])
+        for path in output_dir.iterdir()
+        if (match := _NAME.fullmatch(path.name)) and path.is_dir()
+    }
+    return sorted(steps, key=lambda path: steps[path])
+
+
+def _problem(folder: Path) -> str | None:
+    """Why a folder is no complete checkpoint; None where it is one."""
+    try:
+        read_settings(folder)
+    except (OSError, ValueError) as error:
+        return str(error)
+    return _weights_problem(folder)
+
+
+def _weights_problem(folder: Path) -> str | None:
+    path = folder / WEIGHTS_FILE
+    if not path.is_file():
+        return f"{path} is missing"
+    try:
+        with safe_open(path, framework="pt"):  # reads the header, and checks the file's length
+            return None
+    except SafetensorError as error:
+        return f"{path} is damaged or truncated ({error})"
+
+
+def _is_plain(folder: Path) -> bool:
+    """Whether a folder is a model that this package did not train."""
+    if (folder / SETTINGS_FILE).exists() or _NAME.fullmatch(folder.resolve().name):
+        return False
+    config = (folder / "config.json").read_text(encoding="utf-8", errors="replace")
+    return f'"{LatentStudentConfig.model_type}"' not in config
+
+
+def _template_of(settings: Mapping[str, Any], path: Path) -> Template:
+    try:
+        return Template(**settings["template"])
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{path}: its template is missing or has other fields ({error})") from None
+
+
+def _kind(model: PreTrainedModel) -> str:
+    return "latent" if isinstance(model, LatentStudent) else "explicit"
