@@ -16,7 +16,7 @@ LENGTHS = (5, 9, 2, 7)
 NEW = 6
 
 STUDENTS = {
-    "none": {"num_latents": 0, "num_iterations": 0},
+    "none": {"num_latents": 0},
     "sequential": {"num_latents": 3},
     "jacobi": {"num_latents": 4, "decoding": "jacobi", "num_iterations": 2},
     "pause": {"num_latents": 3, "decoding": "jacobi", "num_iterations": 0},

@@ -41,7 +41,7 @@ class LatentStudentConfig(PreTrainedConfig):
             raise ValueError(f"num_latents={num_latents} is negative; pass 0 or more")
         if decoding not in DECODINGS:
             raise ValueError(f"decoding={decoding!r} is unknown; choose {' or '.join(DECODINGS)}")
-        if num_iterations < 0 or num_iterations > max(num_latents, 0):
+        if decoding == "jacobi" and not 0 <= num_iterations <= num_latents:
             raise ValueError(
                 f"num_iterations={num_iterations} must lie between 0 (pause tokens) and "
                 f"num_latents={num_latents} (equal to sequential decoding)"
