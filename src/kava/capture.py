@@ -21,7 +21,6 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, DynamicCache, PreTrainedModel
 
 from kava.callable_module import make_callable
-from kava.callable_module import make_callable
 from kava.trace import KVTrace, iter_past
 
 _RECORDING = "kava_recording_"
@@ -350,9 +349,6 @@ def _refuse_unsupported(model: PreTrainedModel) -> None:
             f"{type(model).__name__} has recurrent layers, which keep a state and no keys and "
             f"values; a trace needs attention in every layer"
         )
-
-
-make_callable(__name__, capture)
 
 
 make_callable(__name__, capture)
