@@ -120,7 +120,10 @@ class LatentStudent(PreTrainedModel):
         base_config = model.config.to_dict()
         config = LatentStudentConfig(base_config=base_config, num_latents=num_latents, **options)
         student = cls(config, base_model=model)
-        student._start_from(embedding_weight(model).detach())
+        # through the module, for Gemma scales what it looks up in the table
+        tokens = torch.arange(embedding_weight(model).shape[0], device=model.device)
+        with torch.no_grad():
+            student._start_from(model.get_input_embeddings()(tokens))
         student.to(device=model.device, dtype=model.dtype)  # type: ignore[call-arg]
         return student
 
