@@ -63,6 +63,11 @@ def test_the_last_answer_counts_and_one_in_the_question_does_not() -> None:
     assert parts(text) == ("The answer is what?\n", "The answer is 5. No, wait.\n", "6")
 
 
+def test_a_marker_in_the_question_is_not_that_of_the_answer() -> None:
+    assert parts("What does #### mean?\nA heading.\nThe answer is 4")[2] == "4"
+    assert IDENTIFY.identify("What is #### 5?\nA heading.").missing == ("answer",)
+
+
 def test_a_surer_marker_goes_before_an_earlier_one() -> None:
     text = "Which is right?\n1. one\n2. two\nSolution: both.\nThe answer is 2.\n#### 2"
     assert parts(text)[1] == "Solution: both.\nThe answer is 2.\n"

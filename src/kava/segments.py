@@ -167,8 +167,12 @@ class SegmentIdentifier:
             ValueError: a text without a marker (named by its index), or shapes that do not fit.
 
         Example:
-            >>> batch = tokenizer(texts, return_offsets_mapping=True, return_tensors="pt")
-            >>> ids, spans = SegmentIdentifier()(texts, batch["offset_mapping"])
+            >>> batch = tokenizer(
+            ...     texts, return_offsets_mapping=True, return_tensors="pt", padding=True
+            ... )
+            >>> ids, spans = SegmentIdentifier()(
+            ...     texts, batch["offset_mapping"], batch["attention_mask"]
+            ... )
         """
         if on_missing not in ("error", "report"):
             raise ValueError(f"on_missing={on_missing!r} is unknown; choose error or report")

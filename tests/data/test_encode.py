@@ -59,7 +59,7 @@ def test_the_tokens_of_each_part_are_its_text(bpe: PreTrainedTokenizerBase) -> N
 lines = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), max_size=20)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(lines, st.lists(lines, min_size=1, max_size=3), lines, st.sampled_from(["", "#### ", "=> "]))
 def test_any_text_is_covered_or_refused(
     bpe: PreTrainedTokenizerBase, question: str, steps: list[str], answer: str, cue: str
@@ -131,7 +131,7 @@ UNFIT = {
     ],
 )
 def test_what_does_not_fit_is_an_error_or_counted(
-    bpe: PreTrainedTokenizerBase, reason: str, message: str
+    bpe: PreTrainedTokenizerBase, caplog: pytest.LogCaptureFixture, reason: str, message: str
 ) -> None:
     with pytest.raises(DoesNotFit, match=message) as problem:
         encode_records([RECORD, UNFIT[reason]], bpe, Template(), 90, target_len=3)
@@ -150,6 +150,7 @@ def test_what_does_not_fit_is_an_error_or_counted(
     assert (report.num_records, report.num_encoded) == (3, 2)
     assert "2 of 3 records" in str(report)
     assert f"1 {reason} (train-12)" in str(report)
+    assert str(report) in caplog.text
 
 
 def test_a_length_that_just_fits_fits(bpe: PreTrainedTokenizerBase) -> None:
@@ -185,6 +186,11 @@ def test_a_word_unknown_to_the_tokenizer_is_named() -> None:
         encode_prompt(question, SHELL, SHELL_GAME_TEMPLATE)
     with pytest.raises(ValueError, match="empty"):
         encode_prompt(" ", SHELL, SHELL_GAME_TEMPLATE)
+
+
+def test_a_template_may_hold_end_marks_as_chat_templates_do(bpe: PreTrainedTokenizerBase) -> None:
+    encoded = encode(RECORD, bpe, Template(question="{question}<end>\n"), 512)
+    assert decoded(encoded, bpe)[0] == RECORD.question + "<end>\n"
 
 
 def test_marks_that_a_tokenizer_adds_stand_once_at_the_ends() -> None:

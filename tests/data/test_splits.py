@@ -57,12 +57,20 @@ def test_fractions_come_out_about_right_and_keep_the_order() -> None:
     assert len(split_records(RECORDS, {"a": 1.0, "b": 0.0})["a"]) == 400
 
 
+def test_no_record_falls_off_the_last_edge(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kava.data.splits._hash", lambda record, seed: 2**64 - 1)
+    parts = {"a": 0.7, "b": 0.1, "c": 0.1, "d": 0.1}
+    assert 0.7 + 0.1 + 0.1 + 0.1 < 1
+    assert len(split_records(RECORDS, parts)["d"]) == 400
+
+
 def test_sizes_are_exact_and_independent_of_the_order() -> None:
     sizes = {"train": 300, "test": 50}
     splits = split_records(RECORDS, sizes)
     assert {name: len(part) for name, part in splits.items()} == sizes
     check_disjoint(**splits)
     assert places(split_records(RECORDS[::-1], sizes)) == places(splits)
+    assert [r for r in RECORDS if r in splits["train"]] == splits["train"]
 
 
 @pytest.mark.parametrize("parts", [PARTS, {"train": 5, "test": 3}])

@@ -9,6 +9,7 @@ Shapes: T tokens of a sample, with the end-of-sequence token.
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -34,6 +35,8 @@ Reason = Literal[
     "unknown token",
 ]
 CHUNK = 1024
+
+logger = logging.getLogger(__name__)
 
 
 class DoesNotFit(ValueError):  # noqa: N818
@@ -122,6 +125,10 @@ def encode(
     Raises:
         DoesNotFit: the record cannot be used as asked; a `ValueError` that carries the reason.
         ValueError: a tokenizer without offsets or without an end-of-sequence token.
+
+    Example:
+        >>> encode(records[0], tokenizer, Template(), 512).segment_ids[-1]
+        np.int64(2)
     """
     (result,) = _encode_chunk([record], tokenizer, template, max_length, target_len)
     if isinstance(result, DoesNotFit):
@@ -159,7 +166,8 @@ def encode_records(
 
     Example:
         >>> encoded, report = encode_records(records, tokenizer, Template(), 512, overflow="skip")
-        >>> print(report)
+        >>> report.num_encoded
+        20
     """
     if overflow not in ("error", "skip"):
         raise ValueError(f"overflow={overflow!r} is unknown; choose error or skip")
@@ -181,6 +189,8 @@ def encode_records(
                 report.skipped[result.reason].append(record.id)
     if not encoded:
         raise ValueError(f"no record fits: {report}")
+    if report.skipped:
+        logger.warning("%s", report)
     return encoded, report
 
 
@@ -244,7 +254,7 @@ def _tokenize(texts: list[str], tokenizer: PreTrainedTokenizerBase) -> list[_Tok
 def _unknown_text(item: _Tokens, text: str, tokenizer: PreTrainedTokenizerBase) -> str | None:
     """What the tokenizer does not know; None where it knows all, or has no token to say so."""
     unknown = tokenizer.unk_token_id
-    # GPT-2 names its end of sequence as its unknown token, and knows every byte
+    # GPT-2 knows every byte, and names its end mark, which a template may hold, as its unknown
     if unknown is None or unknown == tokenizer.eos_token_id or unknown not in item.ids:
         return None
     start, end = item.offsets[item.ids.index(unknown)]
@@ -277,7 +287,7 @@ def _encode_chunk(
             ends = np.array(whole.offsets)[:, 1]
             prompt_length = int((segments == Segment.PROMPT).sum())
             answer_start = int((segments < Segment.ANSWER).sum())
-            value_start = max(answer_start, int((ends <= text.value_start).sum()))
+            value_start = int((ends <= text.value_start).sum())
             for item, written in [(whole, text.text)] + (
                 [(student[index], text.student_prompt)] if index in student else []
             ):

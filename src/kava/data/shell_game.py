@@ -210,6 +210,14 @@ def oracle_positions(record: Record, encoded: Encoded) -> tuple[int, ...]:
 
     Raises:
         ValueError: a record of another task, or of another id.
+
+    Example:
+        >>> from kava.data.encode import encode
+        >>> record = shell_game(1, form="verbose")[0]
+        >>> oracle_positions(
+        ...     record, encode(record, shell_game_tokenizer(), SHELL_GAME_TEMPLATE, 64)
+        ... )
+        (12, 17, 22)
     """
     if "result_words" not in record.meta:
         raise ValueError(

@@ -1,0 +1,48 @@
+"""The examples of the docstrings and of the page on data run as they are written."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from kava import data
+
+PAGE = Path(__file__).parents[2] / "docs/data.md"
+MODULES = ["segments", *(f"data.{name}" for name in (
+    "collate", "encode", "records", "shell_game", "sources", "splits",
+))]  # fmt: skip
+
+
+def material(tokenizer: PreTrainedTokenizerBase) -> dict[str, object]:
+    """The names that the examples take for granted."""
+    records = [
+        data.Record(id=str(i), question=f"How many, {i}?", reasoning="One.\nAll.", answer=str(i))
+        for i in range(20)
+    ]
+    template = data.Template()
+    return {
+        "records": records,
+        "train": records[:15],
+        "test": records[15:],
+        "tokenizer": tokenizer,
+        "encoded": data.encode_records(records, tokenizer, template, 64)[0],
+        "texts": [template.render(record).text for record in records],
+        "torch": torch,
+    }
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_the_examples_of_a_module_run(name: str, bpe: PreTrainedTokenizerBase) -> None:
+    module = importlib.import_module(f"kava.{name}")
+    failures, count = doctest.testmod(module, extraglobs=material(bpe))
+    assert (failures, count > 0) == (0, True)
+
+
+def test_the_examples_of_the_page_run() -> None:
+    failures, count = doctest.testfile(str(PAGE), module_relative=False)
+    assert (failures, count > 5) == (0, True)
