@@ -1,0 +1,304 @@
+"""Let a student answer: batches of prompts in, answers in the order of the records out.
+
+One function for every student and every caller (evaluation during training, the commands, the
+demo), so that an accuracy means the same wherever it is read. A `LatentStudent` thinks in its
+latents; any other causal model writes its reasoning. Decoding is greedy: no random number is
+drawn, and the same student gives the same answers in every batch.
+
+Shapes: B batch, P prompt columns, N generated tokens.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from kava.data.answers import answers_match, extract_answer, is_number
+from kava.data.encode import encode_prompt
+from kava.data.records import Record, Template
+from kava.student.decode import Generation, generate_text
+from kava.student.latent import LatentStudent
+
+LATENT_NEW_TOKENS = 32
+WRITTEN_NEW_TOKENS = 256
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What a model generated for one prompt.
+
+    Attributes:
+        text: everything it generated, without special tokens.
+        num_tokens: tokens it generated, its end token included.
+        num_passes: forward passes of its batch, the prompt's included.
+    """
+
+    text: str
+    num_tokens: int
+    num_passes: int
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One record's answer.
+
+    Attributes:
+        id: the record's.
+        prediction: the answer as it was found in the text; "" where it gives none.
+        gold: the right answer.
+        correct: whether they mean the same.
+        text: everything that was generated.
+        num_tokens: tokens generated, the end token included.
+        num_passes: forward passes of the answer's batch.
+    """
+
+    id: str
+    prediction: str
+    gold: str
+    correct: bool
+    text: str
+    num_tokens: int
+    num_passes: int
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Answers in the order of their records, and what they cost.
+
+    Attributes:
+        items: one `Answer` per record.
+        seconds: wall time of generation, from tokens to tokens.
+    """
+
+    items: tuple[Answer, ...]
+    seconds: float
+
+    @property
+    def num_items(self) -> int:
+        """How many records were answered."""
+        return len(self.items)
+
+    @cached_property
+    def num_correct(self) -> int:
+        """How many of them rightly."""
+        return sum(item.correct for item in self.items)
+
+    @property
+    def accuracy(self) -> float:
+        """The share of right answers, from 0 to 1."""
+        return self.num_correct / self.num_items
+
+    @cached_property
+    def forward_passes(self) -> float:
+        """Mean over the answers of their batch's forward passes."""
+        return sum(item.num_passes for item in self.items) / self.num_items
+
+    @cached_property
+    def num_tokens(self) -> int:
+        """All tokens that were generated; latents are no tokens."""
+        return sum(item.num_tokens for item in self.items)
+
+    @property
+    def seconds_per_answer(self) -> float:
+        """Mean wall time."""
+        return self.seconds / self.num_items
+
+
+def answer_records(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    records: Sequence[Record],
+    template: Template,
+    *,
+    batch_size: int = 64,
+    max_new_tokens: int | None = None,
+    progress: bool = False,
+    max_length: int | None = None,
+) -> Answers:
+    """Ask a student every record's question, and judge its answers.
+
+    The student gets the record's `student_question` where it has one, else its `question`.
+
+    Args:
+        model: a `LatentStudent`, or any causal Hugging Face model, which writes its reasoning.
+            Its own device is used; its training flags are as before when the call ends.
+        tokenizer: the model's.
+        records: what to ask; `id` names a record in messages.
+        template: how a question becomes a prompt, and the cue of an answer.
+        batch_size: prompts at a time.
+        max_new_tokens: most tokens to generate, of the answer (latent) or of reasoning and
+            answer (written); None: `LATENT_NEW_TOKENS` or `WRITTEN_NEW_TOKENS`.
+        progress: show a bar on stderr.
+        max_length: most positions of prompt, latents and generated tokens together; None: as
+            many as the model's configuration allows.
+
+    Raises:
+        ValueError: no records, a prompt that is too long or holds a word that the tokenizer does
+            not know (named by its record), a setting below 1.
+
+    Example:
+        >>> answers = answer_records(student, tokenizer, records, template)
+        >>> answers.accuracy, answers.forward_passes, answers.seconds_per_answer
+    """
+    completions, seconds = complete(
+        model,
+        tokenizer,
+        [
+            record.question if record.student_question is None else record.student_question
+            for record in records
+        ],
+        template,
+        names=[f"record {record.id!r}" for record in records],
+        batch_size=batch_size,
+        max_new_tokens=max_new_tokens,
+        progress=progress,
+        max_length=max_length,
+    )
+    items = []
+    for record, completion in zip(records, completions):
+        gold = record.answer.strip()
+        found = extract_answer(completion.text, template.cue, numeric=is_number(gold))
+        items.append(
+            Answer(
+                id=record.id,
+                prediction=found,
+                gold=gold,
+                correct=answers_match(found, gold),
+                text=completion.text,
+                num_tokens=completion.num_tokens,
+                num_passes=completion.num_passes,
+            )
+        )
+    return Answers(tuple(items), seconds)
+
+
+def complete(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    questions: Sequence[str],
+    template: Template,
+    *,
+    names: Sequence[str],
+    batch_size: int = 64,
+    max_new_tokens: int | None = None,
+    progress: bool = False,
+    max_length: int | None = None,
+) -> tuple[list[Completion], float]:
+    """What a model generates for each question, in their order, and the wall time of it.
+
+    Prompts of like length share a batch, the longest come first: little is padded, and a batch
+    that does not fit into memory shows at once.
+
+    Args:
+        questions: what to ask; the template makes prompts of them.
+        names: what each question is called in messages.
+
+    Other arguments, errors: as `answer_records`.
+    """
+    latent = isinstance(model, LatentStudent)
+    if max_new_tokens is None:
+        max_new_tokens = LATENT_NEW_TOKENS if latent else WRITTEN_NEW_TOKENS
+    if batch_size < 1 or max_new_tokens < 1:
+        raise ValueError(
+            f"batch_size={batch_size} and max_new_tokens={max_new_tokens} must be at least 1"
+        )
+    if not questions:
+        raise ValueError("there are no records to answer")
+    prompts = _encode(questions, names, tokenizer, template)
+    _check_lengths(model, prompts, names, max_new_tokens, max_length)
+    pad, eos = tokenizer.pad_token_id, tokenizer.eos_token_id
+    assert isinstance(pad, int)
+    order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
+    completions: dict[int, Completion] = {}
+    seconds = 0.0
+    bar = tqdm(total=len(prompts), desc="answering", unit="answer", disable=not progress)
+    with evaluating(model), bar:
+        for start in range(0, len(order), batch_size):
+            chosen = order[start : start + batch_size]
+            begin = time.perf_counter()
+            prompt_ids, mask = _left_pad([prompts[index] for index in chosen], pad, model.device)
+            generated: Generation = (
+                model.generate(prompt_ids, mask, max_new_tokens=max_new_tokens, eos_token_id=eos)
+                if isinstance(model, LatentStudent)
+                else generate_text(
+                    model, prompt_ids, mask, max_new_tokens=max_new_tokens, eos_token_id=eos
+                )
+            )
+            tokens, lengths = generated.tokens.tolist(), generated.lengths.tolist()
+            seconds += time.perf_counter() - begin
+            for index, row, length in zip(chosen, tokens, lengths):
+                text = tokenizer.decode(row[:length], skip_special_tokens=True)
+                assert isinstance(text, str)
+                completions[index] = Completion(text, length, generated.num_passes)
+            bar.update(len(chosen))
+    return [completions[index] for index in range(len(prompts))], seconds
+
+
+@contextmanager
+def evaluating(model: torch.nn.Module) -> Iterator[None]:
+    """Evaluation mode inside the block; afterwards every module has its own mode again."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
+def _encode(
+    questions: Sequence[str],
+    names: Sequence[str],
+    tokenizer: PreTrainedTokenizerBase,
+    template: Template,
+) -> list[list[int]]:
+    prompts = []
+    for question, name in zip(questions, names):
+        try:
+            prompts.append(encode_prompt(question, tokenizer, template))
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
+    return prompts
+
+
+def _check_lengths(
+    model: PreTrainedModel,
+    prompts: Sequence[Sequence[int]],
+    names: Sequence[str],
+    max_new_tokens: int,
+    max_length: int | None,
+) -> None:
+    base, thought = model, 0
+    if isinstance(model, LatentStudent):
+        base, thought = model.base, model.config.num_latents + 2  # begin- and end-of-thought
+    if max_length is None:
+        if not hasattr(base.config, "max_position_embeddings"):
+            return  # no learned or rotary positions, as in Bloom
+        max_length = base.config.max_position_embeddings
+    longest = max(range(len(prompts)), key=lambda index: len(prompts[index]))
+    prompt = len(prompts[longest])
+    if prompt + thought + max_new_tokens > max_length:
+        latents = f", {thought} latent ones" if thought else ""
+        raise ValueError(
+            f"{names[longest]}: its prompt of {prompt} tokens{latents} and max_new_tokens="
+            f"{max_new_tokens} do not fit the {max_length} positions there are; shorten the "
+            f"prompt or lower max_new_tokens"
+        )
+
+
+def _left_pad(
+    prompts: Sequence[Sequence[int]], pad: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Prompts as ids and mask [B, P]."""
+    P = max(map(len, prompts))
+    ids = torch.tensor([[pad] * (P - len(prompt)) + list(prompt) for prompt in prompts])
+    mask = torch.tensor([[0] * (P - len(prompt)) + [1] * len(prompt) for prompt in prompts])
+    return ids.to(device), mask.to(device)
