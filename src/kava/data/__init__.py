@@ -13,7 +13,6 @@ from kava.data.records import Record, Rendered, Template
 from kava.data.shell_game import (
     CHANCE,
     SHELL_GAME_TEMPLATE,
-    normalize_answer,
     oracle_positions,
     shell_game,
     shell_game_splits,
@@ -41,7 +40,6 @@ __all__ = [
     "encode_prompt",
     "encode_records",
     "load_records",
-    "normalize_answer",
     "normalize_question",
     "oracle_positions",
     "shell_game",

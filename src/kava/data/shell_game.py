@@ -4,9 +4,9 @@ Four cups a, b, c, d stand in a row. A state is their order, as one word ("bdca"
 permutation, as one word of digits: under "3142" the new row takes the cups that stood at places
 3, 1, 4 and 2. The question gives a state and several moves, the answer is the last state:
 
-    Cups bdca moves 3142 2143 4231 1432 order ?
-    cbad bcda acdb abdc
-    Answer abdc
+    Cups abcd moves 3412 3142 1234 4231 order ?
+    cdab acbd acbd dcba
+    Answer dcba
 
 The written reasoning is the state after each move; its last step is the answer. The compact form
 writes one word a step, the verbose form (asked for by "steps ?") five: the state before, the
@@ -70,7 +70,7 @@ def shell_game(
     num_moves: int = 4,
     form: Form = "compact",
     student_form: Literal["compact", "verbose"] | None = None,
-    fixed_start: bool = False,
+    fixed_start: bool = True,
     split: Split | None = None,
 ) -> list[Record]:
     """Draw shell-game records, all different, by a seeded generator.
@@ -86,7 +86,8 @@ def shell_game(
             train a teacher that can do either.
         student_form: the form that the student's own prompt asks for, where it differs from the
             teacher's (`Record.student_question`); None gives both the same prompt.
-        fixed_start: let every game start from "abcd".
+        fixed_start: let every game start from "abcd"; otherwise from any order, which makes the
+            game one move harder.
         split: draw only from the train or the test problems; None draws from all.
 
     Returns:
@@ -155,7 +156,7 @@ def shell_game_splits(
     num_moves: int = 4,
     form: Form = "compact",
     student_form: Literal["compact", "verbose"] | None = None,
-    fixed_start: bool = False,
+    fixed_start: bool = True,
 ) -> tuple[list[Record], list[Record]]:
     """Draw a train and a test set that share no problem.
 
@@ -175,24 +176,6 @@ def shell_game_splits(
         fixed_start=fixed_start,
     )
     return options(num_train, split="train"), options(num_test, split="test")
-
-
-def normalize_answer(text: str) -> str:
-    """The state word that a generated text gives as its answer, or "" where it gives none.
-
-    The word after the last "Answer" counts, or the whole text where it is one single word; a
-    text that ends before its answer has none, so that an unfinished answer is never right by
-    its last reasoning step.
-
-    Example:
-        >>> normalize_answer("dbca acbd Answer bdca <eos>")
-        'bdca'
-    """
-    _before, cue, after = text.rpartition(SHELL_GAME_TEMPLATE.cue.strip())
-    words = [word for word in after.split() if word not in (PAD, EOS)]
-    if not words or (not cue and len(words) > 1) or words[0] not in STATES:
-        return ""
-    return words[0]
 
 
 def oracle_positions(record: Record, encoded: Encoded) -> tuple[int, ...]:

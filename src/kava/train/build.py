@@ -160,18 +160,37 @@ def build_aligner(
     )
 
 
-def build_distiller(config: TrainConfig) -> tuple[Distiller, PreTrainedTokenizerBase]:
+def build_tokenizer(config: TrainConfig) -> PreTrainedTokenizerBase:
+    """The tokenizer that student and teacher both read with.
+
+    Raises:
+        ValueError: their tokenizers differ.
+        OSError: a tokenizer that cannot be read.
+    """
+    tokenizer = load_tokenizer(config.model_name)
+    if config.teacher_name is not None and config.needs_teacher:
+        _check_tokenizers(config, tokenizer)
+    return tokenizer
+
+
+def build_distiller(
+    config: TrainConfig, tokenizer: PreTrainedTokenizerBase | None = None
+) -> tuple[Distiller, PreTrainedTokenizerBase]:
     """Student, teacher, aligner and losses, and the tokenizer that both models read with.
+
+    Args:
+        config: the run's configuration.
+        tokenizer: from `build_tokenizer`; None builds it here.
 
     Raises:
         ValueError: models that cannot be loaded, or whose tokenizers differ.
     """
-    tokenizer = load_tokenizer(config.model_name)
+    if tokenizer is None:
+        tokenizer = build_tokenizer(config)
     student = build_student(config)
     base = student.base if isinstance(student, LatentStudent) else student
     teacher = None
     if config.teacher_name is not None and config.needs_teacher:
-        _check_tokenizers(config, tokenizer)
         teacher = load_model(config.teacher_name, dtype=config.dtype)
     aligner = build_aligner(config, teacher if teacher is not None else base, base)
     return Distiller(student, config, aligner, teacher), tokenizer
@@ -203,11 +222,13 @@ def build_run(config: TrainConfig) -> Run:
         )
     if checkpoint is None and config.resume:
         raise ValueError(f"--resume: {config.output_dir} holds no complete checkpoint")
-    distiller, tokenizer = build_distiller(config)
+    # large models are loaded last: a wrong path or a bad sample shows at once
+    tokenizer = build_tokenizer(config)
     data = load_data(config, tokenizer)
     if config.resume:
         assert checkpoint is not None
         check_same_run(checkpoint, config, data.hash)
+    distiller, _ = build_distiller(config, tokenizer)
     trainer = KVDistillTrainer(
         distiller,
         config,

@@ -132,12 +132,13 @@ class MetricsFile(TrainerCallback):
                 file.write(json.dumps(line) + "\n")
 
 
-class EvaluateAtEnd(TrainerCallback):
-    """Evaluate at the last step too, whatever eval_steps is."""
+class LogAndEvaluateAtEnd(TrainerCallback):
+    """Log and evaluate at the last step too, whatever logging_steps and eval_steps are."""
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Ask for an evaluation at the last step."""
-        if state.global_step >= state.max_steps and args.eval_strategy != "no":
-            control.should_evaluate = True
+        """Ask for both at the last step."""
+        if state.global_step >= state.max_steps:
+            control.should_log = True
+            control.should_evaluate = args.eval_strategy != "no"

@@ -28,7 +28,7 @@ from kava.data.records import Record, Template
 from kava.errors import KavaError
 from kava.losses.guard import collapse_report, verdict
 from kava.student.answering import answer_records
-from kava.train.callbacks import EvaluateAtEnd, MetricsFile, ProgressAndLog
+from kava.train.callbacks import LogAndEvaluateAtEnd, MetricsFile, ProgressAndLog
 from kava.train.checkpoint import CheckpointWriter, load_checkpoint
 from kava.train.config import TrainConfig
 from kava.train.objective import Distiller, count_items
@@ -129,7 +129,7 @@ class KVDistillTrainer(Trainer):
             eval_dataset=EncodedDataset(eval_data) if eval_data else None,
             data_collator=Collator(pad),  # type: ignore[arg-type]
             processing_class=tokenizer,
-            callbacks=[MetricsFile(config.output_dir), EvaluateAtEnd()],
+            callbacks=[MetricsFile(config.output_dir), LogAndEvaluateAtEnd()],
         )
         # the loss is divided by counts of the whole accumulated batch, not again by its parts
         self.model_accepts_loss_kwargs = True
