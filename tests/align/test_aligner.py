@@ -297,7 +297,7 @@ def test_wrong_inputs_are_named() -> None:
         aligner(keys.transpose(0, 1), values)
     with pytest.raises(ValueError, match=r"queries have shape .*\[B, 4, 6, T, 6\]"):
         aligner(keys, values, values)
-    with pytest.raises(ValueError, match="values .* does not fit the batch and positions"):
+    with pytest.raises(ValueError, match=r"values .* does not fit the batch and positions"):
         aligner(keys, values[:, :, :, :5], queries)
     with pytest.raises(ValueError, match=r"mask must be \[2, 7\], got \[7, 2\]"):
         aligner(keys, values, mask=torch.ones(7, 2))

@@ -141,3 +141,17 @@ def test_weights_follow_the_dtype_of_the_input() -> None:
     torch.testing.assert_close(
         of_half, of_exact, atol=0.05 * float(of_exact.abs().max()), rtol=0.05
     )
+
+
+@pytest.mark.parametrize("batch", [1, 5])
+@pytest.mark.parametrize("samples_in_block", [0, 1, 2, 9])
+def test_blocks_cover_everything_once_within_their_limit(
+    batch: int, samples_in_block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = torch.zeros(batch, 4, 3, 7, 2)
+    monkeypatch.setattr(contraction, "CPU_BLOCK_BYTES", samples_in_block * x[0, 0].nbytes)
+    visits = torch.zeros(batch, 3)
+    for layer, samples in contraction._blocks(x, 3):
+        visits[samples, layer] += 1
+        assert samples.stop - samples.start <= max(1, samples_in_block)
+    assert (visits == 1).all()

@@ -84,7 +84,7 @@ def test_the_result_has_the_dtype_of_the_input(variant: str) -> None:
 def test_wrong_inputs_are_named() -> None:
     with pytest.raises(ValueError, match="'mlp' is unknown; choose from elastic, linear, residual"):
         KVDimensionProjector(4, 2, variant="mlp")
-    with pytest.raises(ValueError, match="input has 5 coordinates, .* made for 4"):
+    with pytest.raises(ValueError, match=r"input has 5 coordinates, .* made for 4"):
         FlatStack(4, 2)(torch.randn(3, 5))
     with pytest.raises(ValueError, match="output dim is 0"):
         FlatStack(4, 0)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -31,7 +32,7 @@ def test_every_map_is_a_monotone_average(strategy: str, num_teacher: int, num_st
     assert (weights >= 0).all()
     torch.testing.assert_close(weights.sum(1), torch.ones(num_student))
     read = [row.nonzero().flatten() for row in weights]
-    for above, below in zip(read, read[1:]):
+    for above, below in pairwise(read):
         assert above[0] <= below[0]
         assert above[-1] <= below[-1]
     mean_depth = weights.double() @ torch.arange(num_teacher, dtype=torch.float64)
@@ -113,7 +114,7 @@ def test_a_file_for_other_depths_is_refused_by_its_numbers(tmp_path: Path) -> No
         ("[1, 2]", "its format is not"),
         (
             '{"format": "kava.layer_map.v1"}',
-            "lacks num_student_layers, num_teacher_layers, weights",
+            "lacks num_student_layers, num_teacher",
         ),
         ({"weights": [[1.0, 0.0], [1.0]]}, "not a matrix"),
         ({"weights": [["a", 0.0]]}, "not a matrix"),

@@ -96,15 +96,33 @@ def _sum_layers(x_BLHTD: Tensor, row: Row, samples: slice, out: Tensor) -> Tenso
     return out
 
 
-def _add_layers(grad_BLHTD: Tensor, row: Row, samples: slice, grad_cHTD: Tensor) -> None:
-    for layer, weight in row:
-        grad_BLHTD[samples, layer].add_(grad_cHTD, alpha=weight)
+class _LayerGrad:
+    """The gradient of x, [B, L_t, H, T, D]; a teacher layer's first reader writes, others add."""
+
+    def __init__(self, x_BLHTD: Tensor, rows: Rows) -> None:
+        self.grad_BLHTD = x_BLHTD.new_empty(x_BLHTD.shape)
+        self.rows = rows
+        self.first_reader: dict[int, int] = {}
+        for student, row in enumerate(rows):
+            for layer, _ in row:
+                self.first_reader.setdefault(layer, student)
+        for layer in set(range(x_BLHTD.shape[1])) - self.first_reader.keys():
+            self.grad_BLHTD[:, layer] = 0
+
+    def add(self, student: int, samples: slice, grad_cHTD: Tensor) -> None:
+        for layer, weight in self.rows[student]:
+            part = self.grad_BLHTD[samples, layer]
+            if self.first_reader[layer] == student:
+                torch.mul(grad_cHTD, weight, out=part)
+            else:
+                part.add_(grad_cHTD, alpha=weight)
 
 
 class _MixLayers(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, rows: Rows) -> Tensor:
-        ctx.rows, ctx.shape = rows, x.shape
+        ctx.rows = rows
+        ctx.save_for_backward(x)
         y = x.new_empty(x.shape[0], len(rows), *x.shape[2:])
         for layer, samples in _blocks(x, len(rows)):
             _sum_layers(x, rows[layer], samples, out=y[samples, layer])
@@ -113,10 +131,11 @@ class _MixLayers(Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor, None]:
-        grad_x = grad_y.new_zeros(ctx.shape)
-        for layer, samples in _blocks(grad_x, len(ctx.rows)):
-            _add_layers(grad_x, ctx.rows[layer], samples, grad_y[samples, layer])
-        return grad_x, None
+        (x,) = ctx.saved_tensors
+        grad_x = _LayerGrad(x, ctx.rows)
+        for layer, samples in _blocks(x, len(ctx.rows)):
+            grad_x.add(layer, samples, grad_y[samples, layer])
+        return grad_x.grad_BLHTD, None
 
 
 class _HeadMix:
@@ -238,12 +257,10 @@ class _Contract(Function):
         x, head_weight, dim_weight = ctx.saved_tensors
         needs = dict(zip(("x", "head", "dim"), ctx.needs_input_grad))
         first, second = _cheapest_order(head_weight.to(x.dtype), dim_weight.to(x.dtype))
-        grad_y = grad_y.contiguous()
         # A sum over many blocks needs more digits than half precision has.
         wide = torch.promote_types(x.dtype, torch.float32)
         grads = {stage.name: stage.weight.new_zeros((), dtype=wide) for stage in (first, second)}
-        if needs["x"]:
-            grads["x"] = x.new_zeros(x.shape)
+        grad_x = _LayerGrad(x, ctx.rows) if needs["x"] else None
         scratch = _Scratch(x)
         for layer, samples in _blocks(x, len(ctx.rows)):
             grad_out = grad_y[samples, layer]
@@ -252,17 +269,17 @@ class _Contract(Function):
             if needs[second.name]:
                 middle = first.apply(source, scratch("middle", middle_shape))
                 grads[second.name] = grads[second.name] + second.weight_grad(middle, grad_out)
-            if not (needs[first.name] or needs["x"]):
+            if not needs[first.name] and grad_x is None:
                 continue
             grad_middle = second.input_grad(grad_out, scratch("grad_middle", middle_shape))
             if needs[first.name]:
                 grads[first.name] = grads[first.name] + first.weight_grad(source, grad_middle)
-            if needs["x"]:
+            if grad_x is not None:
                 grad_source = scratch("grad_source", tuple(source.shape))
                 first.input_grad(grad_middle, grad_source)
-                _add_layers(grads["x"], ctx.rows[layer], samples, grad_source)
+                grad_x.add(layer, samples, grad_source)
         return (
-            grads["x"] if needs["x"] else None,
+            None if grad_x is None else grad_x.grad_BLHTD,
             grads["head"].to(head_weight.dtype) if needs["head"] else None,
             grads["dim"].to(dim_weight.dtype) if needs["dim"] else None,
             None,
