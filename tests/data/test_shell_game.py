@@ -17,7 +17,6 @@ from kava.data import (
     Record,
     Template,
     encode_records,
-    normalize_answer,
     oracle_positions,
     shell_game,
     shell_game_splits,
@@ -189,22 +188,3 @@ def test_the_student_is_asked_for_its_own_form() -> None:
     )
     assert verbose.student_question is None
     assert compact.student_question == compact.question.replace("steps", "order")
-
-
-@pytest.mark.parametrize(
-    ("text", "answer"),
-    [
-        ("Answer bdca", "bdca"),
-        ("Answer bdca <eos> <pad>", "bdca"),
-        ("dbca acbd Answer abcd", "abcd"),
-        ("Answer abcd Answer bdca", "bdca"),
-        (" bdca\n", "bdca"),
-        ("bdca <eos>", "bdca"),
-        ("dbca acbd", ""),
-        ("acbd Answer", ""),
-        ("Answer 3142", ""),
-        ("", ""),
-    ],
-)
-def test_the_answer_is_read_off_generated_text(text: str, answer: str) -> None:
-    assert normalize_answer(text) == answer
