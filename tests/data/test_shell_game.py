@@ -47,7 +47,7 @@ def problem(record: Record) -> tuple[str, ...]:
 @pytest.mark.parametrize("num_moves", [1, 2, 4, 7, 12])
 @pytest.mark.parametrize("form", ["compact", "verbose", "both"])
 def test_reasoning_and_answer_are_those_of_the_game(num_moves: int, form: str) -> None:
-    records = shell_game(40, seed=num_moves, num_moves=num_moves, form=form)  # type: ignore[arg-type]
+    records = shell_game(40, num_moves, num_moves=num_moves, form=form, fixed_start=False)  # type: ignore[arg-type]
     for record in records:
         states = play(record)
         assert len(states) == num_moves
@@ -90,7 +90,7 @@ def test_twenty_thousand_records_are_quick() -> None:
 
 
 def test_a_small_task_can_be_drawn_whole() -> None:
-    records = shell_game(24**2, num_moves=1)
+    records = shell_game(24**2, num_moves=1, fixed_start=False)
     assert {problem(r) for r in records} == {
         ("".join(s), "moves", "".join(m))
         for s in permutations("abcd")
@@ -98,7 +98,7 @@ def test_a_small_task_can_be_drawn_whole() -> None:
     }
     train = shell_game(20, num_moves=1, fixed_start=True, split="train")
     with pytest.raises(ValueError, match=r"num_records=577 .* the 576 .*num_moves=1;"):
-        shell_game(577, num_moves=1)
+        shell_game(577, num_moves=1, fixed_start=False)
     with pytest.raises(ValueError, match="in the test split"):
         shell_game(24, num_moves=1, fixed_start=True, split="test")
     assert all(r.question.startswith("Cups abcd ") for r in train)
@@ -106,8 +106,10 @@ def test_a_small_task_can_be_drawn_whole() -> None:
 
 @pytest.mark.parametrize("num_moves", [2, 4])
 def test_splits_are_disjoint_for_all_seeds_forms_and_counts(num_moves: int) -> None:
-    train, test = shell_game_splits(3000, 600, seed=0, num_moves=num_moves)
-    _, other = shell_game_splits(10, 900, seed=1, num_moves=num_moves, form="verbose")
+    train, test = shell_game_splits(3000, 600, 0, num_moves=num_moves, fixed_start=False)
+    _, other = shell_game_splits(
+        10, 900, seed=1, num_moves=num_moves, form="verbose", fixed_start=False
+    )
     fixed, _ = shell_game_splits(300, 10, seed=2, num_moves=num_moves, fixed_start=True)
     held_out = {problem(r) for r in (*test, *other)}
     assert not held_out & {problem(r) for r in (*train, *fixed)}
@@ -115,15 +117,15 @@ def test_splits_are_disjoint_for_all_seeds_forms_and_counts(num_moves: int) -> N
 
 
 def test_about_an_eighth_is_held_out() -> None:
-    drawn = {problem(r) for r in shell_game(24**3, num_moves=2)}
-    train = {problem(r) for r in shell_game(11_000, num_moves=2, split="train")}
+    drawn = {problem(r) for r in shell_game(24**3, num_moves=2, fixed_start=False)}
+    train = {problem(r) for r in shell_game(11_000, num_moves=2, fixed_start=False, split="train")}
     assert train < drawn
     with pytest.raises(ValueError, match=r"than the 1[67]\d\d different"):
-        shell_game(13_000, num_moves=2, split="test")
+        shell_game(13_000, num_moves=2, fixed_start=False, split="test")
 
 
 def test_no_answer_is_likelier_than_another() -> None:
-    counts = Counter(r.answer for r in shell_game(24**3, num_moves=2))
+    counts = Counter(r.answer for r in shell_game(24**3, num_moves=2, fixed_start=False))
     assert set(counts.values()) == {24**2}
     assert pytest.approx(1 / len(counts)) == CHANCE
 
