@@ -1,0 +1,248 @@
+"""`kava evaluate` and `kava generate`: score a trained student, and let it answer questions."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from kava.quiet import quiet_libraries
+
+T = TypeVar("T")
+
+
+def _flag(default: Any, help: str) -> Any:
+    return field(default=default, metadata={"help": help})
+
+
+_CHECKPOINT = (
+    "a checkpoint, a run's output folder (its newest complete checkpoint), or a plain model: a "
+    "folder, a built-in kava/ name or a hub id"
+)
+_NEW_TOKENS = (
+    "most tokens to generate per answer; left out, what the run evaluated with, else 32 for a "
+    "latent student and 256 for one that writes its reasoning"
+)
+
+
+@dataclass(kw_only=True)
+class EvaluateConfig:
+    """What `kava evaluate` is asked for."""
+
+    checkpoint: str = field(metadata={"help": _CHECKPOINT})
+    best: bool = _flag(False, "of an output folder, the checkpoint that the run found best")
+    dataset_name: str | None = _flag(
+        None,
+        "kava/shell-game, gsm8k, or the path of a jsonl file; left out, the data that the run "
+        "evaluated on, or the held-out part of what it was trained on",
+    )
+    split: str | None = _flag(None, "train or test; left out, the run's evaluation split or test")
+    subset_size: int | None = _flag(None, "score this many records, taken at random")
+    question_field: str | None = _flag(None, "field of a jsonl row; left out, the run's")
+    reasoning_field: str | None = _flag(None, "likewise")
+    answer_field: str | None = _flag(None, "likewise")
+    batch_size: int = _flag(64, "questions at a time")
+    max_new_tokens: int | None = _flag(None, _NEW_TOKENS)
+    output: str | None = _flag(
+        None, "write every item to this jsonl file, and the figures to <output>.summary.json"
+    )
+    device: str = _flag("auto", "auto (an accelerator where there is one), cpu, cuda, cuda:1, …")
+    json: bool = _flag(False, "print the figures as JSON instead of a table")
+
+
+@dataclass(kw_only=True)
+class GenerateConfig:
+    """What `kava generate` is asked for."""
+
+    checkpoint: str = field(metadata={"help": _CHECKPOINT})
+    best: bool = _flag(False, "of an output folder, the checkpoint that the run found best")
+    prompt: str | None = _flag(None, "the question")
+    input: str | None = _flag(
+        None,
+        "a file of questions: one per line, or a .jsonl file with a field `question`; without "
+        "--prompt and --input, questions are read from stdin, one per line",
+    )
+    batch_size: int = _flag(64, "questions at a time")
+    max_new_tokens: int | None = _flag(None, _NEW_TOKENS)
+    written: bool = _flag(
+        False, "show the written reasoning before the answer (not for a latent student)"
+    )
+    stats: bool = _flag(False, "also tell forward passes, tokens and time, on stderr")
+    device: str = _flag("auto", "auto (an accelerator where there is one), cpu, cuda, cuda:1, …")
+
+
+def evaluate_main(argv: list[str]) -> int:
+    """Score a student: a table or JSON on stdout, every item in a file where asked for."""
+    quiet_libraries()
+    config = _parse(EvaluateConfig, argv, "evaluate", "Score a trained student.")
+
+    from kava.data.sources import default_template
+    from kava.evaluate.data import evaluation_records
+    from kava.evaluate.results import check_output, summarise, summary_path, table, write_results
+    from kava.student.answering import answer_records
+    from kava.student.checkpoint import library_versions, load_student
+
+    output = None if config.output is None else Path(config.output)
+    if output is not None:
+        check_output(output)
+    student = load_student(config.checkpoint, best=config.best, device=_device(config.device))
+    fields = ("question_field", "reasoning_field", "answer_field")
+    data = evaluation_records(
+        student.settings,
+        dataset_name=config.dataset_name,
+        split=config.split,
+        subset_size=config.subset_size,
+        fields={name: value for name in fields if (value := vars(config)[name]) is not None},
+    )
+    if data.warning is not None:
+        print(f"kava: warning: {data.warning}", file=sys.stderr)
+    answers = answer_records(
+        student.model,
+        student.tokenizer,
+        data.records,
+        student.template if student.settings else default_template(data.dataset_name),
+        batch_size=config.batch_size,
+        max_new_tokens=_new_tokens(config.max_new_tokens, student.settings),
+        progress=True,
+    )
+    summary: dict[str, Any] = {
+        "checkpoint": student.path,
+        "student": student.settings.get("student", "explicit"),
+        "dataset_name": data.dataset_name,
+        "split": data.split,
+        "data_hash": data.data_hash,
+        **summarise(answers),
+        "batch_size": config.batch_size,
+        "device": str(student.model.device),
+        "dtype": str(student.model.dtype).removeprefix("torch."),
+        "versions": library_versions(),
+    }
+    if output is not None:
+        write_results(output, answers, summary)
+    if config.json:
+        print(json.dumps(summary, indent=2, ensure_ascii=False))
+        return 0
+    print(f"{'checkpoint':<16}{student.path}, {summary['student']}")
+    print(f"{'data':<16}{data.dataset_name}, {data.split}")
+    print(table(summary))
+    if output is not None:
+        print(f"{'written to':<16}{output}, {summary_path(output)}")
+    return 0
+
+
+def generate_main(argv: list[str]) -> int:
+    """Answer questions: one answer per question on stdout."""
+    quiet_libraries()
+    config = _parse(GenerateConfig, argv, "generate", "Let a trained student answer questions.")
+
+    from kava.data.answers import extract_answer
+    from kava.student.answering import complete
+    from kava.student.checkpoint import load_student
+
+    if config.prompt is not None and config.input is not None:
+        raise ValueError("--prompt and --input exclude each other")
+    student = load_student(config.checkpoint, best=config.best, device=_device(config.device))
+    if config.written and student.settings.get("student") == "latent":
+        raise ValueError(
+            f"--written: {student.path} reasons in latent tokens and writes no reasoning; leave "
+            f"it out, or take an explicit student"
+        )
+    names, questions = _questions(config)
+    completions, seconds = complete(
+        student.model,
+        student.tokenizer,
+        questions,
+        student.template,
+        names=names,
+        batch_size=config.batch_size,
+        max_new_tokens=_new_tokens(config.max_new_tokens, student.settings),
+        progress=len(questions) > config.batch_size,
+    )
+    for completion in completions:
+        text = completion.text.strip()
+        print(text if config.written else extract_answer(text, student.template.cue))
+    if config.stats:
+        count = len(completions)
+        passes = sum(completion.num_passes for completion in completions) / count
+        tokens = sum(completion.num_tokens for completion in completions) / count
+        print(
+            f"{passes:.1f} forward passes, {tokens:.1f} tokens and {seconds / count:.4g} s per "
+            f"answer ({count} in {seconds:.4g} s)",
+            file=sys.stderr,
+        )
+    return 0
+
+
+def _parse(config: Callable[..., T], argv: list[str], name: str, description: str) -> T:
+    """Flags as a configuration; an unknown or malformed one leaves by `SystemExit(2)`."""
+    from transformers import HfArgumentParser
+
+    parser = HfArgumentParser(
+        config,  # type: ignore[arg-type]
+        prog=f"kava {name}",
+        description=description,
+        allow_abbrev=False,
+    )
+    return config(**vars(parser.parse_args(argv)))
+
+
+def _device(name: str) -> str:
+    import torch
+
+    if name == "auto":
+        return (
+            str(torch.accelerator.current_accelerator())
+            if torch.accelerator.is_available()
+            else "cpu"
+        )
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"--device {name} cannot be used here: {reason}") from error
+    return name
+
+
+def _new_tokens(asked: int | None, settings: Any) -> int | None:
+    if asked is not None:
+        return asked
+    return settings.get("config", {}).get("max_new_tokens")
+
+
+def _questions(config: GenerateConfig) -> tuple[list[str], list[str]]:
+    """What each question is called in messages, and the questions."""
+    if config.prompt is not None:
+        return ["--prompt"], [config.prompt]
+    if config.input is None:
+        if sys.stdin.isatty():
+            print("questions, one per line; end with Ctrl-D:", file=sys.stderr)
+        numbered = list(_text_lines(enumerate(sys.stdin, start=1)))
+        source = "stdin"
+    else:
+        path = Path(config.input)
+        with path.open(encoding="utf-8") as file:
+            lines = enumerate(file, start=1)
+            read = _json_lines(path, lines) if path.suffix == ".jsonl" else _text_lines(lines)
+            numbered = list(read)
+        source = str(path)
+    if not numbered:
+        raise ValueError(f"{source} holds no question")
+    return [f"{source}, line {number}" for number, _ in numbered], [text for _, text in numbered]
+
+
+def _text_lines(lines: Iterator[tuple[int, str]]) -> Iterator[tuple[int, str]]:
+    return ((number, line.strip()) for number, line in lines if line.strip())
+
+
+def _json_lines(path: Path, lines: Iterator[tuple[int, str]]) -> Iterator[tuple[int, str]]:
+    for number, line in _text_lines(lines):
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path}, line {number} is not JSON: {error}") from error
+        if not isinstance(row, dict) or not isinstance(row.get("question"), str):
+            raise ValueError(f"{path}, line {number} must be an object with a text `question`")
+        yield number, row["question"]

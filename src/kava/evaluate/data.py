@@ -1,0 +1,88 @@
+"""Which records a student is scored on, and whether it has seen them in training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from kava.data.records import Record
+from kava.data.sources import load_records
+from kava.data.splits import data_hash, split_records
+
+_FIELDS = ("question_field", "reasoning_field", "answer_field", "reasoning_form")
+
+
+class Evaluation(NamedTuple):
+    """Records to score, where they are from, and what is to be said of them."""
+
+    records: list[Record]
+    dataset_name: str
+    split: str
+    data_hash: str
+    warning: str | None
+
+
+def evaluation_records(
+    settings: Mapping[str, Any],
+    *,
+    dataset_name: str | None = None,
+    split: str | None = None,
+    subset_size: int | None = None,
+    fields: Mapping[str, str] | None = None,
+) -> Evaluation:
+    """Read the records that a checkpoint is to be scored on.
+
+    Args:
+        settings: the checkpoint's, with the run's configuration under "config".
+        dataset_name: as `load_records` takes it. None: the run's own evaluation data; or the
+            test split of its training data; or, where they are one file without splits, the part
+            of it that the run set apart.
+        split: "train" or "test"; None: the run's evaluation split, else "test".
+        subset_size: how many records to take at random; None takes all.
+        fields: names of a row's fields (`question_field`, …) in place of the run's.
+
+    Raises:
+        ValueError: no data set is known; data that cannot be read.
+
+    Example:
+        >>> evaluation_records(student.settings, subset_size=100).records
+    """
+    run: Mapping[str, Any] = settings.get("config", {})
+    own = dataset_name is None
+    if dataset_name is None:
+        dataset_name = run.get("eval_dataset_name") or run.get("dataset_name")
+        if dataset_name is None:
+            raise ValueError("the checkpoint names no data set: pass --dataset_name")
+        split = split or (run["eval_split"] if run["eval_dataset_name"] else None)
+    split = split or "test"
+    options = {name: run[name] for name in _FIELDS if name in run} | dict(fields or {})
+    one_file = own and not run["eval_dataset_name"] and Path(dataset_name).expanduser().is_file()
+    set_apart = one_file and run["eval_size"] > 0
+    records = load_records(
+        dataset_name, split=split, subset_size=None if set_apart else subset_size, **options
+    )
+    if set_apart:
+        split = "set apart"
+        records = _set_apart(records, run)
+        if subset_size is not None:
+            records = _subset(records, subset_size)
+    found = data_hash(records)
+    warning = None
+    if found == settings.get("data_hash") or (one_file and not set_apart):
+        warning = "the student was trained on these very records: the score says nothing of others"
+    return Evaluation(records, dataset_name, split, found, warning)
+
+
+def _set_apart(records: list[Record], run: Mapping[str, Any]) -> list[Record]:
+    """The part that the run did not train on, by the same division."""
+    sizes = {"train": len(records) - run["eval_size"], "eval": run["eval_size"]}
+    return split_records(records, sizes, seed=run["seed"])["eval"]
+
+
+def _subset(records: list[Record], size: int) -> list[Record]:
+    if not 1 <= size <= len(records):
+        raise ValueError(
+            f"subset_size={size} must be from 1 to the {len(records)} records that were set apart"
+        )
+    return split_records(records, {"taken": size, "left": len(records) - size})["taken"]

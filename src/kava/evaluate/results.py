@@ -1,0 +1,98 @@
+"""What an evaluation leaves behind: a file with every item, its summary, and a table.
+
+Per-item results are what statistics need: two students are compared on the same items.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from kava.evaluate.intervals import wilson
+from kava.student.answering import Answers
+
+CONFIDENCE = 0.95
+
+
+def summarise(answers: Answers) -> dict[str, Any]:
+    """The figures of an evaluation: accuracy with its interval, and costs.
+
+    Returns:
+        num_items, num_correct, accuracy (0 to 1), its Wilson interval as `accuracy_low` and
+        `accuracy_high` at `confidence`, forward_passes (mean per answer), num_tokens (all),
+        seconds (all) and seconds_per_answer.
+    """
+    interval = wilson(answers.num_correct, answers.num_items, CONFIDENCE)
+    return {
+        "num_items": answers.num_items,
+        "num_correct": answers.num_correct,
+        "accuracy": answers.accuracy,
+        "accuracy_low": interval.low,
+        "accuracy_high": interval.high,
+        "confidence": CONFIDENCE,
+        "forward_passes": answers.forward_passes,
+        "num_tokens": answers.num_tokens,
+        "seconds": answers.seconds,
+        "seconds_per_answer": answers.seconds_per_answer,
+    }
+
+
+def table(summary: Mapping[str, Any]) -> str:
+    """A summary for the eye."""
+    accuracy, low, high = (
+        100 * summary[name] for name in ("accuracy", "accuracy_low", "accuracy_high")
+    )
+    rows = [
+        ("items", f"{summary['num_items']}"),
+        (
+            "accuracy",
+            f"{accuracy:.1f} %  ({summary['num_correct']} right; {summary['confidence']:.0%} "
+            f"Wilson interval {low:.1f} to {high:.1f} %)",
+        ),
+        ("forward passes", f"{summary['forward_passes']:.1f} per answer"),
+        ("tokens", f"{summary['num_tokens'] / summary['num_items']:.1f} per answer"),
+        ("time", f"{summary['seconds_per_answer']:.4g} s per answer"),
+    ]
+    return "\n".join(f"{name:<16}{value}" for name, value in rows)
+
+
+def summary_path(output: Path) -> Path:
+    """Where the summary of a file of items stands."""
+    return output.with_name(output.name + ".summary.json")
+
+
+def check_output(output: Path) -> None:
+    """Refuse a file that could not be written, before an hour of answering.
+
+    Raises:
+        ValueError: a folder of that name.
+        OSError: its folder cannot be made or written to.
+    """
+    if output.is_dir():
+        raise ValueError(f"--output {output} is a folder; name a file in it")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    if not os.access(output.parent, os.W_OK):
+        raise OSError(f"--output {output}: its folder cannot be written to")
+
+
+def write_results(output: Path, answers: Answers, summary: Mapping[str, Any]) -> None:
+    """Write one line per item to `output`, and the summary beside it.
+
+    Both appear whole or not at all; the summary comes last, so that it always has its items.
+    """
+    _write(output, (json.dumps(asdict(item), ensure_ascii=False) for item in answers.items))
+    _write(summary_path(output), [json.dumps(summary, indent=2, ensure_ascii=False)])
+
+
+def _write(path: Path, lines: Iterable[str]) -> None:
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.writelines(line + "\n" for line in lines)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

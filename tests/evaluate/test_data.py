@@ -1,0 +1,88 @@
+"""Which records a student is scored on."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kava.data.sources import load_records
+from kava.data.splits import data_hash
+from kava.evaluate.data import evaluation_records
+from kava.models import load_tokenizer
+from kava.train.build import load_data
+from kava.train.config import TrainConfig
+
+GAME = "kava/shell-game?num_moves=3&num_train=50&num_test=20"
+
+
+def settings(config: TrainConfig) -> dict[str, Any]:
+    return {"config": asdict(config), "data_hash": "another"}
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "own.jsonl"
+    rows = [
+        {"id": f"q{i}", "query": f"{i}+1?", "reasoning": f"{i}+1\n={i + 1}", "answer": i + 1}
+        for i in range(20)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_the_test_split_of_what_it_was_trained_on() -> None:
+    data = evaluation_records(settings(TrainConfig(dataset_name=GAME)))
+    assert (data.dataset_name, data.split, data.warning) == (GAME, "test", None)
+    assert data.records == load_records(GAME, split="test")
+    assert data.data_hash == data_hash(data.records)
+
+
+def test_the_runs_own_evaluation_data() -> None:
+    config = TrainConfig(dataset_name="elsewhere", eval_dataset_name=GAME, eval_split="train")
+    data = evaluation_records(settings(config))
+    assert (data.dataset_name, data.split) == (GAME, "train")
+    assert evaluation_records(settings(config), split="test").split == "test"
+
+
+def test_the_part_of_a_file_that_the_run_set_apart(file: Path) -> None:
+    config = TrainConfig(
+        dataset_name=str(file), question_field="query", eval_size=6, seed=3, target_len=1
+    )
+    trained = load_data(config, load_tokenizer("kava/tiny-gpt2"))
+    data = evaluation_records({"config": asdict(config), "data_hash": trained.hash})
+    assert data.records == trained.eval_records
+    assert (data.split, data.warning) == ("set apart", None)
+    some = evaluation_records(settings(config), subset_size=2).records
+    assert len(some) == 2
+    assert {record.id for record in some} < {record.id for record in data.records}
+    with pytest.raises(ValueError, match="subset_size=7 must be from 1 to the 6 records"):
+        evaluation_records(settings(config), subset_size=7)
+
+
+def test_scoring_the_training_records_is_said(file: Path) -> None:
+    config = TrainConfig(dataset_name=str(file), question_field="query")
+    assert "trained on these very records" in str(evaluation_records(settings(config)).warning)
+    fields = {"question_field": "query"}
+    records = load_records(str(file), question_field="query")
+    said = {"data_hash": data_hash(records)}
+    data = evaluation_records(said, dataset_name=str(file), fields=fields)
+    assert "trained on these very records" in str(data.warning)
+    said = {"data_hash": data_hash(records[1:])}
+    assert evaluation_records(said, dataset_name=str(file), fields=fields).warning is None
+
+
+def test_another_data_set_is_read_with_the_fields_of_the_run_or_others(file: Path) -> None:
+    run = settings(TrainConfig(dataset_name=GAME, question_field="query"))
+    data = evaluation_records(run, dataset_name=str(file), subset_size=3)
+    assert len(data.records) == 3
+    with pytest.raises(ValueError, match="has no field 'ask'"):
+        evaluation_records(run, dataset_name=str(file), fields={"question_field": "ask"})
+
+
+def test_a_model_that_was_not_trained_here_names_no_data() -> None:
+    with pytest.raises(ValueError, match="pass --dataset_name"):
+        evaluation_records({})

@@ -1,0 +1,103 @@
+"""What is written about an evaluation."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from kava.evaluate import results
+from kava.evaluate.results import check_output, summarise, summary_path, table, write_results
+from kava.student.answering import Answer, Answers
+
+ANSWERS = Answers(
+    items=tuple(
+        Answer(
+            id=f"r{i}",
+            prediction="ä",
+            gold="ä" if i else "b",
+            correct=bool(i),
+            text=f"1\n#### ä{i}",
+            num_tokens=2 + i,
+            num_passes=7,
+        )
+        for i in range(4)
+    ),
+    seconds=2.0,
+)
+
+
+def test_the_figures() -> None:
+    summary = summarise(ANSWERS)
+    assert summary["accuracy_low"] == pytest.approx(0.3006, abs=1e-4)
+    assert summary["accuracy_high"] == pytest.approx(0.9544, abs=1e-4)
+    del summary["accuracy_low"], summary["accuracy_high"]
+    assert summary == {
+        "num_items": 4,
+        "num_correct": 3,
+        "accuracy": 0.75,
+        "confidence": 0.95,
+        "forward_passes": 7.0,
+        "num_tokens": 14,
+        "seconds": 2.0,
+        "seconds_per_answer": 0.5,
+    }
+
+
+def test_the_table() -> None:
+    assert table(summarise(ANSWERS)).splitlines() == [
+        "items           4",
+        "accuracy        75.0 %  (3 right; 95% Wilson interval 30.1 to 95.4 %)",
+        "forward passes  7.0 per answer",
+        "tokens          3.5 per answer",
+        "time            0.5 s per answer",
+    ]
+
+
+def test_every_item_is_a_line_and_the_summary_lies_beside_them(tmp_path: Path) -> None:
+    output = tmp_path / "deep" / "items.jsonl"
+    check_output(output)
+    write_results(output, ANSWERS, summarise(ANSWERS))
+    rows = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
+    assert rows[0] == {
+        "id": "r0",
+        "prediction": "ä",
+        "gold": "b",
+        "correct": False,
+        "text": "1\n#### ä0",
+        "num_tokens": 2,
+        "num_passes": 7,
+    }
+    assert [row["id"] for row in rows] == ["r0", "r1", "r2", "r3"]
+    assert summary_path(output).name == "items.jsonl.summary.json"
+    assert json.loads(summary_path(output).read_text()) == summarise(ANSWERS)
+    assert len(list(output.parent.iterdir())) == 2
+
+
+def test_a_failure_leaves_the_old_file_and_nothing_half_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "items.jsonl"
+    output.write_text("old")
+    calls = []
+
+    def dumps(value: object, **options: object) -> str:
+        calls.append(value)
+        if len(calls) == 3:
+            raise OSError(28, "No space left on device")
+        return "{}"
+
+    monkeypatch.setattr(results.json, "dumps", dumps)
+    with pytest.raises(OSError, match="No space"):
+        write_results(output, ANSWERS, {})
+    assert output.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [output]
+
+
+def test_a_file_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="is a folder; name a file in it"):
+        check_output(tmp_path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="file"):
+        check_output(tmp_path / "file" / "items.jsonl")
