@@ -1,0 +1,176 @@
+"""`kava profile`: build the models of a configuration, run some steps, print what they took."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from dataclasses import asdict
+
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+
+from kava.align import ALIGNMENT_MODES
+from kava.align.aligner import CacheGeometry
+from kava.data.collate import Batch, Collator
+from kava.models import load_model, load_tokenizer
+from kava.profile.measure import PeakMemory, StageClock
+from kava.profile.report import Model, Profile
+from kava.profile.staged import STAGES, StagedDistiller, check_step
+from kava.quiet import quiet_libraries
+from kava.student.latent import LatentStudent
+from kava.train.build import build_aligner, build_distiller, build_student, load_data
+from kava.train.config import TrainConfig, parse_config
+from kava.train.objective import Distiller
+
+NUM_WARMUP_STEPS = 2
+DEFAULT_STUDENT = "kava/tiny-gpt2"
+LARGER_TEACHER = "larger kava/tiny-gpt2"
+"""The default teacher: beside a model of equal geometry an aligner has nothing to do."""
+
+DEFAULTS = (
+    *("--model_name", DEFAULT_STUDENT, "--dataset_name", "kava/shell-game?num_train=64"),
+    *("--alignment_mode", "structured", "--map_proj_share_dim", "--map_proj_init_uniform"),
+)
+
+
+def larger_teacher() -> PreTrainedModel:
+    """A model like `DEFAULT_STUDENT` with more layers, more heads and a larger head dim.
+
+    Seeded random weights; it reads the same tokens.
+
+    Example:
+        >>> CacheGeometry.from_config(larger_teacher().config)
+        CacheGeometry(num_layers=4, num_heads=6, num_query_heads=6, head_dim=32)
+    """
+    config = load_model(DEFAULT_STUDENT).config
+    config.update({"n_layer": 4, "n_head": 6, "n_embd": 192})
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        return AutoModelForCausalLM.from_config(config).eval()
+
+
+def build(config: TrainConfig) -> tuple[Distiller, PreTrainedTokenizerBase]:
+    """Student, teacher and aligner of a configuration, `LARGER_TEACHER` among them."""
+    if config.teacher_name != LARGER_TEACHER:
+        return build_distiller(config)
+    student = build_student(config)
+    base = student.base if isinstance(student, LatentStudent) else student
+    teacher = larger_teacher()
+    distiller = Distiller(student, config, build_aligner(config, teacher, base), teacher)
+    return distiller, load_tokenizer(config.model_name)
+
+
+def profile_step(config: TrainConfig, num_steps: int = 10) -> Profile:
+    """Measure the step that a configuration trains with, on one of its batches.
+
+    Args:
+        config: as for training; `output_dir` and the optimiser's settings are not used.
+        num_steps: measured steps, after `NUM_WARMUP_STEPS` that are not.
+
+    Raises:
+        ValueError: bad models or data, too few samples for a batch, or no KV loss to align for.
+        KavaError: a value that is not finite, a shape that does not fit, or a student that gets
+            no gradient.
+    """
+    if num_steps < 1:
+        raise ValueError(f"--steps {num_steps} must be above 0")
+    if not config.kv_weight:
+        raise ValueError("--kv_weight 0 leaves nothing to align; give it a weight above 0")
+    auto = config.device == "auto" and torch.accelerator.is_available()
+    device = torch.accelerator.current_accelerator() if auto else torch.device("cpu")
+    assert device is not None
+    built, tokenizer = build(config)
+    batch = first_batch(config, tokenizer, device)
+    clock = StageClock(device)
+    distiller = StagedDistiller(built, clock).to(device).train()
+    distiller.move_teacher(device)
+    steps: list[dict[str, float]] = []
+    peaks: list[int | None] = []
+    shapes: dict[str, list[int]] = {}
+    for _ in range(NUM_WARMUP_STEPS + num_steps):
+        distiller.zero_grad(set_to_none=True)
+        clock.seconds.clear()
+        memory = PeakMemory(device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=config.bf16):
+            forward = distiller(batch)
+        with clock.stage("backward"):
+            forward.loss.backward()
+        peaks.append(memory.above_start())
+        steps.append(dict(clock.seconds))
+        shapes = check_step(distiller, forward)
+    measured = steps[NUM_WARMUP_STEPS:]
+    reader = distiller.teacher if distiller.teacher is not None else distiller.base
+    told = [peak for peak in peaks if peak is not None]
+    return Profile(
+        mode=config.alignment_mode,
+        teacher=_described(config.teacher_name or f"{config.model_name}, itself", reader),
+        student=_described(config.model_name, distiller.base),
+        aligner_parameters=sum(p.numel() for p in distiller.map_aligner.parameters()),
+        layer_map=[list(row) for row in distiller.map_aligner.layer_rows],
+        shapes=shapes,
+        seconds={name: statistics.median(step[name] for step in measured) for name in STAGES},
+        step_seconds=statistics.median(sum(step.values()) for step in measured),
+        peak_bytes=max(told) if told else None,
+        device=str(device),
+        num_steps=num_steps,
+    )
+
+
+def first_batch(
+    config: TrainConfig, tokenizer: PreTrainedTokenizerBase, device: torch.device
+) -> Batch:
+    """The first `batch_size` samples that a configuration trains on."""
+    samples = load_data(config, tokenizer).train
+    if len(samples) < config.batch_size:
+        raise ValueError(
+            f"--batch_size {config.batch_size} is more than the {len(samples)} samples of "
+            f"{config.dataset_name} that fit; lower it"
+        )
+    pad = tokenizer.pad_token_id
+    assert isinstance(pad, int)
+    batch = Collator(pad)(samples[: config.batch_size])
+    parts = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items()}
+    return Batch(**parts)  # type: ignore[typeddict-item]
+
+
+def _described(name: str, model: PreTrainedModel) -> Model:
+    layers, heads, _, dim = CacheGeometry.from_config(model.config)
+    return Model(name, layers, heads, dim)
+
+
+def parse(argv: list[str]) -> tuple[TrainConfig, argparse.Namespace]:
+    """The configuration to profile, and the flags of the profile itself."""
+    parser = argparse.ArgumentParser(
+        prog="kava profile",
+        description="Time the stages of a distillation step, and check its shapes and values.",
+        epilog="All flags of `kava train` are taken too, --config among them, and mean the same: "
+        "--model_name, --teacher_name, --kv_method, --target_len, --batch_size, … Without "
+        "--config, --model_name and --teacher_name a small built-in student is aligned with a "
+        "larger teacher; with --model_name alone the model teaches itself.",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--mode", choices=ALIGNMENT_MODES, help="alignment mode, structured where nothing says"
+    )
+    parser.add_argument("--steps", type=int, default=10, help="measured steps (default 10)")
+    parser.add_argument("--json", action="store_true", help="print the profile as JSON")
+    own, rest = parser.parse_known_args(argv)
+    given = {argument.partition("=")[0] for argument in rest}
+    flags: list[str] = [] if "--config" in given else list(DEFAULTS)
+    if given.isdisjoint({"--config", "--model_name", "--teacher_name"}):
+        flags += ["--teacher_name", LARGER_TEACHER]
+    flags += rest
+    if own.mode is not None:
+        flags += ["--alignment_mode", own.mode]
+    return parse_config(flags), own
+
+
+def main(argv: list[str]) -> int:
+    """Parse flags, profile, and print what was found."""
+    quiet_libraries()
+    config, own = parse(argv)
+    found = profile_step(config, own.steps)
+    print(json.dumps(asdict(found), ensure_ascii=False) if own.json else found)
+    return 0
