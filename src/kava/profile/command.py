@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 from kava.align import ALIGNMENT_MODES
 from kava.align.aligner import CacheGeometry
 from kava.data.collate import Batch, Collator
-from kava.models import load_model, load_tokenizer
+from kava.models import RANDOM_MODELS, load_tokenizer
 from kava.profile.measure import PeakMemory, StageClock
 from kava.profile.report import Model, Profile
 from kava.profile.staged import STAGES, StagedDistiller, check_step
@@ -44,7 +44,7 @@ def larger_teacher() -> PreTrainedModel:
         >>> CacheGeometry.from_config(larger_teacher().config)
         CacheGeometry(num_layers=4, num_heads=6, num_query_heads=6, head_dim=32)
     """
-    config = load_model(DEFAULT_STUDENT).config
+    config = RANDOM_MODELS[DEFAULT_STUDENT][0]()
     config.update({"n_layer": 4, "n_head": 6, "n_embd": 192})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
