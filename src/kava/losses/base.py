@@ -59,7 +59,7 @@ def kv_loss_options(name: str) -> tuple[str, ...]:
 
     Example:
         >>> kv_loss_options("mercator")
-        ('alpha', 'beta')
+        ('alpha', 'beta', 'detach_target')
     """
     if name not in KV_LOSSES:
         raise ValueError(f"kv_loss={name!r} is unknown; choose from {', '.join(KV_LOSSES)}")

@@ -57,6 +57,8 @@ class KVLoss:
         layer_weights: one weight per layer, normalised to a weighted mean; None weighs all alike.
         key_weight: w_K.
         value_weight: w_V.
+        detach_target: send no gradient into the target; off for an aligner that learns beside
+            the student, whose own weights are behind the target.
 
     Raises:
         ValueError: an unknown norm, a beta that is not above 0, or weights below 0 or all 0.
@@ -76,6 +78,7 @@ class KVLoss:
     layer_weights: Sequence[float] | None = None
     key_weight: float = 1.0
     value_weight: float = 1.0
+    detach_target: bool = True
 
     def __post_init__(self) -> None:
         if self.norm not in NORMS:
@@ -100,7 +103,7 @@ class KVLoss:
 
         Args:
             student: keys and values [B, L, H, M, D]; they carry the gradient.
-            target: the same shapes; detached here, whatever it requires.
+            target: the same shapes; detached here, unless `detach_target` is off.
             num_items: the number to divide by, by default the valid positions of this batch.
             position_weights: [B, M], 0 or more, detached; normalised within each sample to a
                 mean of 1 over its valid positions, so that equal weights change nothing.
@@ -121,7 +124,7 @@ class KVLoss:
         terms: list[Tensor] = []
         cosines: list[Tensor] = []
         for ours, theirs in ((student.keys, target.keys), (student.values, target.values)):
-            loss_BM = self._per_position(ours, theirs.detach(), mask_BM)
+            loss_BM = self._per_position(ours, self._target(theirs), mask_BM)
             if weights_BM is not None:
                 loss_BM = loss_BM * weights_BM
             terms.append(mean_over_items(loss_BM, mask_BM, num_items))
@@ -135,12 +138,15 @@ class KVLoss:
         }
         return (self.key_weight * keys + self.value_weight * values) / 2, metrics
 
+    def _target(self, theirs: Tensor) -> Tensor:
+        return theirs.detach() if self.detach_target else theirs
+
     def _per_position(self, student: Tensor, target: Tensor, mask_BM: Tensor | None) -> Tensor:
         difference = student.float() - target.float()
         if mask_BM is not None:
             difference = difference.masked_fill(~expand_mask(mask_BM, difference), 0.0)
         if self.layer_std:
-            difference = difference / target_std(target, mask_BM)[:, :, None, None, None]
+            difference = difference / target_std(target.detach(), mask_BM)[:, :, None, None, None]
         loss_BLM = self._element_loss()(difference).mean(dim=(2, 4))
         if self.layer_weights is None:
             return loss_BLM.mean(dim=1)
@@ -205,6 +211,7 @@ def smooth_l1(
     layer_weights: Sequence[float] | None = None,
     key_weight: float = 1.0,
     value_weight: float = 1.0,
+    detach_target: bool = True,
 ) -> KVLoss:
     """`KVLoss` with smooth-L1, the paper's choice for Llama-3.2 on equation-only reasoning."""
     return KVLoss(
@@ -214,6 +221,7 @@ def smooth_l1(
         layer_weights=layer_weights,
         key_weight=key_weight,
         value_weight=value_weight,
+        detach_target=detach_target,
     )
 
 
@@ -224,6 +232,7 @@ def mse(
     layer_weights: Sequence[float] | None = None,
     key_weight: float = 1.0,
     value_weight: float = 1.0,
+    detach_target: bool = True,
 ) -> KVLoss:
     """`KVLoss` with the squared error, the paper's choice for Qwen2.5."""
     return KVLoss(
@@ -232,6 +241,7 @@ def mse(
         layer_weights=layer_weights,
         key_weight=key_weight,
         value_weight=value_weight,
+        detach_target=detach_target,
     )
 
 
@@ -242,6 +252,7 @@ def l1(
     layer_weights: Sequence[float] | None = None,
     key_weight: float = 1.0,
     value_weight: float = 1.0,
+    detach_target: bool = True,
 ) -> KVLoss:
     """`KVLoss` with the absolute error."""
     return KVLoss(
@@ -250,6 +261,7 @@ def l1(
         layer_weights=layer_weights,
         key_weight=key_weight,
         value_weight=value_weight,
+        detach_target=detach_target,
     )
 
 
@@ -261,6 +273,7 @@ def smooth_l1_alpha(
     beta: float = 1.0,
     layer_std: bool = False,
     layer_weights: Sequence[float] | None = None,
+    detach_target: bool = True,
 ) -> KVLoss:
     """Smooth-L1 as (alpha_k · K + alpha_v · V) / 2, so that weights of 1 give `smooth_l1`.
 
@@ -273,4 +286,5 @@ def smooth_l1_alpha(
         layer_weights=layer_weights,
         key_weight=alpha_k,
         value_weight=alpha_v,
+        detach_target=detach_target,
     )

@@ -43,6 +43,8 @@ class MercatorKVLoss:
     Args:
         alpha: weight of the direction.
         beta: weight of the length, 0 to ignore it.
+        detach_target: send no gradient into the target; off for an aligner that learns beside
+            the student, whose own weights are behind the target.
 
     Raises:
         ValueError: a weight below 0, or both 0.
@@ -56,6 +58,7 @@ class MercatorKVLoss:
 
     alpha: float = 1.0
     beta: float = 0.0
+    detach_target: bool = True
 
     def __post_init__(self) -> None:
         if not (min(self.alpha, self.beta) >= 0 and max(self.alpha, self.beta) > 0):
@@ -75,7 +78,7 @@ class MercatorKVLoss:
 
         Args:
             student: [B, L, H, T, D] (or [B, T, D]), or a trace; it carries the gradient.
-            teacher: the same; detached here, whatever it requires.
+            teacher: the same; detached here, unless `detach_target` is off.
             mask: [B, T], true at valid positions; for traces their own masks are used.
             num_items: the number to divide by, by default the valid positions of this batch.
 
@@ -97,7 +100,7 @@ class MercatorKVLoss:
             raise ValueError(f"tensors must be [B, L, H, T, D], got {tuple(student.shape)}")
         mask = None if mask is None else mask.bool()
         student = zero_padding(student, mask)
-        teacher = zero_padding(teacher.detach(), mask)
+        teacher = zero_padding(teacher.detach() if self.detach_target else teacher, mask)
         middle = tuple(range(1, student.ndim - 2))
         direction_BT = mean_over(cosine_distance(student, teacher), middle)
         direction = mean_over_items(direction_BT, mask, num_items)
@@ -142,6 +145,8 @@ def mean_over(x: Tensor, dims: tuple[int, ...]) -> Tensor:
 
 
 @register_kv_loss("mercator")
-def mercator(*, alpha: float = 1.0, beta: float = 0.0) -> KVLossFunction:
+def mercator(
+    *, alpha: float = 1.0, beta: float = 0.0, detach_target: bool = True
+) -> KVLossFunction:
     """`MercatorKVLoss` over traces."""
-    return MercatorKVLoss(alpha=alpha, beta=beta).compare_traces
+    return MercatorKVLoss(alpha, beta, detach_target).compare_traces

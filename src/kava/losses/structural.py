@@ -53,6 +53,8 @@ class StructuralKVLoss:
         alpha_k: weight of the keys.
         alpha_v: weight of the values.
         alpha_attn: weight of the attention; at 0 no queries are needed.
+        detach_target: send no gradient into the target; off for an aligner that learns beside
+            the student, whose own weights are behind the target.
 
     Raises:
         ValueError: a weight below 0, or all 0.
@@ -67,6 +69,7 @@ class StructuralKVLoss:
     alpha_k: float = 1.0
     alpha_v: float = 1.0
     alpha_attn: float = 0.5
+    detach_target: bool = True
 
     def __post_init__(self) -> None:
         alphas = (self.alpha_k, self.alpha_v, self.alpha_attn)
@@ -94,7 +97,8 @@ class StructuralKVLoss:
             s_k: student keys [B, L, H, T, D].
             s_v: student values [B, L, H, T, D].
             s_q: student queries [B, L, Hq, T, D], Hq a multiple of H; None with alpha_attn 0.
-            t_k: teacher keys, as `s_k`; detached here, as all of the teacher.
+            t_k: teacher keys, as `s_k`; detached here, as all of the teacher, unless
+                `detach_target` is off.
             t_v: teacher values, as `s_v`.
             t_q: teacher queries, as `s_q`.
             attention_mask: [B, T], true at valid positions.
@@ -106,6 +110,9 @@ class StructuralKVLoss:
         Raises:
             ValueError: shapes that differ between student and teacher, or missing queries.
         """
+        if self.detach_target:
+            t_k, t_v = t_k.detach(), t_v.detach()
+            t_q = None if t_q is None else t_q.detach()
         check_same_shape("keys", s_k, t_k)
         check_same_shape("values", s_v, t_v)
         mask_BT = None if attention_mask is None else attention_mask.bool()
@@ -177,7 +184,7 @@ class StructuralKVLoss:
         """The cosine distance, and the cosine similarity as a metric, without a graph at 0."""
         with torch.set_grad_enabled(alpha > 0 and torch.is_grad_enabled()):
             student = zero_padding(student, mask_BT)
-            teacher = zero_padding(teacher.detach(), mask_BT)
+            teacher = zero_padding(teacher, mask_BT)
             distance_BT = cosine_distance(student, teacher).mean(dim=(1, 2))
             loss = mean_over_items(distance_BT, mask_BT, num_items)
         return loss, mean_over_items(1.0 - distance_BT.detach(), mask_BT, num_items)
@@ -189,15 +196,14 @@ def attention_kl(
     """KL(teacher ‖ student) of causal attention, per query row, averaged over layers and heads.
 
     Args:
-        s_q: [B, L, Hq, T, D]; `t_q` likewise, detached.
-        s_k: [B, L, H, T, D]; `t_k` likewise, detached.
+        s_q: [B, L, Hq, T, D]; `t_q` likewise.
+        s_k: [B, L, H, T, D]; `t_k` likewise.
         mask_BT: [B, T] bool, or None where all positions are valid.
 
     Returns:
         [B, T] in float32; rows at padded positions are finite and mean nothing.
     """
     T = s_k.shape[-2]
-    t_q, t_k = t_q.detach(), t_k.detach()
     s_q, s_k, t_q, t_k = (zero_padding(x, mask_BT) for x in (s_q, s_k, t_q, t_k))
     rows: list[Tensor] = []
     with torch.autocast(s_k.device.type, enabled=False):
@@ -249,7 +255,11 @@ def _log_attention(q: Tensor, k: Tensor, blocked: Tensor) -> Tensor:
 
 @register_kv_loss("structural")
 def structural(
-    *, alpha_k: float = 1.0, alpha_v: float = 1.0, alpha_attn: float = 0.5
+    *,
+    alpha_k: float = 1.0,
+    alpha_v: float = 1.0,
+    alpha_attn: float = 0.5,
+    detach_target: bool = True,
 ) -> KVLossFunction:
     """`StructuralKVLoss` over traces."""
-    return StructuralKVLoss(alpha_k, alpha_v, alpha_attn).compare_traces
+    return StructuralKVLoss(alpha_k, alpha_v, alpha_attn, detach_target).compare_traces

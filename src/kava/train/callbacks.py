@@ -16,6 +16,7 @@ from transformers import (
     TrainerState,
     TrainingArguments,
 )
+from transformers.integrations import TensorBoardCallback
 
 METRICS_FILE = "metrics.jsonl"
 
@@ -130,6 +131,13 @@ class MetricsFile(TrainerCallback):
             line = {"step": state.global_step, "seconds": seconds, **logs}
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
+
+
+def tensorboard(output_dir: str | Path) -> TensorBoardCallback:
+    """The library's TensorBoard callback, writing into the run's own folder."""
+    callback = TensorBoardCallback()
+    callback.logging_dir = str(Path(output_dir) / "tensorboard")
+    return callback
 
 
 class LogAndEvaluateAtEnd(TrainerCallback):

@@ -88,7 +88,7 @@ class CheckpointWriter:
         save_student(
             directory,
             distiller.student,
-            trainer.processing_class,
+            trainer.processing_class,  # type: ignore[arg-type]
             settings_of(trainer),
         )
         save_file(

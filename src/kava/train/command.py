@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 
@@ -27,7 +26,6 @@ def train(config: TrainConfig) -> Path:
     from kava.student.checkpoint import latest_checkpoint
     from kava.train.build import Run, build_run
 
-    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(Path(config.output_dir) / "tensorboard"))
     run: Run = build_run(config)
     if config.overwrite:
         _remove_checkpoints(Path(config.output_dir))

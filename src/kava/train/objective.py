@@ -280,6 +280,8 @@ def kv_loss_of(config: TrainConfig) -> KVLossFunction:
         "alpha_v": config.alpha_v,
         "alpha_attn": config.alpha_attn,
         "layer_std": config.kv_layer_std,
+        # an aligner that learns beside the student does so through the target
+        "detach_target": config.aligner_fit != "joint",
     }
     known = kv_loss_options(config.kv_loss)
     if config.kv_layer_std and "layer_std" not in known:

@@ -28,7 +28,7 @@ from kava.data.records import Record, Template
 from kava.errors import KavaError
 from kava.losses.guard import collapse_report, verdict
 from kava.student.answering import answer_records
-from kava.train.callbacks import LogAndEvaluateAtEnd, MetricsFile, ProgressAndLog
+from kava.train.callbacks import LogAndEvaluateAtEnd, MetricsFile, ProgressAndLog, tensorboard
 from kava.train.checkpoint import CheckpointWriter, load_checkpoint
 from kava.train.config import TrainConfig
 from kava.train.objective import Distiller, count_items
@@ -73,7 +73,7 @@ def training_arguments(config: TrainConfig, evaluates: bool) -> TrainingArgument
         eval_steps=config.eval_steps,
         per_device_eval_batch_size=config.eval_batch_size,
         disable_tqdm=config.no_progress,
-        report_to=["tensorboard"],
+        report_to="none",
         remove_unused_columns=False,
         label_names=[],
         ddp_find_unused_parameters=False,
@@ -129,7 +129,11 @@ class KVDistillTrainer(Trainer):
             eval_dataset=EncodedDataset(eval_data) if eval_data else None,
             data_collator=Collator(pad),  # type: ignore[arg-type]
             processing_class=tokenizer,
-            callbacks=[MetricsFile(config.output_dir), LogAndEvaluateAtEnd()],
+            callbacks=[
+                MetricsFile(config.output_dir),
+                tensorboard(config.output_dir),
+                LogAndEvaluateAtEnd(),
+            ],
         )
         # the loss is divided by counts of the whole accumulated batch, not again by its parts
         self.model_accepts_loss_kwargs = True
@@ -242,7 +246,7 @@ class KVDistillTrainer(Trainer):
         if self.eval_records:
             answers = answer_records(
                 distiller.student,
-                self.processing_class,
+                self.processing_class,  # type: ignore[arg-type]
                 self.eval_records,
                 self.template,
                 batch_size=self.args.per_device_eval_batch_size,

@@ -1,0 +1,68 @@
+"""Small runs for the tests of training."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kava.data.collate import Batch, Collator
+from kava.train.build import Run, build_distiller, build_run, load_data
+from kava.train.config import TrainConfig
+from kava.train.objective import Distiller
+
+SMALL: dict[str, Any] = {
+    "model_name": "kava/shell-llama",
+    "target_len": 3,
+    "dataset_name": "kava/shell-game?num_train=64",
+    "max_length": 64,
+    "batch_size": 8,
+    "max_steps": 4,
+    "lr": 1e-3,
+    "logging_steps": 1,
+    "save_steps": 100,
+    "no_progress": True,
+    "device": "cpu",
+    "kv_layer_std": True,
+}
+
+
+def small(output_dir: Path | str = "unused", **changes: Any) -> TrainConfig:
+    """A configuration that trains a tiny model for a few steps."""
+    return TrainConfig(**{**SMALL, "output_dir": str(output_dir), **changes})
+
+
+def distiller_and_batch(config: TrainConfig, size: int = 8) -> tuple[Distiller, Batch]:
+    """The module that a run trains, and one batch of its data."""
+    distiller, tokenizer = build_distiller(config)
+    data = load_data(config, tokenizer)
+    assert isinstance(tokenizer.pad_token_id, int)
+    return distiller, Collator(tokenizer.pad_token_id)(data.train[:size])
+
+
+def rows(batch: Batch, index: slice) -> Batch:
+    """Some samples of a batch, with the padding they have in it."""
+    return {  # type: ignore[return-value]
+        name: part[index] if isinstance(part, torch.Tensor | list) else part
+        for name, part in batch.items()
+    }
+
+
+def run(config: TrainConfig) -> Run:
+    """Train to the end."""
+    built = build_run(config)
+    built.trainer.train(resume_from_checkpoint=str(built.checkpoint) if built.checkpoint else None)
+    return built
+
+
+def metrics(output_dir: Path | str) -> list[dict[str, float]]:
+    """The lines of a run's metrics.jsonl that speak of a training step."""
+    text = (Path(output_dir) / "metrics.jsonl").read_text(encoding="utf-8")
+    return [line for line in map(json.loads, text.splitlines()) if "loss" in line]
+
+
+def weights(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """A copy of all weights."""
+    return {name: part.detach().clone() for name, part in module.state_dict().items()}
