@@ -12,6 +12,7 @@ Anchors: one five-axis `torch.einsum`, and a loop over layers and heads.
 from __future__ import annotations
 
 import argparse
+import ctypes
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -59,16 +60,19 @@ def by_einsum(x: Tensor, head: Tensor, dim: Tensor) -> Tensor:
 
 
 def by_loop(x: Tensor, head: Tensor, dim: Tensor) -> Tensor:
+    # Unbound once: each select would bring a gradient of the whole tensor's size.
+    teacher_layers = x.unbind(1)
     layers = []
     for row in layer_map(*NUM_LAYERS):
-        mixed = torch.zeros_like(x[:, 0])
+        mixed = torch.zeros_like(teacher_layers[0])
         for layer in row.nonzero().flatten().tolist():
-            mixed = mixed + row[layer] * x[:, layer]
+            mixed = mixed + row[layer] * teacher_layers[layer]
+        teacher_heads = mixed.unbind(1)
         heads = []
         for weights in head:
-            total = weights[0] * mixed[:, 0]
-            for teacher in range(1, len(weights)):
-                total = total + weights[teacher] * mixed[:, teacher]
+            total = weights[0] * teacher_heads[0]
+            for teacher in range(1, len(teacher_heads)):
+                total = total + weights[teacher] * teacher_heads[teacher]
             heads.append(total @ dim.T)
         layers.append(torch.stack(heads, dim=1))
     return torch.stack(layers, dim=1)
@@ -99,6 +103,8 @@ def timed(action: Callable[[], object]) -> tuple[float, int]:
     On one thread they are CPU seconds, which a busy machine stretches less.
     """
     clock = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
+    # Freed memory that the allocator still holds would hide what the action asks for.
+    ctypes.CDLL("libc.so.6").malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")
     start_bytes = resident_bytes("VmRSS")
     start = clock()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import doctest
 import importlib
+import importlib.util
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -22,3 +24,23 @@ def test_the_examples_run(name: str) -> None:
 def test_alignment_never_imports_transformers() -> None:
     code = "import sys, kava.align; sys.exit('transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_benchmark_compares_the_same_function() -> None:
+    path = Path(__file__).parents[2] / "benchmarks" / "align.py"
+    spec = importlib.util.spec_from_file_location("benchmark_align", path)
+    assert spec is not None
+    assert spec.loader is not None
+    benchmark = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(benchmark)
+    x, head, dim = torch.randn(1, 24, 32, 3, 64), torch.randn(16, 32), torch.randn(64, 64)
+    ours, *anchors = (align(x, head, dim) for align in benchmark.CONTESTANTS.values())
+    for anchor in anchors:
+        torch.testing.assert_close(ours, anchor, atol=1e-3, rtol=1e-4)
+
+
+def test_the_examples_of_the_page_run() -> None:
+    page = Path(__file__).parents[2] / "docs" / "alignment.md"
+    result = doctest.testfile(str(page), module_relative=False)
+    assert result.attempted > 0
+    assert result.failed == 0

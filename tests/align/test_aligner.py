@@ -102,7 +102,7 @@ def test_structured_is_layers_then_heads_then_dims(share: bool, strategy: str) -
 
 
 @modes
-@pytest.mark.parametrize("target_length", [4, 12])
+@pytest.mark.parametrize("target_length", [3, 4, 12])
 def test_time_is_warped_between_layers_and_projection(mode: str, target_length: int) -> None:
     options: dict[str, Any] = {"ratio_map": {1: 2.0}, "alpha_map": {1: 0.5}}
     aligner = make(mode=mode, init_uniform=False, **options)
@@ -131,13 +131,14 @@ def test_a_ratio_map_alone_warps_at_the_teachers_length() -> None:
 
 
 @modes
-def test_padding_reaches_nothing_that_the_warp_returns(mode: str) -> None:
+@pytest.mark.parametrize("target_length", [3, 5, 9])
+def test_padding_reaches_nothing_that_the_warp_returns(mode: str, target_length: int) -> None:
     aligner = make(mode=mode)
     keys, values, queries = cache()
     mask = torch.tensor([[1, 1, 1, 1, 0, 0, 0], [0, 1, 1, 1, 1, 1, 1]]).bool()
     dirty = [x.masked_fill(~mask[:, None, None, :, None], float("nan")) for x in cache()]
-    clean = aligner(keys, values, queries, target_length=3, mask=mask)
-    for expected, actual in zip(clean, aligner(*dirty, target_length=3, mask=mask)):
+    clean = aligner(keys, values, queries, target_length=target_length, mask=mask)
+    for expected, actual in zip(clean, aligner(*dirty, target_length=target_length, mask=mask)):
         assert actual.isfinite().all()
         assert torch.equal(actual, expected)
 

@@ -322,10 +322,11 @@ class MapProjectionAligner(nn.Module):
             }[name]
             if warp is None:
                 return projector.project_layers(x, self.layer_rows)
-            # All three maps are linear and commute: the warp goes where fewer positions follow.
-            if warp.weight.shape[1] >= x.shape[3]:
-                return warp.apply(projector.project_layers(x, self.layer_rows))
-            return projector(warp.apply(mix_layers(x, self.layer_rows)))
+            # The maps are linear and commute. A warp reads two positions for each slot, so it
+            # goes first where that is less than the whole cache, and else onto the smaller result.
+            if 2 * warp.weight.shape[1] <= x.shape[3]:
+                return projector.project_layers(warp.apply(x), self.layer_rows)
+            return warp.apply(projector.project_layers(x, self.layer_rows))
         x = mix_layers(x, self.layer_rows)
         if warp is not None:
             x = warp.apply(x)
