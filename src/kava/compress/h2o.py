@@ -1,0 +1,96 @@
+"""H2O-like: keep the heavy hitters, the positions that all later ones attend to.
+
+Shapes: B batch, L layers, H key/value heads, G query heads per key/value head, T positions,
+D head dim, R query rows of a chunk, N = B·L·H heads.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from kava.compress.base import Candidates, ScoredEviction, register_eviction
+from kava.compress.heads import clean, cut, flat_keys, flat_mask, flat_queries, logit_scale
+from kava.trace import KVTrace, Scope
+
+ROWS = 128
+
+
+@register_eviction("h2o")
+@dataclass(frozen=True, kw_only=True)
+class H2OEviction(ScoredEviction):
+    """Keep the candidates that received the most attention from all later positions.
+
+    Zhang et al., "H2O: Heavy-Hitter Oracle" (arXiv 2306.14048): the accumulated attention score.
+    Every valid later query counts, the reasoning's and the answer's; its causal softmax runs
+    over all valid keys up to itself, the prompt's too; the sum over the queries is not divided by
+    their number.
+
+    Deviations from the paper: a query's attention to itself is left out; the cache is scored once
+    as a whole, not greedily as it grows; no share is reserved for recent positions; under
+    grouped-query attention the group's mean counts; and the choice is shared over the model
+    unless `scope` says otherwise.
+
+    Args:
+        scaling: what the model multiplies q·k by; None is D**-0.5. Gemma-like models differ.
+        scope: default "model".
+
+    Raises:
+        ValueError: a trace without queries.
+
+    Example:
+        >>> kept, indices_BLHM = compress(trace, "h2o", target_len=8)
+    """
+
+    scaling: float | None = None
+    scope: Scope = "model"
+
+    def score(self, trace: KVTrace, candidates: Candidates) -> Tensor:
+        """The attention that each position got from later ones."""
+        B, L, H, T, D = trace.keys.shape
+        start = candidates.start
+        queries_NGTD = flat_queries(trace, "h2o")
+        G = queries_NGTD.shape[1]
+        valid_NT = flat_mask(trace, trace.valid_BT())
+        keys_NTD = flat_keys(trace, 0, T)
+        scores_NT = torch.zeros(B * L * H, T, device=keys_NTD.device)
+        for heads in cut(B * L * H, max(G * min(ROWS, T) * T, T * D), keys_NTD.device):
+            valid = valid_NT[heads]
+            keys = clean(keys_NTD[heads], valid)
+            # No position before the first candidate is later than one.
+            for first in range(start + 1, T, ROWS):
+                rows = slice(first, min(first + ROWS, T))
+                queries = clean(queries_NGTD[heads, :, rows], valid[:, None, rows])
+                scores_NT[heads, : rows.stop] += attention_received(
+                    queries * logit_scale(self.scaling, D), keys, valid, rows
+                )
+        return (scores_NT / G).view(B, L, H, T)
+
+
+def attention_received(queries: Tensor, keys: Tensor, valid: Tensor, rows: slice) -> Tensor:
+    """The attention that every position gets from the later ones of a few rows.
+
+    Args:
+        queries: [N, G, R, D] of the columns `rows`, already scaled.
+        keys: [N, T, D].
+        valid: [N, T] bool.
+        rows: R columns of the T axis.
+
+    Returns:
+        [N, rows.stop], summed over the rows and the group.
+    """
+    _, G, R, _ = queries.shape
+    hidden = torch.finfo(keys.dtype).min
+    logits_NQT = queries.flatten(1, 2) @ keys[:, : rows.stop].transpose(1, 2)
+    if not bool(valid.all()):
+        logits_NQT.masked_fill_(~valid[:, None, : rows.stop], hidden)
+    future_RR = torch.ones(R, R, dtype=torch.bool, device=keys.device).triu(1)
+    logits_NQT.unflatten(1, (G, R))[..., rows].masked_fill_(future_RR, hidden)
+    attention_NQT = logits_NQT.softmax(dim=-1)
+    own_NGRR = attention_NQT.unflatten(1, (G, R))[..., rows]
+    own_NGRR.diagonal(dim1=-2, dim2=-1).zero_()
+    # An invalid row's weight of zero takes it out of the sum.
+    weights_NQ = valid[:, rows].float().repeat(1, G)
+    return (weights_NQ[:, None] @ attention_NQT)[:, 0]
