@@ -6,9 +6,9 @@ and as arguments in Python. Flags win over the file; an unknown key is refused i
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 from kava.align import ALIGNMENT_MODES, FLAT_VARIANTS, LAYER_MAPS
 from kava.compress import EVICTIONS
@@ -264,18 +264,29 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         ) from error
     if not isinstance(values, dict) or not values:
         raise ValueError(f"--config {path} must hold keys and values, such as `lr: 5e-5`")
-    kinds = {f.name: str(f.type) for f in fields(TrainConfig)}
+    kinds = get_type_hints(TrainConfig)
     unknown = [key for key in values if key not in kinds]
     if unknown:
         raise ValueError(f"--config {path}: unknown key {unknown[0]!r}; see kava train --help")
-    for key, value in values.items():
-        # YAML 1.1 reads 5e-5 as text
-        if kinds[key] == "float" and isinstance(value, str | int):
-            try:
-                values[key] = float(value)
-            except ValueError:
-                raise ValueError(f"--config {path}: {key}: {value!r} is not a number") from None
-    return values
+    return {key: _checked(path, key, value, kinds[key]) for key, value in values.items()}
+
+
+_KIND_NAMES = {float: "a number", int: "a whole number", bool: "true or false", str: "text"}
+
+
+def _checked(path: Path, key: str, value: Any, hint: Any) -> Any:
+    """A value of a file, held to the type of its field."""
+    kind, *optional = get_args(hint) or (hint,)
+    if value is None and optional:
+        return None
+    if kind is float and isinstance(value, str | int | float) and not isinstance(value, bool):
+        try:
+            return float(value)  # YAML 1.1 reads 5e-5 as text
+        except ValueError:
+            pass
+    elif type(value) is kind:
+        return value
+    raise ValueError(f"--config {path}: {key}: {value!r} is not {_KIND_NAMES[kind]}")
 
 
 def parse_config(argv: list[str]) -> TrainConfig:
