@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from kava.callable_module import make_callable
 from kava.compress.base import (
     EVICTIONS,
     Candidates,
@@ -89,3 +90,6 @@ def compress(
     if scope is not None:
         options["scope"] = scope
     return build_eviction(method, **options)(trace, target_len)
+
+
+make_callable(__name__, compress)
