@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 Scope = Literal["head", "layer", "model"]
+Index = Tensor | Sequence[int] | slice
 SCOPES: tuple[Scope, ...] = ("head", "layer", "model")
 
 
@@ -117,9 +118,7 @@ class KVTrace:
         """[B, T] bool: the mask, or all True where there is none."""
         if self.mask is not None:
             return self.mask.bool()
-        return torch.ones(
-            self.batch_size, self.length, dtype=torch.bool, device=self.keys.device
-        )
+        return torch.ones(self.batch_size, self.length, dtype=torch.bool, device=self.keys.device)
 
     def _map(self, fn: Any) -> KVTrace:
         parts = {f.name: getattr(self, f.name) for f in fields(self)}
@@ -148,11 +147,11 @@ class KVTrace:
 
         return self._map(take)
 
-    def samples(self, index: Tensor | Sequence[int] | slice) -> KVTrace:
+    def samples(self, index: Index) -> KVTrace:
         """The samples `index` of the batch, of every part."""
         return self._map(lambda part: part[index])
 
-    def layers(self, index: Tensor | Sequence[int] | slice) -> KVTrace:
+    def layers(self, index: Index) -> KVTrace:
         """The layers `index`, of every part that has a layer axis."""
         return self._map(lambda part: part[:, index] if part.ndim >= 4 else part)
 
