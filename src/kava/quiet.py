@@ -7,13 +7,16 @@ import warnings
 
 
 def quiet_libraries() -> None:
-    """Silence what transformers, datasets and tokenizers print on their own account.
+    """Silence what transformers, the hub and tokenizers print on their own account.
 
     Errors still come through, as exceptions.
     """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    import huggingface_hub
     import transformers
 
+    # a hub that cannot be reached is reported once, as an error, and not at each of its retries
+    huggingface_hub.logging.set_verbosity_error()
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     warnings.filterwarnings("ignore", category=FutureWarning)
