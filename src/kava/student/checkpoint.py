@@ -26,6 +26,7 @@ from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from kava.data.records import Template
+from kava.data.shell_game import SHELL_GAME_TEMPLATE
 from kava.models import load_model, load_tokenizer
 from kava.student.config import LatentStudentConfig
 from kava.student.latent import LatentStudent
@@ -162,7 +163,8 @@ def load_student(
     Args:
         path: a checkpoint; a run's output folder, for its newest complete checkpoint; or what
             `load_model` takes (a plain Hugging Face folder, a built-in name, a hub id), for a
-            model that writes its reasoning, with the default template.
+            model that writes its reasoning, with the default template (the shell game's for
+            its own models).
         best: of an output folder, take the checkpoint that the run recorded as its best.
         device: where to put the model; None leaves it on the CPU.
 
@@ -183,7 +185,9 @@ def load_student(
     if best:
         raise ValueError(f"{path} is not a run's output folder: it has no best checkpoint")
     model = load_model(path, device=device)
-    return LoadedStudent(model, load_tokenizer(path), Template(), {}, str(path))
+    # the default cue is not in the vocabulary of the shell game's models
+    template = SHELL_GAME_TEMPLATE if str(path).startswith("kava/shell-") else Template()
+    return LoadedStudent(model, load_tokenizer(path), template, {}, str(path))
 
 
 def _load_checkpoint(folder: Path, device: torch.device | str | None) -> LoadedStudent:

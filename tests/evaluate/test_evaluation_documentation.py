@@ -1,0 +1,62 @@
+"""The page on evaluation says what is so, and the docstrings' examples run."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import re
+import shlex
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from kava.evaluate.command import EvaluateConfig, GenerateConfig, evaluate_main
+from kava.student.answering import Answers
+
+PAGE = Path(__file__).parents[2] / "docs/evaluation.md"
+
+
+@pytest.mark.parametrize("name", ["data.answers", "evaluate.intervals"])
+def test_the_examples_of_a_module_run(name: str) -> None:
+    failures, count = doctest.testmod(importlib.import_module(f"kava.{name}"))
+    assert (failures, count > 0) == (0, True)
+
+
+def test_the_examples_of_the_page_run() -> None:
+    failures, count = doctest.testfile(str(PAGE), module_relative=False)
+    assert (failures, count) == (0, 3)
+
+
+def test_the_python_of_the_page_runs() -> None:
+    (block,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.S)
+    values: dict[str, object] = {}
+    exec(block, values)
+    answers = values["answers"]
+    assert isinstance(answers, Answers)
+    assert (answers.num_items, answers.accuracy) == (8, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("command", "config"), [("evaluate", EvaluateConfig), ("generate", GenerateConfig)]
+)
+def test_every_flag_on_the_page_exists(command: str, config: type) -> None:
+    known = {f"--{field.name}" for field in fields(config)}
+    text = PAGE.read_text(encoding="utf-8")
+    lines = [line for line in text.splitlines() if f"kava {command} " in line]
+    if command == "evaluate":
+        lines += [line for line in text.splitlines() if line.startswith("| `--")]
+    used = set(re.findall(r"(?<![\w-])--\w+", "\n".join(lines)))
+    assert used
+    assert used <= known
+
+
+def test_the_figures_of_the_teacher_are_what_its_command_prints(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    found = re.search(r"```\n(kava evaluate --checkpoint kava/shell-teacher.*)\n```\n```\n", text)
+    assert found is not None
+    quoted = text[found.end() :].partition("```")[0]
+    assert evaluate_main(shlex.split(found[1])[2:]) == 0
+    assert capsys.readouterr().out.startswith(quoted)
