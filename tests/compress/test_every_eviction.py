@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from ragged import H, L, make_batch, make_sample, reasoning_columns
@@ -98,6 +100,16 @@ def test_bfloat16_is_kept_and_scored_like_float32(method: str) -> None:
     assert exact_kept.keys.dtype == torch.float32
 
 
+def test_autocast_does_not_coarsen_the_scores(method: str) -> None:
+    trace, _ = make_batch()
+    _, exact = run(trace, method, scope="head")
+    trace = replace(trace, keys=trace.keys.clone().requires_grad_())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        kept, indices = run(trace, method, scope="head")
+    assert torch.equal(indices, exact)
+    assert kept.keys.requires_grad
+
+
 def test_gradients_reach_the_kept_keys_and_values(method: str) -> None:
     trace = make_sample(0)
     trace.keys.requires_grad_()
@@ -125,6 +137,15 @@ def test_a_target_beyond_the_input_keeps_all(method: str) -> None:
     assert kept.length == 50
     assert int(kept.mask.sum()) == (2 if method == "positions" else 4)
     assert set(indices[0, 0, 0].tolist()) <= set(reasoning_columns(trace, 0))
+
+
+def test_a_method_says_whether_it_needs_queries(method: str) -> None:
+    trace = replace(make_batch()[0], queries=None)
+    if EVICTIONS[method].needs_queries:
+        with pytest.raises(ValueError, match="no queries"):
+            run(trace, method)
+    else:
+        assert run(trace, method)[0].queries is None
 
 
 def test_a_sample_without_candidates_is_named(method: str) -> None:

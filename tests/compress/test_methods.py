@@ -230,6 +230,13 @@ def test_wrong_positions_are_named(row: list[int], message: str) -> None:
         compress(trace, "positions", 2 if row == [5, 6, 7] else 3, positions=positions)
 
 
+def test_a_position_one_past_the_end_is_refused() -> None:
+    trace = make_sample(0)
+    bare = KVTrace(trace.keys, trace.values)
+    with pytest.raises(ValueError, match=f"= {trace.length} is no candidate"):
+        compress(bare, "positions", 1, positions=torch.tensor([[trace.length]]))
+
+
 @pytest.mark.parametrize(
     ("positions", "message"),
     [

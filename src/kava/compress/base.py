@@ -13,7 +13,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import MISSING, dataclass, fields
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -155,9 +155,15 @@ class Eviction(ABC):
         scope: how widely one choice is shared: "head" (each layer and head has its own), "layer"
             (all heads of a layer share one) or "model" (all layers and heads do).
 
+    Attributes:
+        needs_queries: whether the method looks at attention, so that a trace must be captured
+            with its queries.
+
     Raises:
         ValueError: an unknown scope.
     """
+
+    needs_queries: ClassVar[bool] = False
 
     scope: Scope = "model"
 
@@ -189,7 +195,8 @@ class Eviction(ABC):
             raise ValueError(f"target_len={target_len} keeps nothing; it must be at least 1")
         candidates = find_candidates(trace)
         num_slots = self.num_slots(candidates, target_len)
-        with torch.no_grad():
+        # Under a trainer's autocast the scores' matmuls would come out in half precision.
+        with torch.no_grad(), torch.autocast(trace.keys.device.type, enabled=False):
             kept_BLHT = self.keep(trace, candidates, num_slots)
             indices_BLHM = ascending_indices(kept_BLHT, num_slots)
             used_B = kept_BLHT[:, 0, 0].sum(dim=-1)

@@ -7,12 +7,13 @@ D head dim, R query rows of a chunk, N = B·L·H heads.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from kava.compress.base import Candidates, ScoredEviction, register_eviction
-from kava.compress.heads import clean, cut, flat_keys, flat_mask, flat_queries, logit_scale
+from kava.compress.heads import clean, cut, flat_keys, flat_queries, logit_scale, per_head
 from kava.trace import KVTrace, Scope
 
 ROWS = 128
@@ -44,6 +45,8 @@ class H2OEviction(ScoredEviction):
         >>> kept, indices_BLHM = compress(trace, "h2o", target_len=8)
     """
 
+    needs_queries: ClassVar[bool] = True
+
     scaling: float | None = None
     scope: Scope = "model"
 
@@ -53,7 +56,7 @@ class H2OEviction(ScoredEviction):
         start = candidates.start
         queries_NGTD = flat_queries(trace, "h2o")
         G = queries_NGTD.shape[1]
-        valid_NT = flat_mask(trace, trace.valid_BT())
+        valid_NT = per_head(trace, trace.valid_BT())
         keys_NTD = flat_keys(trace, 0, T)
         scores_NT = torch.zeros(B * L * H, T, device=keys_NTD.device)
         for heads in cut(B * L * H, max(G * min(ROWS, T) * T, T * D), keys_NTD.device):

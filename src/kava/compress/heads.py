@@ -36,9 +36,9 @@ def flat_keys(trace: KVTrace, start: int, stop: int) -> Tensor:
     return trace.keys.flatten(0, 2)[:, start:stop]
 
 
-def flat_mask(trace: KVTrace, mask_BT: Tensor) -> Tensor:
-    """[B·L·H, T], a mask of positions for every head."""
-    return mask_BT.repeat_interleave(trace.num_layers * trace.num_heads, dim=0)
+def per_head(trace: KVTrace, rows_BX: Tensor) -> Tensor:
+    """[B·L·H, X]: each sample's row, such as its mask, repeated for all its heads."""
+    return rows_BX.repeat_interleave(trace.num_layers * trace.num_heads, dim=0)
 
 
 def flat_queries(trace: KVTrace, method: str) -> Tensor:

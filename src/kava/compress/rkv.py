@@ -7,6 +7,7 @@ D head dim, A answer positions, N = B·L·H heads.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -16,9 +17,9 @@ from kava.compress.heads import (
     clean,
     cut,
     flat_keys,
-    flat_mask,
     flat_queries,
     logit_scale,
+    per_head,
     take_rows,
 )
 from kava.compress.redundancy import mean_cosine, softmax_over
@@ -54,6 +55,8 @@ class RKVEviction(ScoredEviction):
         >>> kept, indices_BLHM = compress(trace, "rkv", target_len=8, lam=0.1)
     """
 
+    needs_queries: ClassVar[bool] = True
+
     lam: float = 0.1
     scaling: float | None = None
     scope: Scope = "head"
@@ -76,7 +79,7 @@ def redundancy(trace: KVTrace, candidates: Candidates) -> Tensor:
     B, L, H, T, D = trace.keys.shape
     start, stop = candidates.start, candidates.stop
     keys_NTD = flat_keys(trace, start, stop)
-    mask_NT = flat_mask(trace, candidates.mask[:, start:stop])
+    mask_NT = per_head(trace, candidates.mask[:, start:stop])
     scores_NT = torch.zeros(B * L * H, T, device=keys_NTD.device)
     for heads in cut(B * L * H, (stop - start) * D, keys_NTD.device):
         keys = clean(keys_NTD[heads], mask_NT[heads])
@@ -94,8 +97,8 @@ def answer_importance(trace: KVTrace, candidates: Candidates, scaling: float | N
     start, stop = candidates.start, candidates.stop
     queries_NGTD = flat_queries(trace, "rkv")
     answers_BA, valid_BA = answer_columns(trace)
-    answers_NA, valid_NA = flat_mask(trace, answers_BA), flat_mask(trace, valid_BA)
-    mask_NT = flat_mask(trace, candidates.mask[:, start:stop])
+    answers_NA, valid_NA = per_head(trace, answers_BA), per_head(trace, valid_BA)
+    mask_NT = per_head(trace, candidates.mask[:, start:stop])
     keys_NTD = flat_keys(trace, start, stop)
     queries_NGAD = take_rows(queries_NGTD, answers_NA)
     G, A = queries_NGAD.shape[1:3]

@@ -7,6 +7,7 @@ D head dim, W window positions, R rows of a chunk, C columns of a tile, N = B·L
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -17,9 +18,9 @@ from kava.compress.heads import (
     clean,
     cut,
     flat_keys,
-    flat_mask,
     flat_queries,
     logit_scale,
+    per_head,
     take_rows,
 )
 from kava.compress.redundancy import SMALLEST_NORM, mean_cosine, softmax_over
@@ -65,6 +66,8 @@ class RKVOfficialEviction(ScoredEviction):
         >>> kept, indices_BLHM = compress(trace, "rkv_official", target_len=24)
     """
 
+    needs_queries: ClassVar[bool] = True
+
     lam: float = 0.07
     window_size: int | None = None
     kernel_size: int = 7
@@ -103,22 +106,17 @@ class RKVOfficialEviction(ScoredEviction):
         start, stop = candidates.start, candidates.stop
         older_B1 = candidates.counts[:, None] - window_size
         window_BT = candidates.mask & (candidates.mask.cumsum(dim=1) > older_B1)
-        columns_NW = flat_mask(trace, ascending_indices(window_BT, window_size))
-        asked_NW = torch.arange(window_size, device=columns_NW.device) < flat_mask(
-            trace, candidates.counts[:, None]
-        )
+        columns_NW = per_head(trace, ascending_indices(window_BT, window_size))
         queries_NGWD = take_rows(flat_queries(trace, "rkv_official"), columns_NW)
         keys_NTD = flat_keys(trace, start, stop)
-        mask_NT = flat_mask(trace, candidates.mask[:, start:stop])
-        window_NT = flat_mask(trace, window_BT[:, start:stop])
+        mask_NT = per_head(trace, candidates.mask[:, start:stop])
+        window_NT = per_head(trace, window_BT[:, start:stop])
         scores_NT = torch.zeros(B * L * H, T, device=keys_NTD.device)
         for heads in cut(B * L * H, (stop - start) * max(ROWS, D), keys_NTD.device):
             mask = mask_NT[heads]
             keys = clean(keys_NTD[heads], mask)
             queries = queries_NGWD[heads].float() * logit_scale(self.scaling, D)
-            importance_NT = window_importance(
-                queries, keys, asked_NW[heads], mask & ~window_NT[heads]
-            )
+            importance_NT = window_importance(queries, keys, mask & ~window_NT[heads])
             pooled_NT = functional.max_pool1d(
                 importance_NT, self.kernel_size, stride=1, padding=self.kernel_size // 2
             )
@@ -130,14 +128,13 @@ class RKVOfficialEviction(ScoredEviction):
         return scores_BLHT.masked_fill(window_BT[:, None, None], torch.inf)
 
 
-def window_importance(queries: Tensor, keys: Tensor, asked: Tensor, mask: Tensor) -> Tensor:
+def window_importance(queries: Tensor, keys: Tensor, mask: Tensor) -> Tensor:
     """The window's mean attention to the positions of `mask`.
 
     Args:
         queries: [N, G, W, D], already scaled.
         keys: [N, T, D].
-        asked: [N, W] bool, the queries that count.
-        mask: [N, T] bool.
+        mask: [N, T] bool, the candidates before the window.
 
     Returns:
         [N, T], zero at other positions.
@@ -145,10 +142,8 @@ def window_importance(queries: Tensor, keys: Tensor, asked: Tensor, mask: Tensor
     G, W = queries.shape[1:3]
     logits_NQT = queries.flatten(1, 2) @ keys.transpose(1, 2)
     logits_NWT = logits_NQT.unflatten(1, (G, W)).amax(dim=1)
-    attention_NWT = softmax_over(logits_NWT, mask[:, None])
-    weights_NW = asked / asked.sum(dim=-1, keepdim=True)
-    # Where the window holds all candidates, there is nothing before it to attend to.
-    return (weights_NW[:, None] @ attention_NWT)[:, 0] * mask
+    # A window that holds all candidates has nothing before it, and the softmax comes out even.
+    return softmax_over(logits_NWT, mask[:, None]).mean(dim=1) * mask
 
 
 def exempted_cosine(keys: Tensor, mask: Tensor, threshold: float) -> Tensor:
