@@ -231,7 +231,7 @@ def _checkpoint_in(folder: Path, best: bool) -> Path:
         raise OSError(f"{state} is missing, which names the best checkpoint; leave out best")
     named = json.loads(state.read_text(encoding="utf-8")).get("best_model_checkpoint")
     if named is None:
-        raise ValueError(f"{state} names no best checkpoint: the run did not evaluate")
+        raise ValueError(f"{state} names no best checkpoint; leave out best, for the newest")
     chosen = folder / Path(named).name  # the folder may have been moved since
     if chosen not in _checkpoints(folder):
         raise OSError(f"{chosen}, the run's best checkpoint, is not there any more")
