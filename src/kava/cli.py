@@ -35,9 +35,24 @@ class Command(NamedTuple):
 COMMANDS = (
     Command("train", "kava.train.command", "main", "Distil a teacher's cache into a student."),
     Command("evaluate", "kava.evaluate.command", "evaluate_main", "Score a trained student."),
-    Command("generate", "kava.evaluate.command", "generate_main", "Answer questions."),
-    Command("profile", "kava.profile", "main", "Time the alignment and check its shapes."),
-    Command("demo", "kava.demo.command", "main", "Show on two cores that the method works."),
+    Command(
+        "generate",
+        "kava.evaluate.command",
+        "generate_main",
+        "Let a trained student answer questions.",
+    ),
+    Command(
+        "profile",
+        "kava.profile",
+        "main",
+        "Time the stages of a training step and check its shapes.",
+    ),
+    Command(
+        "demo",
+        "kava.demo.command",
+        "main",
+        "Show which signals teach a student to reason in latents.",
+    ),
 )
 
 app = typer.Typer(
