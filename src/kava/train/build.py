@@ -228,6 +228,11 @@ def build_run(config: TrainConfig) -> Run:
     if config.resume:
         assert checkpoint is not None
         check_same_run(checkpoint, config, data.hash)
+    if config.wrong_sample and len(data.train) % config.batch_size == 1:
+        raise ValueError(
+            f"--wrong_sample needs two samples in every batch, but the last of {len(data.train)} "
+            f"samples is alone at --batch_size {config.batch_size}: change --subset_size"
+        )
     distiller, _ = build_distiller(config, tokenizer)
     trainer = KVDistillTrainer(
         distiller,

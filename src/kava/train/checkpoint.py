@@ -59,6 +59,7 @@ class CheckpointWriter:
             yield
             trainer.accelerator.wait_for_everyone()
             if trainer.args.should_save:
+                self._name_best(self.run_dir / name, step)
                 _replace(self.run_dir / name, final)
         except (OSError, SafetensorError, RuntimeError) as error:
             reason = str(error).splitlines()[0]
@@ -76,9 +77,16 @@ class CheckpointWriter:
             rotate_checkpoints(
                 output_dir=str(self.output_dir),
                 save_total_limit=trainer.args.save_total_limit,
-                best_model_checkpoint=None,
+                best_model_checkpoint=trainer.state.best_model_checkpoint,
                 use_mtime=False,
             )
+
+    def _name_best(self, staged: Path, step: int) -> None:
+        """Where the best checkpoint will be, rather than where the library just wrote it."""
+        state = self.trainer.state
+        if state.best_global_step == step:
+            state.best_model_checkpoint = str(self.output_dir / staged.name)
+        state.save_to_json(str(staged / "trainer_state.json"))
 
     def write_model(self, directory: str | Path) -> None:
         """Student, tokenizer, settings and aligner."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, NoReturn, get_args, get_type_hints
 
 from kava.align import ALIGNMENT_MODES, FLAT_VARIANTS, LAYER_MAPS
 from kava.compress import EVICTIONS
@@ -174,6 +174,11 @@ class TrainConfig:
                 "an explicit student that is its own teacher would match its own cache, which "
                 "carries no information: name a --teacher_name or pass --kv_weight 0"
             )
+        if self.alignment_mode != "identity" and self.kv_scope == "head":
+            raise ValueError(
+                f"--alignment_mode {self.alignment_mode} mixes heads, which --kv_scope head would "
+                f"fill with other positions: pass --kv_scope model"
+            )
         if self.resume and self.overwrite:
             raise ValueError("--resume and --overwrite exclude each other")
 
@@ -289,10 +294,15 @@ def _checked(path: Path, key: str, value: Any, hint: Any) -> Any:
     raise ValueError(f"--config {path}: {key}: {value!r} is not {_KIND_NAMES[kind]}")
 
 
-def parse_config(argv: list[str]) -> TrainConfig:
+def parse_config(argv: list[str], prog: str = "kava train") -> TrainConfig:
     """Flags, and a `--config` file below them, as a `TrainConfig`.
 
-    Unknown flags and malformed values leave by `SystemExit(2)`, as argparse does.
+    Unknown flags and malformed values leave by `SystemExit(2)`, as argparse does, with one line
+    in place of the usage, which would fill the screen.
+
+    Args:
+        argv: the arguments, without the program's name.
+        prog: the command that they were given to, for messages.
 
     Raises:
         ValueError: a value that `TrainConfig` refuses, or a bad file.
@@ -301,12 +311,16 @@ def parse_config(argv: list[str]) -> TrainConfig:
 
     from transformers import HfArgumentParser
 
+    class Parser(HfArgumentParser):
+        def error(self, message: str) -> NoReturn:
+            self.exit(2, f"{self.prog}: error: {message}; see {self.prog} --help\n")
+
     finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     finder.add_argument("--config")
     found, _ = finder.parse_known_args(argv)
-    parser = HfArgumentParser(
+    parser = Parser(
         TrainConfig,  # type: ignore[arg-type]
-        prog="kava train",
+        prog=prog,
         description="Distil a teacher's key/value cache into a student.",
         allow_abbrev=False,
     )

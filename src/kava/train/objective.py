@@ -53,12 +53,12 @@ def count_items(batch: Batch, config: TrainConfig) -> list[int]:
     written = int(batch["labels"].ne(IGNORED).sum())
     answer = written if config.student == "explicit" else int(batch["answer_mask"].sum())
     reasoning_B = batch["segment_ids"].eq(Segment.REASONING).sum(1)
-    warped = config.kv_method == "full"
-    slots = (
-        len(reasoning_B) * config.target_len
-        if warped
-        else int(reasoning_B.clamp(max=config.target_len).sum())
-    )
+    if config.kv_method != "full":
+        slots = int(reasoning_B.clamp(max=config.target_len).sum())
+    elif config.student == "explicit":
+        slots = int(reasoning_B.sum())
+    else:
+        slots = len(reasoning_B) * config.target_len
     return [answer, written, slots, len(reasoning_B)]
 
 

@@ -72,7 +72,9 @@ class TargetBuilder:
         if self.config.key_space == "unrotated":
             kept = unrotate_trace(kept, self.rotary)
         slots = self.config.target_len
-        length = slots if kept.length != slots else None
+        # latents are few, so that a whole cache is warped to them; a text has every position
+        warped = self.config.student == "latent" and kept.length != slots
+        length = slots if warped else None
         context = torch.enable_grad if self.config.aligner_fit == "joint" else torch.no_grad
         with context():
             return Target(align_trace(self.aligner, kept, length), columns)

@@ -47,8 +47,8 @@ class EncodedDataset(Dataset[Encoded]):
         return self.samples[index]
 
 
-def training_arguments(config: TrainConfig, evaluates: bool) -> TrainingArguments:
-    """The library's arguments for a configuration."""
+def training_arguments(config: TrainConfig, evaluates: bool, answers: bool) -> TrainingArguments:
+    """The library's arguments; the best checkpoint is the one with the best held-out accuracy."""
     return TrainingArguments(
         output_dir=config.output_dir,
         num_train_epochs=config.epochs,
@@ -63,7 +63,7 @@ def training_arguments(config: TrainConfig, evaluates: bool) -> TrainingArgument
         bf16=config.bf16,
         seed=config.seed,
         data_seed=config.seed,
-        use_cpu=config.device == "cpu",
+        use_cpu=config.device == "cpu" or not torch.accelerator.is_available(),
         logging_steps=config.logging_steps,
         logging_nan_inf_filter=False,
         save_strategy="steps",
@@ -71,6 +71,8 @@ def training_arguments(config: TrainConfig, evaluates: bool) -> TrainingArgument
         save_total_limit=config.save_total_limit,
         eval_strategy="steps" if evaluates else "no",
         eval_steps=config.eval_steps,
+        metric_for_best_model="eval_accuracy" if answers else None,
+        greater_is_better=True if answers else None,
         per_device_eval_batch_size=config.eval_batch_size,
         disable_tqdm=config.no_progress,
         report_to="none",
@@ -124,7 +126,7 @@ class KVDistillTrainer(Trainer):
         assert isinstance(pad, int)
         super().__init__(
             model=distiller,
-            args=training_arguments(config, bool(eval_data)),
+            args=training_arguments(config, bool(eval_data), bool(eval_data and eval_records)),
             train_dataset=EncodedDataset(train_data),
             eval_dataset=EncodedDataset(eval_data) if eval_data else None,
             data_collator=Collator(pad),  # type: ignore[arg-type]
@@ -165,7 +167,10 @@ class KVDistillTrainer(Trainer):
     ) -> Any:
         """The loss of one micro-batch; stops the run when it is not finite."""
         self._ids = inputs["ids"]
-        forward = model(inputs, num_items_in_batch)
+        try:
+            forward = model(inputs, num_items_in_batch)
+        except ValueError as error:
+            raise KavaError(f"{error} ({self._where()})") from error
         if not torch.isfinite(forward.loss):
             raise KavaError(self._not_finite(f"the loss is {forward.loss.item()}"))
         for name, term in forward.metrics.items():
@@ -181,12 +186,14 @@ class KVDistillTrainer(Trainer):
         return norm
 
     def _not_finite(self, what: str) -> str:
-        step = self.state.global_step + 1
-        ids = ", ".join(map(repr, self._ids))
         return (
-            f"{what} at step {step}, in the batch of samples {ids}; lower --lr or look at these "
-            f"samples (checkpoints up to step {self.state.global_step} are intact)"
+            f"{what} {self._where()}; lower --lr or look at these samples (checkpoints up to step "
+            f"{self.state.global_step} are intact)"
         )
+
+    def _where(self) -> str:
+        ids = ", ".join(map(repr, self._ids))
+        return f"at step {self.state.global_step + 1}, in the batch of samples {ids}"
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the loss terms, averaged over the steps since the last log."""
