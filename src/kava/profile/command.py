@@ -164,7 +164,7 @@ def parse(argv: list[str]) -> tuple[TrainConfig, argparse.Namespace]:
     flags += rest
     if own.mode is not None:
         flags += ["--alignment_mode", own.mode]
-    return parse_config(flags), own
+    return parse_config(flags, parser.prog), own
 
 
 def main(argv: list[str]) -> int:

@@ -1,0 +1,60 @@
+"""What a run refuses before it begins, and how it says where it stopped."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from kava.cli import run
+from kava.errors import KavaError
+from kava.train.command import main, train
+from kava.train.config import TrainConfig, parse_config
+from kava.train.trainer import training_arguments
+
+
+def config(tmp_path: Path, **settings: object) -> TrainConfig:
+    values = {
+        "model_name": "kava/tiny-gpt2",
+        "dataset_name": "kava/shell-game?num_train=5",
+        "output_dir": str(tmp_path / "run"),
+        "batch_size": 2,
+        "epochs": 1,
+        **settings,
+    }
+    return TrainConfig(**values, no_progress=True, device="cpu")  # type: ignore[arg-type]
+
+
+def test_a_wrong_flag_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(main, ["--lerning_rate", "1"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == (
+        "kava train: error: unrecognized arguments: --lerning_rate 1; see kava train --help"
+    )
+
+
+def test_head_scope_is_refused_where_heads_are_mixed() -> None:
+    with pytest.raises(ValueError, match="--kv_scope model"):
+        TrainConfig(alignment_mode="flat", kv_scope="head")
+
+
+def test_a_wrong_sample_control_never_meets_a_batch_of_one(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="the last of 5 samples is alone at --batch_size 2"):
+        train(config(tmp_path, wrong_sample=True))
+    assert not (tmp_path / "run").exists()
+
+
+def test_bfloat16_trains_without_an_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
+    arguments = training_arguments(parse_config(["--bf16"]), False, False)
+    assert arguments.use_cpu
+    assert arguments.bf16
+
+
+def test_an_error_in_the_step_names_step_and_samples(tmp_path: Path) -> None:
+    with pytest.raises(KavaError, match=r"NaN or infinity.*at step 2, in the batch of samples 's"):
+        train(config(tmp_path, lr=1e30, max_grad_norm=1e30))
+
+
+def test_an_explicit_student_is_matched_over_the_whole_text(tmp_path: Path) -> None:
+    teacher = {"student": "explicit", "teacher_name": "kava/tiny-llama", "kv_method": "full"}
+    assert train(config(tmp_path, **teacher, alignment_mode="structured")).name == "checkpoint-3"
