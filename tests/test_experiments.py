@@ -1,0 +1,409 @@
+"""The command lines that users know, end to end: what they print, write and refuse."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import runpy
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from conftest import ROOT
+from kava.align import HeadwiseMapProjector, MapProjectionAligner, TimeWarper
+from kava.losses import MercatorKVLoss, StructuralKVLoss
+from kava.models import load_model, load_tokenizer
+from kava.train.objective import Distiller
+
+MODEL = "kava/tiny-gpt2"
+SMOKE = ["--subset_size", "10", "--batch_size", "2", "--epochs", "1", "--kv_method", "rkv"]
+MODES = {
+    "flat": ["--alignment_mode", "flat"],
+    "structured": [
+        "--alignment_mode",
+        "structured",
+        "--map_proj_share_dim",
+        "--map_proj_init_uniform",
+    ],
+}
+NUMBER = r"\d+(\.\d+)?(e-?\d+)?"
+LOG_LINE = rf"Step (\d+): loss={NUMBER}, CE={NUMBER}, KV={NUMBER}, CODI={NUMBER} \[Mode: (\w+)\]"
+
+
+class Result:
+    """What a script left: its exit code, and the lines of both streams."""
+
+    def __init__(self, code: int, out: str, err: str):
+        self.code = code
+        self.out = out
+        # the built-in random models say once that they are random
+        self.err = [line for line in err.splitlines() if "random weights" not in line]
+
+
+Script = Callable[..., Result]
+
+
+@pytest.fixture
+def script(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> Script:
+    """Run a file of experiments/ as a program, in this process and in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MODEL", raising=False)
+    monkeypatch.delenv("KAVA_TRACEBACK", raising=False)
+
+    def call(name: str, *flags: str) -> Result:
+        path = ROOT / "experiments" / f"{name}.py"
+        monkeypatch.setattr(sys, "argv", [str(path), *flags])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            runpy.run_path(str(path), run_name="__main__")
+        assert isinstance(stop.value.code, int)
+        return Result(stop.value.code, *capsys.readouterr())
+
+    return call
+
+
+def train(script: Script, *flags: str) -> Result:
+    """The smoke line on the built-in model; later flags win."""
+    first = ["--model_name", MODEL, *SMOKE, "--output_dir", "out", "--no_progress"]
+    return script("train_with_kv", *first, "--device", "cpu", *flags)
+
+
+@pytest.fixture
+def integration(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.delenv("MODEL", raising=False)
+    path = ROOT / "experiments" / "test_v4_integration.py"
+    spec = importlib.util.spec_from_file_location("v4_integration", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, module)  # dataclasses look themselves up there
+    spec.loader.exec_module(module)
+    return module
+
+
+# ------------------------------------------------------------------ training
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_smoke_line_trains_logs_and_writes_a_checkpoint(mode: str, script: Script) -> None:
+    result = train(script, *MODES[mode])
+    assert result.code == 0
+    (match,) = re.finditer(rf"^{LOG_LINE}$", result.out, flags=re.M)
+    assert match[1] == "5"
+    assert match[match.lastindex] == mode
+    checkpoint = Path("out/checkpoint-5")
+    names = load_file(checkpoint / "map_aligner.safetensors")
+    assert names
+    assert all(name.startswith("map_aligner.") for name in names)
+    assert any("head_mixer" in name for name in names) == (mode == "structured")
+    assert any(name.startswith("base.") for name in load_file(checkpoint / "model.safetensors"))
+    assert json.loads((checkpoint / "kava.json").read_text())["config"]["alignment_mode"] == mode
+    assert (checkpoint / "optimizer.pt").is_file()
+    assert Path("out/metrics.jsonl").is_file()
+
+
+def test_logging_steps_says_how_often(script: Script) -> None:
+    result = train(script, *MODES["structured"], "--logging_steps", "2", "--codi_weight", "1")
+    logged = [line for line in result.out.splitlines() if re.fullmatch(LOG_LINE, line)]
+    assert [line.split(":")[0] for line in logged] == ["Step 2", "Step 4", "Step 5"]
+    assert "CODI=0 " not in result.out
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("mode", MODES)
+def test_the_smoke_line_runs_on_a_pretrained_model(mode: str, script: Script, shared: Path) -> None:
+    result = train(script, "--model_name", str(shared / "models/stories260K"), *MODES[mode])
+    assert result.code == 0
+    assert re.search(LOG_LINE, result.out)
+
+
+# ------------------------------------------------------------------ what training refuses
+
+
+def refused(script: Script, *flags: str, code: int = 1) -> str:
+    """The one line of a training that must fail before it writes anything."""
+    result = train(script, *flags)
+    assert result.code == code
+    (line,) = result.err
+    assert line.startswith("kava train: error: " if code == 2 else "kava: error: ")
+    assert not Path("out").exists()
+    return line
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--model_name no/such/model", "the folder 'no/such/model' does not exist"),
+        ("--model_name kava/huge", "unknown built-in model 'kava/huge'"),
+        ("--teacher_name /no/such/model", "the folder '/no/such/model' does not exist"),
+        ("--dataset_name none.jsonl", "'none.jsonl' is neither a file nor a known name"),
+        ("--config none.yaml", "--config none.yaml: no such file"),
+        ("--kv_method best", "--kv_method 'best' is unknown; choose full, "),
+        ("--alignment_mode round", "--alignment_mode 'round' is unknown; choose structured, "),
+        ("--kv_loss l7", "--kv_loss 'l7' is unknown; choose "),
+        ("--target_len 400", "reasoning tokens, fewer than --target_len 400; lower it"),
+        ("--max_length 20", "more than --max_length 20; raise it"),
+        ("--teacher_name kava/shell-llama", "different tokenizers (59 and 258 tokens)"),
+        ("--teacher_name kava/tiny-gemma", "use mode='structured' or mode='flat'"),
+        ("--resume", "--resume: out holds no complete checkpoint"),
+        ("--subset_size 30000", "--subset_size 30000 is more than the 20000 training records"),
+    ],
+)
+def test_a_wrong_value_is_one_line(flags: str, message: str, script: Script) -> None:
+    assert message in refused(script, *flags.split())
+
+
+@pytest.mark.parametrize("flags", [["--alignment", "flat"], ["--lr", "fast"], ["extra"]])
+def test_an_unknown_flag_or_a_malformed_number_is_refused(flags: list[str], script: Script) -> None:
+    assert flags[0] in refused(script, *flags, code=2)
+
+
+ROW = '{"question": "1+1+1?", "reasoning": "1+1=2\\n2+1=3", "answer": "3"}'
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "data.jsonl is empty"),
+        (f"{ROW}\n{ROW[:-9]}\n", "data.jsonl, line 2 is not JSON"),
+        (f"{ROW}\n[1]\n", "data.jsonl, line 2 must be a JSON object"),
+        (f"{ROW}\n\n{ROW.replace('answer', 'result')}\n", "data.jsonl, line 3 has no field"),
+    ],
+)
+def test_bad_data_is_one_line_that_numbers_the_line(
+    content: str, message: str, script: Script
+) -> None:
+    Path("data.jsonl").write_text(content)
+    assert message in refused(script, "--dataset_name", "data.jsonl", "--subset_size", "1")
+
+
+def test_truncated_weights_are_one_line_that_names_the_file(script: Script) -> None:
+    load_model(MODEL).save_pretrained("broken")
+    load_tokenizer(MODEL).save_pretrained("broken")
+    weights = Path("broken/model.safetensors")
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    line = refused(script, "--model_name", "broken")
+    assert "broken/model.safetensors is damaged or truncated" in line
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--resume", "--lr", "1e-3"], "was written with --lr 5e-05, this run has 0.001"),
+        (["--resume", *MODES["flat"]], "--alignment_mode 'structured', this run has 'flat'"),
+        (["--resume", "--subset_size", "8"], "--subset_size 10, this run has 8"),
+        ([], "holds checkpoint-5 already: pass --resume"),
+    ],
+)
+def test_a_checkpoint_of_another_run_is_refused_and_stays_as_it_is(
+    flags: list[str], message: str, script: Script
+) -> None:
+    assert train(script, *MODES["structured"]).code == 0
+    before = contents(Path("out"))
+    result = train(script, *MODES["structured"], *flags)
+    assert result.code == 1
+    (line,) = result.err
+    assert message in line
+    assert contents(Path("out")) == before
+
+
+# ------------------------------------------------------------------ the profile
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_profile_needs_no_more_than_its_mode(mode: str, script: Script) -> None:
+    result = script("profile_alignment", "--mode", mode, "--steps", "1", "--device", "cpu")
+    assert result.code == 0
+    assert f"alignment:        {mode}," in result.out
+    assert "all finite, shapes fit" in result.out
+
+
+def test_the_profile_takes_the_model_that_MODEL_names(
+    script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MODEL", "kava/tiny-qwen2")
+    result = script("profile_alignment", "--steps", "1", "--device", "cpu")
+    assert "student:          kava/tiny-qwen2: 2 layers × 2 key/value heads × 16" in result.out
+
+
+# ------------------------------------------------------------------ the integration checks
+
+
+def test_the_integration_checks_hold(script: Script) -> None:
+    result = script("test_v4_integration")
+    assert result.code == 0
+    lines = result.out.splitlines()
+    assert all(line.endswith(" ok") for line in lines[:-1])
+    assert lines[-1] == f"{len(lines) - 1} of {len(lines) - 1} checks hold"
+    for value in ("13,824", "198,144", "146,849,792", "[2, 12, 16, 512, 64]"):
+        assert value in result.out
+
+
+@pytest.mark.shared
+def test_the_integration_checks_hold_on_a_pretrained_model(
+    script: Script, shared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MODEL", str(shared / "models/stories260K"))
+    assert script("test_v4_integration").code == 0
+
+
+def scaled(function: Callable[..., Any], change: Callable[[Any], Any]) -> Callable[..., Any]:
+    def broken(*args: Any, **kwargs: Any) -> Any:
+        return change(function(*args, **kwargs))
+
+    return broken
+
+
+def bad_rows(self: HeadwiseMapProjector) -> None:
+    with torch.no_grad():
+        self.head_mixer.weight.fill_(1.0)
+
+
+def taught(self: Distiller, *args: Any) -> Any:
+    forward = FORWARD(self, *args)
+    assert self.teacher is not None
+    with torch.no_grad():
+        next(self.teacher.parameters()).add_(1.0)
+    return forward
+
+
+def untrained(self: Distiller, *args: Any) -> Any:
+    forward = FORWARD(self, *args)
+    return forward._replace(loss=forward.loss * 0)
+
+
+def not_finite(self: Distiller, *args: Any) -> Any:
+    forward = FORWARD(self, *args)
+    return forward._replace(loss=forward.loss * torch.nan)
+
+
+FORWARD = Distiller.forward
+WARP, ALIGN = TimeWarper.forward, MapProjectionAligner.forward
+MERCATOR, STRUCTURAL = MercatorKVLoss.__call__, StructuralKVLoss.__call__
+
+BREAKS = {
+    "the head mixer's rows": ("check_head_map", HeadwiseMapProjector, "reset_parameters", bad_rows),
+    "the ends in time": (
+        "check_time_warp", TimeWarper, "forward", scaled(WARP, lambda x: x.flip(3)),
+    ),
+    "the teacher": ("check_training", Distiller, "forward", taught),
+    "the gradient": ("check_training", Distiller, "forward", untrained),
+    "the loss": ("check_training", Distiller, "forward", not_finite),
+    "the structural loss": (
+        "check_losses", StructuralKVLoss, "__call__",
+        scaled(STRUCTURAL, lambda out: (out[0] + 1, out[1])),
+    ),
+    "the Mercator loss": (
+        "check_losses", MercatorKVLoss, "__call__",
+        scaled(MERCATOR, lambda out: (out[0] + 1, out[1])),
+    ),
+    "grouped queries": (
+        "check_grouped_queries", MapProjectionAligner, "forward",
+        scaled(ALIGN, lambda out: out._replace(queries=out.keys)),
+    ),
+    "the dtype": (
+        "check_bfloat16", MapProjectionAligner, "forward",
+        scaled(ALIGN, lambda out: out._replace(keys=out.keys.double())),
+    ),
+    "loading": (
+        "check_save_and_load", MapProjectionAligner, "load_state_dict", lambda *args: None,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", BREAKS)
+def test_what_is_broken_fails_its_check(
+    what: str,
+    integration: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    check, owner, name, broken = BREAKS[what]
+    monkeypatch.setattr(integration, "CHECKS", (getattr(integration, check),))
+    assert integration.main([]) == 0
+    monkeypatch.setattr(owner, name, broken)
+    assert integration.main([]) == 1
+    assert "FAILED" in capsys.readouterr().out
+
+
+def test_a_stack_in_another_order_and_another_count_fail_their_checks(
+    integration: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    checks = (integration.check_stack, integration.check_parameters)
+    monkeypatch.setattr(integration, "CHECKS", checks)
+    stack = integration.stack_past_kv
+    monkeypatch.setattr(integration, "stack_past_kv", scaled(stack, lambda x: x.transpose(2, 3)))
+    aligner = integration.table_aligner
+    monkeypatch.setattr(integration, "table_aligner", lambda share=True: aligner(not share))
+    assert integration.main([]) == 1
+    failed = [line for line in capsys.readouterr().out.splitlines() if line.endswith("FAILED")]
+    assert len(failed) == 4
+
+
+def test_an_error_inside_a_check_is_a_failed_check(
+    integration: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def check_models(setting: Any) -> Any:
+        return integration.check_stack(replace(setting, name="no/such/model"))
+
+    monkeypatch.setattr(integration, "CHECKS", (check_models, integration.check_time_warp))
+    assert integration.main([]) == 1
+    out = capsys.readouterr().out
+    assert "check_models" in out
+    assert out.endswith("3 of 4 checks hold\n")
+
+
+# ------------------------------------------------------------------ as programs
+
+
+def program(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run from the project's root, as users do."""
+    return subprocess.run(
+        command,
+        cwd=ROOT,
+        env={**os.environ, "PYTHON": sys.executable, "CUDA_VISIBLE_DEVICES": "", **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.slow
+def test_the_quick_script_runs_everything(tmp_path: Path) -> None:
+    done = program("bash", "scripts/test_v4_quick.sh", TMPDIR=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    for mode in MODES:
+        assert re.search(rf"Step 5: loss=.* \[Mode: {mode}\]", done.stdout)
+        assert re.search(rf"alignment: +{mode}, ", done.stdout)
+    assert "checks hold" in done.stdout
+    assert len(re.findall(r"^\+ .*python\S* experiments/", done.stdout, flags=re.M)) == 5
+    assert list(tmp_path.glob("tmp.*")) == []
+
+
+@pytest.mark.slow
+def test_the_quick_script_stops_at_the_first_failure(tmp_path: Path) -> None:
+    done = program("bash", "scripts/test_v4_quick.sh", TMPDIR=str(tmp_path), MODEL="/no/such/model")
+    assert done.returncode == 1
+    assert done.stdout.count("+ ") == 1
+    assert done.stderr.splitlines()[-1].startswith("kava: error: the folder '/no/such/model'")
+    assert list(tmp_path.glob("tmp.*")) == []
