@@ -47,8 +47,8 @@ RECIPES = {
         LLAMA_1B, "equations", 10, 1, "smooth_l1", True, 8e-4, 0.1, 10
     ),
     "kava_llama_1b_nl": Recipe(LLAMA_1B, "text", 10, 1, "mse", True, 8e-4, 0.1, 10),
-    "kava_qwen_0.5b_aug": Recipe(QWEN, "equations", 10, 1, "mse", False, 5e-4, 0.01, 10),
-    "kava_qwen_0.5b_nl": Recipe(QWEN, "text", 10, 1, "mse", True, 8e-4, 0.1, 10),
+    "kava_qwen2.5_0.5b_aug": Recipe(QWEN, "equations", 10, 1, "mse", False, 5e-4, 0.01, 10),
+    "kava_qwen2.5_0.5b_nl": Recipe(QWEN, "text", 10, 1, "mse", True, 8e-4, 0.1, 10),
     "kava_llama_3b_aug": Recipe(LLAMA_3B, "equations", 20, 2, "smooth_l1", False, 2e-4, 0.1, 5),
     "kava_llama_3b_nl": Recipe(LLAMA_3B, "text", 20, 2, "smooth_l1", False, 2e-4, 0.1, 5),
 }  # fmt: skip
