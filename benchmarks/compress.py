@@ -7,7 +7,8 @@ One sample whose T reasoning tokens are all candidates, followed by a short answ
 thread. Each figure is the best of some rounds in which all rows take turns, so that a busy
 machine slows them alike. The matmul writes into memory that it is given. Memory is the largest
 sum of live tensor allocations during a call, as torch's profiler counts them: what comes on top
-of the trace, the result included. The T×T rows are the usual way to write the same scores
+of the trace, the result included. A row with a method's name is its scores, or its choice where
+it needs none. The T×T rows are the usual way to write the same scores
 (normalise the keys, make the matrix of cosines, work on it whole), as anchors.
 
 Shapes: L layers, H heads, T positions, D head dim, N = L·H.
@@ -142,8 +143,8 @@ def measure(trace: KVTrace, target_len: int, rounds: int, plain: bool) -> list[t
     for method in EVICTIONS:
         if method != "positions":
             eviction = build_eviction(method)
-            calls[f"{method}: score"] = partial(choose, eviction, trace, target_len)
-    calls["rkv: compress, whole"] = lambda: compress(trace, "rkv", target_len)
+            calls[method] = partial(choose, eviction, trace, target_len)
+    calls["rkv: the whole compress"] = lambda: compress(trace, "rkv", target_len)
     if plain:
         calls["T×T form of rkv's R"] = lambda: plain_redundancy(keys_NTD)
         calls["T×T form of rkv_official's R"] = lambda: plain_official_redundancy(keys_NTD)
@@ -173,7 +174,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--plain-up-to",
         type=int,
         default=4096,
-        help="longest length for the T×T forms, whose memory is 14 to 18 bytes × T² × heads",
+        help="longest length for the T×T forms, whose memory is 4 and 13 bytes × T² × heads",
     )
     options = parser.parse_args(arguments)
     torch.manual_seed(0)
