@@ -104,8 +104,9 @@ def test_without_arguments_a_larger_teacher_is_aligned(mode: str, parameters: in
     assert found.step_seconds == pytest.approx(sum(found.seconds.values()))
 
 
-def test_one_model_name_makes_it_its_own_teacher() -> None:
-    found = profile("--mode", "identity", "--model_name", "kava/tiny-llama")
+@pytest.mark.parametrize("flag", ["--model_name", "--model-name"])
+def test_one_model_name_makes_it_its_own_teacher(flag: str) -> None:
+    found = profile("--mode", "identity", flag, "kava/tiny-llama")
     assert found.teacher.name == "kava/tiny-llama, itself"
     assert found.aligner_parameters == 0
     assert found.shapes["target"] == found.shapes["kept positions"] == [2, 2, 2, 6, 16]

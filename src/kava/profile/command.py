@@ -157,9 +157,10 @@ def parse(argv: list[str]) -> tuple[TrainConfig, argparse.Namespace]:
     parser.add_argument("--steps", type=int, default=10, help="measured steps (default 10)")
     parser.add_argument("--json", action="store_true", help="print the profile as JSON")
     own, rest = parser.parse_known_args(argv)
-    given = {argument.partition("=")[0] for argument in rest}
-    flags: list[str] = [] if "--config" in given else list(DEFAULTS)
-    if given.isdisjoint({"--config", "--model_name", "--teacher_name"}):
+    names = (argument.partition("=")[0] for argument in rest if argument.startswith("--"))
+    given = {name[2:].replace("-", "_") for name in names}
+    flags: list[str] = [] if "config" in given else list(DEFAULTS)
+    if given.isdisjoint({"config", "model_name", "teacher_name"}):
         flags += ["--teacher_name", LARGER_TEACHER]
     flags += rest
     if own.mode is not None:
