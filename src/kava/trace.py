@@ -181,7 +181,11 @@ class KVTrace:
         def heads(part: Tensor) -> Tensor:
             groups = part.shape[2] // H
             index = wide.repeat_interleave(groups, dim=2) if groups > 1 else wide
-            return part.gather(3, index[..., None].expand(*index.shape, part.shape[-1]))
+            # whole rows at once: a gather along T would read one index for every number
+            num_rows = B * L * part.shape[2]
+            first = torch.arange(num_rows, device=index.device).view(B, L, -1, 1) * T
+            rows = part.reshape(-1, part.shape[-1]).index_select(0, (index + first).flatten())
+            return rows.view(*index.shape, part.shape[-1])
 
         def per_position(part: Tensor) -> Tensor:
             if part.ndim == 2 and shared:

@@ -25,6 +25,7 @@ from transformers import PreTrainedModel
 
 from kava.align import MapProjectionAligner
 from kava.capture import capture
+from kava.compress import EVICTIONS
 from kava.data.collate import IGNORED, Batch
 from kava.losses import CODILoss, build_kv_loss, hidden_at, kv_loss_options
 from kava.losses.base import KVLossFunction
@@ -33,7 +34,7 @@ from kava.student.cache import pairs_of
 from kava.student.latent import LatentStudent
 from kava.trace import KVTrace, Segment
 from kava.train.config import TrainConfig
-from kava.train.target import Target, TargetBuilder, needs_queries
+from kava.train.target import Target, TargetBuilder
 
 
 class Items(NamedTuple):
@@ -105,7 +106,7 @@ class Distiller(nn.Module):
             self.codi = CODILoss(self.base.config.hidden_size, reader.config.hidden_size)
         self.queries = config.kv_loss == "structural" and config.kv_weight > 0
         self.teacher_queries = config.kv_weight > 0 and (
-            self.queries or needs_queries(config.kv_method)
+            self.queries or EVICTIONS[config.kv_method].needs_queries
         )
 
     @property

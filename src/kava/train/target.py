@@ -38,11 +38,6 @@ class Target:
     columns: Tensor
 
 
-def needs_queries(method: str) -> bool:
-    """Whether an eviction looks at attention, and so needs the teacher's queries."""
-    return method in ("rkv", "rkv_official", "h2o")
-
-
 class TargetBuilder:
     """Compress, un-rotate and align a teacher's trace, as a configuration says.
 
