@@ -84,6 +84,27 @@ def test_peak_memory_sees_what_was_freed_again() -> None:
     assert 50e6 < peak < 200e6
 
 
+def test_an_accelerator_is_waited_for_at_every_change_of_stage(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    waited: list[bool] = []
+    monkeypatch.setattr(torch.accelerator, "synchronize", lambda: waited.append(True))
+    clock = StageClock(torch.device("cuda"))
+    with clock.stage("outer"), clock.stage("inner"):
+        pass
+    assert len(waited) == 4
+
+
+def test_peak_memory_on_cuda_is_the_allocators(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda _: calls.append("reset"))
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: 100)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda _: 350)
+    assert PeakMemory(torch.device("cuda")).above_start() == 250
+    assert calls == ["reset"]
+    assert PeakMemory(torch.device("mps")).above_start() is None
+
+
 @pytest.mark.parametrize(("mode", "parameters"), [("structured", 1608), ("flat", 149_376)])
 def test_without_arguments_a_larger_teacher_is_aligned(mode: str, parameters: int) -> None:
     found = profile("--mode", mode)
@@ -148,8 +169,12 @@ def test_the_clock_changes_neither_loss_nor_gradient(student: str) -> None:
     assert all(torch.equal(a, b) for a, b in zip(*gradients))
 
 
-def test_the_larger_teacher_is_the_same_every_time() -> None:
-    first, second = (larger_teacher().state_dict() for _ in range(2))
+def test_the_larger_teacher_is_the_same_whatever_was_drawn_before() -> None:
+    states = []
+    for seed in range(2):
+        torch.manual_seed(seed)
+        states.append(larger_teacher().state_dict())
+    first, second = states
     assert all(torch.equal(part, second[name]) for name, part in first.items())
 
 

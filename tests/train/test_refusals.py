@@ -7,8 +7,12 @@ import torch
 
 from kava.cli import run
 from kava.errors import KavaError
+from kava.profile.command import first_batch
+from kava.trace import Segment
+from kava.train.build import build_distiller
 from kava.train.command import main, train
 from kava.train.config import TrainConfig, parse_config
+from kava.train.objective import count_items
 from kava.train.trainer import training_arguments
 
 
@@ -56,5 +60,18 @@ def test_an_error_in_the_step_names_step_and_samples(tmp_path: Path) -> None:
 
 
 def test_an_explicit_student_is_matched_over_the_whole_text(tmp_path: Path) -> None:
-    teacher = {"student": "explicit", "teacher_name": "kava/tiny-llama", "kv_method": "full"}
-    assert train(config(tmp_path, **teacher, alignment_mode="structured")).name == "checkpoint-3"
+    settings = config(
+        tmp_path,
+        student="explicit",
+        teacher_name="kava/tiny-llama",
+        kv_method="full",
+        alignment_mode="structured",
+    )
+    distiller, tokenizer = build_distiller(settings)
+    batch = first_batch(settings, tokenizer, torch.device("cpu"))
+    target = distiller(batch).target
+    assert target is not None
+    num_reasoning = int(batch["segment_ids"].eq(Segment.REASONING).sum())
+    assert int(target.trace.valid_BT().sum()) == num_reasoning
+    assert count_items(batch, settings)[2] == num_reasoning
+    assert train(settings).name == "checkpoint-3"
