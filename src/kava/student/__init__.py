@@ -1,6 +1,7 @@
 """Students: the latent student, and decoding for both kinds."""
 
 from kava.student.config import LatentStudentConfig
-from kava.student.latent import LatentOutput, LatentStudent
+from kava.student.latent import LatentStudent
+from kava.student.passes import LatentOutput
 
 __all__ = ["LatentOutput", "LatentStudent", "LatentStudentConfig"]

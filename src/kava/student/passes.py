@@ -1,0 +1,219 @@
+"""The forward passes of a latent student over one batch.
+
+    [padding] prompt | begin-of-thought | latent 1 … latent M | end-of-thought | answer [padding]
+
+What the next pass has to read is kept pending, so that the prompt shares a pass with the
+begin-of-thought (and with the placeholders of Jacobi decoding), and the last latent shares one
+with the end-of-thought and the answer.
+
+Shapes: B batch, P prompt columns, A answer columns, M latents, W width, V vocabulary,
+L layers, H key/value heads, D head dim.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from transformers.modeling_outputs import BaseModelOutputWithPast
+
+from kava.capture import record_queries, trace_from_cache
+from kava.student.cache import Pairs, PreallocatedCache, cache_from, pairs_of
+from kava.trace import KVTrace
+
+if TYPE_CHECKING:
+    from kava.student.latent import LatentStudent
+
+
+@dataclass(frozen=True)
+class LatentOutput:
+    """What one training forward of a latent student leaves behind.
+
+    Attributes:
+        logits: [B, A, V], predicting every answer column.
+        hidden_states: per layer [B, A, W] at the columns that predict the answer (column 0 is
+            the end-of-thought), embeddings first; None unless asked for.
+        trace: keys and values at the M latents; None when M = 0 or not asked for.
+        num_passes: forward passes of the base model.
+    """
+
+    logits: Tensor
+    hidden_states: tuple[Tensor, ...] | None
+    trace: KVTrace | None
+    num_passes: int
+
+
+class Passes:
+    """The forward passes of one batch: reads the prompt, fills the latents, then the answer.
+
+    Columns: [0, P) prompt, P begin-of-thought, [P+1, P+1+M) latents, then end-of-thought.
+    """
+
+    def __init__(
+        self,
+        student: LatentStudent,
+        prompt_ids: Tensor,
+        prompt_mask: Tensor | None,
+        *,
+        queries: bool = False,
+        cache_length: int | None = None,
+    ):
+        self.student = student
+        self.base = student.base
+        self.prompt_ids = prompt_ids
+        self.B, self.P = prompt_ids.shape
+        self.M = student.config.num_latents
+        self.record = queries
+        self.latent_queries: list[Tensor] = []
+        self.num_passes = 0
+        self.length = 0
+        padded = prompt_mask is not None and not bool(prompt_mask.all())
+        self.prompt_mask = prompt_mask if padded else None
+        if prompt_mask is not None and padded:
+            self.prompt_lengths = prompt_mask.sum(1, keepdim=True)
+        else:
+            self.prompt_lengths = torch.full((self.B, 1), self.P, device=prompt_ids.device)
+        self.cache: Any = (
+            cache_from([])
+            if cache_length is None
+            else PreallocatedCache(self.base.config.num_hidden_layers, cache_length)
+        )
+        self.hidden: Tensor  # [B, n, W] of the columns that the last pass read
+
+    def positions(self, start: int, stop: int) -> Tensor:
+        """Position ids [B, stop − start] of columns start:stop; padding stands at 0."""
+        columns = torch.arange(start, stop, device=self.prompt_ids.device)
+        return (columns - (self.P - self.prompt_lengths)).clamp(min=0)
+
+    def mask(self, stop: int) -> Tensor | None:
+        """Attention mask [B, stop]; None where no prompt is padded."""
+        if self.prompt_mask is None:
+            return None
+        ones = self.prompt_mask.new_ones(self.B, stop - self.P)
+        return torch.cat([self.prompt_mask, ones], dim=1)
+
+    def _arguments(self, embeds: Tensor) -> dict[str, Any]:
+        stop = self.length + embeds.shape[1]
+        arguments = {
+            "inputs_embeds": embeds,
+            "attention_mask": self.mask(stop),
+            "position_ids": self.positions(self.length, stop),
+            "past_key_values": self.cache,
+            "use_cache": True,
+        }
+        self.length = stop
+        self.num_passes += 1
+        return arguments
+
+    def read(self, embeds: Tensor) -> None:
+        """One pass of the base model over `embeds` [B, n, W], without the output head."""
+        output: BaseModelOutputWithPast = self.base.base_model(**self._arguments(embeds))
+        assert output.last_hidden_state is not None
+        self.hidden = output.last_hidden_state
+
+    def vector(self, index: int) -> Tensor:
+        """Begin- (0) or end-of-thought (1) as [B, 1, W]."""
+        return self.student.thought_embeddings[index].expand(self.B, 1, -1)
+
+    def begin(self, pairs: Pairs | None) -> None:
+        """Make the prompt pending, or take its cache; what follows it shares its pass."""
+        follow = [self.vector(0)]
+        if self.student.config.decoding == "jacobi" and self.M > 0:
+            follow.append(self.student.placeholders.expand(self.B, -1, -1))
+        if pairs is None:
+            follow.insert(0, self.student.get_input_embeddings()(self.prompt_ids))
+        else:
+            self.cache, self.length = cache_from(pairs), self.P
+        self.pending = torch.cat(follow, dim=1)
+
+    def think(self) -> None:
+        """Fill the latents; what is left in `pending` goes into the answer's pass."""
+        config = self.student.config
+        if self.M == 0:
+            return
+        if config.decoding == "sequential":
+            self._think_sequential()
+        elif config.num_iterations > 0:
+            self._think_jacobi(config.num_iterations)
+
+    def _think_sequential(self) -> None:
+        for _ in range(self.M):
+            self._recorded(self.pending)
+            self.pending = self.student.projection(self.hidden[:, -1:])
+
+    def _think_jacobi(self, num_iterations: int) -> None:
+        start = self.P + 1
+        self.read(self.pending)
+        first = self.hidden[:, -self.M - 1 : -self.M]  # at begin-of-thought: the same in all passes
+        for iteration in range(num_iterations):
+            left = torch.cat([first, self.hidden[:, -self.M : -1]], dim=1)
+            self.pending = self.student.projection(left)
+            self._rewind(start)
+            if iteration < num_iterations - 1:
+                self.read(self.pending)
+
+    def _rewind(self, length: int) -> None:
+        """Forget the cached columns from `length` on, so that they can be read again."""
+        if isinstance(self.cache, PreallocatedCache):
+            self.cache.rewind(length)
+        else:
+            self.cache = cache_from(pairs_of(self.cache, length))
+        self.length = length
+
+    def _recorded(self, embeds: Tensor) -> None:
+        """Read `embeds`; where asked, keep the queries of latent columns."""
+        if not self.record:
+            self.read(embeds)
+            return
+        with record_queries(self.base) as recorder:
+            self.read(embeds)
+        self._keep_queries(recorder.stacked())
+
+    def _keep_queries(self, queries_BLHTD: Tensor) -> None:
+        """Keep the latent columns among the columns that the last pass read."""
+        first = self.length - queries_BLHTD.shape[3]
+        low = max(self.P + 1 - first, 0)
+        high = min(self.P + 1 + self.M - first, queries_BLHTD.shape[3])
+        if high > low:
+            self.latent_queries.append(queries_BLHTD[:, :, :, low:high])
+
+    def answer(self, tokens: Tensor, *, hidden_states: bool, trace: bool) -> LatentOutput:
+        """The last pass: pending latents, end-of-thought and the answer tokens [B, A − 1, W]."""
+        embeds = torch.cat([self.pending, self.vector(1), tokens], dim=1)
+        num_answer = tokens.shape[1] + 1
+        arguments = self._arguments(embeds)
+        arguments["logits_to_keep"] = num_answer
+        arguments["output_hidden_states"] = hidden_states
+        if self.record:
+            with record_queries(self.base) as recorder:
+                output = self.base(**arguments)
+            self._keep_queries(recorder.stacked())
+        else:
+            output = self.base(**arguments)
+        states = None
+        if hidden_states:
+            states = tuple(layer[:, -num_answer:] for layer in output.hidden_states)
+        return LatentOutput(
+            logits=output.logits,
+            hidden_states=states,
+            trace=self._trace() if trace and self.M > 0 else None,
+            num_passes=self.num_passes,
+        )
+
+    def _trace(self) -> KVTrace:
+        start, stop = self.P + 1, self.P + 1 + self.M
+        return trace_from_cache(
+            self.cache,
+            start=start,
+            stop=stop,
+            positions=self.positions(start, stop),
+            queries=torch.cat(self.latent_queries, dim=3) if self.record else None,
+        )
+
+    def first_answer_logits(self) -> Tensor:
+        """[B, V]: pending latents and the end-of-thought in one pass."""
+        embeds = torch.cat([self.pending, self.vector(1)], dim=1)
+        output = self.base(**self._arguments(embeds), logits_to_keep=1)
+        return output.logits[:, -1]
