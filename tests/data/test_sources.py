@@ -77,7 +77,7 @@ def test_a_folder_holds_its_splits(tmp_path: Path) -> None:
             b'{"question": "a", "reasoning": "b", "answer": "c"}\n{"question": \n',
             "line 2 is not JSON",
         ),
-        (b'\xff\xfe{"a": 1}\n', "line 1 is not JSON"),
+        (b'\xff\xfe{"a": 1}\n', "line 1 is not UTF-8 text"),
         (b"[1, 2]\n", r"line 1 must be a JSON object, got \[1, 2\]"),
         (b'\n{"question": "a"}\n', "line 2 has no field 'answer'"),
         (b'{"question": null, "answer": "#### 1"}\n', "field 'question' must be text, got None"),

@@ -226,6 +226,21 @@ def test_the_wrong_sample_is_another_samples_cache() -> None:
     assert torch.equal(theirs.trace.values[1], ours.trace.values[0])
 
 
+def test_short_reasoning_is_kept_when_asked(tmp_path: Path) -> None:
+    """Two reasoning tokens and five latents: three latents are left without a target."""
+    options = {"dataset_name": "kava/shell-game?num_moves=3&num_train=8", "target_len": 5}
+    with pytest.raises(ValueError, match="has 2 reasoning tokens, fewer than --target_len 5"):
+        distiller_and_batch(small(**options, **TEACHER))
+    config = small(keep_short=True, **options, **TEACHER)
+    distiller, batch = distiller_and_batch(config)
+    forward = distiller(batch)
+    assert forward.target is not None
+    assert forward.target.trace.valid_BT().sum(1).tolist() == [2] * 8
+    assert count_items(batch, config)[2] == 16
+    forward.loss.backward()
+    assert torch.isfinite(forward.loss)
+
+
 @pytest.mark.parametrize("space", ["unrotated", "rotated"])
 def test_keys_are_compared_in_the_space_asked_for(space: str) -> None:
     distiller, batch = distiller_and_batch(small(key_space=space, **TEACHER))
@@ -259,6 +274,8 @@ def test_unrotated_keys_of_equal_content_match_at_any_position() -> None:
         ({"lr": 0.0}, "--lr 0.0 must be above 0"),
         ({"kv_weight": -1.0}, "must not be negative"),
         ({"resume": True, "overwrite": True}, "exclude each other"),
+        ({"save_total_limit": 0}, "--save_total_limit 0 must be above 0"),
+        ({"seed": -1}, "--seed -1 must lie between"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(changes: dict[str, Any], message: str) -> None:

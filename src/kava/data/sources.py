@@ -232,8 +232,12 @@ def _rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
                 continue
             try:
                 row = json.loads(line.decode("utf-8-sig"))
-            except (json.JSONDecodeError, UnicodeDecodeError) as problem:
-                raise ValueError(f"{path}, line {number} is not JSON: {problem}") from problem
+            except UnicodeDecodeError as problem:
+                raise ValueError(f"{path}, line {number} is not UTF-8 text") from problem
+            except json.JSONDecodeError as problem:
+                # a row is one line, so that its own line number would mislead
+                where = f"{problem.msg}, at character {problem.colno}"
+                raise ValueError(f"{path}, line {number} is not JSON: {where}") from problem
             if not isinstance(row, dict):
                 raise ValueError(f"{path}, line {number} must be a JSON object, got {row!r:.40}")
             yield number, row

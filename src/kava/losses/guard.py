@@ -178,7 +178,7 @@ def verdict(report: dict[str, float], tolerance: float = CONTROL_TOLERANCE) -> s
     if control_is_as_good(report, tolerance):
         return (
             f"COLLAPSE GUARD: the cache of the wrong sample is matched as well as the right one "
-            f"({numbers}), so the KV loss teaches nothing of the sample; freeze or calibrate the "
-            f"aligner if this lasts."
+            f"({numbers}), so the KV loss teaches nothing of the sample; if this "
+            f"lasts, lower the learning rate, or freeze an aligner that is being trained."
         )
     return f"The student's cache is its own sample's: the wrong sample is worse ({numbers})."

@@ -70,7 +70,8 @@ def load_data(config: TrainConfig, tokenizer: PreTrainedTokenizerBase) -> Data:
     check_disjoint(train, test=held_out)
     if config.subset_size is not None:
         train = _subset(train, config)
-    target_len = config.target_len if config.student == "latent" or config.kv_weight else None
+    matched = config.student == "latent" or config.kv_weight > 0
+    target_len = config.target_len if matched and not config.keep_short else None
     encoded, report = _encode(config, train, tokenizer, template, target_len)
     eval_encoded: list[Encoded] = []
     if held_out:

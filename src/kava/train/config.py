@@ -87,6 +87,12 @@ class TrainConfig:
         "(counted and reported)",
     )
 
+    keep_short: bool = _flag(
+        False,
+        "keep samples with fewer reasoning tokens than target_len: all of their positions are "
+        "kept, and their last latents are left without a target",
+    )
+
     # the teacher's cache: compression, alignment
     kv_method: str = _flag("rkv", f"which positions are kept: {', '.join(EVICTIONS)}")
     kv_scope: str | None = _flag(
@@ -221,8 +227,11 @@ class TrainConfig:
         for name in not_negative:
             if getattr(self, name) < 0:
                 raise ValueError(f"--{name} {getattr(self, name)} must not be negative")
-        if self.subset_size is not None and self.subset_size < 1:
-            raise ValueError(f"--subset_size {self.subset_size} must be above 0")
+        for name in ("subset_size", "save_total_limit"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise ValueError(f"--{name} {getattr(self, name)} must be above 0")
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"--seed {self.seed} must lie between 0 and 2**32 - 1")
         if self.target_len == 0 and self.student == "latent" and self.kv_weight:
             raise ValueError("--target_len 0 leaves no latent to match: pass --kv_weight 0")
         if self.decoding == "jacobi" and self.jacobi_iterations > self.target_len:
