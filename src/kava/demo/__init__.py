@@ -1,0 +1,1 @@
+"""The demo: equal budgets, several signals, one table."""

@@ -1,0 +1,280 @@
+"""The demo's pictures of accuracy and losses.
+
+Each is a function from results to a figure, in a wide form and a narrow one for small screens.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kava.data.shell_game import CHANCE
+from kava.demo.arms import Arm
+from kava.demo.results import Result, Summary, percent
+from kava.demo.theme import (
+    FAINT,
+    GROUP_COLORS,
+    INK,
+    MUTED,
+    PAPER,
+    new_figure,
+    percent_axis,
+)
+from kava.train.callbacks import METRICS_FILE
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+WIDE, NARROW = 7.4, 3.7
+
+
+@dataclass(frozen=True)
+class RunLog:
+    """A finished run and what it logged.
+
+    Args:
+        arm: its arm.
+        result: what it gave.
+        lines: of its metrics file.
+    """
+
+    arm: Arm
+    result: Result
+    lines: tuple[dict[str, Any], ...]
+
+    def curve(self, name: str) -> tuple[list[int], list[float]]:
+        """Steps and values of one quantity; empty where the run does not have it."""
+        points = [(line["step"], line[name]) for line in self.lines if name in line]
+        return [step for step, _ in points], [value for _, value in points]
+
+
+def read_log(arm: Arm, result: Result, folder: Path) -> RunLog:
+    """What a run left in its folder.
+
+    Raises:
+        OSError: the folder holds no metrics.
+        ValueError: they are empty.
+    """
+    path = folder / METRICS_FILE
+    lines = tuple(json.loads(line) for line in path.read_text(encoding="utf-8").splitlines())
+    if not lines:
+        raise ValueError(f"{path} is empty: the run logged nothing")
+    return RunLog(arm, result, lines)
+
+
+def accuracy_by_arm(summaries: Sequence[Summary], narrow: bool = False) -> Figure:
+    """Accuracy with its interval, the single seeds, and the chance line."""
+    figure = new_figure(NARROW if narrow else WIDE, 0.42 * len(summaries) + 0.75)
+    axes = figure.add_subplot()
+    places = range(len(summaries) - 1, -1, -1)
+    percent_axis(axes, "x")
+    axes.set_ylim(-0.6, len(summaries) - 0.1)
+    axes.spines["left"].set_visible(False)
+    axes.set_yticks([])
+    axes.axvline(CHANCE, color=MUTED, linewidth=1.0, linestyle=(0, (3, 3)), zorder=1)
+    axes.annotate(
+        f"a guess: {percent(CHANCE)}",
+        (CHANCE, len(summaries) - 0.45),
+        xytext=(4, 0),
+        textcoords="offset points",
+        color=MUTED,
+        fontsize=8,
+        va="center",
+    )
+    for place, summary in zip(places, summaries):
+        color = GROUP_COLORS[summary.arm.group]
+        axes.plot([0, 1], [place, place], color=FAINT, linewidth=0.6, zorder=0)
+        axes.plot(
+            [summary.low, summary.high], [place, place], color=color, linewidth=5, alpha=0.35,
+            solid_capstyle="butt",
+        )  # fmt: skip
+        seeds = [result.accuracy for result in summary.results]
+        axes.plot(
+            seeds, [place] * len(seeds), "o", color=color, markersize=5.5,
+            markeredgecolor=PAPER, markeredgewidth=0.6, clip_on=False,
+        )  # fmt: skip
+        axes.annotate(
+            percent(summary.accuracy),
+            (1.0, place),
+            xycoords=("axes fraction", "data"),
+            xytext=(50, 0),
+            textcoords="offset points",
+            ha="right",
+            va="center",
+            color=color,
+            weight="bold",
+        )
+        _row_label(axes, summary.arm, place, narrow)
+    axes.set_xlabel("right answers to questions that no run was trained on")
+    return figure
+
+
+def _row_label(axes: Axes, arm: Arm, place: float, narrow: bool) -> None:
+    at: dict[str, Any] = {
+        "xycoords": ("axes fraction", "data"),
+        "textcoords": "offset points",
+        "ha": "right",
+    }
+    axes.annotate(
+        arm.name, (0, place), xytext=(-8, 0 if narrow else 5), va="center", weight="bold",
+        color=INK, **at,
+    )  # fmt: skip
+    if not narrow:
+        axes.annotate(
+            arm.what, (0, place), xytext=(-8, -6), va="center", fontsize=7.5, color=MUTED, **at
+        )
+
+
+def accuracy_by_step(logs: Sequence[RunLog], narrow: bool = False) -> Figure:
+    """One panel an arm, one line a seed: accuracy on held-out questions while training."""
+    arms = list({log.arm.name: log.arm for log in logs}.values())
+    num_columns = 2 if narrow else 4
+    num_rows = -(-len(arms) // num_columns)
+    figure = new_figure(NARROW if narrow else WIDE, 1.45 * num_rows + 0.35)
+    grid = figure.subplots(num_rows, num_columns, sharex=True, sharey=True, squeeze=False)
+    last_step = max(log.curve("eval_accuracy")[0][-1] for log in logs)
+    panels = grid.flatten().tolist()
+    for index, (axes, arm) in enumerate(zip(panels, arms)):
+        own = [log for log in logs if log.arm.name == arm.name]
+        axes.axhline(CHANCE, color=MUTED, linewidth=0.9, linestyle=(0, (3, 3)))
+        for log in own:
+            steps, accuracies = log.curve("eval_accuracy")
+            axes.plot(steps, accuracies, color=GROUP_COLORS[arm.group], alpha=0.85)
+        axes.set_title(arm.name, pad=4, loc="left")
+        if index == 0:
+            axes.annotate(
+                "a guess", (last_step, CHANCE), xytext=(0, 3), textcoords="offset points",
+                ha="right", color=MUTED, fontsize=7.5,
+            )  # fmt: skip
+        if index + num_columns >= len(arms):
+            axes.set_xlabel("step")
+            axes.tick_params(labelbottom=True)
+    for axes in panels[len(arms) :]:
+        axes.set_visible(False)
+    percent_axis(panels[0])
+    _step_axis(panels[0], last_step)
+    for row in grid:
+        row[0].set_ylabel("right answers")
+    return figure
+
+
+def _step_axis(axes: Axes, last_step: int) -> None:
+    axes.set_xlim(0, last_step * 1.02)
+    ticks = [0, last_step // 2, last_step]
+    axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
+
+
+def losses_by_step(logs: Sequence[RunLog], narrow: bool = False) -> Figure:
+    """The terms of the loss against step, and the control: the cache of the wrong sample."""
+    terms = [_answer_loss]
+    if any(log.curve("eval_kv")[0] for log in logs):
+        terms.append(_kv_loss)
+    if any(log.curve("codi")[0] for log in logs):
+        terms.append(_codi_loss)
+    shape = (len(terms), 1) if narrow else (1, len(terms))
+    width = NARROW if narrow else WIDE * max(len(terms), 2) / 3
+    figure = new_figure(width, 2.3 * shape[0] + 0.1)
+    panels = figure.subplots(*shape, squeeze=False).flatten().tolist()
+    for axes, draw in zip(panels, terms):
+        draw(axes, logs)
+        axes.set_yscale("log")
+        axes.minorticks_off()
+        low, high = axes.get_ylim()
+        axes.set_ylim(low / 10, high)  # room for the labels below the lowest lines
+        axes.set_xlabel("step")
+        _step_axis(axes, max(log.lines[-1]["step"] for log in logs))
+    return figure
+
+
+def _answer_loss(axes: Axes, logs: Sequence[RunLog]) -> None:
+    """Of latent students only: a writing student's cross-entropy is over other tokens."""
+    shown = [log for log in logs if log.arm.changes.get("student") != "explicit"]
+    for log in shown:
+        axes.plot(*log.curve("ce"), color=GROUP_COLORS[log.arm.group], alpha=0.7, linewidth=1.1)
+    axes.set_title("Answer", pad=6, loc="left")
+    axes.set_ylabel("cross-entropy, nats per token")
+    _label_groups(axes, shown, "ce")
+
+
+def _kv_loss(axes: Axes, logs: Sequence[RunLog]) -> None:
+    shown = [log for log in logs if log.curve("eval_kv")[0]]
+    for log in shown:
+        color = GROUP_COLORS[log.arm.group]
+        axes.plot(*log.curve("eval_kv"), color=color, alpha=0.8, linewidth=1.1)
+        axes.plot(*log.curve("eval_kv_wrong_sample"), color=MUTED, alpha=0.8, linewidth=1.1)
+    axes.set_title("KV cache, held-out", pad=6, loc="left")
+    axes.set_ylabel("smooth L1 of keys and values")
+    _label_below(axes, "another sample's", MUTED, shown, "eval_kv_wrong_sample")
+    _label_below(axes, "its own", INK, shown, "eval_kv")
+
+
+def _codi_loss(axes: Axes, logs: Sequence[RunLog]) -> None:
+    shown = [log for log in logs if log.curve("codi")[0]]
+    for log in shown:
+        axes.plot(*log.curve("codi"), color=GROUP_COLORS[log.arm.group], alpha=0.7, linewidth=1.1)
+    axes.set_title("Hidden state (CODI)", pad=6, loc="left")
+    axes.set_ylabel("smooth L1")
+    _label_groups(axes, shown, "codi")
+
+
+def _label_groups(axes: Axes, logs: Sequence[RunLog], name: str) -> None:
+    """Name the arms of each group once."""
+    for group, color in GROUP_COLORS.items():
+        own = [log for log in logs if log.arm.group == group]
+        if own:
+            names = list(dict.fromkeys(log.arm.name for log in own))
+            _label_below(axes, _lines_of(names), color, own, name)
+
+
+def _label_below(axes: Axes, text: str, color: str, logs: Sequence[RunLog], name: str) -> None:
+    """Write below the end of the lowest line: losses fall, so that no other line runs there."""
+    steps = logs[0].curve(name)[0]
+    axes.annotate(
+        text, (steps[-1], min(log.curve(name)[1][-1] for log in logs)), xytext=(0, -4),
+        textcoords="offset points", ha="right", va="top", fontsize=8, color=color,
+    )  # fmt: skip
+
+
+def _lines_of(names: Sequence[str], per_line: int = 2) -> str:
+    rows = [names[start : start + per_line] for start in range(0, len(names), per_line)]
+    return ",\n".join(", ".join(row) for row in rows)
+
+
+def accuracy_by_passes(summaries: Sequence[Summary], narrow: bool = False) -> Figure:
+    """Accuracy against what an answer costs; arms at the same place are named in a stack."""
+    figure = new_figure(NARROW if narrow else 0.75 * WIDE, 2.7)
+    axes = figure.add_subplot()
+    percent_axis(axes)
+    axes.axhline(CHANCE, color=MUTED, linewidth=0.9, linestyle=(0, (3, 3)), zorder=0)
+    passes = [summary.forward_passes for summary in summaries]
+    margin = 0.6 if narrow else 1.0
+    axes.set_xlim(min(passes) - margin, max(passes) + margin)
+    axes.annotate(
+        "a guess", (0.5, CHANCE), xycoords=("axes fraction", "data"), xytext=(0, 3),
+        textcoords="offset points", ha="center", fontsize=7.5, color=MUTED,
+    )  # fmt: skip
+    stacks: dict[tuple[float, bool], int] = {}
+    for summary in sorted(summaries, key=lambda s: s.accuracy):
+        color = GROUP_COLORS[summary.arm.group]
+        at = (summary.forward_passes, summary.accuracy)
+        axes.plot(
+            [at[0], at[0]], [summary.low, summary.high], color=color, linewidth=5, alpha=0.35,
+            solid_capstyle="butt",
+        )  # fmt: skip
+        axes.plot(*at, "o", color=color, markersize=7, markeredgecolor=PAPER, markeredgewidth=0.8)
+        upper = at[1] > 0.5
+        height = stacks.get((at[0], upper), 0)
+        stacks[at[0], upper] = height + 1
+        axes.annotate(
+            summary.arm.name, at, xytext=(0, (-1 if upper else 1) * (13 + 12 * height)),
+            textcoords="offset points", ha="center", va="center", color=color, weight="bold",
+            fontsize=8 if narrow else 9,
+        )  # fmt: skip
+    axes.set_xticks(range(int(min(passes)), int(max(passes)) + 1))
+    axes.set_xlabel("forward passes of the model per answer")
+    axes.set_ylabel("right answers")
+    return figure

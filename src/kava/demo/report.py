@@ -1,0 +1,137 @@
+"""The demo's page: one HTML file that needs nothing else, and reads on paper and on a phone."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kava.demo.arms import NUM_LATENTS, Study, train_config
+from kava.demo.results import Expectation, Summary, percent
+from kava.demo.story import story_of
+from kava.demo.theme import drawing, to_png, to_svg
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from kava.data.records import Record
+
+TEMPLATE = "report.html.j2"
+Draw = Callable[[bool], "Figure"]
+"""Draws a picture, in its narrow form when asked."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture of the page.
+
+    Args:
+        name: its file, without the ending.
+        title: above it.
+        caption: below it.
+        wide: as an SVG element.
+        narrow: the same, for small screens.
+    """
+
+    name: str
+    title: str
+    caption: str
+    wide: str
+    narrow: str
+
+
+def draw_pictures(study: Study, draws: Mapping[str, Draw], folder: Path) -> list[Picture]:
+    """Draw every picture: its wide form as `<name>.png` in the folder, both for the page."""
+    pictures = []
+    captions = story_of(study).captions
+    with drawing():
+        for name, draw in draws.items():
+            wide, narrow = draw(False), draw(True)
+            (folder / f"{name}.png").write_bytes(to_png(wide))
+            pictures.append(
+                Picture(
+                    name,
+                    *captions[name],
+                    wide=to_svg(wide, f"{name}-wide"),
+                    narrow=to_svg(narrow, f"{name}-narrow"),
+                )
+            )
+    return pictures
+
+
+def example_of(study: Study) -> dict[str, str]:
+    """A problem of the study's task, as the teacher and the student meet it."""
+    from kava.data.sources import default_template, load_records
+
+    name = study.dataset_name(1, 1)
+    record: Record = load_records(name, split="test")[0]
+    return {
+        "question": record.question,
+        "student_question": record.student_question or record.question,
+        "reasoning": default_template(name).written_reasoning(record),
+        "latents": " ".join("●" * NUM_LATENTS),
+        "answer": record.answer,
+    }
+
+
+def budget_of(study: Study, num_steps: int, num_items: int) -> str:
+    """What every run gets, in words."""
+    config = train_config(study, study.arms[0], 0, num_steps=num_steps, num_items=num_items)
+    return (
+        f"{num_steps:,} steps of {config.batch_size} problems, AdamW at {config.lr:g} with a "
+        f"{config.lr_scheduler} schedule and {config.warmup_steps} steps of warm-up; "
+        f"{num_items:,} final questions"
+    )
+
+
+def render_report(
+    study: Study,
+    summaries: Sequence[Summary],
+    pictures: Sequence[Picture],
+    *,
+    verdict: str,
+    expectations: Sequence[Expectation] = (),
+    reference: str | None = None,
+    command: str,
+    budget: str,
+    versions: Mapping[str, str],
+) -> str:
+    """The page as text.
+
+    Args:
+        study: the comparison.
+        summaries: its arms.
+        pictures: in their order.
+        verdict: what the numbers say.
+        expectations: what was expected, and whether it was seen.
+        reference: a sentence on what the arms are measured by, beside the verdict.
+        command: what makes this page again.
+        budget: what every run gets.
+        versions: library → version.
+    """
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("kava.demo", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["percent"] = percent
+    environment.filters["unbroken"] = lambda text: str(text).replace(" %", "\u00a0%")
+    return environment.get_template(TEMPLATE).render(
+        story=story_of(study),
+        example=example_of(study),
+        verdict=verdict,
+        reference=reference,
+        expectations=expectations,
+        summaries=summaries,
+        pictures=pictures,
+        command=command,
+        budget=budget,
+        versions=versions,
+        machine=f"{platform.system()} {platform.machine()}",
+    )

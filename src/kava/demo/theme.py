@@ -1,0 +1,123 @@
+"""How the demo's pictures look: one palette, direct labels, PNG files and SVG that follows a page.
+
+The colours are told apart by the usual kinds of colour blindness and in grey. In an SVG they
+become the variables of the page it stands in, so that a dark page has light ink.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BytesIO, StringIO
+from typing import TYPE_CHECKING, Any
+
+from kava.demo.arms import Group
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INK = "#1d2733"
+MUTED = "#66717d"
+FAINT = "#d3d9df"
+KV = "#0a66b0"
+WITHOUT = "#c2571a"
+REFERENCE = "#4a5663"
+PAPER = "#ffffff"
+
+GROUP_COLORS: dict[Group, str] = {"kv": KV, "without": WITHOUT, "reference": REFERENCE}
+
+VARIABLES = {
+    INK: "--ink",
+    MUTED: "--muted",
+    FAINT: "--faint",
+    KV: "--kv",
+    WITHOUT: "--without",
+    REFERENCE: "--reference",
+    PAPER: "--paper",
+}
+"""Colour in a picture → variable of the page."""
+
+DPI = 150
+_STYLE: dict[Any, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9.0,
+    "text.color": INK,
+    "axes.labelcolor": MUTED,
+    "axes.labelsize": 8.5,
+    "axes.titlesize": 9.0,
+    "axes.titleweight": "bold",
+    "axes.titlecolor": INK,
+    "axes.edgecolor": FAINT,
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "xtick.color": FAINT,
+    "ytick.color": FAINT,
+    "xtick.labelcolor": MUTED,
+    "ytick.labelcolor": MUTED,
+    "xtick.labelsize": 8.0,
+    "ytick.labelsize": 8.0,
+    "lines.linewidth": 1.6,
+    "lines.solid_capstyle": "round",
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "figure.constrained_layout.h_pad": 0.07,
+    "figure.constrained_layout.w_pad": 0.07,
+    "svg.fonttype": "none",
+}
+
+
+@contextmanager
+def drawing() -> Iterator[None]:
+    """The style of all pictures inside the block; no display is needed."""
+    import matplotlib
+
+    with matplotlib.rc_context(_STYLE):
+        yield
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """A figure of this size in inches, apart from pyplot's global state."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def to_png(figure: Figure) -> bytes:
+    """The picture on white paper."""
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png", dpi=DPI, facecolor=PAPER, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def to_svg(figure: Figure, name: str) -> str:
+    """The picture as an SVG element for a page, its colours the page's variables.
+
+    Args:
+        figure: what was drawn.
+        name: makes the identifiers inside differ from those of the page's other pictures.
+    """
+    import matplotlib
+
+    buffer = StringIO()
+    with matplotlib.rc_context({"svg.hashsalt": name}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r' xmlns(:\w+)?="[^"]*"', "", svg)
+    svg = svg.replace("xlink:href", "href")
+    svg = re.sub(r'<g id="[^"]*"(/?)>', r"<g\1>", svg)  # names of parts, the same in all pictures
+    for color, variable in VARIABLES.items():
+        svg = svg.replace(color, f"var({variable})")
+    return svg.strip()
+
+
+def percent_axis(axes: Axes, which: str = "y") -> None:
+    """An axis from 0 to 100 %, with air at both ends."""
+    axis = axes.yaxis if which == "y" else axes.xaxis
+    set_limits = axes.set_ylim if which == "y" else axes.set_xlim
+    set_limits(-0.04, 1.06)
+    axis.set_ticks([0, 0.5, 1.0], ["0", "50", "100 %"])

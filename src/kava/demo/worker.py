@@ -1,0 +1,255 @@
+"""The demo's jobs, in a process of their own: train and test a student, time all students.
+
+A worker does job after job that the parent gives it. What a job prints goes to its log file; an
+error ends the process, and its last line stands at the end of that file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sys
+import time
+from dataclasses import asdict, dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kava.demo.results import Outcome
+
+if TYPE_CHECKING:
+    from kava.data.records import Record
+    from kava.train.config import TrainConfig
+
+RESULT_FILE = "result.json"
+NUM_TIMED = 50
+TIMED_ROUNDS = 5
+REPORT_EVERY_SECONDS = 0.2
+
+
+@dataclass(frozen=True)
+class RunJob:
+    """Train and test one student.
+
+    Args:
+        arm: name of the arm.
+        config: of the training run; its output folder is the job's.
+        num_items: questions of the final test.
+        fingerprint: what else decides the result, such as the teacher's weights and the
+            libraries' versions.
+    """
+
+    arm: str
+    config: TrainConfig
+    num_items: int
+    fingerprint: dict[str, str]
+
+    @property
+    def name(self) -> str:
+        """As people read it."""
+        return f"{self.arm}, seed {self.config.seed}"
+
+    @property
+    def folder(self) -> Path:
+        """Where the run writes."""
+        return Path(self.config.output_dir)
+
+    @property
+    def log(self) -> Path:
+        """The file of what it prints."""
+        return self.folder / "log.txt"
+
+    @property
+    def num_steps(self) -> int:
+        """Steps to show in its bar."""
+        return self.config.max_steps
+
+    def settings(self) -> dict[str, Any]:
+        """All that decides the result; a finished run with other settings is not reused."""
+        config = asdict(self.config)
+        del config["output_dir"]
+        return {"config": config, "num_items": self.num_items, **self.fingerprint}
+
+
+@dataclass(frozen=True)
+class TimingJob:
+    """Time the students of finished runs, one question at a time.
+
+    Args:
+        runs: the runs.
+        log: the file of what it prints.
+    """
+
+    runs: tuple[RunJob, ...]
+    log: Path
+    name: str = "timing"
+
+    @property
+    def num_steps(self) -> int:
+        """Steps to show in its bar: answers."""
+        return min(NUM_TIMED, self.runs[0].num_items) * len(self.runs)
+
+
+Job = RunJob | TimingJob
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a job has come; `accuracy` after an evaluation."""
+
+    step: int
+    accuracy: float | None = None
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What an answer costs, one question at a time on one thread."""
+
+    forward_passes: float
+    seconds: float
+
+
+def finished(job: RunJob) -> Outcome | None:
+    """The outcome of an earlier run with the same settings, if there is one."""
+    path = job.folder / RESULT_FILE
+    if not path.is_file():
+        return None
+    try:
+        saved = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError:
+        return None  # an interrupted write; the run is done again
+    if saved["settings"] != json.loads(json.dumps(job.settings())):
+        return None
+    return Outcome(**saved["outcome"])
+
+
+def work(connection: Connection) -> None:
+    """The life of a worker: do the jobs that come through `connection` until None does.
+
+    Each job sends `Progress` and, at its end, an `Outcome` or a list of `Cost`.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that exit handlers still run
+    while (job := connection.recv()) is not None:
+        _settle()
+        if isinstance(job, RunJob):
+            connection.send(do_run(job, connection))
+        else:
+            connection.send(time_students(job, connection))
+
+
+def do_run(job: RunJob, connection: Connection) -> Outcome:
+    """Train and test one student; keep everything in the run's folder."""
+    shutil.rmtree(job.folder, ignore_errors=True)
+    job.folder.mkdir(parents=True)
+    _print_to(job.log)
+    os.environ["TENSORBOARD_LOGGING_DIR"] = str(job.folder / "tensorboard")
+    from kava.student.answering import answer_records
+    from kava.train.build import build_run
+
+    trainer = build_run(job.config).trainer
+    tokenizer: Any = trainer.processing_class
+    watch = make_watch(connection)
+    trainer.add_callback(watch)
+    begin = time.perf_counter()
+    trainer.train()
+    train_seconds = time.perf_counter() - begin - watch.evaluation_seconds
+    answers = answer_records(
+        trainer.model.student,
+        tokenizer,
+        final_questions(job),
+        trainer.template,
+        batch_size=250,
+        max_new_tokens=job.config.max_new_tokens,
+    )
+    outcome = Outcome(
+        arm=job.arm,
+        seed=job.config.seed,
+        accuracy=answers.accuracy,
+        num_items=answers.num_items,
+        train_seconds=train_seconds,
+    )
+    text = json.dumps({"settings": job.settings(), "outcome": asdict(outcome)}, indent=2)
+    (job.folder / RESULT_FILE).write_text(text + "\n", encoding="utf-8")
+    return outcome
+
+
+def final_questions(job: RunJob) -> list[Record]:
+    """The questions of the final test, which no curve has seen."""
+    from kava.data.sources import load_records
+
+    name = job.config.eval_dataset_name
+    assert name is not None
+    return load_records(name, split="test")[job.config.eval_size :]
+
+
+def time_students(job: TimingJob, connection: Connection) -> list[Cost]:
+    """Let the students answer in turns, a few questions each, so that all meet the same machine."""
+    _print_to(job.log)
+    from kava.student.answering import answer_records
+    from kava.student.checkpoint import load_student
+
+    students = [load_student(run.folder) for run in job.runs]
+    seconds, passes, step = [0.0] * len(students), [0.0] * len(students), 0
+    questions = final_questions(job.runs[0])[:NUM_TIMED]
+    size = -(-len(questions) // TIMED_ROUNDS)
+    for start in range(0, len(questions), size):
+        some = questions[start : start + size]
+        for index, (run, student) in enumerate(zip(job.runs, students)):
+            answers = answer_records(
+                student.model,
+                student.tokenizer,
+                some,
+                student.template,
+                batch_size=1,
+                max_new_tokens=run.config.max_new_tokens,
+            )
+            seconds[index] += answers.seconds
+            passes[index] += answers.forward_passes * len(some)
+            step += len(some)
+            connection.send(Progress(step))
+    num = len(questions)
+    return [Cost(count / num, total / num) for count, total in zip(passes, seconds)]
+
+
+def make_watch(connection: Connection) -> Any:
+    """A trainer callback that sends `Progress` and measures the time spent on evaluations."""
+    from transformers import TrainerCallback
+
+    class Watch(TrainerCallback):
+        def __init__(self) -> None:
+            self.evaluation_seconds = 0.0
+            self.step_ended = 0.0
+            self.reported = 0.0
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            self.step_ended = time.perf_counter()
+            if self.step_ended - self.reported >= REPORT_EVERY_SECONDS:
+                self.reported = self.step_ended
+                connection.send(Progress(state.global_step))
+
+        def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            self.evaluation_seconds += time.perf_counter() - self.step_ended
+            connection.send(Progress(state.global_step, kwargs["metrics"]["eval_accuracy"]))
+
+    return Watch()
+
+
+def _settle() -> None:
+    import torch
+
+    from kava.quiet import quiet_libraries
+
+    torch.set_num_threads(1)  # on models this small, threads only wait for each other
+    quiet_libraries()
+
+
+def _print_to(path: Path) -> None:
+    """Send all that this process prints, the libraries' native code included, to a file."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    for stream in (1, 2):
+        os.dup2(descriptor, stream)
+    os.close(descriptor)

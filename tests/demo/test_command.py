@@ -1,0 +1,177 @@
+"""`kava demo`: its flags, its workers, a failing arm, and a small run from end to end."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from kava.demo.arms import MAIN
+from kava.demo.command import main, parse, plan_runs
+from kava.demo.progress import ProgressView
+from kava.demo.runner import Crew, Worker, run_study
+from kava.demo.worker import RESULT_FILE, RunJob, finished
+from kava.errors import KavaError
+
+
+def jobs(folder: Path, *names: str) -> list[RunJob]:
+    return plan_runs(
+        MAIN,
+        MAIN.choose(names),
+        folder,
+        num_steps=4,
+        num_seeds=1,
+        num_items=10,
+        model_name="kava/shell-llama",
+    )
+
+
+def test_help_needs_no_torch() -> None:
+    program = (
+        "import sys; from kava.demo.command import main\n"
+        "try: main(['--help'])\n"
+        "finally: assert not {'torch', 'transformers', 'matplotlib'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for word in ("--eviction", "kv_jacobi", "right_crop", "--seeds"):
+        assert word in done.stdout
+
+
+@pytest.mark.parametrize("argv", [["--step", "3"], ["--steps", "many"], ["extra"]])
+def test_wrong_flags_leave_with_2(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        parse(argv)
+    assert stop.value.code == 2
+    assert "usage: kava demo" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flag", ["steps", "seeds", "jobs", "num_items"])
+def test_numbers_below_one_are_refused(flag: str) -> None:
+    with pytest.raises(ValueError, match=f"--{flag} 0 must be at least 1"):
+        parse([f"--{flag}", "0"])
+
+
+def test_an_unknown_arm_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="--arms 'rkv' is unknown"):
+        main(["--arms", "rkv", "--output_dir", str(tmp_path / "out")])
+    assert not (tmp_path / "out").exists()
+
+
+def test_arms_get_their_seeds(tmp_path: Path) -> None:
+    runs = plan_runs(
+        MAIN, MAIN.arms, tmp_path, num_steps=4, num_seeds=None, num_items=10, model_name="x/y"
+    )
+    assert [run.name for run in runs] == [
+        "written, seed 0", "none, seed 0", "pause, seed 0", "ce, seed 0",
+        "codi, seed 0", "codi, seed 1", "kv, seed 0", "kv, seed 1",
+        "kv_jacobi, seed 0", "kv_jacobi, seed 1", "codi_kv, seed 0", "codi_kv, seed 1",
+    ]  # fmt: skip
+    assert len({run.folder for run in runs}) == len(runs)
+
+
+def save_outcome(run: RunJob, **changes: object) -> None:
+    outcome = {"arm": run.arm, "seed": 0, "accuracy": 0.5, "num_items": 10, "train_seconds": 1.0}
+    run.folder.mkdir(parents=True, exist_ok=True)
+    saved = {"settings": run.settings() | changes, "outcome": outcome}
+    (run.folder / RESULT_FILE).write_text(json.dumps(saved))
+
+
+def test_a_finished_run_is_used_again_only_with_the_same_settings(tmp_path: Path) -> None:
+    (run,) = jobs(tmp_path, "kv")
+    assert finished(run) is None
+    save_outcome(run)
+    outcome = finished(run)
+    assert outcome is not None
+    assert outcome.accuracy == 0.5
+    assert finished(replace(run, num_items=11)) is None
+    assert finished(replace(run, config=replace(run.config, max_steps=5))) is None
+    assert finished(replace(run, fingerprint={**run.fingerprint, "torch": "0"})) is None
+
+
+def test_a_half_written_result_counts_for_nothing(tmp_path: Path) -> None:
+    (run,) = jobs(tmp_path, "kv")
+    save_outcome(run)
+    text = (run.folder / RESULT_FILE).read_text()
+    (run.folder / RESULT_FILE).write_text(text[:-40])
+    assert finished(run) is None
+
+
+def test_a_worker_that_is_killed_is_named(tmp_path: Path) -> None:
+    (run,) = jobs(tmp_path, "kv")
+    worker = Worker()
+    worker.job = run
+    assert worker.process.pid is not None
+    os.kill(worker.process.pid, signal.SIGKILL)
+    with pytest.raises(KavaError, match=r"^kv, seed 0 failed: .* ended by signal 9 \(its log: "):
+        worker.hear()
+
+
+@pytest.mark.slow
+def test_idle_workers_end_by_themselves() -> None:
+    crew = Crew(1, ProgressView(1))
+    crew.end()
+    assert crew.workers[0].process.exitcode == 0
+
+
+@pytest.mark.slow
+def test_a_failing_arm_fails_the_study_in_one_line(tmp_path: Path) -> None:
+    broken, whole = jobs(tmp_path, "none", "kv")
+    config = replace(broken.config, dataset_name="nowhere.jsonl")
+    with pytest.raises(KavaError) as failure:
+        run_study([replace(broken, config=config), whole], tmp_path, num_jobs=2, overwrite=False)
+    message = str(failure.value)
+    assert message.startswith("none, seed 0 failed: ValueError: dataset 'nowhere.jsonl' is neither")
+    assert f"(its log: {broken.log})" in message
+    assert "\n" not in message
+    assert not (tmp_path / "results.json").exists()
+
+
+@pytest.mark.slow
+def test_the_demo_runs_from_end_to_end_and_keeps_what_is_done(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = [
+        "--steps", "4", "--num_items", "10", "--jobs", "1", "--arms", "written", "kv_jacobi",
+        "--seeds", "1", "--model_name", "kava/shell-llama", "--output_dir", str(tmp_path),
+    ]  # fmt: skip
+    assert main(argv) == 0
+    said = capsys.readouterr()
+    rows = json.loads((tmp_path / "results.json").read_text())
+    assert [(row["arm"], row["seed"], row["num_items"]) for row in rows] == [
+        ("written", 0, 10), ("kv_jacobi", 0, 10),
+    ]  # fmt: skip
+    assert rows[1]["forward_passes"] >= 3
+    assert all(row["seconds_per_answer"] > 0 and row["train_seconds"] > 0 for row in rows)
+    for name in ("report.html", "accuracy.png", "curves.png", "losses.png", "passes.png"):
+        assert (tmp_path / name).stat().st_size > 1000
+        assert str(tmp_path / name) in said.out
+    assert "not run: answer only (ce)" in said.out
+    assert re.search(r"\[2/2\] kv_jacobi, seed 0: \d+\.\d % of 10 answers right", said.err)
+    assert (tmp_path / "runs" / "kv_jacobi-seed0" / "checkpoint-4" / "model.safetensors").exists()
+
+    before = (tmp_path / "results.json").read_text()
+    assert main(argv) == 0
+    assert "from an earlier call" in capsys.readouterr().err
+    assert (tmp_path / "results.json").read_text() == before
+
+
+@pytest.mark.slow
+def test_the_eviction_demo_runs_from_end_to_end(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = [
+        "--eviction", "--steps", "2", "--num_items", "4", "--jobs", "1", "--arms", "positions",
+        "rkv", "--seeds", "1", "--model_name", "kava/shell-llama", "--output_dir", str(tmp_path),
+    ]  # fmt: skip
+    assert main(argv) == 0
+    rows = json.loads((tmp_path / "results.json").read_text())
+    assert [row["arm"] for row in rows] == ["positions", "rkv"]
+    for name in ("report.html", "accuracy.png", "kept.png", "kept.json"):
+        assert (tmp_path / name).stat().st_size > 500
+    assert "The teacher, writing all of it" in " ".join(capsys.readouterr().out.split())

@@ -1,0 +1,54 @@
+"""What the rules keep, read off a teacher's pass."""
+
+import pytest
+import torch
+
+from kava.demo.arms import EVICTION, train_config
+from kava.demo.kept import find_kept, share_kept
+
+
+def test_the_share_is_counted_over_layers_and_heads() -> None:
+    torch.manual_seed(0)
+    B, L, H, M, T = 2, 3, 4, 3, 9
+    indices_BLHM = torch.rand(B, L, H, T).argsort(-1)[..., :M]
+    shares_BT = share_kept(indices_BLHM, T)
+    for b in range(B):
+        for t in range(T):
+            count = sum(t in indices_BLHM[b, la, h].tolist() for la in range(L) for h in range(H))
+            assert shares_BT[b, t].item() == pytest.approx(count / (L * H))
+
+
+@pytest.fixture(scope="module")
+def kept_by_rule():
+    configs = {
+        arm.name: train_config(
+            EVICTION, arm, 0, num_steps=1, num_items=200, model_name="kava/shell-llama"
+        )
+        for arm in EVICTION.arms
+    }
+    return find_kept(EVICTION.arms, configs)
+
+
+def test_every_rule_keeps_three_of_fifteen(kept_by_rule) -> None:
+    assert set(kept_by_rule.frequency) == {arm.name for arm in EVICTION.arms}
+    for shares in kept_by_rule.frequency.values():
+        assert len(shares) == 15
+        assert sum(shares) == pytest.approx(3, abs=0.01)
+
+
+def test_the_rules_whose_choice_is_known_keep_it(kept_by_rule) -> None:
+    def kept(rule: str) -> list[int]:
+        return [place for place, share in enumerate(kept_by_rule.frequency[rule]) if share == 1]
+
+    assert kept("positions") == kept_by_rule.results == [3, 8, 13]
+    assert kept("right_crop") == [12, 13, 14]
+    assert kept("uniform") == [0, 7, 14]
+    assert kept("random") == []
+
+
+def test_the_examples_are_the_tokens_that_the_oracle_keeps(kept_by_rule) -> None:
+    for tokens, shares in zip(kept_by_rule.tokens, kept_by_rule.examples["positions"]):
+        results = [token for token, share in zip(tokens, shares) if share]
+        assert results == [tokens[3], tokens[8], tokens[13]]
+        # the next step starts from the row that the last one arrived at
+        assert results[:2] == [tokens[5], tokens[10]]

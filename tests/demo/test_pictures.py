@@ -1,0 +1,90 @@
+"""Pictures: what is drawn is what was logged."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from demo.conftest import MakeLogs, MakeResults
+from kava.data.shell_game import CHANCE
+from kava.demo.arms import MAIN
+from kava.demo.pictures import (
+    accuracy_by_arm,
+    accuracy_by_passes,
+    accuracy_by_step,
+    losses_by_step,
+    read_log,
+)
+from kava.demo.results import summarize
+
+Good = dict[str, list[float]]
+
+
+def test_a_log_gives_the_curves_of_its_file(tmp_path: Path, make_results: MakeResults) -> None:
+    lines = [
+        {"step": 1, "ce": 3.0, "kv": 0.5},
+        {"step": 2, "eval_accuracy": 0.1, "eval_kv": 0.4},
+        {"step": 2, "ce": 2.0, "kv": 0.3},
+    ]
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (tmp_path / "metrics.jsonl").write_text(text)
+    (result,) = make_results({"kv": [1.0]})
+    log = read_log(MAIN.arms[0], result, tmp_path)
+    assert log.curve("ce") == ([1, 2], [3.0, 2.0])
+    assert log.curve("eval_kv") == ([2], [0.4])
+    assert log.curve("codi") == ([], [])
+
+
+def test_an_empty_log_is_refused(tmp_path: Path, make_results: MakeResults) -> None:
+    (tmp_path / "metrics.jsonl").write_text("")
+    (result,) = make_results({"kv": [1.0]})
+    with pytest.raises(ValueError, match=r"metrics\.jsonl is empty: the run logged nothing"):
+        read_log(MAIN.arms[0], result, tmp_path)
+
+
+@pytest.mark.parametrize("narrow", [False, True])
+def test_every_arm_has_its_interval_seeds_and_number(
+    make_results: MakeResults, good: Good, narrow: bool
+) -> None:
+    summaries = summarize(MAIN.arms, make_results(good))
+    (axes,) = accuracy_by_arm(summaries, narrow).axes
+    lines = [line.get_xydata().tolist() for line in axes.lines]
+    for place, summary in zip(range(len(summaries) - 1, -1, -1), summaries):
+        assert [[summary.low, place], [summary.high, place]] in lines
+        assert [[r.accuracy, place] for r in summary.results] in lines
+    assert [[CHANCE, 0], [CHANCE, 1]] in lines
+    words = [text.get_text() for text in axes.texts]
+    assert {s.arm.name for s in summaries} <= set(words)
+    assert ("writes its reasoning" in words) == (not narrow)
+
+
+@pytest.mark.parametrize("narrow", [False, True])
+def test_every_arm_has_a_panel_with_one_line_a_seed(
+    make_results: MakeResults, make_logs: MakeLogs, good: Good, narrow: bool
+) -> None:
+    figure = accuracy_by_step(make_logs(make_results(good)), narrow)
+    shown = [axes for axes in figure.axes if axes.get_visible()]
+    assert [axes.get_title("left") for axes in shown] == list(good)
+    for axes, accuracies in zip(shown, good.values()):
+        ends = [line.get_ydata()[-1] for line in axes.lines[1:]]
+        assert ends == pytest.approx(accuracies)
+
+
+def test_losses_show_the_terms_there_are_and_the_control(
+    make_results: MakeResults, make_logs: MakeLogs, good: Good
+) -> None:
+    figure = losses_by_step(make_logs(make_results(good)))
+    titles = [axes.get_title("left") for axes in figure.axes]
+    assert titles == ["Answer", "KV cache, held-out", "Hidden state (CODI)"]
+    answer, kv, codi = (len(axes.lines) for axes in figure.axes)
+    assert (answer, kv, codi) == (11, 12, 4)  # written has no latents; two lines for a KV run
+    only = losses_by_step(make_logs(make_results({"none": [0.04]})))
+    assert [axes.get_title("left") for axes in only.axes] == ["Answer"]
+
+
+def test_each_arm_is_named_where_it_stands(make_results: MakeResults, good: Good) -> None:
+    summaries = summarize(MAIN.arms, make_results(good))
+    (axes,) = accuracy_by_passes(summaries).axes
+    places = {text.get_text(): text.xy for text in axes.texts}
+    for summary in summaries:
+        assert places[summary.arm.name] == (summary.forward_passes, summary.accuracy)
