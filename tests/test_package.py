@@ -1,6 +1,7 @@
 """The package as a whole: its public names, its start-up, the direction of its imports."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -172,3 +173,17 @@ for call in (compress, kava.compress, function):
     assert kept.length == 2
 """
     )
+
+
+def test_every_page_is_in_the_index_and_every_link_leads_somewhere() -> None:
+    root = SOURCE.parent.parent
+    pages = [root / "README.md", *sorted((root / "docs").glob("*.md"))]
+    links = {
+        (page, (page.parent / target).resolve())
+        for page in pages
+        for target in re.findall(r"\]\(([^)#:\s]+)[^):]*\)", page.read_text(encoding="utf-8"))
+    }
+    broken = sorted(f"{page.name} links {path}" for page, path in links if not path.exists())
+    assert broken == []
+    index = {path for page, path in links if page == root / "docs" / "README.md"}
+    assert {page.resolve() for page in pages} - {root / "docs" / "README.md"} <= index
