@@ -169,7 +169,7 @@ MAIN = Study(
             name="written",
             what="writes its reasoning",
             group="reference",
-            changes={"student": "explicit"},
+            changes={"student": "explicit", "max_new_tokens": 24},
         ),
         Arm(
             name="none",
@@ -219,7 +219,8 @@ MAIN = Study(
         ),
     ),
     task={},
-    common=COMMON,
+    # cue, value and end: a student of latents has no room to write its reasoning after all
+    common={**COMMON, "max_new_tokens": 3},
     num_steps=1000,
 )
 """Which signal makes a student reason in latent tokens? Of four steps the last, which states the

@@ -77,7 +77,10 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         help="the second part: which 3 of 15 reasoning tokens to match the latents with",
     )
     parser.add_argument(
-        "--steps", type=int, help=f"optimiser steps of a run (default {MAIN.num_steps})"
+        "--steps",
+        type=int,
+        help=f"optimiser steps of a run (default {MAIN.num_steps}; {EVICTION.num_steps} with "
+        f"--eviction)",
     )
     parser.add_argument(
         "--seeds",
