@@ -85,7 +85,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--seeds",
         type=int,
-        help="seeds of every arm (default: 2 for the KV and CODI arms and in --eviction, else 1)",
+        help="seeds of every arm (default: 2 for the KV and CODI arms, else 1)",
     )
     parser.add_argument("--arms", nargs="+", metavar="ARM", help="only these arms")
     parser.add_argument(

@@ -81,7 +81,7 @@ def budget_of(study: Study, num_steps: int, num_items: int) -> str:
     config = train_config(study, study.arms[0], 0, num_steps=num_steps, num_items=num_items)
     return (
         f"{num_steps:,} steps of {config.batch_size} problems, AdamW at {config.lr:g} with a "
-        f"{config.lr_scheduler} schedule and {config.warmup_steps} steps of warm-up; "
+        f"{config.lr_scheduler.split('_')[0]} schedule and {config.warmup_steps} steps of warm-up; "
         f"{num_items:,} final questions"
     )
 
