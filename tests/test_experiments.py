@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import logging
 import os
 import re
 import runpy
@@ -56,14 +55,9 @@ Script = Callable[..., Result]
 
 @pytest.fixture
 def script(
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    caplog: pytest.LogCaptureFixture,
-    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> Script:
     """Run a file of experiments/ as a program, in this process and in an empty folder."""
-    # a program may set the level for itself; this puts it back
-    caplog.set_level(logging.WARNING, logger="kava.models")
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MODEL", raising=False)
     monkeypatch.delenv("KAVA_TRACEBACK", raising=False)
