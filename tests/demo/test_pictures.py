@@ -7,11 +7,12 @@ import pytest
 
 from demo.conftest import MakeLogs, MakeResults
 from kava.data.shell_game import CHANCE
-from kava.demo.arms import MAIN
+from kava.demo.arms import EVICTION, MAIN
 from kava.demo.pictures import (
     accuracy_by_arm,
     accuracy_by_passes,
     accuracy_by_step,
+    kv_by_step,
     losses_by_step,
     read_log,
 )
@@ -82,6 +83,17 @@ def test_losses_show_the_terms_there_are_and_the_control(
     assert drawn.count([0.35] * 3) == drawn.count([0.3, 0.15, 0.3 / 3]) == 6
     only = losses_by_step(make_logs(make_results({"none": [0.04]})))
     assert [axes.get_title("left") for axes in only.axes] == ["Answer"]
+
+
+def test_the_kv_loss_of_every_rule_stands_beside_its_control(
+    make_results: MakeResults, make_logs: MakeLogs
+) -> None:
+    logs = make_logs(make_results({"rkv": [0.04, 0.05], "random": [0.04]}), EVICTION)
+    shown = [axes for axes in kv_by_step(logs).axes if axes.get_visible()]
+    assert [axes.get_title("left") for axes in shown] == ["rkv", "random"]
+    for axes, num_seeds in zip(shown, (2, 1)):
+        lines = [line.get_ydata().tolist() for line in axes.lines]
+        assert lines == [[0.35] * 3, [0.3, 0.15, 0.3 / 3]] * num_seeds
 
 
 def test_each_arm_is_named_where_it_stands(make_results: MakeResults, good: Good) -> None:

@@ -39,7 +39,9 @@ def main(argv: list[str]) -> int:
     steps = study.num_steps if args.steps is None else args.steps
     folder = Path(args.output_dir or f"outputs/{study.name}")
     from kava.demo.runner import run_study
+    from kava.quiet import quiet_libraries
 
+    quiet_libraries()
     runs = plan_runs(
         study,
         arms,
@@ -202,8 +204,10 @@ def present(
         verdict = told.main_verdict(summaries)
         expectations = told.main_expectations(summaries)
     draws["curves"] = partial(pictures.accuracy_by_step, logs)
-    draws["losses"] = partial(pictures.losses_by_step, logs)
-    if study is MAIN:
+    if study is EVICTION:
+        draws["losses"] = partial(pictures.kv_by_step, logs)
+    else:
+        draws["losses"] = partial(pictures.losses_by_step, logs)
         draws["passes"] = partial(pictures.accuracy_by_passes, summaries)
     page = render_report(
         study,

@@ -131,35 +131,64 @@ def _row_label(axes: Axes, arm: Arm, place: float, narrow: bool) -> None:
 
 def accuracy_by_step(logs: Sequence[RunLog], narrow: bool = False) -> Figure:
     """One panel an arm, one line a seed: accuracy on held-out questions while training."""
+    figure, panels = _panel_per_arm(logs, narrow, "right answers")
+    for axes, own in panels:
+        axes.axhline(CHANCE, color=MUTED, linewidth=0.9, linestyle=(0, (3, 3)))
+        for log in own:
+            color = GROUP_COLORS[log.arm.group]
+            axes.plot(*log.curve("eval_accuracy"), color=color, alpha=0.85)
+    axes = panels[-1][0]
+    axes.annotate(
+        "a guess", (axes.get_xlim()[1], CHANCE), xytext=(0, 4), textcoords="offset points",
+        ha="right", color=MUTED, fontsize=7.5,
+    )  # fmt: skip
+    percent_axis(axes)
+    return figure
+
+
+def kv_by_step(logs: Sequence[RunLog], narrow: bool = False) -> Figure:
+    """One panel an arm: the KV loss on held-out samples, and that of the wrong sample's cache."""
+    figure, panels = _panel_per_arm(logs, narrow, "smooth L1")
+    for axes, own in panels:
+        for log in own:
+            color = GROUP_COLORS[log.arm.group]
+            axes.plot(*log.curve("eval_kv_wrong_sample"), color=MUTED, alpha=0.7, linewidth=1.1)
+            axes.plot(*log.curve("eval_kv"), color=color, alpha=0.85)
+    axes, own = panels[0]
+    axes.set_yscale("log")
+    axes.minorticks_off()
+    ends = (("another sample's", "eval_kv_wrong_sample", MUTED), ("its own", "eval_kv", INK))
+    for text, name, color in ends:
+        steps, values = own[0].curve(name)
+        axes.annotate(
+            text, (steps[0], values[0]), xytext=(0, 4 if color == MUTED else -4),
+            textcoords="offset points", va="bottom" if color == MUTED else "top", fontsize=7.5,
+            color=color,
+        )  # fmt: skip
+    return figure
+
+
+def _panel_per_arm(
+    logs: Sequence[RunLog], narrow: bool, what: str
+) -> tuple[Figure, list[tuple[Axes, list[RunLog]]]]:
+    """Panels with shared axes, each with the runs of its arm."""
     arms = list({log.arm.name: log.arm for log in logs}.values())
     num_columns = 2 if narrow else 4
     num_rows = -(-len(arms) // num_columns)
     figure = new_figure(NARROW if narrow else WIDE, 1.45 * num_rows + 0.35)
     grid = figure.subplots(num_rows, num_columns, sharex=True, sharey=True, squeeze=False)
-    last_step = max(log.curve("eval_accuracy")[0][-1] for log in logs)
     panels = grid.flatten().tolist()
-    for index, (axes, arm) in enumerate(zip(panels, arms)):
-        own = [log for log in logs if log.arm.name == arm.name]
-        axes.axhline(CHANCE, color=MUTED, linewidth=0.9, linestyle=(0, (3, 3)))
-        for log in own:
-            steps, accuracies = log.curve("eval_accuracy")
-            axes.plot(steps, accuracies, color=GROUP_COLORS[arm.group], alpha=0.85)
+    for axes, arm in zip(panels, arms):
         axes.set_title(arm.name, pad=4, loc="left")
-        if index == 0:
-            axes.annotate(
-                "a guess", (last_step, CHANCE), xytext=(0, 3), textcoords="offset points",
-                ha="right", color=MUTED, fontsize=7.5,
-            )  # fmt: skip
-        if index + num_columns >= len(arms):
-            axes.set_xlabel("step")
-            axes.tick_params(labelbottom=True)
     for axes in panels[len(arms) :]:
         axes.set_visible(False)
-    percent_axis(panels[0])
-    _step_axis(panels[0], last_step)
     for row in grid:
-        row[0].set_ylabel("right answers")
-    return figure
+        row[0].set_ylabel(what)
+    for axes in grid[-1]:
+        axes.set_xlabel("step")
+    _step_axis(panels[0], max(log.lines[-1]["step"] for log in logs))
+    own = [[log for log in logs if log.arm.name == arm.name] for arm in arms]
+    return figure, list(zip(panels, own))
 
 
 def _step_axis(axes: Axes, last_step: int) -> None:

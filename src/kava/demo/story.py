@@ -88,15 +88,16 @@ EVICTION_STORY = Story(
         "accuracy": ("Right answers by rule", _INTERVAL),
         "kept": (
             "What each rule keeps",
-            "The darker, the more of the layers and heads keep the token. Bold: the tokens that "
-            "a step arrives at. The student is matched with what its rule keeps, in order.",
+            "The stronger the blue, the more of the layers and heads keep the token. Bold: the "
+            "tokens that a step arrives at. The student is matched with what its rule keeps, in "
+            "order.",
         ),
         "curves": ("How the students learn", _CURVES),
         "losses": (
             "What the losses say",
-            "Answer: on the training data. KV cache: the distance from the kept positions of the "
-            "teacher's cache, on held-out samples, and, in grey, from those of another sample. "
-            "How small it gets depends on what is kept: rules are not to be ranked by it.",
+            "The distance between a student's cache and the kept positions of its teacher's, on "
+            "held-out samples, and, in grey, those of another sample. How small it gets depends on "
+            "what is kept, so rules are not to be ranked by it.",
         ),
     },
     mind=(

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def kept_tokens(arms: Sequence[Arm], kept: Kept, narrow: bool = False) -> Figure:
-    """Example problems, and the frequency over all problems; the darker, the oftener kept."""
+    """Example problems, and the frequency over all problems; the bluer, the oftener kept."""
     num_examples = 1 if narrow else len(kept.tokens)
     row = 0.19
     heights = [row * len(arms) + 0.42] * num_examples + [row * len(arms) + 0.55]
@@ -39,14 +39,14 @@ def kept_tokens(arms: Sequence[Arm], kept: Kept, narrow: bool = False) -> Figure
                 if share >= 0.005:
                     last.text(
                         x, y, f"{100 * share:.0f}", ha="center", va="center", fontsize=6.5,
-                        color=PAPER if share > 0.5 else INK,
+                        color=PAPER if share > 0.6 else INK,
                     )  # fmt: skip
     last.set_title(
         f"Kept in {kept.num_problems} problems" + ("" if narrow else ", %"),
         fontsize=8.5, pad=4, loc="left",
     )  # fmt: skip
-    places = ["before", "move", ">", "after", ";"] * (len(frequencies[0]) // 5)
-    _tokens(last, places, kept, upright=True)
+    places = ["before", "move", "arrow", "after", "end"] * (len(frequencies[0]) // 5)
+    _tokens(last, places, kept, upright=narrow)
     return figure
 
 
@@ -77,8 +77,10 @@ def _strips(
 def _tokens(axes: Axes, tokens: Sequence[str], kept: Kept, upright: bool) -> None:
     """Write the tokens below the strips; those that a step arrives at in bold."""
     axes.set_xticks(range(len(tokens)), tokens)
-    axes.tick_params(axis="x", length=0, pad=2, rotation=90 if upright else 0)
+    axes.tick_params(axis="x", length=0, pad=2)
     for place, label in enumerate(axes.get_xticklabels()):
+        if upright and len(tokens[place]) > 1:
+            label.set_rotation(90)
         label.set_fontfamily("DejaVu Sans Mono")
         label.set_fontsize(7.5)
         if place in kept.results:
