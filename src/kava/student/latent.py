@@ -123,8 +123,6 @@ class LatentStudent(PreTrainedModel):
         """The base model's token embeddings."""
         return self.base.get_input_embeddings()
 
-    # ------------------------------------------------------------------ training
-
     def forward(
         self,
         prompt_ids: Tensor,
@@ -158,8 +156,6 @@ class LatentStudent(PreTrainedModel):
         run.think()
         tokens = self.get_input_embeddings()(answer_ids[:, :-1])
         return run.answer(tokens, hidden_states=hidden_states, trace=trace)
-
-    # ------------------------------------------------------------------ inference
 
     @torch.no_grad()
     def generate(

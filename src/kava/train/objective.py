@@ -137,8 +137,6 @@ class Distiller(nn.Module):
             return self._latent(self.student, batch, items)
         return self._explicit(batch, items)
 
-    # ------------------------------------------------------------------ latent student
-
     def _latent(self, student: LatentStudent, batch: Batch, items: Items) -> Forward:
         config = self.settings
         teacher = self._read_teacher(batch) if config.needs_teacher else None
@@ -204,8 +202,6 @@ class Distiller(nn.Module):
             trace=trace.detach(),
         )
 
-    # ------------------------------------------------------------------ explicit student
-
     def _explicit(self, batch: Batch, items: Items) -> Forward:
         config = self.settings
         P = _prompt_columns(batch)
@@ -226,8 +222,6 @@ class Distiller(nn.Module):
         target = self.build_target(self._read_teacher(batch).trace, batch)
         ours = trace.gather(target.columns, mask=target.trace.mask, scope=target.trace.scope)
         return self._match(terms, ours, target, items)
-
-    # ------------------------------------------------------------------ both
 
     def _match(
         self, terms: _Terms, student: KVTrace | None, target: Target, items: Items

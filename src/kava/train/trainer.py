@@ -146,8 +146,6 @@ class KVDistillTrainer(Trainer):
         distiller.move_teacher(self.args.device)
         self.writer = CheckpointWriter(self)
 
-    # ------------------------------------------------------------------ the loss
-
     def _get_num_items_in_batch(
         self, batch_samples: list[Batch], device: torch.device
     ) -> Tensor | None:
@@ -206,8 +204,6 @@ class KVDistillTrainer(Trainer):
             self._terms = {}
             self._logged_step = self.state.global_step
         super().log(logs, start_time)
-
-    # ------------------------------------------------------------------ evaluation
 
     @torch.no_grad()
     def evaluate(
@@ -273,8 +269,6 @@ class KVDistillTrainer(Trainer):
             from tqdm.auto import tqdm
 
             tqdm.write(sentence)
-
-    # ------------------------------------------------------------------ checkpoints
 
     def _get_output_dir(self, trial: Any) -> str:
         return str(self.writer.run_dir)
