@@ -15,7 +15,7 @@ from kava.demo.report import Draw, draw_pictures, render_report
 from kava.demo.results import Summary, main_expectations, main_verdict, summarize
 from kava.demo.story import story_of
 from kava.demo.strips import kept_tokens
-from kava.demo.theme import VARIABLES
+from kava.theme import VARIABLES
 
 VERSIONS = {"kava": "0.1.0", "torch": "2.13.0"}
 VOID = {"meta", "br", "img", "link", "input", "hr"}

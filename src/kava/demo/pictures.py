@@ -12,14 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kava.data.shell_game import CHANCE
-from kava.demo.arms import Arm
+from kava.demo.arms import Arm, Group
 from kava.demo.results import Result, Summary, percent
-from kava.demo.theme import (
+from kava.theme import (
     FAINT,
-    GROUP_COLORS,
     INK,
+    KV,
     MUTED,
     PAPER,
+    REFERENCE,
+    WITHOUT,
     new_figure,
     percent_axis,
 )
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 WIDE, NARROW = 7.4, 3.7
+
+GROUP_COLORS: dict[Group, str] = {"kv": KV, "without": WITHOUT, "reference": REFERENCE}
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from kava.demo.arms import NUM_LATENTS, Study, train_config
 from kava.demo.results import Expectation, Summary, percent
 from kava.demo.story import story_of
-from kava.demo.theme import drawing, to_png, to_svg
+from kava.theme import drawing, to_png, to_svg
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -1,4 +1,4 @@
-"""How the demo's pictures look: one palette, direct labels, PNG files and SVG that follows a page.
+"""How pictures look: one palette, direct labels, PNG files and SVG that follows a page.
 
 The colours are told apart by the usual kinds of colour blindness and in grey. In an SVG they
 become the variables of the page it stands in, so that a dark page has light ink.
@@ -12,8 +12,6 @@ from contextlib import contextmanager
 from io import BytesIO, StringIO
 from typing import TYPE_CHECKING, Any
 
-from kava.demo.arms import Group
-
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -25,8 +23,6 @@ KV = "#0a66b0"
 WITHOUT = "#c2571a"
 REFERENCE = "#4a5663"
 PAPER = "#ffffff"
-
-GROUP_COLORS: dict[Group, str] = {"kv": KV, "without": WITHOUT, "reference": REFERENCE}
 
 VARIABLES = {
     INK: "--ink",
