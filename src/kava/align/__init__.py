@@ -1,6 +1,6 @@
 """Alignment: a teacher's key/value cache in a student's layers, positions, heads and dims."""
 
-from kava.align.aligner import ALIGNMENT_MODES, AlignedKV, CacheGeometry, MapProjectionAligner
+from kava.align.aligner import AlignedKV, MapProjectionAligner
 from kava.align.flat import (
     FLAT_VARIANTS,
     FlatKV,
@@ -8,6 +8,7 @@ from kava.align.flat import (
     KVDimensionProjector,
     StudentToTeacherProjector,
 )
+from kava.align.geometry import CacheGeometry
 from kava.align.head_map import HeadwiseMapProjector
 from kava.align.layer_map import (
     LAYER_MAPS,
@@ -17,23 +18,32 @@ from kava.align.layer_map import (
     resolve_layer_map,
     save_layer_map,
 )
+from kava.align.layerwise import LayerwiseProjector
+from kava.align.projectors import ALIGN_DIRECTIONS, ALIGNMENT_MODES
 from kava.align.time_warp import TimeWarp, TimeWarper
+from kava.align.token_trace import TOKEN_ALIGNMENTS
+from kava.align.tokens import TokenAlignment, align_offsets
 from kava.align.trace import align_trace
 
 __all__ = [
     "ALIGNMENT_MODES",
+    "ALIGN_DIRECTIONS",
     "FLAT_VARIANTS",
     "LAYER_MAPS",
+    "TOKEN_ALIGNMENTS",
     "AlignedKV",
     "CacheGeometry",
     "FlatKV",
     "FlatStack",
     "HeadwiseMapProjector",
     "KVDimensionProjector",
+    "LayerwiseProjector",
     "MapProjectionAligner",
     "StudentToTeacherProjector",
     "TimeWarp",
     "TimeWarper",
+    "TokenAlignment",
+    "align_offsets",
     "align_trace",
     "layer_map",
     "load_layer_map",
