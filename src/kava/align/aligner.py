@@ -1,7 +1,8 @@
 """The aligner: a teacher's keys, values and queries in a student's geometry.
 
 Order: layers, then time, then heads and head dims. Both modes share layers and time, so that in
-a comparison of `structured` with `flat` only the map of heads and head dims differs.
+a comparison of `structured` with `flat` only the map of heads and head dims differs. In the
+direction student to teacher that last map is the student's: the teacher's heads stay as they are.
 
 Shapes: B batch, L_t/L_s layers, H_t/H_s key/value heads, Hq_t/Hq_s query heads, T_t/T_s
 positions, D_t/D_s head dims, of teacher and student.
@@ -11,77 +12,37 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from kava.align.contraction import Rows, is_identity, mix_layers, sparse_rows
-from kava.align.flat import FlatStack, KVDimensionProjector
+from kava.align.contraction import Rows, identity_rows, is_identity, sparse_rows
+from kava.align.flat import FlatStack, KVDimensionProjector, StudentToTeacherProjector
+from kava.align.geometry import CacheGeometry, ModelConfig
 from kava.align.head_map import HeadwiseMapProjector
 from kava.align.layer_map import resolve_layer_map
+from kava.align.layerwise import LayerwiseProjector
+from kava.align.projectors import (
+    STUDENT_TO_TEACHER,
+    TEACHER_TO_STUDENT,
+    Projector,
+    check_options,
+    make_projectors,
+    project,
+)
 from kava.align.time_warp import TimeWarp, TimeWarper
-
-ALIGNMENT_MODES = ("structured", "flat", "identity")
 
 
 class AlignedKV(NamedTuple):
-    """A teacher's cache in a student's geometry."""
+    """A cache as it is compared: H heads and head dim D of the side that is mapped to."""
 
     keys: Tensor
-    """[B, L_s, H_s, T_s, D_s]."""
+    """[B, L_s, H, T_s, D]."""
     values: Tensor
-    """[B, L_s, H_s, T_s, D_s]."""
+    """[B, L_s, H, T_s, D]."""
     queries: Tensor | None
-    """[B, L_s, Hq_s, T_s, D_s], or None."""
-
-
-class ModelConfig(Protocol):
-    """What is read off a Hugging Face config; its `attribute_map` translates the names."""
-
-    num_hidden_layers: int
-    num_attention_heads: int
-    hidden_size: int
-
-
-class CacheGeometry(NamedTuple):
-    """The shape of a model's cache."""
-
-    num_layers: int
-    num_heads: int
-    num_query_heads: int
-    head_dim: int
-
-    @classmethod
-    def from_config(cls, config: ModelConfig) -> CacheGeometry:
-        """Read a model's geometry off its config.
-
-        `num_key_value_heads` and `head_dim` are optional in Hugging Face configs: without them a
-        model has as many key/value as query heads, and splits its hidden size among them.
-
-        Raises:
-            ValueError: a config without layers and heads, such as a composite one.
-        """
-        try:
-            num_layers, num_query_heads = config.num_hidden_layers, config.num_attention_heads
-        except AttributeError as error:
-            raise ValueError(
-                f"{type(config).__name__} describes no decoder ({error}); "
-                f"pass its text_config, or give the numbers to MapProjectionAligner"
-            ) from None
-        optional = {
-            name: value
-            for name in ("num_key_value_heads", "head_dim")
-            if (value := getattr(config, name, None)) is not None
-        }
-        return cls(
-            num_layers,
-            optional.get("num_key_value_heads", num_query_heads),
-            num_query_heads,
-            optional["head_dim"]
-            if "head_dim" in optional
-            else config.hidden_size // num_query_heads,
-        )
+    """[B, L_s, Hq, T_s, D], or None."""
 
 
 class MapProjectionAligner(nn.Module):
@@ -97,18 +58,24 @@ class MapProjectionAligner(nn.Module):
         mode: "structured" (`HeadwiseMapProjector`), "flat" (`KVDimensionProjector`), or
             "identity" for equal geometries (no parameters).
         share_dim_proj: structured: one dim map for all heads, or one per head.
-        init_uniform: structured: start from group averages, or at random.
+        init_uniform: structured, and flat per layer: start from group averages, or at random.
         num_teacher_query_heads: Hq_t; default H_t. The query projector maps Hq_t to Hq_s.
         num_student_query_heads: Hq_s; default H_s.
         layer_map: "ratio", "uniform", "skip", the path of a JSON file, or weights [L_s, L_t].
             Part of the state_dict, so that a checkpoint does not depend on the file.
         ratio_map: {segment: density} of the time warp, see `TimeWarper`.
         alpha_map: {segment: alpha} of the time warp, see `TimeWarper`.
-        flat_variant: flat: "elastic", "linear" or "residual", see `FlatStack`.
+        flat_variant: flat: "elastic" (the default), "linear" or "residual", see `FlatStack`. A
+            map of its own for every layer is linear.
+        per_layer: every student layer has a map of its own, with a bias (`LayerwiseProjector`).
+        rank: structured per layer: the sum of how many terms the map is; default 1.
+        direction: "teacher_to_student", or "student_to_teacher": the teacher's cache only has
+            its layers mixed and its time warped, and `map_student` brings the student's to its
+            heads and head dims. A target that no map touches cannot collapse towards the student.
 
     Raises:
-        ValueError: an unknown mode or map, an identity between different geometries, or inputs
-            that are not the teacher's geometry.
+        ValueError: an unknown mode, map or direction, an identity between different geometries,
+            options that do not belong together, or inputs of another geometry.
 
     Example:
         >>> aligner = MapProjectionAligner(
@@ -123,6 +90,11 @@ class MapProjectionAligner(nn.Module):
     """
 
     layer_weights: Tensor
+    key_projector: HeadwiseMapProjector | LayerwiseProjector
+    value_projector: HeadwiseMapProjector | LayerwiseProjector
+    query_projector: HeadwiseMapProjector | LayerwiseProjector
+    key_value_projector: KVDimensionProjector | StudentToTeacherProjector
+    query_stack: FlatStack
 
     def __init__(
         self,
@@ -141,12 +113,17 @@ class MapProjectionAligner(nn.Module):
         layer_map: str | Path | Tensor = "ratio",
         ratio_map: Mapping[int, float] | None = None,
         alpha_map: Mapping[int, float] | None = None,
-        flat_variant: str = "elastic",
+        flat_variant: str | None = None,
+        per_layer: bool = False,
+        rank: int | None = None,
+        direction: str = TEACHER_TO_STUDENT,
     ) -> None:
         super().__init__()
-        if mode not in ALIGNMENT_MODES:
-            raise ValueError(f"mode={mode!r} is unknown; choose from {', '.join(ALIGNMENT_MODES)}")
+        check_options(mode, direction, per_layer, rank, flat_variant)
         self.mode = mode
+        self.direction = direction
+        self.per_layer = per_layer
+        self.rank = (rank or 1) if per_layer and mode == "structured" else None
         self.teacher = CacheGeometry(
             num_teacher_layers,
             num_teacher_heads,
@@ -165,12 +142,20 @@ class MapProjectionAligner(nn.Module):
         self.register_buffer("layer_weights", weights)
         self._rows: Rows | None = None
         self.register_load_state_dict_post_hook(_forget_rows)
-        if mode == "structured":
-            self._add_structured(share_dim_proj, init_uniform)
-        elif mode == "flat":
-            self._add_flat(flat_variant)
-        else:
+        if mode == "identity":
             self._check_identity()
+        projectors = make_projectors(
+            mode,
+            direction,
+            *self.mapped,
+            num_layers=num_student_layers if per_layer else None,
+            rank=self.rank,
+            share_dim_proj=share_dim_proj,
+            init_uniform=init_uniform,
+            flat_variant=flat_variant or "elastic",
+        )
+        for name, projector in projectors.items():
+            self.add_module(name, projector)
 
     @classmethod
     def from_configs(
@@ -197,31 +182,11 @@ class MapProjectionAligner(nn.Module):
             **options,
         )
 
-    def _add_structured(self, share_dim_proj: bool, init_uniform: bool) -> None:
-        def projector(teacher_heads: int, student_heads: int) -> HeadwiseMapProjector:
-            return HeadwiseMapProjector(
-                teacher_heads,
-                student_heads,
-                self.teacher.head_dim,
-                self.student.head_dim,
-                share_dim_proj,
-                init_uniform,
-            )
-
-        self.key_projector = projector(self.teacher.num_heads, self.student.num_heads)
-        self.value_projector = projector(self.teacher.num_heads, self.student.num_heads)
-        self.query_projector = projector(self.teacher.num_query_heads, self.student.num_query_heads)
-
-    def _add_flat(self, variant: str) -> None:
-        teacher, student = self.teacher, self.student
-        self.key_value_projector = KVDimensionProjector(
-            teacher.num_heads * teacher.head_dim, student.num_heads * student.head_dim, variant
-        )
-        self.query_stack = FlatStack(
-            teacher.num_query_heads * teacher.head_dim,
-            student.num_query_heads * student.head_dim,
-            variant,
-        )
+    @property
+    def mapped(self) -> tuple[CacheGeometry, CacheGeometry]:
+        """The geometry that is mapped, and the one that it is mapped to."""
+        sides = (self.teacher, self.student)
+        return sides if self.direction == TEACHER_TO_STUDENT else sides[::-1]
 
     def _check_identity(self) -> None:
         different = [
@@ -239,6 +204,23 @@ class MapProjectionAligner(nn.Module):
                 "mode='identity' mixes no layers, but layer_map is not the identity; "
                 "leave layer_map out or use mode='structured'"
             )
+
+    def projectors(self) -> dict[str, Projector]:
+        """The maps of heads and head dims: of keys, values and queries; none in mode identity."""
+        if self.mode == "identity":
+            return {}
+        if self.mode == "flat" and not self.per_layer:
+            stacks = self.key_value_projector
+            return {
+                "keys": stacks.key_stack,
+                "values": stacks.value_stack,
+                "queries": self.query_stack,
+            }
+        return {
+            "keys": self.key_projector,
+            "values": self.value_projector,
+            "queries": self.query_projector,
+        }
 
     @property
     def layer_rows(self) -> Rows:
@@ -283,11 +265,12 @@ class MapProjectionAligner(nn.Module):
             segment_ids: [B, T_t], −1 at padding; only read by the time warp.
             target_length: T_s; None keeps the positions as they are.
             mask: [B, T_t], False at padding; only read by the time warp.
+
+        Returns:
+            The student's layers and positions; heads and head dims are the student's, or in the
+            direction student to teacher still the teacher's.
         """
-        inputs = {"keys": keys, "values": values, "queries": queries}
-        for name, x in inputs.items():
-            if x is not None:
-                self._check_input(name, x, keys)
+        self._check_inputs("teacher", keys, values, queries)
         B, T = keys.shape[0], keys.shape[3]
         for name, part in (("segment_ids", segment_ids), ("mask", mask)):
             if part is not None and part.shape != (B, T):
@@ -299,44 +282,62 @@ class MapProjectionAligner(nn.Module):
             None if queries is None else self._align("queries", queries, warp),
         )
 
-    def _check_input(self, name: str, x: Tensor, keys: Tensor) -> None:
-        heads = self.teacher.num_query_heads if name == "queries" else self.teacher.num_heads
-        layers, dim = self.teacher.num_layers, self.teacher.head_dim
-        if x.ndim != 5 or (x.shape[1], x.shape[2], x.shape[4]) != (layers, heads, dim):
+    def map_student(self, keys: Tensor, values: Tensor, queries: Tensor | None = None) -> AlignedKV:
+        """Map a student's cache to the teacher's heads and head dims, layers as they are.
+
+        Args:
+            keys: [B, L_s, H_s, T, D_s].
+            values: [B, L_s, H_s, T, D_s].
+            queries: [B, L_s, Hq_s, T, D_s] or None.
+
+        Returns:
+            [B, L_s, H_t, T, D_t], queries with Hq_t heads.
+
+        Raises:
+            ValueError: an aligner that maps the teacher, or inputs of another geometry.
+        """
+        if self.direction != STUDENT_TO_TEACHER:
             raise ValueError(
-                f"{name} have shape {list(x.shape)}, but this aligner's teacher needs "
-                f"[B, {layers}, {heads}, T, {dim}] (batch, layers, heads, positions, head dim)"
+                f"this aligner maps the teacher's cache (direction={self.direction!r}) and leaves "
+                f"the student's as it is; make it with direction={STUDENT_TO_TEACHER!r}"
             )
-        if (x.shape[0], x.shape[3]) != (keys.shape[0], keys.shape[3]):
-            raise ValueError(
-                f"{name} have shape {list(x.shape)}, which does not fit the batch and positions "
-                f"of keys {list(keys.shape)}"
-            )
+        self._check_inputs("student", keys, values, queries)
+        rows = identity_rows(self.student.num_layers)
+        return AlignedKV(
+            self._project("keys", keys, rows),
+            self._project("values", values, rows),
+            None if queries is None else self._project("queries", queries, rows),
+        )
+
+    def _check_inputs(
+        self, side: str, keys: Tensor, values: Tensor, queries: Tensor | None
+    ) -> None:
+        geometry: CacheGeometry = getattr(self, side)
+        layers, dim = geometry.num_layers, geometry.head_dim
+        for name, x in zip(AlignedKV._fields, (keys, values, queries)):
+            if x is None:
+                continue
+            heads = geometry.num_query_heads if name == "queries" else geometry.num_heads
+            if x.ndim != 5 or (x.shape[1], x.shape[2], x.shape[4]) != (layers, heads, dim):
+                raise ValueError(
+                    f"{name} have shape {list(x.shape)}, but this aligner's {side} needs "
+                    f"[B, {layers}, {heads}, T, {dim}] (batch, layers, heads, positions, head dim)"
+                )
+            if (x.shape[0], x.shape[3]) != (keys.shape[0], keys.shape[3]):
+                raise ValueError(
+                    f"{name} have shape {list(x.shape)}, which does not fit the batch and "
+                    f"positions of keys {list(keys.shape)}"
+                )
 
     def _align(self, name: str, x: Tensor, warp: TimeWarp | None) -> Tensor:
-        if self.mode == "structured":
-            projector = {
-                "keys": self.key_projector,
-                "values": self.value_projector,
-                "queries": self.query_projector,
-            }[name]
-            if warp is None:
-                return projector.project_layers(x, self.layer_rows)
-            # The maps are linear and commute. A warp reads two positions for each slot, so it
-            # goes first where that is less than the whole cache, and else onto the smaller result.
-            if 2 * warp.weight.shape[1] <= x.shape[3]:
-                return projector.project_layers(warp.apply(x), self.layer_rows)
-            return warp.apply(projector.project_layers(x, self.layer_rows))
-        x = mix_layers(x, self.layer_rows)
-        if warp is not None:
-            x = warp.apply(x)
-        if self.mode == "identity":
-            return x
-        if name == "queries":
-            return self.query_stack.map_heads(x, self.student.num_query_heads)
-        stacks = self.key_value_projector
-        stack = stacks.key_stack if name == "keys" else stacks.value_stack
-        return stack.map_heads(x, self.student.num_heads)
+        if self.direction == STUDENT_TO_TEACHER:
+            return project(None, x, self.layer_rows, warp)
+        return self._project(name, x, self.layer_rows, warp)
+
+    def _project(self, name: str, x: Tensor, rows: Rows, warp: TimeWarp | None = None) -> Tensor:
+        target = self.mapped[1]
+        num_heads = target.num_query_heads if name == "queries" else target.num_heads
+        return project(self.projectors().get(name), x, rows, warp, num_heads)
 
     def extra_repr(self) -> str:
         """The mode and both geometries, for print(module)."""

@@ -43,9 +43,14 @@ def sparse_rows(weights_ST: Tensor) -> Rows:
     )
 
 
+def identity_rows(num_layers: int) -> Rows:
+    """The rows of the map between equal depths that takes each layer as it is."""
+    return tuple(((layer, 1.0),) for layer in range(num_layers))
+
+
 def is_identity(rows: Rows, num_teacher_layers: int) -> bool:
     """Whether each student layer is the teacher layer of the same number."""
-    return rows == tuple(((layer, 1.0),) for layer in range(num_teacher_layers))
+    return rows == identity_rows(num_teacher_layers)
 
 
 def mix_layers(x_BLHTD: Tensor, rows: Rows) -> Tensor:

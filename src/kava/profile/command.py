@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
-from kava.align import ALIGNMENT_MODES
-from kava.align.aligner import CacheGeometry
+from kava.align import ALIGNMENT_MODES, CacheGeometry
 from kava.data.collate import Batch, Collator
 from kava.models import RANDOM_MODELS, load_tokenizer
 from kava.profile.measure import PeakMemory, StageClock

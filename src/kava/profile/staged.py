@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kava.align.aligner import CacheGeometry
+from kava.align import CacheGeometry
 from kava.data.collate import Batch
 from kava.errors import KavaError
 from kava.profile.measure import StageClock
