@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, DynamicCache, PreTrainedModel
 
 from kava.callable_module import make_callable
+from kava.rope import forget_longer_texts
 from kava.trace import KVTrace, iter_past
 
 _RECORDING = "kava_recording_"
@@ -313,6 +314,8 @@ def capture(
             if attention_mask is not None
             else torch.arange(past, past + T, device=tokens.device).expand(tokens.shape[0], T)
         )
+    if not past:
+        forget_longer_texts(model)
     with record_queries(model) if queries else nullcontext() as recorder:
         outputs = model(
             input_ids=input_ids,

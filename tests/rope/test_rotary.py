@@ -24,7 +24,16 @@ from transformers import (
 
 from families import FAMILIES, VOCAB_SIZE, build
 from kava.capture import capture
-from kava.rope import Rotary, rotary_of, rotate, rotate_trace, unrotate, unrotate_trace
+from kava.rope import (
+    Rotary,
+    build_scaling,
+    rerotate,
+    rotary_of,
+    rotate,
+    rotate_trace,
+    unrotate,
+    unrotate_trace,
+)
 from kava.trace import KVTrace
 
 T = 9
@@ -205,13 +214,134 @@ def test_scaled_rotations_are_read_with_their_attention_scaling(rope_type):
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
 
 
-def test_positions_beyond_a_dynamic_rotations_range_are_refused():
-    rope = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 4.0}
-    rotary = rotary_of(build(_llama_config(rope_parameters=rope, max_position_embeddings=32)))
+def longer_texts_config(rope_type: str) -> LlamaConfig:
+    rope = {"rope_type": rope_type, "rope_theta": 10000.0, "factor": 4.0}
+    if rope_type == "longrope":
+        factors = {"short_factor": [1.0, 1.1, 1.2, 1.3], "long_factor": [2.0, 2.5, 3.0, 4.0]}
+        rope |= factors | {"original_max_position_embeddings": 16}
+    return _llama_config(rope_parameters=rope, max_position_embeddings=16)
+
+
+@pytest.mark.parametrize("rope_type", ["dynamic", "longrope"])
+@pytest.mark.parametrize("length", [9, 16, 17, 40])
+def test_unrotated_keys_of_longer_texts_are_the_models_own(rope_type, length):
+    model = build(longer_texts_config(rope_type))
+    rotary = rotary_of(model)
+    assert rotary.num_positions == 16
+    ids = torch.randint(1, VOCAB_SIZE, (2, length), generator=torch.Generator().manual_seed(0))
+    mask = torch.ones_like(ids)
+    mask[0, : length // 3] = 0
+    trace, expected = pre_rotation_keys(model, ids, mask)
+    found = unrotate_trace(trace, rotary).keys
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+    fixed = unrotate_trace(trace.slice(2, 5), rotary.at_length(length)).keys
+    torch.testing.assert_close(fixed, expected[..., 2:5, :], atol=1e-4, rtol=1e-4)
+    if length > 16:
+        short = unrotate(trace.keys, trace.positions, rotary.at_length(16))
+        assert not torch.allclose(short, expected, atol=1e-2)
+
+
+@pytest.mark.parametrize("rope_type", ["dynamic", "longrope"])
+def test_keys_do_not_depend_on_what_was_read_before(rope_type):
+    model = build(longer_texts_config(rope_type))
+    ids = torch.randint(1, VOCAB_SIZE, (1, 60), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        _, first = capture(model, ids[:, :20])
+        capture(model, ids)
+        _, again = capture(model, ids[:, :20])
+    assert torch.equal(first.keys, again.keys)
+
+
+def test_forgetting_longer_texts_restores_every_type_of_layer():
+    rope = {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 4.0}
+    other = {"rope_type": "default", "rope_theta": 1e3}
+    config = Gemma3TextConfig(
+        **_SIZES | {"max_position_embeddings": 16},
+        intermediate_size=48,
+        num_key_value_heads=2,
+        head_dim=16,
+        layer_types=_KINDS,
+        rope_parameters={"full_attention": rope, "sliding_attention": other},
+    )
+    model = build(config)
+    rotary = rotary_of(model)
+    assert rotary.inv_freq.shape == (3, 8)
+    ids = torch.randint(1, VOCAB_SIZE, (1, 60), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        _, first = capture(model, ids[:, :20])
+        capture(model, ids)
+        _, again = capture(model, ids[:, :20])
+    assert torch.equal(first.keys, again.keys)
+    longer = rotary.at_length(60).inv_freq
+    assert torch.equal(longer[:2], rotary.inv_freq[:2])
+    assert not torch.equal(longer[2], rotary.inv_freq[2])
+
+
+def test_a_longer_text_without_known_frequencies_is_refused():
+    rotary = Rotary(inv_freq=torch.ones(4), rotary_dim=8, num_positions=32)
     keys = random_heads(1, 1, 1, 1, 8)
     rotate(keys, torch.tensor([[31]]), rotary)
-    with pytest.raises(ValueError, match="position 32 is beyond the 32"):
+    with pytest.raises(ValueError, match="33 positions is beyond the 32"):
         rotate(keys, torch.tensor([[32]]), rotary)
+
+
+@pytest.mark.parametrize("scaling", [None, "linear", "ntk", "yarn"])
+def test_keys_can_be_rotated_past_the_models_longest_text(scaling):
+    options = {} if scaling is None else {"factor": 4.0}
+    if scaling == "yarn":
+        options["original_max_position_embeddings"] = 32
+    rotary = Rotary.of(rotary_dim=8, scaling=build_scaling(scaling or "default", **options))
+    keys = random_heads(1, 2, 2, T, 8)
+    far = torch.arange(T)[None] + 100_000
+    turned = rotate(keys, far, rotary)
+    assert turned.isfinite().all()
+    torch.testing.assert_close(unrotate(turned, far, rotary), keys, atol=1e-5, rtol=1e-5)
+
+
+def rotations() -> dict[str, Rotary]:
+    return {
+        "plain": Rotary.of(rotary_dim=8),
+        "wide": Rotary.of(rotary_dim=8, theta=1e6),
+        "partial": Rotary.of(rotary_dim=4),
+        "neighbours": Rotary.of(rotary_dim=8, layout="interleaved"),
+        "layered": Rotary(
+            inv_freq=torch.tensor([[1.0, 0.1, 0.01, 0.001], [1.0, 0.0, 0.0, 0.0]]),
+            rotary_dim=8,
+            attention_scaling=(1.5, 0.5),
+        ),
+        "yarn": Rotary.of(
+            rotary_dim=8,
+            scaling=build_scaling("yarn", factor=4.0, original_max_position_embeddings=32),
+        ),
+        "dynamic": Rotary.of(
+            rotary_dim=8,
+            scaling=build_scaling("dynamic", factor=4.0, original_max_position_embeddings=16),
+        ),
+    }
+
+
+@pytest.mark.parametrize("other", rotations())
+@pytest.mark.parametrize("one", rotations())
+def test_rerotating_is_unrotating_and_rotating(one, other):
+    """In the teacher's rotation at its positions, then in the student's at its own."""
+    teacher, student = rotations()[one], rotations()[other]
+    plain = random_heads(2, 2, 4, T, 8)
+    generator = torch.Generator().manual_seed(3)
+    there = torch.randint(0, 50, (2, T), generator=generator)
+    here = torch.randint(0, 20, (2, 2, 2, T), generator=generator)
+    turned = rotate(plain, there, teacher)
+    found = rerotate(turned, there, teacher, student, here)
+    torch.testing.assert_close(found, rotate(plain, here, student), atol=2e-5, rtol=1e-4)
+    if one == other:
+        assert torch.equal(rerotate(turned, there, teacher, student), turned)
+
+
+def test_models_without_a_rotation_rerotate_one_way():
+    rotary, keys = Rotary.of(rotary_dim=8), random_heads(1, 2, 2, T, 8)
+    here, there = torch.arange(T)[None], torch.arange(T)[None] + 7
+    assert rerotate(keys, here, None, None) is keys
+    assert torch.equal(rerotate(keys, here, None, rotary, there), rotate(keys, there, rotary))
+    assert torch.equal(rerotate(keys, here, rotary, None, there), unrotate(keys, here, rotary))
 
 
 def _llama_config(**options: object) -> LlamaConfig:

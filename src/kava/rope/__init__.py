@@ -1,0 +1,25 @@
+"""Rotary position embeddings: how a model rotates keys and queries, and how to undo or change it.
+
+`rotary` holds the rotation itself, `scaling` the ways in which frequencies are stretched for longer
+texts, `trace` both for a whole trace, and `read` what is read off a Hugging Face model.
+"""
+
+from kava.rope.read import forget_longer_texts, rotary_of
+from kava.rope.rotary import Rotary, rerotate, rotate, unrotate
+from kava.rope.scaling import ROPE_SCALINGS, RopeScaling, build_scaling, scaling_of
+from kava.rope.trace import rotate_trace, unrotate_trace
+
+__all__ = [
+    "ROPE_SCALINGS",
+    "RopeScaling",
+    "Rotary",
+    "build_scaling",
+    "forget_longer_texts",
+    "rerotate",
+    "rotary_of",
+    "rotate",
+    "rotate_trace",
+    "scaling_of",
+    "unrotate",
+    "unrotate_trace",
+]
