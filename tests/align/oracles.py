@@ -65,3 +65,14 @@ def loop_warp(
             nearest = x_THD[member[min(math.floor(at + 0.5 + 1e-9), len(member) - 1)]]
             rows.append(alpha * linear + (1 - alpha) * nearest)
     return torch.stack(rows)
+
+
+def loop_layerwise(
+    x: Tensor, weights_ST: Tensor, head: Tensor, dim: Tensor, bias: Tensor
+) -> Tensor:
+    """y[b, i, h, t] = b[i, h] + Σ_r P[i, r(, h)] · Σ_l W[i, l] Σ_g M[i, r, h, g] x[b, l, g, t]."""
+    layers = []
+    for i, row in enumerate(weights_ST):
+        terms = [loop_contract(x, row[None], M, P) for M, P in zip(head[i], dim[i])]
+        layers.append(sum(terms[1:], terms[0]) + bias[i][:, None])
+    return torch.cat(layers, dim=1)

@@ -123,7 +123,6 @@ class MapProjectionAligner(nn.Module):
         self.mode = mode
         self.direction = direction
         self.per_layer = per_layer
-        self.rank = (rank or 1) if per_layer and mode == "structured" else None
         self.teacher = CacheGeometry(
             num_teacher_layers,
             num_teacher_heads,
@@ -149,7 +148,7 @@ class MapProjectionAligner(nn.Module):
             direction,
             *self.mapped,
             num_layers=num_student_layers if per_layer else None,
-            rank=self.rank,
+            rank=rank or 1,
             share_dim_proj=share_dim_proj,
             init_uniform=init_uniform,
             flat_variant=flat_variant or "elastic",

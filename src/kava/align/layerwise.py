@@ -140,6 +140,11 @@ class LayerwiseProjector(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [B, L, H_in, T, D_in] to [B, L, H_out, T, D_out]."""
+        if x.ndim != 5 or x.shape[1] != self.num_layers:
+            raise ValueError(
+                f"the input must be [B, L, H, T, D] with {self.num_layers} layers, "
+                f"got shape {list(x.shape)}"
+            )
         return self.project_layers(x, identity_rows(self.num_layers))
 
     def project_layers(self, x_BLHTD: Tensor, rows: Rows) -> Tensor:

@@ -62,7 +62,7 @@ def make_projectors(
     target: CacheGeometry,
     *,
     num_layers: int | None,
-    rank: int | None,
+    rank: int,
     share_dim_proj: bool,
     init_uniform: bool,
     flat_variant: str,
@@ -101,7 +101,7 @@ def make_projectors(
         return LayerwiseProjector(
             num_layers,
             *geometry,
-            rank=rank,
+            rank=rank if mode == "structured" else None,
             per_head=mode == "structured" and not share_dim_proj,
             init_uniform=init_uniform,
         )

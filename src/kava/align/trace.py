@@ -1,6 +1,6 @@
 """Aligning a whole trace: the cache together with its mask, segments, positions and scope.
 
-Shapes: B batch, L_t/L_s layers, H_t/H_s heads, T_t/T_s positions.
+Shapes: B batch, L_t/L_s layers, H_t/H_s heads, T_t/T_s positions; H heads of the result.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from kava.align.aligner import MapProjectionAligner
+from kava.align.projectors import TEACHER_TO_STUDENT
 from kava.trace import KVTrace, Scope
 
 
@@ -20,6 +21,8 @@ def align_trace(
     A mixed vector belongs to one position only if everything that went into it does: mixing
     heads needs positions shared by the heads of a layer, mixing layers needs positions shared by
     the whole model, and warping time needs keys that were not rotated to different positions.
+    In the direction student to teacher no heads are mixed here: they may keep positions of their
+    own, as long as each student layer reads one teacher layer.
 
     Args:
         aligner: made for the trace's geometry.
@@ -27,7 +30,8 @@ def align_trace(
         target_length: T_s; None keeps the positions, except under a ratio or alpha map.
 
     Returns:
-        A trace in the student's geometry. After a time warp all T_s slots are valid, a slot's
+        A trace in the student's layers, with the student's heads, or in the direction student to
+        teacher still with the teacher's. After a time warp all T_s slots are valid, a slot's
         segment is that of the position it reads, and its position the rounded interpolation of
         those it reads. The scope is the input's.
 
@@ -45,18 +49,7 @@ def align_trace(
         torch.Size([2, 2, 4, 5, 16])
     """
     scope = _scope(trace)
-    one_hot = all(len(row) == 1 for row in aligner.layer_rows)
-    if aligner.mode != "identity":
-        if scope == "head":
-            raise ValueError(
-                "scope='head' keeps other positions in every head, and the aligner would mix "
-                "heads; compress with scope='model', or with scope='layer' and layer_map='skip'"
-            )
-        if scope == "layer" and not one_hot:
-            raise ValueError(
-                "scope='layer' keeps other positions in every layer, and the layer map would mix "
-                "layers; compress with scope='model' or use layer_map='skip'"
-            )
+    _check_scope(aligner, scope)
     segment_ids = _to_student(aligner, trace.segment_ids, scope)
     positions = _to_student(aligner, trace.positions, scope)
     # Segment ids that differ by layer are no time axis; only an unwarped trace may have them.
@@ -97,6 +90,24 @@ def align_trace(
     )
 
 
+def _check_scope(aligner: MapProjectionAligner, scope: Scope) -> None:
+    """Refuse to mix vectors of different positions."""
+    if scope == "head" and _mixes_heads(aligner):
+        raise ValueError(
+            "scope='head' keeps other positions in every head, and the aligner would mix "
+            "heads; compress with scope='model', or with scope='layer' and layer_map='skip'"
+        )
+    if scope != "model" and any(len(row) > 1 for row in aligner.layer_rows):
+        raise ValueError(
+            f"scope={scope!r} keeps other positions in every layer, and the layer map would mix "
+            f"layers; compress with scope='model' or use layer_map='skip'"
+        )
+
+
+def _mixes_heads(aligner: MapProjectionAligner) -> bool:
+    return aligner.mode != "identity" and aligner.direction == TEACHER_TO_STUDENT
+
+
 def _scope(trace: KVTrace) -> Scope:
     """How widely positions are shared; an unrecorded scope is read off the parts' shapes."""
     if trace.scope is not None:
@@ -106,12 +117,12 @@ def _scope(trace: KVTrace) -> Scope:
 
 
 def _to_student(aligner: MapProjectionAligner, part: Tensor | None, scope: Scope) -> Tensor | None:
-    """A part [B, T] or [B, L_t, H_t, T] at the student's layers and heads."""
+    """A part [B, T] or [B, L_t, H_t, T] at the result's layers and heads."""
     if part is None or part.ndim == 2:
         return part
     if scope == "model":
         return part[:, 0, 0]
-    if aligner.mode == "identity":
-        return part
     source_S = aligner.layer_weights.argmax(dim=1)
+    if not _mixes_heads(aligner):
+        return part[:, source_S]
     return part[:, source_S, :1].expand(-1, -1, aligner.student.num_heads, -1)
