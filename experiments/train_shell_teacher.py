@@ -1,13 +1,15 @@
-"""Train the built-in teacher of the shell game and put it into the package.
+"""Train a built-in teacher of the shell game and put it into the package.
 
-    python experiments/train_shell_teacher.py
+    python experiments/train_shell_teacher.py               # the Llama, kava/shell-teacher
+    python experiments/train_shell_teacher.py --which gpt2  # the GPT-2, kava/shell-gpt2-teacher
 
-The recipe is configs/shell_game_teacher.yaml; the run is reproducible from its seed. The teacher
-is written only when it is right on both forms of the game.
+Each recipe lies in configs/; a run is reproducible from its seed. A teacher is written only when
+it is right on every form of the game that it was trained on.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import shutil
@@ -17,7 +19,13 @@ from pathlib import Path
 from kava.cli import run
 
 ROOT = Path(__file__).parent.parent
-ASSETS = ROOT / "src" / "kava" / "assets" / "shell_teacher"
+ASSETS = ROOT / "src" / "kava" / "assets"
+TEACHERS = {
+    "llama": ("shell_game_teacher.yaml", "shell_teacher", ("compact", "verbose")),
+    "gpt2": ("shell_game_gpt2_teacher.yaml", "shell_gpt2_teacher", ("compact",)),
+}
+"""Name → recipe, folder of the package, and the forms it has to know."""
+
 REQUIRED = 0.99
 
 
@@ -31,32 +39,36 @@ def main(argv: list[str]) -> int:
     from kava.train.config import parse_config
 
     quiet_libraries()
-    recipe = ROOT / "configs" / "shell_game_teacher.yaml"
-    config = parse_config(["--config", str(recipe), *argv])
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--which", choices=TEACHERS, default="llama")
+    chosen, flags = parser.parse_known_args(argv)
+    recipe, folder, forms = TEACHERS[chosen.which]
+    config = parse_config(["--config", str(ROOT / "configs" / recipe), *flags])
     checkpoint = train(config)
     teacher = load_student(checkpoint)
     accuracy = {}
-    for form in ("compact", "verbose"):
+    for form in forms:
         records = load_records(f"kava/shell-game?form={form}", split="test")
         answers = answer_records(teacher.model, teacher.tokenizer, records, teacher.template)
         accuracy[form] = answers.accuracy
         print(f"{form}: {answers.accuracy:.1%} of {answers.num_items} held-out games")
     if min(accuracy.values()) < REQUIRED:
         raise KavaError(f"the teacher is right on {accuracy}, less than {REQUIRED:.0%}: not kept")
-    staging = ASSETS.with_name(ASSETS.name + ".tmp")
+    assets = ASSETS / folder
+    staging = assets.with_name(assets.name + ".tmp")
     shutil.rmtree(staging, ignore_errors=True)
     teacher.model.save_pretrained(staging)
     teacher.tokenizer.save_pretrained(staging)
     about = {
-        "recipe": recipe.name,
+        "recipe": recipe,
         "accuracy": accuracy,
         "data_hash": teacher.settings["data_hash"],
         "versions": teacher.settings["versions"],
     }
     (staging / "training.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
-    shutil.rmtree(ASSETS, ignore_errors=True)
-    os.replace(staging, ASSETS)
-    print(f"teacher: {ASSETS}")
+    shutil.rmtree(assets, ignore_errors=True)
+    os.replace(staging, assets)
+    print(f"teacher: {assets}")
     return 0
 
 

@@ -40,11 +40,11 @@ def test_a_built_in_model_reads_its_tokenizers_text(name):
     assert model.config.vocab_size == len(tokenizer)
     assert model.config.eos_token_id == tokenizer.eos_token_id is not None
     assert model.config.pad_token_id == tokenizer.pad_token_id is not None
-    assert model.config.max_position_embeddings >= 1024
+    assert model.config.max_position_embeddings >= 256
     token = torch.full((1, 3), tokenizer.eos_token_id)
     outputs, trace = capture(model, token)
     assert outputs.logits.isfinite().all()
-    assert trace.num_layers == 2
+    assert trace.num_layers == model.config.num_hidden_layers
 
 
 def test_the_families_have_their_own_geometry():

@@ -36,7 +36,9 @@ from kava.tokenizers import byte_tokenizer
 
 logger = logging.getLogger(__name__)
 
-SHELL_TEACHER = Path(__file__).parent / "assets" / "shell_teacher"
+_ASSETS = Path(__file__).parent / "assets"
+SHELL_TEACHER = _ASSETS / "shell_teacher"
+SHELL_GPT2_TEACHER = _ASSETS / "shell_gpt2_teacher"
 _MAX_POSITIONS = 2048
 
 
@@ -103,6 +105,29 @@ def _shell_llama() -> PreTrainedConfig:
     )
 
 
+def _shell_gpt2() -> PreTrainedConfig:
+    tokenizer = _piece_tokenizer()
+    return GPT2Config(
+        vocab_size=len(tokenizer),
+        n_embd=96,
+        n_layer=4,
+        n_head=3,
+        n_positions=256,
+        resid_pdrop=0.0,
+        embd_pdrop=0.0,
+        attn_pdrop=0.0,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+
+
+def _piece_tokenizer() -> PreTrainedTokenizerBase:
+    from kava.data.shell_pieces import shell_piece_tokenizer
+
+    return shell_piece_tokenizer()
+
+
 def _shell_tokenizer() -> PreTrainedTokenizerBase:
     from kava.data.shell_game import shell_game_tokenizer
 
@@ -117,10 +142,14 @@ RANDOM_MODELS: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
     "kava/tiny-gemma": (_tiny_gemma, byte_tokenizer),
     "kava/tiny-gpt-neox": (_tiny_gpt_neox, byte_tokenizer),
     "kava/shell-llama": (_shell_llama, _shell_tokenizer),
+    "kava/shell-gpt2": (_shell_gpt2, _piece_tokenizer),
 }
 """Built-in name → (config, tokenizer) of a model with seeded random weights."""
 
-TRAINED_MODELS: dict[str, Path] = {"kava/shell-teacher": SHELL_TEACHER}
+TRAINED_MODELS: dict[str, Path] = {
+    "kava/shell-teacher": SHELL_TEACHER,
+    "kava/shell-gpt2-teacher": SHELL_GPT2_TEACHER,
+}
 """Built-in name → folder, inside the package, of a trained model and its tokenizer."""
 
 BUILTIN_NAMES: tuple[str, ...] = (*RANDOM_MODELS, *TRAINED_MODELS)

@@ -1,6 +1,8 @@
 """Alignment: a teacher's key/value cache in a student's layers, positions, heads and dims."""
 
 from kava.align.aligner import AlignedKV, MapProjectionAligner
+from kava.align.cka import linear_cka
+from kava.align.cka_map import CKA_LAYER_MAPS, cka_layer_map, register_cka_layer_map
 from kava.align.flat import (
     FLAT_VARIANTS,
     FlatKV,
@@ -20,6 +22,7 @@ from kava.align.layer_map import (
 )
 from kava.align.layerwise import LayerwiseProjector
 from kava.align.projectors import ALIGN_DIRECTIONS, ALIGNMENT_MODES
+from kava.align.streaming_cka import StreamingCKA
 from kava.align.time_warp import TimeWarp, TimeWarper
 from kava.align.token_trace import TOKEN_ALIGNMENTS
 from kava.align.tokens import TokenAlignment, align_offsets
@@ -28,6 +31,7 @@ from kava.align.trace import align_trace
 __all__ = [
     "ALIGNMENT_MODES",
     "ALIGN_DIRECTIONS",
+    "CKA_LAYER_MAPS",
     "FLAT_VARIANTS",
     "LAYER_MAPS",
     "TOKEN_ALIGNMENTS",
@@ -39,14 +43,18 @@ __all__ = [
     "KVDimensionProjector",
     "LayerwiseProjector",
     "MapProjectionAligner",
+    "StreamingCKA",
     "StudentToTeacherProjector",
     "TimeWarp",
     "TimeWarper",
     "TokenAlignment",
     "align_offsets",
     "align_trace",
+    "cka_layer_map",
     "layer_map",
+    "linear_cka",
     "load_layer_map",
+    "register_cka_layer_map",
     "register_layer_map",
     "resolve_layer_map",
     "save_layer_map",

@@ -3,7 +3,8 @@
 The teacher's text is padded on both sides: its prompt to the left, so that all reasoning begins
 in column P and the prompt's cache is the first P columns; the rest to the right.
 
-Shapes: B batch, T columns of the teacher's text, P of a prompt, A of the answer, M kept positions.
+Shapes: B batch, T columns of the text, P of a prompt, A of the answer, M kept positions; under
+another tokenizer of the teacher T_t columns of its text, W teacher tokens under one token.
 """
 
 from __future__ import annotations
@@ -23,6 +24,19 @@ IGNORED = -100
 """Label of a position that is not supervised, as in torch and transformers."""
 
 
+class TeacherBatch(TypedDict):
+    """What a teacher with another tokenizer reads, and where the student's tokens lie in it."""
+
+    input_ids: Tensor
+    attention_mask: Tensor
+    segment_ids: Tensor
+    teacher_codi: Tensor
+    last: Tensor
+    covered: Tensor
+    shares: Tensor
+    scores: NotRequired[Tensor]
+
+
 class Batch(TypedDict):
     """What the collator makes; masks and ids are int64."""
 
@@ -39,6 +53,8 @@ class Batch(TypedDict):
     student_codi: Tensor
     shared_prompt: bool
     positions: NotRequired[Tensor]
+    scores: NotRequired[Tensor]
+    teacher: NotRequired[TeacherBatch]
 
 
 @dataclass(frozen=True)
@@ -50,12 +66,14 @@ class Collator:
 
     Args:
         pad_token_id: what fills the padding.
+        teacher_pad_token_id: what fills the padding of a teacher's own text.
 
     Example:
         >>> batch = Collator(tokenizer.pad_token_id)(encoded[:8])
     """
 
     pad_token_id: int
+    teacher_pad_token_id: int | None = None
 
     def __call__(self, samples: Sequence[Encoded]) -> Batch:
         """Make a batch.
@@ -74,9 +92,16 @@ class Collator:
             student_codi [B]: the same as an index into `answer_ids`; −1 where the value is first.
             shared_prompt: whether `input_ids[:, :P]` is `prompt_ids`.
             positions [B, M]: given kept columns of `input_ids`, where the samples have them.
+            scores [B, T]: float32, zero outside the reasoning, where the samples have them.
+            teacher: where the teacher has another tokenizer, its own `input_ids`,
+                `attention_mask`, `segment_ids` [B, T_t] and `teacher_codi` [B]; with `last`
+                [B, T], its column at which each column of `input_ids` is complete, and `covered`
+                and `shares` [B, T, W], its columns that each covers and their weights, which sum
+                to 1.
 
         Raises:
-            ValueError: no samples, or samples whose given positions differ in count.
+            ValueError: no samples, samples whose given positions differ in count, or of which
+                only some have a teacher's text.
         """
         if not samples:
             raise ValueError("an empty list of samples cannot be made a batch")
@@ -132,6 +157,55 @@ class Collator:
                     f"{len(samples) - len(positions)} without any): give each the same count"
                 )
             batch["positions"] = torch.from_numpy(np.array(positions) + shift_B[:, None])
+        scored = [s.scores for s in samples if s.scores is not None]
+        if scored:
+            if len(scored) < len(samples):
+                raise ValueError(
+                    f"{len(samples) - len(scored)} of the {len(samples)} samples of a batch have "
+                    f"no scores: score them all"
+                )
+            scores_BT = np.zeros(input_ids.shape, dtype=np.float32)
+            for row_T, row_R in zip(scores_BT, scored):
+                row_T[P : P + len(row_R)] = row_R
+            batch["scores"] = torch.from_numpy(scores_BT)
+        if any(s.teacher is not None for s in samples):
+            batch["teacher"] = self._teacher(samples, shift_B, input_ids.shape[1])
+        return batch
+
+    def _teacher(self, samples: Sequence[Encoded], shift_B: np.ndarray, T: int) -> TeacherBatch:
+        """The teacher's own texts as a batch, and the columns that the student's lie over."""
+        texts = [s.teacher for s in samples if s.teacher is not None]
+        if len(texts) < len(samples) or self.teacher_pad_token_id is None:
+            raise ValueError(
+                f"{len(texts)} of {len(samples)} samples have a teacher's text: pair them all, and "
+                f"name the teacher's padding token"
+            )
+        theirs = Collator(self.teacher_pad_token_id)([text.encoded for text in texts])
+        P_t = max(text.encoded.prompt_length for text in texts)
+        W = max(int(np.diff(text.alignment.indptr).max()) for text in texts)
+        last = np.zeros((len(samples), T), dtype=np.int64)
+        covered = np.zeros((len(samples), T, W), dtype=np.int64)
+        shares = np.zeros((len(samples), T, W), dtype=np.float32)
+        for row, (text, start) in enumerate(zip(texts, shift_B.tolist())):
+            alignment = text.alignment
+            shift = P_t - text.encoded.prompt_length
+            counts = np.diff(alignment.indptr)
+            columns = slice(start, start + len(counts))
+            used = np.arange(W) < counts[:, None]
+            last[row, columns] = alignment.last + shift
+            covered[row, columns][used] = alignment.indices + shift
+            shares[row, columns][used] = alignment.weights
+        batch = TeacherBatch(
+            input_ids=theirs["input_ids"],
+            attention_mask=theirs["attention_mask"],
+            segment_ids=theirs["segment_ids"],
+            teacher_codi=theirs["teacher_codi"],
+            last=torch.from_numpy(last),
+            covered=torch.from_numpy(covered),
+            shares=torch.from_numpy(shares),
+        )
+        if "scores" in theirs:
+            batch["scores"] = theirs["scores"]
         return batch
 
 

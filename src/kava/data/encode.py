@@ -24,6 +24,8 @@ from kava.trace import Segment
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from kava.data.pairing import TeacherText
+
 Overflow = Literal["error", "skip"]
 Reason = Literal[
     "empty question",
@@ -59,6 +61,11 @@ class Encoded:
         value_start: index of the first token of the answer's value, after its cue.
         student_prompt_ids: the student's own prompt; None where it is the teacher's.
         positions: given kept positions, as indices into `input_ids`, or None.
+        offsets: [T, 2] int32, the characters of the record's text that each token covers; the
+            end-of-sequence token covers none.
+        teacher: what a teacher with another tokenizer reads; None where it reads `input_ids`.
+        scores: [R] float32, the teacher's score of each reasoning token (`kava.importance`), or
+            None.
     """
 
     id: str
@@ -68,6 +75,9 @@ class Encoded:
     value_start: int
     student_prompt_ids: np.ndarray | None = None
     positions: tuple[int, ...] | None = None
+    offsets: np.ndarray = field(default_factory=lambda: np.zeros((0, 2), dtype=np.int32))
+    teacher: TeacherText | None = None
+    scores: np.ndarray | None = None
 
     @property
     def segment_ids(self) -> np.ndarray:
@@ -320,6 +330,7 @@ def _encode_chunk(
             student_prompt_ids=np.array(student[index].ids, dtype=np.int32)
             if index in student
             else None,
+            offsets=np.array([*whole.offsets, (len(text.text),) * 2], dtype=np.int32),
         )
 
 

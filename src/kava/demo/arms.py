@@ -18,8 +18,12 @@ if TYPE_CHECKING:
 Group = Literal["reference", "without", "kv"]
 """How an arm is drawn: what the others are measured by, without the teacher's cache, with it."""
 
+Kind = Literal["main", "eviction", "maps", "rank", "joint"]
+"""What a study asks: it decides what its page tells and draws."""
+
 TEACHER = "kava/shell-teacher"
 NUM_LATENTS = 3
+NUM_VERBOSE_TOKENS = 15
 BATCH_SIZE = 64
 MAX_SAMPLES = 100_000
 MAX_CURVE_ITEMS = 250
@@ -71,17 +75,26 @@ class Study:
 
     Args:
         name: of its output folder.
+        kind: what it asks.
         arms: what is compared, in the order of the table.
         task: options of the data set, as in a URL.
         common: settings of all runs.
         num_steps: optimiser steps of a run, where nothing else is asked for.
+        teacher_name: the teacher, where it is not the model that the students start from.
     """
 
     name: str
+    kind: Kind
     arms: tuple[Arm, ...]
     task: Mapping[str, str]
     common: Mapping[str, Any]
     num_steps: int
+    teacher_name: str | None = None
+
+    @property
+    def num_latents(self) -> int:
+        """M, of every arm that does not say otherwise."""
+        return int(self.common["target_len"])
 
     def choose(self, names: Sequence[str] | None) -> tuple[Arm, ...]:
         """The arms of these names, in the study's order; None is all of them.
@@ -122,8 +135,8 @@ def train_config(
 ) -> TrainConfig:
     """The configuration of one run.
 
-    The teacher is a frozen copy of the model that the student starts from. Arms without a signal
-    from it run without it.
+    The teacher is the study's own, or else a frozen copy of the model that the student starts
+    from. Arms without a signal from it run without it.
 
     Args:
         study: the comparison.
@@ -131,7 +144,7 @@ def train_config(
         seed: of the initialisation and of the order of the samples.
         num_steps: optimiser steps.
         num_items: questions of the final test; the curves use others.
-        model_name: teacher, and the student's start.
+        model_name: the student's start, and the teacher of a study that names none.
         output_dir: folder of the run.
 
     Example:
@@ -145,7 +158,7 @@ def train_config(
     settings: dict[str, Any] = {
         **study.common,
         "model_name": model_name,
-        "teacher_name": model_name,
+        "teacher_name": study.teacher_name or model_name,
         "dataset_name": dataset,
         "eval_dataset_name": dataset,
         "eval_size": curve_items,
@@ -164,6 +177,7 @@ def train_config(
 
 MAIN = Study(
     name="demo",
+    kind="main",
     arms=(
         Arm(
             name="written",
@@ -226,61 +240,53 @@ MAIN = Study(
 """Which signal makes a student reason in latent tokens? Of four steps the last, which states the
 answer, is left out: M = 3 is all of the written reasoning, and no position has to be chosen."""
 
-EVICTION = Study(
-    name="demo-eviction",
-    arms=(
-        Arm(
-            name="positions",
-            what="oracle: where each step arrives",
-            group="reference",
-            changes={"kv_method": "positions"},
+
+def eviction_study(num_latents: int = NUM_LATENTS) -> Study:
+    """The comparison of eviction rules, for so many latents and kept positions.
+
+    Raises:
+        ValueError: fewer than the oracle keeps anyway, or more than there are.
+
+    Example:
+        >>> eviction_study(5).name
+        'demo-eviction-5'
+    """
+    if not NUM_LATENTS <= num_latents <= NUM_VERBOSE_TOKENS:
+        raise ValueError(
+            f"--num_latents {num_latents} is out of range: {NUM_LATENTS} tokens carry the chain, "
+            f"of {NUM_VERBOSE_TOKENS} that there are"
+        )
+    more = "" if num_latents == NUM_LATENTS else ", and the last others"
+    return Study(
+        name="demo-eviction" if num_latents == NUM_LATENTS else f"demo-eviction-{num_latents}",
+        kind="eviction",
+        arms=tuple(
+            Arm(name=name, what=what, group=group, changes={"kv_method": name, **rest}, num_seeds=3)
+            for name, what, group, rest in (
+                ("positions", f"oracle: where each step arrives{more}", "reference", {}),
+                ("knockout", "without which the teacher errs most", "kv", {}),
+                ("rkv", "the KaVa paper's score, per head", "kv", {}),
+                ("rkv_official", "R-KV's public code, per head", "kv", {}),
+                ("h2o", "attention of all later queries, shared", "kv", {"kv_scope": "model"}),
+                ("random", "by lot, another for every sample", "without", {}),
+                ("uniform", "at even distances", "without", {}),
+                ("right_crop", f"the last {num_latents}", "without", {}),
+            )
         ),
-        Arm(
-            name="rkv",
-            what="the KaVa paper's score, per head",
-            group="kv",
-            changes={"kv_method": "rkv"},
-        ),
-        Arm(
-            name="rkv_official",
-            what="R-KV's public code, per head",
-            group="kv",
-            changes={"kv_method": "rkv_official"},
-        ),
-        Arm(
-            name="h2o",
-            what="attention of all later queries, shared",
-            group="kv",
-            changes={"kv_method": "h2o", "kv_scope": "model"},
-        ),
-        Arm(
-            name="random",
-            what="by lot, another for every sample",
-            group="without",
-            changes={"kv_method": "random"},
-        ),
-        Arm(
-            name="uniform",
-            what="at even distances",
-            group="without",
-            changes={"kv_method": "uniform"},
-        ),
-        Arm(
-            name="right_crop",
-            what="the last three",
-            group="without",
-            changes={"kv_method": "right_crop"},
-        ),
-    ),
-    task={"form": "verbose", "student_form": "compact"},
-    # the cache of a longer text is matched late and at once: a rate that has decayed by then, or a
-    # cross-entropy that pulls at a student which cannot answer yet, keep it from being matched
-    common={
-        **COMMON,
-        "kv_weight": 5.0,
-        "ce_weight": 0.2,
-        "lr_scheduler": "constant_with_warmup",
-    },
-    num_steps=4500,
-)
+        task={"form": "verbose", "student_form": "compact"},
+        # the cache of a longer text is matched late and at once: a rate that has decayed by then,
+        # or a cross-entropy that pulls at a student which cannot answer yet, keep it from being
+        # matched
+        common={
+            **COMMON,
+            "target_len": num_latents,
+            "kv_weight": 5.0,
+            "ce_weight": 0.2,
+            "lr_scheduler": "constant_with_warmup",
+        },
+        num_steps=4500,
+    )
+
+
+EVICTION = eviction_study()
 """Which of 15 reasoning tokens should 3 latents be matched with?"""

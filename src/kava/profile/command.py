@@ -19,7 +19,13 @@ from kava.profile.report import Model, Profile
 from kava.profile.staged import STAGES, StagedDistiller, check_step
 from kava.quiet import quiet_libraries
 from kava.student.latent import LatentStudent
-from kava.train.build import build_aligner, build_distiller, build_student, load_data
+from kava.train.build import (
+    build_aligner,
+    build_distiller,
+    build_student,
+    build_teacher_tokenizer,
+    load_data,
+)
 from kava.train.config import TrainConfig, parse_config
 from kava.train.objective import Distiller
 
@@ -53,7 +59,7 @@ def larger_teacher() -> PreTrainedModel:
 def build(config: TrainConfig) -> tuple[Distiller, PreTrainedTokenizerBase]:
     """Student, teacher and aligner of a configuration, `LARGER_TEACHER` among them."""
     if config.teacher_name != LARGER_TEACHER:
-        return build_distiller(config)
+        return build_distiller(config), load_tokenizer(config.model_name)
     student = build_student(config)
     base = student.base if isinstance(student, LatentStudent) else student
     teacher = larger_teacher()
@@ -121,7 +127,8 @@ def first_batch(
     config: TrainConfig, tokenizer: PreTrainedTokenizerBase, device: torch.device
 ) -> Batch:
     """The first `batch_size` samples that a configuration trains on."""
-    samples = load_data(config, tokenizer).train
+    theirs = build_teacher_tokenizer(config, tokenizer)
+    samples = load_data(config, tokenizer, theirs).train
     if len(samples) < config.batch_size:
         raise ValueError(
             f"--batch_size {config.batch_size} is more than the {len(samples)} samples of "
@@ -129,7 +136,7 @@ def first_batch(
         )
     pad = tokenizer.pad_token_id
     assert isinstance(pad, int)
-    batch = Collator(pad)(samples[: config.batch_size])
+    batch = Collator(pad, None if theirs is None else theirs.pad_token_id)(samples[: config.batch_size])
     parts = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items()}
     return Batch(**parts)  # type: ignore[typeddict-item]
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from kava.align import MapProjectionAligner
+from kava.align.calibrate import CalibrationReport
+from kava.data.collate import Collator
 from kava.data.encode import Encoded, EncodeReport, encode_records
+from kava.data.pairing import encode_for_teacher
 from kava.data.records import Record, Template
 from kava.data.shell_game import with_oracle_positions
 from kava.data.sources import default_template, load_records
@@ -17,9 +20,11 @@ from kava.data.splits import check_disjoint, data_hash, split_records
 from kava.models import load_model, load_tokenizer
 from kava.student.checkpoint import latest_checkpoint
 from kava.student.latent import LatentStudent
+from kava.train.calibration import calibrate_aligner
 from kava.train.checkpoint import check_same_run
 from kava.train.config import TrainConfig
 from kava.train.objective import Distiller
+from kava.train.scores import needs_scores, with_scores
 from kava.train.trainer import KVDistillTrainer
 
 
@@ -43,10 +48,20 @@ class Run:
     trainer: KVDistillTrainer
     data: Data
     checkpoint: Path | None
+    calibration: CalibrationReport | None = None
 
 
-def load_data(config: TrainConfig, tokenizer: PreTrainedTokenizerBase) -> Data:
+def load_data(
+    config: TrainConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    teacher_tokenizer: PreTrainedTokenizerBase | None = None,
+) -> Data:
     """Read, split and encode the records that a configuration names.
+
+    Args:
+        config: the run's configuration.
+        tokenizer: the student's.
+        teacher_tokenizer: the teacher's, where it is another one.
 
     Raises:
         ValueError: data that cannot be read, do not fit, or overlap between training and
@@ -72,10 +87,11 @@ def load_data(config: TrainConfig, tokenizer: PreTrainedTokenizerBase) -> Data:
         train = _subset(train, config)
     matched = config.student == "latent" or config.kv_weight > 0
     target_len = config.target_len if matched and not config.keep_short else None
-    encoded, report = _encode(config, train, tokenizer, template, target_len)
+    tokenizers = (tokenizer, teacher_tokenizer)
+    encoded, report = _encode(config, train, tokenizers, template, target_len)
     eval_encoded: list[Encoded] = []
     if held_out:
-        eval_encoded, _ = _encode(config, held_out, tokenizer, template, target_len)
+        eval_encoded, _ = _encode(config, held_out, tokenizers, template, target_len)
     return Data(
         train=encoded,
         train_records=train,
@@ -112,21 +128,37 @@ def _subset(records: list[Record], config: TrainConfig) -> list[Record]:
 def _encode(
     config: TrainConfig,
     records: Sequence[Record],
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizers: tuple[PreTrainedTokenizerBase, PreTrainedTokenizerBase | None],
     template: Template,
     target_len: int | None,
 ) -> tuple[list[Encoded], EncodeReport]:
+    tokenizer, teacher_tokenizer = tokenizers
+    own_positions = teacher_tokenizer is not None and config.token_alignment == "none"
     encoded, report = encode_records(
         records,
         tokenizer,
         template,
         config.max_length,
-        target_len=target_len or None,
+        target_len=None if own_positions else target_len or None,
         overflow=config.overflow,  # type: ignore[arg-type]
     )
+    if teacher_tokenizer is not None:
+        encoded, skipped = encode_for_teacher(
+            records,
+            encoded,
+            teacher_tokenizer,
+            template,
+            config.max_length,
+            target_len=target_len or None if own_positions else None,
+            overflow=config.overflow,  # type: ignore[arg-type]
+        )
+        for reason, ids in skipped.skipped.items():
+            report.skipped[reason].extend(ids)
     if config.kv_method == "positions":
         kept = {item.id for item in encoded}
-        encoded = with_oracle_positions([r for r in records if r.id in kept], encoded)
+        encoded = with_oracle_positions(
+            [r for r in records if r.id in kept], encoded, config.target_len
+        )
     return encoded, report
 
 
@@ -150,6 +182,8 @@ def build_aligner(
 ) -> MapProjectionAligner:
     """The aligner between two models, seeded where it starts at random."""
     set_seed(config.seed)
+    ranked = config.calibrates and config.alignment_mode == "structured"
+    rank = int(config.map_rank) if config.map_rank not in (None, "auto") else 1
     return MapProjectionAligner.from_configs(
         teacher.config,
         student.config,
@@ -158,54 +192,56 @@ def build_aligner(
         init_uniform=config.map_proj_init_uniform,
         flat_variant=config.flat_variant,
         layer_map=config.layer_mapping,
+        direction=config.align_direction,
+        per_layer=config.calibrates,
+        rank=rank if ranked else None,
     )
 
 
 def build_tokenizer(config: TrainConfig) -> PreTrainedTokenizerBase:
-    """The tokenizer that student and teacher both read with.
+    """The tokenizer that the student reads with.
 
     Raises:
-        ValueError: their tokenizers differ.
         OSError: a tokenizer that cannot be read.
     """
-    tokenizer = load_tokenizer(config.model_name)
-    if config.teacher_name is not None and config.needs_teacher:
-        _check_tokenizers(config, tokenizer)
-    return tokenizer
+    return load_tokenizer(config.model_name)
 
 
-def build_distiller(
-    config: TrainConfig, tokenizer: PreTrainedTokenizerBase | None = None
-) -> tuple[Distiller, PreTrainedTokenizerBase]:
-    """Student, teacher, aligner and losses, and the tokenizer that both models read with.
-
-    Args:
-        config: the run's configuration.
-        tokenizer: from `build_tokenizer`; None builds it here.
+def build_teacher_tokenizer(
+    config: TrainConfig, tokenizer: PreTrainedTokenizerBase
+) -> PreTrainedTokenizerBase | None:
+    """The teacher's tokenizer where it is not the student's, else None.
 
     Raises:
-        ValueError: models that cannot be loaded, or whose tokenizers differ.
+        OSError: a tokenizer that cannot be read.
     """
-    if tokenizer is None:
-        tokenizer = build_tokenizer(config)
+    if config.teacher_name is None or not config.needs_teacher:
+        return None
+    theirs = load_tokenizer(config.teacher_name)
+    return None if theirs.get_vocab() == tokenizer.get_vocab() else theirs
+
+
+def build_distiller(config: TrainConfig) -> Distiller:
+    """Student, teacher, aligner and losses.
+
+    Raises:
+        ValueError: models that cannot be loaded.
+    """
     student = build_student(config)
     base = student.base if isinstance(student, LatentStudent) else student
     teacher = None
     if config.teacher_name is not None and config.needs_teacher:
         teacher = load_model(config.teacher_name, dtype=config.dtype)
     aligner = build_aligner(config, teacher if teacher is not None else base, base)
-    return Distiller(student, config, aligner, teacher), tokenizer
+    return Distiller(student, config, aligner, teacher)
 
 
-def _check_tokenizers(config: TrainConfig, tokenizer: PreTrainedTokenizerBase) -> None:
-    assert config.teacher_name is not None
-    theirs = load_tokenizer(config.teacher_name)
-    if theirs.get_vocab() != tokenizer.get_vocab():
-        raise ValueError(
-            f"--teacher_name {config.teacher_name} and --model_name {config.model_name} have "
-            f"different tokenizers ({len(theirs)} and {len(tokenizer)} tokens), so their positions "
-            f"do not correspond; choose models that share one"
-        )
+def _scored(config: TrainConfig, distiller: Distiller, data: Data) -> Data:
+    """The data with the scores that the eviction is given."""
+    teacher = distiller.base if distiller.teacher is None else distiller.teacher
+    train = with_scores(config, teacher, data.train, data.train_records, data.template)
+    held_out = with_scores(config, teacher, data.eval, data.eval_records, data.template)
+    return replace(data, train=train, eval=held_out)
 
 
 def build_run(config: TrainConfig) -> Run:
@@ -225,7 +261,8 @@ def build_run(config: TrainConfig) -> Run:
         raise ValueError(f"--resume: {config.output_dir} holds no complete checkpoint")
     # large models are loaded last: a wrong path or a bad sample shows at once
     tokenizer = build_tokenizer(config)
-    data = load_data(config, tokenizer)
+    teacher_tokenizer = build_teacher_tokenizer(config, tokenizer)
+    data = load_data(config, tokenizer, teacher_tokenizer)
     if config.resume:
         assert checkpoint is not None
         check_same_run(checkpoint, config, data.hash)
@@ -234,7 +271,14 @@ def build_run(config: TrainConfig) -> Run:
             f"--wrong_sample needs two samples in every batch, but the last of {len(data.train)} "
             f"samples is alone at --batch_size {config.batch_size}: change --subset_size"
         )
-    distiller, _ = build_distiller(config, tokenizer)
+    distiller = build_distiller(config)
+    if needs_scores(config):
+        data = _scored(config, distiller, data)
+    theirs = None if teacher_tokenizer is None else teacher_tokenizer.pad_token_id
+    calibration = None
+    if config.calibrates and config.kv_weight and checkpoint is None:
+        collate = Collator(tokenizer.pad_token_id, theirs)
+        calibration = calibrate_aligner(distiller, config, data.train, collate)
     trainer = KVDistillTrainer(
         distiller,
         config,
@@ -244,5 +288,6 @@ def build_run(config: TrainConfig) -> Run:
         eval_data=data.eval,
         eval_records=data.eval_records,
         data_hash=data.hash,
+        teacher_pad_token_id=theirs,
     )
-    return Run(trainer, data, checkpoint if config.resume else None)
+    return Run(trainer, data, checkpoint if config.resume else None, calibration)

@@ -10,13 +10,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn, get_args, get_type_hints
 
-from kava.align import ALIGNMENT_MODES, FLAT_VARIANTS, LAYER_MAPS
+from kava.align import ALIGNMENT_MODES, FLAT_VARIANTS, LAYER_MAPS, TOKEN_ALIGNMENTS
 from kava.compress import EVICTIONS
+from kava.importance.stages import REACHES
 from kava.losses import KV_LOSSES
 from kava.student.config import DECODINGS
 from kava.trace import SCOPES
 
 STUDENTS = ("latent", "explicit")
+DIRECTIONS = ("teacher_to_student", "student_to_teacher")
+ALIGNER_FITS = ("calibrated", "frozen", "joint", "calibrated_joint")
 
 
 def _flag(default: Any, help: str) -> Any:
@@ -102,6 +105,16 @@ class TrainConfig:
     rkv_lambda: float | None = _flag(
         None, "weight of importance against redundancy in rkv and rkv_official; left out: theirs"
     )
+    knockout_reach: str = _flag(
+        "later_steps",
+        "knockout: whose loss counts when a position is hidden. later_steps: that of later steps "
+        "and of the answer's value; all: that of every later token",
+    )
+    kv_scores_path: str | None = _flag(
+        None,
+        "file of knockout's scores: read where it is there, made and completed where not; left "
+        "out: kv_scores.safetensors in output_dir",
+    )
     alignment_mode: str = _flag(
         "identity",
         "how the teacher's cache is brought to the student's geometry; identity needs equal ones",
@@ -115,9 +128,28 @@ class TrainConfig:
         "ratio", f"which teacher layers a student layer matches: {', '.join(LAYER_MAPS)}"
     )
     aligner_fit: str = _flag(
-        "frozen",
-        "frozen: the aligner keeps its initial maps; joint: it learns beside the student, which "
-        "can collapse (the run logs the wrong-sample control)",
+        "calibrated",
+        "calibrated: per-layer maps fitted in closed form on texts that both models read, then "
+        "frozen; frozen: the maps keep their start; joint: they learn beside the student, which "
+        "can collapse (the run logs the wrong-sample control); calibrated_joint: fitted, then "
+        "joint. identity alignment has nothing to fit",
+    )
+    align_direction: str = _flag(
+        "teacher_to_student",
+        "where caches are compared: teacher_to_student maps the teacher's cache; "
+        "student_to_teacher maps the student's, so that the target cannot collapse",
+    )
+    map_rank: str | None = _flag(
+        None,
+        "structured, calibrated: number of head-mix ⊗ dim-map terms per layer, or auto (the "
+        "smallest whose held-out R² is near the full map's); left out: 1",
+    )
+    calibration_samples: int = _flag(1000, "training samples that the aligner is fitted on")
+    token_alignment: str = _flag(
+        "hard",
+        "a teacher with another tokenizer: hard takes the teacher's position where the student's "
+        "token is complete, soft the mean over the positions it covers, none (latent students) "
+        "keeps the teacher's own positions",
     )
     key_space: str = _flag(
         "unrotated",
@@ -185,18 +217,48 @@ class TrainConfig:
                 f"--alignment_mode {self.alignment_mode} mixes heads, which --kv_scope head would "
                 f"fill with other positions: pass --kv_scope model"
             )
+        self._check_maps()
+        if self.token_alignment == "none" and self.student == "explicit":
+            raise ValueError(
+                "--token_alignment none keeps the teacher's own positions, which an explicit "
+                "student does not have: choose hard or soft"
+            )
+        if self.kv_scores_path is not None and not EVICTIONS[self.kv_method].needs_scores:
+            raise ValueError(
+                f"--kv_scores_path holds knockout's scores, which --kv_method {self.kv_method} "
+                f"does not read; leave it out"
+            )
         if self.resume and self.overwrite:
             raise ValueError("--resume and --overwrite exclude each other")
+
+    def _check_maps(self) -> None:
+        if self.align_direction != "teacher_to_student" and self.alignment_mode == "identity":
+            raise ValueError(
+                f"--align_direction {self.align_direction} maps one geometry onto another, but "
+                f"--alignment_mode identity maps none: choose structured or flat"
+            )
+        if self.map_rank is None:
+            return
+        if not (self.map_rank == "auto" or (self.map_rank.isdigit() and int(self.map_rank) > 0)):
+            raise ValueError(f"--map_rank {self.map_rank!r} must be a number above 0, or auto")
+        if self.alignment_mode != "structured" or not self.calibrates:
+            raise ValueError(
+                f"--map_rank {self.map_rank} is the rank of calibrated structured maps: it needs "
+                f"--alignment_mode structured and --aligner_fit calibrated"
+            )
 
     def _check_choices(self) -> None:
         choices: dict[str, tuple[str, ...]] = {
             "student": STUDENTS,
             "decoding": DECODINGS,
             "kv_method": tuple(EVICTIONS),
+            "knockout_reach": REACHES,
             "alignment_mode": ALIGNMENT_MODES,
             "flat_variant": FLAT_VARIANTS,
             "layer_mapping": tuple(LAYER_MAPS),
-            "aligner_fit": ("frozen", "joint"),
+            "aligner_fit": ALIGNER_FITS,
+            "align_direction": DIRECTIONS,
+            "token_alignment": TOKEN_ALIGNMENTS,
             "key_space": ("unrotated", "rotated"),
             "kv_loss": tuple(KV_LOSSES),
             "overflow": ("error", "skip"),
@@ -213,7 +275,8 @@ class TrainConfig:
 
     def _check_ranges(self) -> None:
         positive = (
-            "epochs", "batch_size", "gradient_accumulation_steps", "lr", "max_length",
+            "epochs", "batch_size", "calibration_samples", "gradient_accumulation_steps", "lr",
+            "max_length",
             "logging_steps", "save_steps", "eval_steps", "eval_batch_size", "max_new_tokens",
         )  # fmt: skip
         for name in positive:
@@ -246,6 +309,16 @@ class TrainConfig:
         return self.teacher_name is None
 
     @property
+    def calibrates(self) -> bool:
+        """Whether the aligner is fitted before training."""
+        return self.alignment_mode != "identity" and self.aligner_fit.startswith("calibrated")
+
+    @property
+    def trains_aligner(self) -> bool:
+        """Whether the aligner learns beside the student."""
+        return self.alignment_mode != "identity" and self.aligner_fit.endswith("joint")
+
+    @property
     def needs_teacher(self) -> bool:
         """Whether a teacher's forward is part of the step."""
         if self.kv_weight or self.codi_weight:
@@ -256,6 +329,7 @@ class TrainConfig:
 # what a resumed run may change without becoming another run
 RESUMABLE = frozenset(
     {"resume", "overwrite", "no_progress", "output_dir", "save_steps", "save_total_limit", "device"}
+    | {"kv_scores_path"}
 )
 
 

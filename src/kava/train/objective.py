@@ -34,7 +34,7 @@ from kava.student.cache import pairs_of
 from kava.student.latent import LatentStudent
 from kava.trace import KVTrace, Segment
 from kava.train.config import TrainConfig
-from kava.train.target import Target, TargetBuilder
+from kava.train.target import Target, TargetBuilder, map_student
 
 
 class Items(NamedTuple):
@@ -53,7 +53,9 @@ def count_items(batch: Batch, config: TrainConfig) -> list[int]:
     """The items of one batch, in the order of `Items`."""
     written = int(batch["labels"].ne(IGNORED).sum())
     answer = written if config.student == "explicit" else int(batch["answer_mask"].sum())
-    reasoning_B = batch["segment_ids"].eq(Segment.REASONING).sum(1)
+    own_positions = config.token_alignment == "none" and "teacher" in batch
+    segment_ids = batch["teacher"]["segment_ids"] if own_positions else batch["segment_ids"]
+    reasoning_B = segment_ids.eq(Segment.REASONING).sum(1)
     if config.kv_method != "full":
         slots = int(reasoning_B.clamp(max=config.target_len).sum())
     elif config.student == "explicit":
@@ -94,7 +96,7 @@ class Distiller(nn.Module):
         self.student = student
         self.settings = config
         self.map_aligner = aligner
-        self.map_aligner.requires_grad_(config.aligner_fit == "joint")
+        self.map_aligner.requires_grad_(config.trains_aligner)
         # in a tuple: not a submodule, so neither trained, saved, wrapped nor counted
         self._teacher = (teacher.eval().requires_grad_(False),) if teacher is not None else ()
         reader = teacher if teacher is not None else self.base
@@ -163,7 +165,7 @@ class Distiller(nn.Module):
         if config.codi_weight:
             assert output.hidden_states is not None
             ours = hidden_at(output.hidden_states, batch["student_codi"] + 1)
-            theirs = hidden_at(teacher.hidden_states, batch["teacher_codi"])
+            theirs = hidden_at(teacher.hidden_states, teacher.codi_columns)
             codi = self.codi(ours, theirs, items.samples, self._codi_layers())
             terms.add("codi", config.codi_weight, codi)
         if not config.kv_weight:
@@ -184,12 +186,13 @@ class Distiller(nn.Module):
         # the head only where a label stands; a frozen teacher's logits are not read
         columns = torch.arange(P - 1, batch["input_ids"].shape[1] - 1)
         keep: int | Tensor = columns.to(batch["input_ids"].device) if trained else 1
+        read = batch.get("teacher", batch)
         with torch.set_grad_enabled(own and torch.is_grad_enabled()):
             outputs, trace = capture(
                 model,
-                batch["input_ids"],
-                batch["attention_mask"],
-                batch["segment_ids"],
+                read["input_ids"],
+                read["attention_mask"],
+                read["segment_ids"],
                 queries=self.teacher_queries,
                 hidden_states=self.settings.codi_weight > 0,
                 logits_to_keep=keep,
@@ -200,6 +203,7 @@ class Distiller(nn.Module):
             hidden_states=outputs.hidden_states,
             cache=outputs.past_key_values,
             trace=trace.detach(),
+            codi_columns=read["teacher_codi"],
         )
 
     def _explicit(self, batch: Batch, items: Items) -> Forward:
@@ -229,6 +233,7 @@ class Distiller(nn.Module):
         assert student is not None
         if self.settings.key_space == "unrotated":
             student = unrotate_trace(student, self.rotary)
+        student = map_student(self.map_aligner, student)
         loss, metrics = self.kv_loss(student, target.trace, items.slots)
         terms.add("kv", self.settings.kv_weight, loss)
         terms.metrics.update(metrics)
@@ -243,6 +248,7 @@ class _Reading(NamedTuple):
     hidden_states: Any
     cache: Any
     trace: KVTrace
+    codi_columns: Tensor
 
 
 class _Terms:
@@ -275,8 +281,9 @@ def kv_loss_of(config: TrainConfig) -> KVLossFunction:
         "alpha_v": config.alpha_v,
         "alpha_attn": config.alpha_attn,
         "layer_std": config.kv_layer_std,
-        # an aligner that learns beside the student does so through the target
-        "detach_target": config.aligner_fit != "joint",
+        # an aligner that learns beside the student does so through what it maps
+        "detach_target": not config.trains_aligner
+        or config.align_direction == "student_to_teacher",
     }
     known = kv_loss_options(config.kv_loss)
     if config.kv_layer_std and "layer_std" not in known:

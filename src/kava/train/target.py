@@ -1,6 +1,6 @@
 """From a batch and its teacher's trace to the target that the student's cache is matched with.
 
-    teacher's trace ─► compress ─► un-rotate ─► align ─► target at the student's slots
+    teacher's trace ─► student's tokens ─► compress ─► un-rotate ─► align ─► target at its slots
 
 The teacher never gets a gradient; a jointly trained aligner does.
 
@@ -9,17 +9,19 @@ Shapes: B batch, L layers, H key/value heads, T columns, M slots, D head dim.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from kava.align import MapProjectionAligner, align_trace
+from kava.align.token_trace import blend
 from kava.compress import EVICTIONS, build_eviction
 from kava.compress.base import Eviction
 from kava.data.collate import Batch
 from kava.losses.guard import wrong_sample
+from kava.pairs import read_tokens
 from kava.rope import Rotary, unrotate_trace
 from kava.trace import KVTrace
 from kava.train.config import TrainConfig
@@ -30,8 +32,10 @@ class Target:
     """What the student's trace is compared with.
 
     Attributes:
-        trace: [B, L_s, H_s, M, D_s], with a mask over the slots in use.
-        columns: [B, M] or [B, L, H, M]: the teacher's columns that were kept.
+        trace: [B, L_s, H, M, D], with a mask over the slots in use; H and D are the student's,
+            or the teacher's where caches are compared in its geometry.
+        columns: [B, M] or [B, L, H, M]: the columns that were kept, of the student's text, or
+            of the teacher's where they have no common tokens.
     """
 
     trace: KVTrace
@@ -55,24 +59,47 @@ class TargetBuilder:
         self.aligner = aligner
         self.rotary = rotary if config.key_space == "unrotated" else None
         self.options = eviction_options(config)
-        if config.kv_method != "positions":
+        if config.kv_method != "positions" and not EVICTIONS[config.kv_method].needs_scores:
             build_eviction(config.kv_method, **self.options)
 
     def __call__(self, trace: KVTrace, batch: Batch) -> Target:
         """The target of a batch whose teacher left `trace` behind."""
-        kept, indices_BLHM = self._eviction(batch)(trace.detach(), self.config.target_len)
+        trace = trace.detach()
+        tokens = self.config.token_alignment if "teacher" in batch else "none"
+        at_tokens = trace if tokens == "none" else read_tokens(trace, batch)
+        kept, indices_BLHM = self._eviction(batch)(at_tokens, self.config.target_len)
         columns = indices_BLHM[:, 0, 0] if kept.scope == "model" else indices_BLHM
-        if self.config.wrong_sample:
-            kept = wrong_sample(kept)
         if self.config.key_space == "unrotated":
             kept = unrotate_trace(kept, self.rotary)
+        if tokens == "soft":
+            kept = self._mean_over_tokens(kept, trace, columns, batch)
+        if self.config.wrong_sample:
+            kept = wrong_sample(kept)
         slots = self.config.target_len
         # latents are few, so that a whole cache is warped to them; a text has every position
         warped = self.config.student == "latent" and kept.length != slots
         length = slots if warped else None
-        context = torch.enable_grad if self.config.aligner_fit == "joint" else torch.no_grad
+        context = torch.enable_grad if self.config.trains_aligner else torch.no_grad
         with context():
             return Target(align_trace(self.aligner, kept, length), columns)
+
+    def _mean_over_tokens(
+        self, kept: KVTrace, trace: KVTrace, columns: Tensor, batch: Batch
+    ) -> KVTrace:
+        """What was kept, each the mean over the teacher's tokens under a token."""
+        theirs = batch["teacher"]
+        if columns.ndim != 2:
+            raise ValueError(
+                "--token_alignment soft needs positions shared by all heads and layers: pass "
+                "--kv_scope model"
+            )
+        plain = trace
+        if self.config.key_space == "unrotated":
+            plain = unrotate_trace(trace, self.rotary)
+        wide = columns[:, :, None].expand(-1, -1, theirs["covered"].shape[2])
+        return blend(
+            plain, theirs["covered"].gather(1, wide), theirs["shares"].gather(1, wide), kept
+        )
 
     def _eviction(self, batch: Batch) -> Eviction:
         options: dict[str, Any] = dict(self.options)
@@ -83,9 +110,26 @@ class TargetBuilder:
                     "kava/shell-game?form=verbose; choose another method"
                 )
             options["positions"] = batch["positions"]
+        if EVICTIONS[self.config.kv_method].needs_scores:
+            own = self.config.token_alignment == "none" and "teacher" in batch
+            part = batch["teacher"] if own else batch
+            if "scores" not in part:
+                raise ValueError(
+                    f"--kv_method {self.config.kv_method} needs samples with scores: give them "
+                    f"theirs by kava.train.scores.with_scores"
+                )
+            options["scores"] = part["scores"]
         if self.config.kv_method == "random":
             options["sample_ids"] = batch["ids"]
         return build_eviction(self.config.kv_method, **options)
+
+
+def map_student(aligner: MapProjectionAligner, trace: KVTrace) -> KVTrace:
+    """The student's trace where it is compared: in the teacher's geometry, or as it is."""
+    if aligner.direction == "teacher_to_student":
+        return trace
+    mapped = aligner.map_student(trace.keys, trace.values, trace.queries)
+    return replace(trace, keys=mapped.keys, values=mapped.values, queries=mapped.queries)
 
 
 def eviction_options(config: TrainConfig) -> dict[str, Any]:

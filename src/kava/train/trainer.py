@@ -95,6 +95,7 @@ class KVDistillTrainer(Trainer):
         eval_data: encoded held-out samples, for losses and the collapse guard.
         eval_records: the same samples as records, for accuracy.
         data_hash: of the training records; stored in every checkpoint.
+        teacher_pad_token_id: of a teacher that reads its own tokens.
 
     Raises:
         KavaError: a loss or a gradient that is not finite, naming the batch.
@@ -114,6 +115,7 @@ class KVDistillTrainer(Trainer):
         eval_data: Sequence[Encoded] = (),
         eval_records: Sequence[Record] = (),
         data_hash: str = "",
+        teacher_pad_token_id: int | None = None,
     ):
         self.config = config
         self.template = template
@@ -129,7 +131,7 @@ class KVDistillTrainer(Trainer):
             args=training_arguments(config, bool(eval_data), bool(eval_data and eval_records)),
             train_dataset=EncodedDataset(train_data),
             eval_dataset=EncodedDataset(eval_data) if eval_data else None,
-            data_collator=Collator(pad),  # type: ignore[arg-type]
+            data_collator=Collator(pad, teacher_pad_token_id),  # type: ignore[arg-type]
             processing_class=tokenizer,
             callbacks=[
                 MetricsFile(config.output_dir),
