@@ -19,7 +19,7 @@ ROWS = (
     {"errors", "callable_module", "theme"},
     {"trace"},
     {"compress", "align", "losses", "segments", "tokenizers", "data"},
-    {"quiet", "models", "capture", "rope", "student"},
+    {"quiet", "models", "capture", "rope", "student", "importance"},
     {"train"},
     {"evaluate", "profile"},
     {"demo"},

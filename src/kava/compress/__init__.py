@@ -19,7 +19,9 @@ from kava.compress.base import (
     register_eviction,
 )
 from kava.compress.full import FullEviction
+from kava.compress.given import GivenScoresEviction
 from kava.compress.h2o import H2OEviction
+from kava.compress.knockout import KnockoutEviction
 from kava.compress.positions import PositionsEviction
 from kava.compress.random import RandomEviction
 from kava.compress.right_crop import RightCropEviction
@@ -33,7 +35,9 @@ __all__ = [
     "Candidates",
     "Eviction",
     "FullEviction",
+    "GivenScoresEviction",
     "H2OEviction",
+    "KnockoutEviction",
     "PositionsEviction",
     "RKVEviction",
     "RKVOfficialEviction",

@@ -158,12 +158,15 @@ class Eviction(ABC):
     Attributes:
         needs_queries: whether the method looks at attention, so that a trace must be captured
             with its queries.
+        needs_scores: whether the method is given a score per position, which the teacher has to
+            be asked for before.
 
     Raises:
         ValueError: an unknown scope.
     """
 
     needs_queries: ClassVar[bool] = False
+    needs_scores: ClassVar[bool] = False
 
     scope: Scope = "model"
 

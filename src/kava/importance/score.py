@@ -1,0 +1,138 @@
+"""Scores of whole data sets: computed once per sample, kept in a file, read by later runs.
+
+Shapes: B batch, T columns, R reasoning tokens of a sample.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel
+
+from kava.data.collate import Batch, Collator
+from kava.data.encode import Encoded
+from kava.data.records import Record, Template
+from kava.importance.knockout import knockout
+from kava.importance.stages import UNCOUNTED, Reach, token_stages
+from kava.importance.store import ScoreStore, sample_digest, weights_fingerprint
+
+Scorer = Callable[[PreTrainedModel, Batch, Tensor | None], Tensor]
+
+SCORERS: dict[str, Scorer] = {"knockout": knockout}
+"""Method → (model, batch, stages [B, T]) → scores [B, T]."""
+
+# Tokens of a batch, and numbers in its logits: more is no faster on a CPU, and fills a GPU.
+CPU_TOKENS, CPU_LOGITS = 2**13, 2**24
+GPU_TOKENS, GPU_LOGITS = 2**16, 2**28
+
+
+def score_samples(
+    model: PreTrainedModel,
+    samples: Sequence[Encoded],
+    records: Sequence[Record],
+    template: Template,
+    *,
+    method: str = "knockout",
+    reach: Reach = "later_steps",
+    path: str | Path | None = None,
+    progress: bool = False,
+) -> list[np.ndarray]:
+    """How much the teacher needs each reasoning token of each sample.
+
+    Args:
+        model: the teacher, on the device that shall compute.
+        samples: in the teacher's tokens.
+        records: those that the samples were made of, and possibly others; matched by id.
+        template: how a record became text.
+        method: a key of `SCORERS`.
+        reach: which later tokens count, as in `token_stages`.
+        path: where scores are kept. What the file holds is not computed again, and what is
+            missing is added to it.
+        progress: show a bar.
+
+    Returns:
+        [R] float32 of each sample, in the order of `samples`.
+
+    Raises:
+        ValueError: an unknown method, a sample without its record, or a file of another teacher,
+            method or reach.
+        OSError: the file cannot be written.
+
+    Example:
+        >>> scores = score_samples(teacher, encoded, records, template)
+        >>> [len(row) for row in scores[:2]]
+        [15, 15]
+    """
+    if method not in SCORERS:
+        raise ValueError(f"method={method!r} has no scores; choose from {', '.join(SCORERS)}")
+    by_id = {record.id: record for record in records}
+    lost = next((sample.id for sample in samples if sample.id not in by_id), None)
+    if lost is not None:
+        raise ValueError(f"sample {lost!r} has no record among the {len(records)} given")
+    stages = [token_stages(by_id[s.id], s, template, reach) for s in samples]
+    digests = [sample_digest(sample, stage) for sample, stage in zip(samples, stages)]
+    manifest = {"method": method, "reach": reach, "teacher": weights_fingerprint(model)}
+    store = ScoreStore(manifest)
+    if path is not None and Path(path).exists():
+        store = ScoreStore.load(path, manifest)
+    missing = store.missing(digests)
+    with tqdm(
+        total=len(missing), desc=method, unit=" samples", disable=not progress or not missing
+    ) as bar:
+        for places in _batches(model, samples, missing):
+            chosen = [samples[place] for place in places]
+            batch, stages_BT = _batch(model, chosen, [stages[place] for place in places])
+            scores_BT = SCORERS[method](model, batch, stages_BT).float().cpu().numpy()
+            start = max(sample.prompt_length for sample in chosen)
+            for place, sample, row_T in zip(places, chosen, scores_BT):
+                stop = start + sample.answer_start - sample.prompt_length
+                store.scores[digests[place]] = row_T[start:stop].copy()
+            bar.update(len(places))
+    if missing and path is not None:
+        store.save(path)
+    return [store.scores[digest] for digest in digests]
+
+
+def _batches(
+    model: PreTrainedModel, samples: Sequence[Encoded], places: Sequence[int]
+) -> Iterator[list[int]]:
+    """Places of samples of like lengths, as many as fit."""
+    on_cpu = model.device.type == "cpu"
+    tokens, logits = (CPU_TOKENS, CPU_LOGITS) if on_cpu else (GPU_TOKENS, GPU_LOGITS)
+    budget = min(tokens, logits // model.config.vocab_size)
+
+    def lengths(place: int) -> tuple[int, int]:
+        sample = samples[place]
+        return sample.answer_start - sample.prompt_length, len(sample.input_ids)
+
+    batch: list[int] = []
+    widest = 0
+    for place in sorted(places, key=lengths):
+        widest = max(widest, len(samples[place].input_ids))
+        if batch and widest * (len(batch) + 1) > budget:
+            yield batch
+            batch, widest = [], len(samples[place].input_ids)
+        batch.append(place)
+    if batch:
+        yield batch
+
+
+def _batch(
+    model: PreTrainedModel, samples: Sequence[Encoded], stages: Sequence[np.ndarray]
+) -> tuple[Batch, Tensor]:
+    """A batch on the model's device, and the stages of its columns."""
+    # what fills the padding is masked everywhere: any token that the model knows will do
+    batch = Collator(0)(samples)
+    stages_BT = torch.full_like(batch["input_ids"], UNCOUNTED)
+    widest = max(sample.prompt_length for sample in samples)
+    for row_T, sample, stage in zip(stages_BT, samples, stages):
+        start = widest - sample.prompt_length
+        row_T[start : start + len(stage)] = torch.from_numpy(stage)
+    device = model.device
+    moved = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items()}
+    return moved, stages_BT.to(device)  # type: ignore[return-value]

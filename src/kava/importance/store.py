@@ -1,0 +1,144 @@
+"""Scores on disk: one safetensors file whose header holds its manifest as JSON.
+
+    samples [N, 16] uint8     the digest of each sample: its tokens, its segments, its stages
+    lengths [N] int32         its reasoning tokens, R
+    scores  [ΣR] float32      sample after sample
+
+The manifest says of which teacher and by which method. It stands in the file's own header, so
+that one rename writes both, and neither can be of another time than the other. Samples are found
+by what they say: their order, their number and their ids may change.
+
+Shapes: N samples, R reasoning tokens of a sample.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from kava.data.encode import Encoded
+
+FORMAT = 1
+"""Version of the file's layout; another one is refused."""
+
+DIGEST_SIZE = 16
+# what a config says without changing a prediction
+_UNIMPORTANT = frozenset(
+    {"_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version", "use_cache"}
+)
+
+
+def weights_fingerprint(model: nn.Module) -> str:
+    """The sha256 of a model's weights and of the config that they are read by, in hexadecimal.
+
+    Example:
+        >>> weights_fingerprint(model) == weights_fingerprint(model)
+        True
+    """
+    digest = hashlib.sha256()
+    config: Any = getattr(model, "config", None)
+    if config is not None:
+        said = {k: v for k, v in config.to_dict().items() if k not in _UNIMPORTANT}
+        digest.update(json.dumps(said, sort_keys=True, default=str).encode())
+    for name, part in model.state_dict().items():
+        digest.update(f"{name} {part.dtype} {tuple(part.shape)}".encode())
+        flat = part.detach().contiguous().cpu().flatten()
+        digest.update(flat.view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def sample_digest(sample: Encoded, stages: np.ndarray) -> bytes:
+    """What a score depends on beside the teacher: tokens, segments and stages of a sample."""
+    digest = hashlib.blake2b(digest_size=DIGEST_SIZE)
+    digest.update(np.array([sample.prompt_length, sample.answer_start], dtype=np.int64).data)
+    digest.update(np.ascontiguousarray(sample.input_ids, dtype=np.int32).data)
+    digest.update(np.ascontiguousarray(stages, dtype=np.int32).data)
+    return digest.digest()
+
+
+@dataclass
+class ScoreStore:
+    """The scores of one teacher by one method, found by sample.
+
+    Args:
+        manifest: "method", "reach" and "teacher" (a fingerprint); whoever reads asks for the same.
+        scores: digest → [R] float32.
+    """
+
+    manifest: Mapping[str, str]
+    scores: dict[bytes, np.ndarray] = field(default_factory=dict)
+
+    def missing(self, digests: Sequence[bytes]) -> list[int]:
+        """The places, among `digests`, of samples that have no scores yet."""
+        return [place for place, digest in enumerate(digests) if digest not in self.scores]
+
+    def save(self, path: str | Path) -> None:
+        """Write the file, whole or not at all.
+
+        Raises:
+            OSError: it could not be written; an earlier file is as it was.
+        """
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        parts = {
+            "samples": torch.from_numpy(
+                np.frombuffer(b"".join(self.scores), dtype=np.uint8).reshape(-1, DIGEST_SIZE).copy()
+            ),
+            "lengths": torch.tensor([len(s) for s in self.scores.values()], dtype=torch.int32),
+            "scores": torch.from_numpy(np.concatenate(list(self.scores.values()))),
+        }
+        manifest = {"format": FORMAT, "num_samples": len(self.scores), **self.manifest}
+        staged = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            save_file(parts, staged, {"kava": json.dumps(manifest)})
+            os.replace(staged, path)
+        except (OSError, SafetensorError) as error:
+            raise OSError(f"the scores could not be written to {path}: {error}") from error
+        finally:
+            staged.unlink(missing_ok=True)
+
+    @classmethod
+    def load(cls, path: str | Path, manifest: Mapping[str, str]) -> ScoreStore:
+        """Read a file that was made for the same teacher and method.
+
+        Raises:
+            OSError: it is not there.
+            ValueError: it is damaged, of another version, or was made by another teacher, method
+                or reach than `manifest` asks for.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise OSError(f"{path} is missing: no scores are stored there")
+        theirs, parts = _read(path)
+        for name, value in {"format": FORMAT, **manifest}.items():
+            if theirs.get(name) != value:
+                raise ValueError(
+                    f"{path} holds scores of {name} {theirs.get(name)!r}, this run needs "
+                    f"{value!r}: remove it, or give another --kv_scores_path"
+                )
+        lengths, flat = parts["lengths"].numpy(), parts["scores"].numpy()
+        names, ends = parts["samples"].numpy(), np.cumsum(lengths)
+        if names.shape != (len(lengths), DIGEST_SIZE) or int(lengths.sum()) != len(flat):
+            raise ValueError(f"{path} is damaged: its parts do not fit together; remove it")
+        rows = np.split(flat, ends[:-1])
+        return cls(manifest, {name.tobytes(): row for name, row in zip(names, rows)})
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            manifest = json.loads((file.metadata() or {})["kava"])
+            return manifest, {n: file.get_tensor(n) for n in ("samples", "lengths", "scores")}
+    except (SafetensorError, KeyError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path} is damaged or holds no scores ({error}); remove it") from error
