@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         StudentToTeacherProjector,
         TimeWarper,
         layer_map,
+        linear_cka,
     )
     from kava.capture import capture
     from kava.compress import compress
@@ -48,6 +49,7 @@ _MODULE_OF = {
     "capture": "kava.capture",
     "compress": "kava.compress",
     "layer_map": "kava.align",
+    "linear_cka": "kava.align",
     "load_model": "kava.models",
     "load_tokenizer": "kava.models",
     "rotary_of": "kava.rope",
@@ -76,6 +78,7 @@ __all__ = [
     "capture",
     "compress",
     "layer_map",
+    "linear_cka",
     "load_model",
     "load_tokenizer",
     "rotary_of",

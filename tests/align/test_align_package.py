@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-MODULES = ["layer_map", "contraction", "head_map", "time_warp", "flat", "aligner", "trace"]
+MODULES = ["cka", "cka_map", "streaming_cka", "layer_map", "contraction", "head_map", "time_warp", "flat", "aligner", "trace"]
 
 
 @pytest.mark.parametrize("name", MODULES)
