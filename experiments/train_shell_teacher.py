@@ -49,7 +49,9 @@ def main(argv: list[str]) -> int:
     accuracy = {}
     for form in forms:
         records = load_records(f"kava/shell-game?form={form}", split="test")
-        answers = answer_records(teacher.model, teacher.tokenizer, records, teacher.template)
+        answers = answer_records(
+            teacher.model, teacher.tokenizer, records, teacher.template, max_new_tokens=64
+        )
         accuracy[form] = answers.accuracy
         print(f"{form}: {answers.accuracy:.1%} of {answers.num_items} held-out games")
     if min(accuracy.values()) < REQUIRED:

@@ -10,7 +10,7 @@ D_t/D_s head dims.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -90,6 +90,7 @@ def paired_traces(
     """
     rotaries = (None, None) if rotated else (rotary_of(teacher), rotary_of(student))
     for batch in batches:
+        batch = _moved(batch, student.device)
         traces = []
         for model, rotary, part in (
             (teacher, rotaries[0], batch.get("teacher", batch)),
@@ -97,9 +98,9 @@ def paired_traces(
         ):
             _, trace = capture(
                 model,
-                part["input_ids"].to(model.device),
-                part["attention_mask"].to(model.device),
-                part["segment_ids"].to(model.device),
+                part["input_ids"],
+                part["attention_mask"],
+                part["segment_ids"],
                 queries=queries,
                 hidden_states=False,
                 logits_to_keep=1,
@@ -107,5 +108,12 @@ def paired_traces(
             traces.append(trace if rotated else unrotate_trace(trace, rotary))
         mask = batch["attention_mask"].bool()
         if segments is not None:
-            mask = torch.isin(batch["segment_ids"], torch.tensor(segments))
+            mask = torch.isin(batch["segment_ids"], torch.tensor(segments, device=mask.device))
         yield TracePair(to_student_tokens(traces[0], batch, token_alignment), traces[1], mask)
+
+
+def _moved(batch: Any, device: torch.device) -> Any:
+    """A batch with all of its tensors on a device."""
+    if isinstance(batch, dict):
+        return {name: _moved(part, device) for name, part in batch.items()}
+    return batch.to(device) if isinstance(batch, Tensor) else batch

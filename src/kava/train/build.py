@@ -190,7 +190,7 @@ def build_aligner(
         mode=config.alignment_mode,
         share_dim_proj=config.map_proj_share_dim,
         init_uniform=config.map_proj_init_uniform,
-        flat_variant=config.flat_variant,
+        flat_variant=None if config.calibrates else config.flat_variant or "elastic",
         layer_map=config.layer_mapping,
         direction=config.align_direction,
         per_layer=config.calibrates,
@@ -275,10 +275,6 @@ def build_run(config: TrainConfig) -> Run:
     if needs_scores(config):
         data = _scored(config, distiller, data)
     theirs = None if teacher_tokenizer is None else teacher_tokenizer.pad_token_id
-    calibration = None
-    if config.calibrates and config.kv_weight and checkpoint is None:
-        collate = Collator(tokenizer.pad_token_id, theirs)
-        calibration = calibrate_aligner(distiller, config, data.train, collate)
     trainer = KVDistillTrainer(
         distiller,
         config,
@@ -290,4 +286,8 @@ def build_run(config: TrainConfig) -> Run:
         data_hash=data.hash,
         teacher_pad_token_id=theirs,
     )
+    calibration = None
+    if config.calibrates and config.kv_weight and not config.resume:
+        collate = Collator(tokenizer.pad_token_id, theirs)
+        calibration = calibrate_aligner(distiller, config, data.train, collate)
     return Run(trainer, data, checkpoint if config.resume else None, calibration)

@@ -11,14 +11,17 @@ from pathlib import Path
 from typing import Any, NoReturn, get_args, get_type_hints
 
 from kava.align import ALIGNMENT_MODES, FLAT_VARIANTS, LAYER_MAPS, TOKEN_ALIGNMENTS
+from kava.align.resample import SegmentResampling
 from kava.compress import EVICTIONS
 from kava.importance.stages import REACHES
 from kava.losses import KV_LOSSES
 from kava.student.config import DECODINGS
 from kava.trace import SCOPES
+from kava.train.resampling import INTERPOLATED, REASONING_ONLY, resampling_of
 
 STUDENTS = ("latent", "explicit")
 DIRECTIONS = ("teacher_to_student", "student_to_teacher")
+KEY_SPACES = ("unrotated", "rotated", "student")
 ALIGNER_FITS = ("calibrated", "frozen", "joint", "calibrated_joint")
 
 
@@ -123,7 +126,11 @@ class TrainConfig:
     map_proj_init_uniform: bool = _flag(
         False, "structured: start from uniform head groups and identity dims, not at random"
     )
-    flat_variant: str = _flag("elastic", "flat: elastic, linear or residual projector")
+    flat_variant: str | None = _flag(
+        None,
+        "flat: elastic, linear or residual projector; left out: elastic, and linear where maps "
+        "are calibrated, which is what least squares can fit",
+    )
     layer_mapping: str = _flag(
         "ratio", f"which teacher layers a student layer matches: {', '.join(LAYER_MAPS)}"
     )
@@ -153,7 +160,22 @@ class TrainConfig:
     )
     key_space: str = _flag(
         "unrotated",
-        "compare keys unrotated (rotary embedding taken out) or rotated (as they are cached)",
+        "compare keys unrotated (rotary embedding taken out), rotated (as both models cache them) "
+        "or student (the teacher's taken out, aligned, and rotated as the student's are cached)",
+    )
+    use_segment_resampling: bool = _flag(
+        False,
+        "warp the teacher's segments (0 prompt, 1 reasoning, 2 answer) to the student's slots, "
+        "each by itself, in place of evicting positions; needs --kv_method full",
+    )
+    segment_ratios: str = _flag(
+        REASONING_ONLY,
+        "slots for each position of a segment, as 0:1.0,1:0.5,2:1.0; segments that are not named "
+        "are left out. Latents are shared out in these proportions",
+    )
+    segment_alphas: str = _flag(
+        INTERPOLATED,
+        "how smoothly a segment is read between its positions: 0 the nearest, 1 interpolated",
     )
 
     # losses
@@ -218,11 +240,22 @@ class TrainConfig:
                 f"fill with other positions: pass --kv_scope model"
             )
         self._check_maps()
-        if self.token_alignment == "none" and self.student == "explicit":
+        if (
+            self.token_alignment == "none"
+            and self.student == "explicit"
+            and not self.use_segment_resampling
+        ):
             raise ValueError(
                 "--token_alignment none keeps the teacher's own positions, which an explicit "
-                "student does not have: choose hard or soft"
+                "student does not have: choose hard or soft, or add --use_segment_resampling"
             )
+        if self.key_space == "student" and self.align_direction != "teacher_to_student":
+            raise ValueError(
+                f"--key_space student rotates the target as the student's keys are, but "
+                f"--align_direction {self.align_direction} compares them as the teacher's: pass "
+                f"--key_space unrotated"
+            )
+        resampling_of(self)
         if self.kv_scores_path is not None and not EVICTIONS[self.kv_method].needs_scores:
             raise ValueError(
                 f"--kv_scores_path holds knockout's scores, which --kv_method {self.kv_method} "
@@ -232,6 +265,16 @@ class TrainConfig:
             raise ValueError("--resume and --overwrite exclude each other")
 
     def _check_maps(self) -> None:
+        if self.flat_variant is not None and self.flat_variant not in FLAT_VARIANTS:
+            raise ValueError(
+                f"--flat_variant {self.flat_variant!r} is unknown; choose "
+                f"{', '.join(FLAT_VARIANTS)}"
+            )
+        if self.calibrates and self.flat_variant not in (None, "linear"):
+            raise ValueError(
+                f"--flat_variant {self.flat_variant} cannot be fitted in closed form: pass "
+                f"--flat_variant linear, or --aligner_fit frozen or joint"
+            )
         if self.align_direction != "teacher_to_student" and self.alignment_mode == "identity":
             raise ValueError(
                 f"--align_direction {self.align_direction} maps one geometry onto another, but "
@@ -254,12 +297,11 @@ class TrainConfig:
             "kv_method": tuple(EVICTIONS),
             "knockout_reach": REACHES,
             "alignment_mode": ALIGNMENT_MODES,
-            "flat_variant": FLAT_VARIANTS,
             "layer_mapping": tuple(LAYER_MAPS),
             "aligner_fit": ALIGNER_FITS,
             "align_direction": DIRECTIONS,
             "token_alignment": TOKEN_ALIGNMENTS,
-            "key_space": ("unrotated", "rotated"),
+            "key_space": KEY_SPACES,
             "kv_loss": tuple(KV_LOSSES),
             "overflow": ("error", "skip"),
             "reasoning_form": ("text", "annotated", "equations"),
@@ -317,6 +359,16 @@ class TrainConfig:
     def trains_aligner(self) -> bool:
         """Whether the aligner learns beside the student."""
         return self.alignment_mode != "identity" and self.aligner_fit.endswith("joint")
+
+    @property
+    def unrotates(self) -> bool:
+        """Whether the teacher's keys are aligned without their rotation."""
+        return self.key_space != "rotated"
+
+    @property
+    def resampling(self) -> SegmentResampling | None:
+        """How the teacher's segments are warped to the student's slots, if they are."""
+        return resampling_of(self)
 
     @property
     def needs_teacher(self) -> bool:
