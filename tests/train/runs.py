@@ -9,7 +9,14 @@ from typing import Any
 import torch
 
 from kava.data.collate import Batch, Collator
-from kava.train.build import Run, build_distiller, build_run, load_data
+from kava.train.build import (
+    Run,
+    build_distiller,
+    build_run,
+    build_teacher_tokenizer,
+    build_tokenizer,
+    load_data,
+)
 from kava.train.config import TrainConfig
 from kava.train.objective import Distiller
 
@@ -36,10 +43,12 @@ def small(output_dir: Path | str = "unused", **changes: Any) -> TrainConfig:
 
 def distiller_and_batch(config: TrainConfig, size: int = 8) -> tuple[Distiller, Batch]:
     """The module that a run trains, and one batch of its data."""
-    distiller, tokenizer = build_distiller(config)
-    data = load_data(config, tokenizer)
+    tokenizer = build_tokenizer(config)
+    theirs = build_teacher_tokenizer(config, tokenizer)
+    data = load_data(config, tokenizer, theirs)
     assert isinstance(tokenizer.pad_token_id, int)
-    return distiller, Collator(tokenizer.pad_token_id)(data.train[:size])
+    collate = Collator(tokenizer.pad_token_id, None if theirs is None else theirs.pad_token_id)
+    return build_distiller(config), collate(data.train[:size])
 
 
 def rows(batch: Batch, index: slice) -> Batch:

@@ -30,6 +30,36 @@ class TimeWarp(NamedTuple):
     """[B, T_s], the later one: the next valid position of the segment, or the same."""
     weight: Tensor
     """[B, T_s] float, the share of the later one."""
+    mask: Tensor | None = None
+    """[B, T_s] bool, False where a sample has fewer slots than others; None: all are in use."""
+
+    @property
+    def blends(self) -> Tensor:
+        """[B, T_s] bool: the slots that read between two positions."""
+        return (self.weight > 0) & (self.weight < 1)
+
+    def apply_parts(
+        self, mask: Tensor | None, segment_ids: Tensor | None, positions: Tensor | None
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """A trace's mask, segments and positions, [B, T], at the slots.
+
+        Slots in use are valid; a slot's segment is that of the earlier position it reads, its
+        position the rounded interpolation.
+        """
+        if self.mask is not None or mask is None:
+            mask = self.mask
+        else:
+            mask = torch.ones_like(self.lower, dtype=torch.bool)
+        if segment_ids is not None:
+            segment_ids = segment_ids.gather(1, self.lower)
+        if positions is not None:
+            positions = self.interpolate(positions).round().to(positions.dtype)
+        return mask, segment_ids, positions
+
+    def select(self, slots_BN: Tensor, mask_BN: Tensor | None = None) -> TimeWarp:
+        """The warp at some of its slots, by their index [B, N]; `mask_BN` is that of the result."""
+        lower, upper, weight = (part.gather(1, slots_BN) for part in self[:3])
+        return TimeWarp(lower, upper, weight, mask_BN)
 
     def apply(self, x_BLHTD: Tensor) -> Tensor:
         """Interpolate [B, L, H, T, D] to [B, L, H, T_s, D], by one gather."""
@@ -147,31 +177,101 @@ class TimeWarper(nn.Module):
         """
         if target_length < 1:
             raise ValueError(f"target_length={target_length} must be at least 1")
-        segments_BT = segment_ids_BT.long()
-        valid_BT = segments_BT >= 0
-        if mask_BT is not None:
-            if mask_BT.shape != segments_BT.shape:
-                raise ValueError(
-                    f"mask must be {list(segments_BT.shape)}, got {list(mask_BT.shape)}"
-                )
-            valid_BT = valid_BT & mask_BT.bool()
-        ratio_S = torch.tensor(self.ratios, dtype=torch.float64, device=segments_BT.device)
-        alpha_S = torch.tensor(self.alphas, device=segments_BT.device)
-        self._check(segments_BT, valid_BT, ratio_S)
-        counts_BS = segments_BT.new_zeros(len(segments_BT), self.num_segments)
-        counts_BS.scatter_add_(1, segments_BT.clamp(min=0), valid_BT.long())
+        segments_BT, valid_BT = self._valid(segment_ids_BT, mask_BT)
+        counts_BS = self._counts(segments_BT, valid_BT)
+        ratio_S = torch.tensor(self.ratios, dtype=torch.float64, device=counts_BS.device)
+        nothing_B = (counts_BS * ratio_S).sum(1) == 0
+        if nothing_B.any():
+            raise ValueError(
+                f"sample {int(nothing_B.long().argmax())} of the batch has no valid position in "
+                f"a segment that the time warp reads; leave the sample out or mend its mask"
+            )
         slots_BS = _share_out(counts_BS * ratio_S, target_length)
+        return self._read(valid_BT, counts_BS, slots_BS, target_length)
 
-        slot_T = torch.arange(target_length, device=segments_BT.device)
-        slot_BT = slot_T.expand(len(segments_BT), -1).contiguous()
+    @torch.no_grad()
+    def plan_slots(
+        self, segment_ids_BT: Tensor, slots_BS: Tensor, mask_BT: Tensor | None = None
+    ) -> TimeWarp:
+        """Where every slot reads, where samples differ in how many slots their segments have.
+
+        Args:
+            segment_ids_BT: [B, T_t], −1 at padding.
+            slots_BS: [B, S], how many slots read each segment; ratios are not looked at.
+            mask_BT: [B, T_t], False at padding.
+
+        Returns:
+            a warp to the most slots of any sample, whose mask is False at those that a sample
+            has not.
+
+        Raises:
+            ValueError: as `plan` does, and slots for a segment that a sample does not have.
+
+        Example:
+            >>> ids, slots = torch.tensor([[0, 0, 1, 1, 1]]), torch.tensor([[1, 2, 0]])
+            >>> TimeWarper().plan_slots(ids, slots).lower
+            tensor([[1, 2, 4]])
+        """
+        segments_BT, valid_BT = self._valid(segment_ids_BT, mask_BT)
+        counts_BS = self._counts(segments_BT, valid_BT)
+        if slots_BS.shape != counts_BS.shape:
+            raise ValueError(
+                f"slots must be {list(counts_BS.shape)}, got shape {list(slots_BS.shape)}"
+            )
+        without_BS = (slots_BS > 0) & (counts_BS == 0)
+        if without_BS.any():
+            sample, segment = without_BS.nonzero()[0].tolist()
+            raise ValueError(
+                f"sample {sample} of the batch has no valid position in segment {segment}, which "
+                f"{int(slots_BS[sample, segment])} slots should read; leave the sample out or "
+                f"mend its mask"
+            )
+        total_B1 = slots_BS.sum(1, keepdim=True)
+        length = max(int(total_B1.max()), 1)
+        warp = self._read(valid_BT, counts_BS, slots_BS, length)
+        in_use_BT = torch.arange(length, device=total_B1.device) < total_B1
+        return warp if in_use_BT.all() else warp._replace(mask=in_use_BT)
+
+    @torch.no_grad()
+    def slots(self, segment_ids_BT: Tensor, mask_BT: Tensor | None = None) -> Tensor:
+        """How many slots each segment has by its ratio alone, [B, S].
+
+        A segment of n positions has ratio·n slots, halves rounded up, and at least one where both
+        are above 0. At a ratio of 1 every position has its own.
+
+        Raises:
+            ValueError: a segment id out of range, or segments that go back in time.
+
+        Example:
+            >>> TimeWarper(ratio_map={1: 0.5}).slots(torch.tensor([[0, 1, 1, 1, -1]]))
+            tensor([[1, 2, 0]])
+        """
+        counts_BS = self._counts(*self._valid(segment_ids_BT, mask_BT))
+        ratio_S = torch.tensor(self.ratios, dtype=torch.float64, device=counts_BS.device)
+        share_BS = counts_BS * ratio_S
+        return torch.where(share_BS > 0, (share_BS + 0.5).floor().clamp(min=1), 0).long()
+
+    def _counts(self, segments_BT: Tensor, valid_BT: Tensor) -> Tensor:
+        counts_BS = segments_BT.new_zeros(len(segments_BT), self.num_segments)
+        return counts_BS.scatter_add_(1, segments_BT.clamp(min=0), valid_BT.long())
+
+    def _read(self, valid_BT: Tensor, counts_BS: Tensor, slots_BS: Tensor, length: int) -> TimeWarp:
+        """Spread each segment's slots over its positions."""
+        alpha_S = torch.tensor(self.alphas, device=valid_BT.device)
+        slot_T = torch.arange(length, device=valid_BT.device)
+        slot_BT = slot_T.expand(len(valid_BT), -1).contiguous()
+        # slots behind the last one of a sample read its last position
+        slot_BT = slot_BT.minimum((slots_BS.sum(1, keepdim=True) - 1).clamp(min=0))
         segment_BT = torch.searchsorted(slots_BS.cumsum(1), slot_BT, right=True)
+        segment_BT = segment_BT.clamp(max=self.num_segments - 1)
 
         def of_slot(part_BS: Tensor) -> Tensor:
             return part_BS.gather(1, segment_BT)
 
         start_BT = of_slot(counts_BS.cumsum(1) - counts_BS)
         rank_BT = slot_BT - of_slot(slots_BS.cumsum(1) - slots_BS)
-        last_BT, last_rank_BT = of_slot(counts_BS) - 1, of_slot(slots_BS) - 1
+        last_BT, last_rank_BT = (of_slot(part_BS) - 1 for part_BS in (counts_BS, slots_BS))
+        last_BT = last_BT.clamp(min=0)
         # Whole numbers, so that a slot that falls on a position does so exactly.
         steps_BT = torch.where(last_rank_BT > 0, rank_BT * last_BT, last_BT)
         span_BT = last_rank_BT.clamp(min=1)
@@ -189,7 +289,16 @@ class TimeWarper(nn.Module):
             weight_BT,
         )
 
-    def _check(self, segments_BT: Tensor, valid_BT: Tensor, ratio_S: Tensor) -> None:
+    def _valid(self, segment_ids_BT: Tensor, mask_BT: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Segments and validity, both [B, T], of a batch that can be warped."""
+        segments_BT = segment_ids_BT.long()
+        valid_BT = segments_BT >= 0
+        if mask_BT is not None:
+            if mask_BT.shape != segments_BT.shape:
+                raise ValueError(
+                    f"mask must be {list(segments_BT.shape)}, got {list(mask_BT.shape)}"
+                )
+            valid_BT = valid_BT & mask_BT.bool()
         seen_BT = segments_BT.masked_fill(~valid_BT, -1)
         if (highest := int(seen_BT.max())) >= self.num_segments:
             raise ValueError(
@@ -202,13 +311,7 @@ class TimeWarper(nn.Module):
                 f"sample {int(backwards_B.long().argmax())} of the batch has a segment that "
                 f"comes after a later one; segment ids must not fall along a sample"
             )
-        read_BT = valid_BT & (ratio_S > 0)[segments_BT.clamp(min=0)]
-        nothing_B = ~read_BT.any(dim=1)
-        if nothing_B.any():
-            raise ValueError(
-                f"sample {int(nothing_B.long().argmax())} of the batch has no valid position in "
-                f"a segment that the time warp reads; leave the sample out or mend its mask"
-            )
+        return segments_BT, valid_BT
 
 
 def _share_out(share_BS: Tensor, target_length: int) -> Tensor:

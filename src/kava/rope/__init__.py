@@ -7,12 +7,13 @@ texts, `trace` both for a whole trace, and `read` what is read off a Hugging Fac
 from kava.rope.read import forget_longer_texts, rotary_of
 from kava.rope.rotary import Rotary, rerotate, rotate, unrotate
 from kava.rope.scaling import ROPE_SCALINGS, RopeScaling, build_scaling, scaling_of
-from kava.rope.trace import rotate_trace, unrotate_trace
+from kava.rope.trace import at_length_of, rotate_trace, unrotate_trace
 
 __all__ = [
     "ROPE_SCALINGS",
     "RopeScaling",
     "Rotary",
+    "at_length_of",
     "build_scaling",
     "forget_longer_texts",
     "rerotate",

@@ -75,6 +75,24 @@ def rotate_trace(trace: KVTrace, rotary: Rotary | None, positions: Tensor | None
     )
 
 
+def at_length_of(trace: KVTrace, rotary: Rotary | None) -> Rotary | None:
+    """The rotation of a whole text, for what will be selected from it.
+
+    Args:
+        trace: of a whole forward, before positions are selected.
+        rotary: the model's; None for learned positions.
+
+    Raises:
+        ValueError: a text so long that its frequencies are unknown.
+
+    Example:
+        >>> kept_rotary = at_length_of(trace, rotary_of(model))
+    """
+    if rotary is None or rotary.num_positions is None:
+        return rotary
+    return rotary.at_length(int(_positions(trace).max()) + 1)
+
+
 def _positions(trace: KVTrace) -> Tensor:
     if trace.positions is None:
         raise ValueError("the trace has no positions: give positions=… when it is captured")

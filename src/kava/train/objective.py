@@ -16,6 +16,7 @@ Shapes: B batch, P prompt columns, T text columns, A answer columns, M slots, V 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -29,7 +30,7 @@ from kava.compress import EVICTIONS
 from kava.data.collate import IGNORED, Batch
 from kava.losses import CODILoss, build_kv_loss, hidden_at, kv_loss_options
 from kava.losses.base import KVLossFunction
-from kava.rope import Rotary, rotary_of, unrotate_trace
+from kava.rope import Rotary, at_length_of, rotary_of, rotate_trace, unrotate_trace
 from kava.student.cache import pairs_of
 from kava.student.latent import LatentStudent
 from kava.trace import KVTrace, Segment
@@ -56,7 +57,10 @@ def count_items(batch: Batch, config: TrainConfig) -> list[int]:
     own_positions = config.token_alignment == "none" and "teacher" in batch
     segment_ids = batch["teacher"]["segment_ids"] if own_positions else batch["segment_ids"]
     reasoning_B = segment_ids.eq(Segment.REASONING).sum(1)
-    if config.kv_method != "full":
+    resampling = config.resampling
+    if resampling is not None and config.student == "explicit":
+        slots = int(resampling.slots(batch["segment_ids"], batch["attention_mask"]).sum())
+    elif config.kv_method != "full":
         slots = int(reasoning_B.clamp(max=config.target_len).sum())
     elif config.student == "explicit":
         slots = int(reasoning_B.sum())
@@ -100,9 +104,9 @@ class Distiller(nn.Module):
         # in a tuple: not a submodule, so neither trained, saved, wrapped nor counted
         self._teacher = (teacher.eval().requires_grad_(False),) if teacher is not None else ()
         reader = teacher if teacher is not None else self.base
-        unrotated = config.kv_weight > 0 and config.key_space == "unrotated"
-        self.rotary: Rotary | None = rotary_of(self.base) if unrotated else None
-        self.build_target = TargetBuilder(config, aligner, rotary_of(reader) if unrotated else None)
+        unrotates = config.kv_weight > 0 and config.unrotates
+        self.rotary: Rotary | None = rotary_of(self.base) if unrotates else None
+        self.build_target = TargetBuilder(config, aligner, rotary_of(reader) if unrotates else None)
         self.kv_loss = kv_loss_of(config)
         if config.codi_weight:
             self.codi = CODILoss(self.base.config.hidden_size, reader.config.hidden_size)
@@ -171,7 +175,24 @@ class Distiller(nn.Module):
         if not config.kv_weight:
             return terms.done()
         target = self.build_target(teacher.trace, batch)
-        return self._match(terms, output.trace, target, items)
+        assert output.trace is not None
+        rotary = self._rotary_of_latents(output.trace, batch["answer_ids"].shape[1])
+        return self._match(terms, output.trace, target, items, rotary)
+
+    def _rotary_of_latents(self, latents: KVTrace, num_behind: int) -> Rotary | None:
+        """The student's rotation, which all passes of a batch must share."""
+        rotary = self.rotary
+        if rotary is None or rotary.num_positions is None:
+            return rotary
+        assert latents.positions is not None
+        length = int(latents.positions.max()) + 2 + num_behind
+        if length >= rotary.num_positions:
+            raise ValueError(
+                f"the student's rotary scaling changes at {rotary.num_positions} positions, and "
+                f"the passes of this batch of latents reach {length}: each would rotate its keys "
+                f"otherwise; lower --max_length, or take --student explicit"
+            )
+        return rotary.at_length(length)
 
     def _codi_layers(self) -> Tensor | None:
         weights = self.map_aligner.layer_weights
@@ -225,14 +246,21 @@ class Distiller(nn.Module):
             return terms.done()
         target = self.build_target(self._read_teacher(batch).trace, batch)
         ours = trace.gather(target.columns, mask=target.trace.mask, scope=target.trace.scope)
-        return self._match(terms, ours, target, items)
+        return self._match(terms, ours, target, items, at_length_of(trace, self.rotary))
 
     def _match(
-        self, terms: _Terms, student: KVTrace | None, target: Target, items: Items
+        self,
+        terms: _Terms,
+        student: KVTrace,
+        target: Target,
+        items: Items,
+        rotary: Rotary | None,
     ) -> Forward:
-        assert student is not None
-        if self.settings.key_space == "unrotated":
-            student = unrotate_trace(student, self.rotary)
+        if self.settings.key_space == "student":
+            there = rotate_trace(target.trace, rotary, student.positions)
+            target = replace(target, trace=there)
+        elif self.settings.unrotates:
+            student = unrotate_trace(student, rotary)
         student = map_student(self.map_aligner, student)
         loss, metrics = self.kv_loss(student, target.trace, items.slots)
         terms.add("kv", self.settings.kv_weight, loss)

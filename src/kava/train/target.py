@@ -2,6 +2,8 @@
 
     teacher's trace ─► student's tokens ─► compress ─► un-rotate ─► align ─► target at its slots
 
+Where segments are resampled, un-rotating comes before, since a warp may read between positions.
+
 The teacher never gets a gradient; a jointly trained aligner does.
 
 Shapes: B batch, L layers, H key/value heads, T columns, M slots, D head dim.
@@ -16,13 +18,14 @@ import torch
 from torch import Tensor
 
 from kava.align import MapProjectionAligner, align_trace
+from kava.align.resample import SegmentResampling
 from kava.align.token_trace import blend
 from kava.compress import EVICTIONS, build_eviction
 from kava.compress.base import Eviction
 from kava.data.collate import Batch
 from kava.losses.guard import wrong_sample
-from kava.pairs import read_tokens
-from kava.rope import Rotary, unrotate_trace
+from kava.pairs import read_tokens, to_student_tokens
+from kava.rope import Rotary, at_length_of, unrotate_trace
 from kava.trace import KVTrace
 from kava.train.config import TrainConfig
 
@@ -57,7 +60,8 @@ class TargetBuilder:
     def __init__(self, config: TrainConfig, aligner: MapProjectionAligner, rotary: Rotary | None):
         self.config = config
         self.aligner = aligner
-        self.rotary = rotary if config.key_space == "unrotated" else None
+        self.rotary = rotary if config.unrotates else None
+        self.resampling = config.resampling
         self.options = eviction_options(config)
         if config.kv_method != "positions" and not EVICTIONS[config.kv_method].needs_scores:
             build_eviction(config.kv_method, **self.options)
@@ -66,13 +70,10 @@ class TargetBuilder:
         """The target of a batch whose teacher left `trace` behind."""
         trace = trace.detach()
         tokens = self.config.token_alignment if "teacher" in batch else "none"
-        at_tokens = trace if tokens == "none" else read_tokens(trace, batch)
-        kept, indices_BLHM = self._eviction(batch)(at_tokens, self.config.target_len)
-        columns = indices_BLHM[:, 0, 0] if kept.scope == "model" else indices_BLHM
-        if self.config.key_space == "unrotated":
-            kept = unrotate_trace(kept, self.rotary)
-        if tokens == "soft":
-            kept = self._mean_over_tokens(kept, trace, columns, batch)
+        if self.resampling is not None:
+            kept, columns = self._resample(self.resampling, trace, batch, tokens)
+        else:
+            kept, columns = self._compress(trace, batch, tokens)
         if self.config.wrong_sample:
             kept = wrong_sample(kept)
         slots = self.config.target_len
@@ -82,6 +83,29 @@ class TargetBuilder:
         context = torch.enable_grad if self.config.trains_aligner else torch.no_grad
         with context():
             return Target(align_trace(self.aligner, kept, length), columns)
+
+    def _compress(self, trace: KVTrace, batch: Batch, tokens: str) -> tuple[KVTrace, Tensor]:
+        """The positions that an eviction keeps, and their columns."""
+        at_tokens = trace if tokens == "none" else read_tokens(trace, batch)
+        kept, indices_BLHM = self._eviction(batch)(at_tokens, self.config.target_len)
+        columns = indices_BLHM[:, 0, 0] if kept.scope == "model" else indices_BLHM
+        if self.config.unrotates:
+            kept = unrotate_trace(kept, at_length_of(trace, self.rotary))
+        if tokens == "soft":
+            kept = self._mean_over_tokens(kept, trace, columns, batch)
+        return kept, columns
+
+    def _resample(
+        self, resampling: SegmentResampling, trace: KVTrace, batch: Batch, tokens: str
+    ) -> tuple[KVTrace, Tensor]:
+        """The whole text at the student's slots, segment by segment, and their columns."""
+        if self.config.unrotates:
+            trace = unrotate_trace(trace, self.rotary)
+        if tokens != "none":
+            trace = to_student_tokens(trace, batch, tokens)
+        if self.config.student == "latent":
+            return resampling.to_latents(trace, self.config.target_len)
+        return resampling.to_text(trace, batch["segment_ids"], batch["attention_mask"])
 
     def _mean_over_tokens(
         self, kept: KVTrace, trace: KVTrace, columns: Tensor, batch: Batch
@@ -93,9 +117,7 @@ class TargetBuilder:
                 "--token_alignment soft needs positions shared by all heads and layers: pass "
                 "--kv_scope model"
             )
-        plain = trace
-        if self.config.key_space == "unrotated":
-            plain = unrotate_trace(trace, self.rotary)
+        plain = unrotate_trace(trace, self.rotary) if self.config.unrotates else trace
         wide = columns[:, :, None].expand(-1, -1, theirs["covered"].shape[2])
         return blend(
             plain, theirs["covered"].gather(1, wide), theirs["shares"].gather(1, wide), kept
