@@ -10,6 +10,7 @@ from transformers import (
     AttentionMaskInterface,
     BloomConfig,
     DynamicCache,
+    Lfm2Config,
     LlamaForCausalLM,
     MambaConfig,
     PreTrainedModel,
@@ -304,6 +305,13 @@ def test_models_without_keys_and_values_are_refused():
     config = MambaConfig(vocab_size=VOCAB_SIZE, hidden_size=16, num_hidden_layers=2)
     with pytest.raises(ValueError, match="MambaForCausalLM has recurrent layers"):
         capture(build(config, attention="eager"), tokens())
+    kinds = ["full_attention", "conv"]
+    config = Lfm2Config(
+        vocab_size=VOCAB_SIZE, hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=2, intermediate_size=16, layer_types=kinds,
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="layer 1 of Lfm2ForCausalLM is of the type conv"):
+        capture(build(config), tokens())
     config = T5Config(vocab_size=VOCAB_SIZE, d_model=16, d_kv=4, d_ff=16, num_layers=1, num_heads=2)
     with pytest.raises(ValueError, match="T5ForConditionalGeneration is an encoder-decoder"):
         capture(T5ForConditionalGeneration(config), tokens())

@@ -23,6 +23,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, DynamicCach
 from kava.callable_module import make_callable
 from kava.rope import forget_longer_texts
 from kava.trace import KVTrace, iter_past
+from kava.traceable import check_traceable
 
 _RECORDING = "kava_recording_"
 _RECORDERS: WeakKeyDictionary[nn.Module, QueryRecorder] = WeakKeyDictionary()
@@ -291,7 +292,8 @@ def capture(
         >>> outputs, trace = capture(model, input_ids, attention_mask)
         >>> trace.keys.shape  # [B, L, H, T, D]
     """
-    _refuse_unsupported(model)
+    _refuse_checkpointing(model)
+    check_traceable(model)
     tokens = inputs_embeds if input_ids is None else input_ids
     if tokens is None or (input_ids is not None and inputs_embeds is not None):
         raise ValueError("give either input_ids or inputs_embeds")
@@ -338,20 +340,6 @@ def capture(
         queries=None if recorder is None else recorder.stacked(),
     )
     return outputs, trace
-
-
-def _refuse_unsupported(model: PreTrainedModel) -> None:
-    _refuse_checkpointing(model)
-    if model.config.is_encoder_decoder:
-        raise ValueError(
-            f"{type(model).__name__} is an encoder-decoder; a trace needs a causal (decoder-only) "
-            f"language model"
-        )
-    if model._is_stateful:
-        raise ValueError(
-            f"{type(model).__name__} has recurrent layers, which keep a state and no keys and "
-            f"values; a trace needs attention in every layer"
-        )
 
 
 make_callable(__name__, capture)

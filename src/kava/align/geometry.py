@@ -29,14 +29,15 @@ class CacheGeometry(NamedTuple):
         model has as many key/value as query heads, and splits its hidden size among them.
 
         Raises:
-            ValueError: a config without layers and heads, such as a composite one.
+            ValueError: a config without layers and heads: a composite or a recurrent one.
         """
         try:
             num_layers, num_query_heads = config.num_hidden_layers, config.num_attention_heads
         except AttributeError as error:
             raise ValueError(
-                f"{type(config).__name__} describes no decoder ({error}); "
-                f"pass its text_config, or give the numbers to MapProjectionAligner"
+                f"{type(config).__name__} describes no decoder with attention ({error}): a "
+                f"recurrent model keeps no keys and values; of a composite config pass the "
+                f"text_config, or give the numbers to MapProjectionAligner"
             ) from None
         optional = {
             name: value
