@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         MapProjectionAligner,
         StudentToTeacherProjector,
         TimeWarper,
+        TokenAligner,
         layer_map,
         linear_cka,
     )
@@ -45,6 +46,7 @@ _MODULE_OF = {
     "StructuralKVLoss": "kava.losses",
     "StudentToTeacherProjector": "kava.align",
     "TimeWarper": "kava.align",
+    "TokenAligner": "kava.align",
     "TrainConfig": "kava.train",
     "capture": "kava.capture",
     "compress": "kava.compress",
@@ -73,6 +75,7 @@ __all__ = [
     "StructuralKVLoss",
     "StudentToTeacherProjector",
     "TimeWarper",
+    "TokenAligner",
     "TrainConfig",
     "__version__",
     "capture",

@@ -25,7 +25,7 @@ from kava.align.projectors import ALIGN_DIRECTIONS, ALIGNMENT_MODES
 from kava.align.streaming_cka import StreamingCKA
 from kava.align.time_warp import TimeWarp, TimeWarper
 from kava.align.token_trace import TOKEN_ALIGNMENTS
-from kava.align.tokens import TokenAlignment, align_offsets
+from kava.align.tokens import TokenAligner, TokenAlignment, align_offsets, token_offsets
 from kava.align.trace import align_trace
 
 __all__ = [
@@ -47,6 +47,7 @@ __all__ = [
     "StudentToTeacherProjector",
     "TimeWarp",
     "TimeWarper",
+    "TokenAligner",
     "TokenAlignment",
     "align_offsets",
     "align_trace",
@@ -58,4 +59,5 @@ __all__ = [
     "register_layer_map",
     "resolve_layer_map",
     "save_layer_map",
+    "token_offsets",
 ]

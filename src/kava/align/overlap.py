@@ -12,6 +12,7 @@ Shapes: T_s student tokens, T_t teacher tokens of one text.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -27,6 +28,8 @@ MODES: tuple[TokenAlignmentMode, ...] = ("soft", "hard")
 # Spans are whole numbers of this fraction of a character: parts of up to 20 tokens to one
 # character are exact, so that boundaries of two tokenizations compare exactly.
 PARTS = 232_792_560  # the least common multiple of 1 … 20
+
+CHUNK = 256  # texts at once: what is kept per character stays in the cache
 
 
 class TokenAlignment(NamedTuple):
@@ -128,8 +131,6 @@ def align_many(
             f"offsets of {len(student_offsets)} student texts do not fit those of "
             f"{len(teacher_offsets)} teacher texts"
         )
-    if not student_offsets:
-        return []
     student_arrays = [_checked(offsets, "student") for offsets in student_offsets]
     teacher_arrays = [_checked(offsets, "teacher") for offsets in teacher_offsets]
     for text, (ours, theirs) in enumerate(zip(student_arrays, teacher_arrays)):
@@ -138,14 +139,26 @@ def align_many(
                 f"text {text} has {len(ours)} student tokens but no teacher token to align them "
                 f"with; leave it out, or let the teacher's tokenizer add its begin mark"
             )
+    chunks = range(0, len(student_arrays), CHUNK)
+    return list(
+        chain.from_iterable(
+            _align_chunk(student_arrays[at : at + CHUNK], teacher_arrays[at : at + CHUNK])
+            for at in chunks
+        )
+    )
+
+
+def _align_chunk(
+    student: Sequence[np.ndarray], teacher: Sequence[np.ndarray]
+) -> list[TokenAlignment]:
     # Texts are laid end to end, with one character of nothing between them.
     lengths = [
         1 + max(int(ours.max(initial=0)), int(theirs.max(initial=0)))
-        for ours, theirs in zip(student_arrays, teacher_arrays)
+        for ours, theirs in zip(student, teacher)
     ]
     base = np.cumsum([0, *lengths])
-    same = np.array([np.array_equal(*pair) for pair in zip(student_arrays, teacher_arrays)])
-    return _overlap(_lay_out(student_arrays, base), _lay_out(teacher_arrays, base), same)
+    same = np.array([np.array_equal(*pair) for pair in zip(student, teacher)])
+    return _overlap(_lay_out(student, base), _lay_out(teacher, base), same)
 
 
 def _checked(offsets: Offsets, whose: str) -> np.ndarray:
