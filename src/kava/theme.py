@@ -35,6 +35,9 @@ VARIABLES = {
 }
 """Colour in a picture → variable of the page."""
 
+WIDE, NARROW = 7.4, 3.7
+"""Inches, of a picture on a page and on a small screen."""
+
 DPI = 150
 _STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",

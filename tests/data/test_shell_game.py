@@ -183,6 +183,27 @@ def test_oracle_positions_are_the_result_tokens() -> None:
         oracle_positions(Record(id="a", question="?", reasoning="", answer=""), encoded[0])
 
 
+@pytest.mark.parametrize(
+    ("target_len", "expected"),
+    [
+        (None, (3, 8, 13)),
+        (3, (3, 8, 13)),
+        (2, (3, 8)),
+        (5, (3, 8, 12, 13, 14)),
+        (14, (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14)),
+        (15, tuple(range(15))),
+        (40, tuple(range(15))),
+    ],
+)
+def test_the_oracle_fills_up_with_the_last_of_the_other_tokens(
+    target_len: int | None, expected: tuple[int, ...]
+) -> None:
+    records = shell_game(3, 0, form="verbose")
+    encoded, _ = encode_records(records, TOKENIZER, SHELL_GAME_TEMPLATE, 64)
+    for item in with_oracle_positions(records, encoded, target_len):
+        assert item.positions == tuple(item.prompt_length + place for place in expected)
+
+
 def test_the_student_is_asked_for_its_own_form() -> None:
     verbose, compact = (
         shell_game(2, form="verbose", student_form=form)[0]  # type: ignore[arg-type]

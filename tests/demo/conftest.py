@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import pytest
 
 from kava.demo.arms import MAIN, Study
-from kava.demo.pictures import RunLog
+from kava.demo.logs import RunLog
 from kava.demo.results import Result
 
 MakeResults = Callable[..., list[Result]]

@@ -8,13 +8,13 @@ import pytest
 from demo.conftest import MakeLogs, MakeResults
 from kava.data.shell_game import CHANCE
 from kava.demo.arms import EVICTION, MAIN
+from kava.demo.logs import read_log
 from kava.demo.pictures import (
     accuracy_by_arm,
     accuracy_by_passes,
     accuracy_by_step,
     kv_by_step,
     losses_by_step,
-    read_log,
 )
 from kava.demo.results import summarize
 

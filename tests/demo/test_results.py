@@ -8,13 +8,12 @@ from scipy.stats import binomtest
 
 from demo.conftest import MakeResults
 from kava.demo.arms import EVICTION, MAIN
-from kava.demo.results import (
+from kava.demo.results import save_results, summarize
+from kava.demo.verdicts import (
     eviction_verdict,
     main_expectations,
     main_verdict,
     reference_sentence,
-    save_results,
-    summarize,
 )
 
 Good = dict[str, list[float]]
@@ -30,7 +29,7 @@ def test_results_are_a_list_of_runs_with_these_keys(
     for row, result in zip(rows, results):
         assert list(row) == [
             "arm", "seed", "accuracy", "num_items", "forward_passes", "seconds_per_answer",
-            "train_seconds",
+            "train_seconds", "aligner_parameters", "r_squared", "kv", "kv_wrong_sample",
         ]  # fmt: skip
         assert all(row[key] == getattr(result, key) for key in row)
     assert [path.name for path in tmp_path.iterdir()] == ["results.json"]

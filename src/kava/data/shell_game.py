@@ -178,15 +178,21 @@ def shell_game_splits(
     return options(num_train, split="train"), options(num_test, split="test")
 
 
-def oracle_positions(record: Record, encoded: Encoded) -> tuple[int, ...]:
+def oracle_positions(
+    record: Record, encoded: Encoded, target_len: int | None = None
+) -> tuple[int, ...]:
     """The token indices of the reasoning states, each the result of its step.
 
     They are what a perfect eviction keeps, as an upper bound for the others; pass them to the
-    collator with `with_oracle_positions`.
+    collator with `with_oracle_positions`. Where more positions are to be kept than there are
+    results, the last other tokens of the reasoning fill them up; where fewer, the first results
+    are kept, since each later one follows from them.
 
     Args:
         record: a record of this task.
         encoded: the same record, encoded with `shell_game_tokenizer`.
+        target_len: how many positions to keep; None: the results, however many they are. Short
+            reasoning gives all of its tokens.
 
     Returns:
         Indices into `encoded.input_ids`, ascending; steps that were dropped are left out.
@@ -197,10 +203,9 @@ def oracle_positions(record: Record, encoded: Encoded) -> tuple[int, ...]:
     Example:
         >>> from kava.data.encode import encode
         >>> record = shell_game(1, form="verbose")[0]
-        >>> oracle_positions(
-        ...     record, encode(record, shell_game_tokenizer(), SHELL_GAME_TEMPLATE, 64)
-        ... )
-        (12, 17, 22)
+        >>> encoded = encode(record, shell_game_tokenizer(), SHELL_GAME_TEMPLATE, 64)
+        >>> oracle_positions(record, encoded), oracle_positions(record, encoded, 5)
+        ((12, 17, 22), (12, 17, 21, 22, 23))
     """
     if "result_words" not in record.meta:
         raise ValueError(
@@ -209,13 +214,24 @@ def oracle_positions(record: Record, encoded: Encoded) -> tuple[int, ...]:
     if record.id != encoded.id:
         raise ValueError(f"record {record.id!r} and encoded sample {encoded.id!r} differ")
     columns = (encoded.prompt_length + word for word in record.meta["result_words"])
-    return tuple(column for column in columns if column < encoded.answer_start)
+    results = [column for column in columns if column < encoded.answer_start]
+    if target_len is None:
+        return tuple(results)
+    reasoning = range(encoded.prompt_length, encoded.answer_start)
+    others = [column for column in reasoning if column not in results]
+    num_more = max(target_len - len(results), 0)
+    return tuple(sorted(results[:target_len] + others[max(len(others) - num_more, 0) :]))
 
 
-def with_oracle_positions(records: list[Record], encoded: list[Encoded]) -> list[Encoded]:
+def with_oracle_positions(
+    records: list[Record], encoded: list[Encoded], target_len: int | None = None
+) -> list[Encoded]:
     """Fill `positions` of encoded shell-game samples with `oracle_positions`, matched by id."""
     by_id = {record.id: record for record in records}
-    return [replace(item, positions=oracle_positions(by_id[item.id], item)) for item in encoded]
+    return [
+        replace(item, positions=oracle_positions(by_id[item.id], item, target_len))
+        for item in encoded
+    ]
 
 
 def shell_game_tokenizer() -> PreTrainedTokenizerFast:

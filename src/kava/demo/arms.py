@@ -260,18 +260,15 @@ def eviction_study(num_latents: int = NUM_LATENTS) -> Study:
     return Study(
         name="demo-eviction" if num_latents == NUM_LATENTS else f"demo-eviction-{num_latents}",
         kind="eviction",
-        arms=tuple(
-            Arm(name=name, what=what, group=group, changes={"kv_method": name, **rest}, num_seeds=3)
-            for name, what, group, rest in (
-                ("positions", f"oracle: where each step arrives{more}", "reference", {}),
-                ("knockout", "without which the teacher errs most", "kv", {}),
-                ("rkv", "the KaVa paper's score, per head", "kv", {}),
-                ("rkv_official", "R-KV's public code, per head", "kv", {}),
-                ("h2o", "attention of all later queries, shared", "kv", {"kv_scope": "model"}),
-                ("random", "by lot, another for every sample", "without", {}),
-                ("uniform", "at even distances", "without", {}),
-                ("right_crop", f"the last {num_latents}", "without", {}),
-            )
+        arms=(
+            _rule("positions", f"oracle: where each step arrives{more}", "reference"),
+            _rule("knockout", "without which the teacher errs most", "kv"),
+            _rule("rkv", "the KaVa paper's score, per head", "kv"),
+            _rule("rkv_official", "R-KV's public code, per head", "kv"),
+            _rule("h2o", "attention of all later queries, shared", "kv", kv_scope="model"),
+            _rule("random", "by lot, another for every sample", "without"),
+            _rule("uniform", "at even distances", "without"),
+            _rule("right_crop", f"the last {num_latents}", "without"),
         ),
         task={"form": "verbose", "student_form": "compact"},
         # the cache of a longer text is matched late and at once: a rate that has decayed by then,
@@ -285,6 +282,13 @@ def eviction_study(num_latents: int = NUM_LATENTS) -> Study:
             "lr_scheduler": "constant_with_warmup",
         },
         num_steps=4500,
+    )
+
+
+def _rule(name: str, what: str, group: Group, **changes: str) -> Arm:
+    """An arm that is named after its eviction."""
+    return Arm(
+        name=name, what=what, group=group, changes={"kv_method": name, **changes}, num_seeds=3
     )
 
 

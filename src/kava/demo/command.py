@@ -6,21 +6,28 @@ import argparse
 import hashlib
 import os
 import shlex
-import textwrap
 from collections.abc import Sequence
-from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kava.demo.arms import EVICTION, MAIN, TEACHER, Arm, Study, train_config
+from kava.demo.arms import (
+    EVICTION,
+    MAIN,
+    NUM_LATENTS,
+    TEACHER,
+    Arm,
+    Study,
+    eviction_study,
+    train_config,
+)
+from kava.demo.hetero import HETERO, HETERO_TEACHER, JOINT, RANK
 
 if TYPE_CHECKING:
-    from kava.demo.report import Draw
-    from kava.demo.results import Result, Summary
     from kava.demo.worker import RunJob
 
 NUM_ITEMS = 1000
+NUM_LATENTS_CHOICES = (NUM_LATENTS, 5)
+HETERO_STUDIES = {"maps": HETERO, "rank": RANK, "joint": JOINT}
 
 
 def main(argv: list[str]) -> int:
@@ -30,14 +37,15 @@ def main(argv: list[str]) -> int:
         0 when everything ran, whatever came out.
 
     Raises:
-        ValueError: a flag out of its range.
+        ValueError: a flag out of its range, or flags that do not belong together.
         KavaError: a run failed; it is named.
     """
     args = parse(argv)
-    study = EVICTION if args.eviction else MAIN
+    study = study_of(args)
     arms = study.choose(args.arms)
     steps = study.num_steps if args.steps is None else args.steps
     folder = Path(args.output_dir or f"outputs/{study.name}")
+    from kava.demo.present import present
     from kava.demo.runner import run_study
     from kava.quiet import quiet_libraries
 
@@ -65,29 +73,58 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     Raises:
         ValueError: a number below 1.
     """
+    studies = {
+        "": MAIN,
+        "with --eviction": EVICTION,
+        **{f"with --pair hetero --study {name}": s for name, s in HETERO_STUDIES.items()},
+    }
     parser = argparse.ArgumentParser(
         prog="kava demo",
         description="Train small students by different signals, with equal budgets, and show "
         "which of them learn to reason in latent tokens.",
         allow_abbrev=False,
-        epilog=f"arms: {', '.join(arm.name for arm in MAIN.arms)}; with --eviction: "
-        f"{', '.join(arm.name for arm in EVICTION.arms)}",
+        epilog="arms: "
+        + "; ".join(
+            f"{when}: {', '.join(arm.name for arm in study.arms)}".removeprefix(": ")
+            for when, study in studies.items()
+        ),
+    )
+    parser.add_argument(
+        "--pair",
+        choices=("same", "hetero"),
+        default="same",
+        help="same: student and teacher are one model; hetero: the teacher has other layers, "
+        "heads, positions and tokens (default %(default)s)",
+    )
+    parser.add_argument(
+        "--study",
+        choices=tuple(HETERO_STUDIES),
+        help="of the pair hetero. maps: which map brings the teacher's cache to the student; "
+        "rank: how many terms it needs; joint: whether it can learn beside the student (default "
+        "maps)",
     )
     parser.add_argument(
         "--eviction",
         action="store_true",
-        help="the second part: which 3 of 15 reasoning tokens to match the latents with",
+        help="of the pair same: which of 15 reasoning tokens to match the latents with",
+    )
+    parser.add_argument(
+        "--num_latents",
+        type=int,
+        choices=NUM_LATENTS_CHOICES,
+        help=f"M, with --eviction (default {NUM_LATENTS})",
     )
     parser.add_argument(
         "--steps",
         type=int,
         help=f"optimiser steps of a run (default {MAIN.num_steps}; {EVICTION.num_steps} with "
-        f"--eviction)",
+        f"--eviction, {HETERO.num_steps} with --pair hetero)",
     )
     parser.add_argument(
         "--seeds",
         type=int,
-        help="seeds of every arm (default: 2 for the KV and CODI arms, else 1)",
+        help="seeds of every arm (default 3; without --eviction and --pair hetero 2 for the KV "
+        "and CODI arms, else 1)",
     )
     parser.add_argument("--arms", nargs="+", metavar="ARM", help="only these arms")
     parser.add_argument(
@@ -102,7 +139,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         default=NUM_ITEMS,
         help="questions that every student answers in the end (default %(default)s)",
     )
-    parser.add_argument("--output_dir", help="default outputs/demo or outputs/demo-eviction")
+    parser.add_argument("--output_dir", help=f"default outputs/{MAIN.name}, or as the study is")
     parser.add_argument(
         "--overwrite",
         action="store_true",
@@ -111,7 +148,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--model_name",
         default=TEACHER,
-        help="the teacher, and where its students start (default %(default)s)",
+        help=f"where the students start, and their teacher; with --pair hetero that is "
+        f"{HETERO_TEACHER} (default %(default)s)",
     )
     args = parser.parse_args(argv)
     for name in ("steps", "seeds", "jobs", "num_items"):
@@ -119,6 +157,24 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         if value is not None and value < 1:
             raise ValueError(f"--{name} {value} must be at least 1")
     return args
+
+
+def study_of(args: argparse.Namespace) -> Study:
+    """The study that the flags ask for.
+
+    Raises:
+        ValueError: flags of different studies.
+    """
+    if args.pair == "hetero":
+        for name in ("eviction", "num_latents"):
+            if getattr(args, name):
+                raise ValueError(f"--{name} belongs to --pair same; leave one of them out")
+        return HETERO_STUDIES[args.study or "maps"]
+    if args.study is not None:
+        raise ValueError(f"--study {args.study} belongs to --pair hetero; add it")
+    if args.num_latents is not None and not args.eviction:
+        raise ValueError(f"--num_latents {args.num_latents} belongs to --eviction; add it")
+    return eviction_study(args.num_latents or NUM_LATENTS) if args.eviction else MAIN
 
 
 def plan_runs(
@@ -134,7 +190,7 @@ def plan_runs(
     """The runs of a study: every arm with its seeds, each in a folder of its own."""
     from kava.demo.worker import RunJob
 
-    fingerprint = fingerprint_of(model_name)
+    fingerprint = fingerprint_of(model_name, study.teacher_name)
     return [
         RunJob(
             arm.name,
@@ -155,110 +211,16 @@ def plan_runs(
     ]
 
 
-def fingerprint_of(model_name: str) -> dict[str, str]:
-    """What decides a run beside its configuration: the libraries, and a local model's weights."""
+def fingerprint_of(model_name: str, teacher_name: str | None = None) -> dict[str, str]:
+    """What decides a run beside its configuration: the libraries, and local models' weights."""
     from kava.models import TRAINED_MODELS
     from kava.student.checkpoint import WEIGHTS_FILE, library_versions
 
-    weights = TRAINED_MODELS.get(model_name, Path(model_name)) / WEIGHTS_FILE
-    known = (
-        {"weights": hashlib.sha256(weights.read_bytes()).hexdigest()} if weights.is_file() else {}
-    )
+    known = {}
+    for name, key in ((model_name, "weights"), (teacher_name, "teacher_weights")):
+        if name is None:
+            continue
+        weights = TRAINED_MODELS.get(name, Path(name)) / WEIGHTS_FILE
+        if weights.is_file():
+            known[key] = hashlib.sha256(weights.read_bytes()).hexdigest()
     return {**library_versions(), **known}
-
-
-def present(
-    study: Study,
-    arms: Sequence[Arm],
-    runs: Sequence[RunJob],
-    results: Sequence[Result],
-    folder: Path,
-    *,
-    steps: int,
-    command: str,
-) -> None:
-    """Write results, pictures and the page; print the table, the verdict and where they are."""
-    from kava.demo import pictures
-    from kava.demo import results as told
-    from kava.demo.kept import find_kept
-    from kava.demo.report import budget_of, draw_pictures, render_report
-    from kava.demo.strips import kept_tokens
-    from kava.student.checkpoint import library_versions
-
-    told.save_results(folder / "results.json", results)
-    summaries = told.summarize(arms, results)
-    by_name = {arm.name: arm for arm in arms}
-    logs = [
-        pictures.read_log(by_name[run.arm], result, run.folder)
-        for run, result in zip(runs, results)
-    ]
-    draws: dict[str, Draw] = {"accuracy": partial(pictures.accuracy_by_arm, summaries)}
-    reference = None
-    if study is EVICTION:
-        kept = find_kept(arms, {run.arm: run.config for run in runs})
-        told.save_json(folder / "kept.json", asdict(kept))
-        draws["kept"] = partial(kept_tokens, arms, kept)
-        reference = told.reference_sentence(kept.teacher, summaries)
-        verdict, expectations = told.eviction_verdict(summaries), []
-    else:
-        verdict = told.main_verdict(summaries)
-        expectations = told.main_expectations(summaries)
-    draws["curves"] = partial(pictures.accuracy_by_step, logs)
-    if study is EVICTION:
-        draws["losses"] = partial(pictures.kv_by_step, logs)
-    else:
-        draws["losses"] = partial(pictures.losses_by_step, logs)
-        draws["passes"] = partial(pictures.accuracy_by_passes, summaries)
-    page = render_report(
-        study,
-        summaries,
-        draw_pictures(study, draws, folder),
-        verdict=verdict,
-        expectations=expectations,
-        reference=reference,
-        command=command,
-        budget=budget_of(study, steps, results[0].num_items),
-        versions=library_versions(),
-    )
-    (folder / "report.html").write_text(page, encoding="utf-8")
-    print(f"\n{table(summaries)}\n")
-    for paragraph in filter(None, (verdict, reference)):
-        print(textwrap.fill(paragraph, 100))
-    for expectation in expectations:
-        print(expectation)
-    print(
-        f"\npage:     {folder / 'report.html'}\n"
-        f"numbers:  {folder / 'results.json'}\n"
-        f"pictures: {', '.join(str(folder / f'{name}.png') for name in draws)}\n"
-        f"runs:     {folder / 'runs'} (students, metrics, logs)"
-    )
-
-
-def table(summaries: Sequence[Summary]) -> str:
-    """The results as a table of text."""
-    from kava.demo.results import percent
-
-    head = ("arm", "what it is", "seeds", "right", "95 % interval", "passes", "ms", "train s")
-    rows = [
-        (
-            s.arm.name,
-            s.arm.what,
-            str(len(s.results)),
-            percent(s.accuracy),
-            f"{100 * s.low:.1f}–{percent(s.high)}",
-            f"{s.forward_passes:.1f}",
-            f"{s.milliseconds:.1f}",
-            f"{s.train_seconds:.0f}",
-        )
-        for s in summaries
-    ]
-    widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
-    lines = [
-        "  ".join(
-            cell.ljust(width) if i < 2 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths))
-        ).rstrip()
-        for row in (head, *rows)
-    ]
-    note = "passes and ms: per answer, one question at a time on one thread"
-    return "\n".join([lines[0], "─" * len(lines[0]), *lines[1:], note])

@@ -9,11 +9,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from kava.demo.arms import NUM_LATENTS, Arm
+from kava.demo.arms import Arm
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from kava.data.encode import Encoded
+    from kava.data.records import Record, Template
     from kava.train.config import TrainConfig
 
 NUM_PROBLEMS = 200
@@ -51,10 +53,10 @@ def find_kept(arms: Sequence[Arm], config_of: Mapping[str, TrainConfig]) -> Kept
     import torch
 
     from kava.capture import capture
-    from kava.compress import build_eviction
+    from kava.compress import EVICTIONS, build_eviction
     from kava.data.collate import Collator
     from kava.data.encode import encode_records
-    from kava.data.shell_game import with_oracle_positions
+    from kava.data.shell_game import oracle_positions, with_oracle_positions
     from kava.data.sources import default_template, load_records
     from kava.models import load_model, load_tokenizer
     from kava.train.target import eviction_options
@@ -65,7 +67,8 @@ def find_kept(arms: Sequence[Arm], config_of: Mapping[str, TrainConfig]) -> Kept
     template = default_template(config.dataset_name)
     records = load_records(config.dataset_name, split="test")[:NUM_PROBLEMS]
     encoded, _ = encode_records(records, tokenizer, template, config.max_length)
-    encoded = with_oracle_positions(records, encoded)
+    results = oracle_positions(records[0], encoded[0])
+    encoded = with_oracle_positions(records, encoded, config.target_len)
     pad = tokenizer.pad_token_id
     assert isinstance(pad, int)
     batch = Collator(pad)(encoded)
@@ -87,7 +90,9 @@ def find_kept(arms: Sequence[Arm], config_of: Mapping[str, TrainConfig]) -> Kept
         if arm.name == "random":
             options["sample_ids"] = batch["ids"]
         method = config_of[arm.name].kv_method
-        _, indices_BLHM = build_eviction(method, **options)(trace, NUM_LATENTS)
+        if EVICTIONS[method].needs_scores:
+            options["scores"] = _scores(config_of[arm.name], teacher, encoded, records, template)
+        _, indices_BLHM = build_eviction(method, **options)(trace, config.target_len)
         shares_NR = share_kept(indices_BLHM, trace.length)[:, start:stop]
         frequency[arm.name] = [round(x, 4) for x in shares_NR.mean(0).tolist()]
         examples[arm.name] = [
@@ -100,10 +105,35 @@ def find_kept(arms: Sequence[Arm], config_of: Mapping[str, TrainConfig]) -> Kept
         ],
         examples=examples,
         frequency=frequency,
-        results=[place - start for place in encoded[0].positions or ()],
+        results=[place - start for place in results],
         num_problems=len(encoded),
         teacher=_written_by_teacher(teacher, tokenizer, records, template),
     )
+
+
+def _scores(
+    config: TrainConfig,
+    teacher: Any,
+    encoded: Sequence[Encoded],
+    records: Sequence[Record],
+    template: Template,
+) -> Tensor:
+    """[B, T]: the teacher's own scores of the positions, as the run had them."""
+    from dataclasses import replace
+
+    from kava.data.collate import Collator
+    from kava.importance import score_samples
+
+    rows = score_samples(
+        teacher,
+        encoded,
+        records,
+        template,
+        method=config.kv_method,
+        reach=config.knockout_reach,  # type: ignore[arg-type]
+    )
+    scored = [replace(item, scores=row_R) for item, row_R in zip(encoded, rows)]
+    return Collator(0)(scored)["scores"]
 
 
 def share_kept(indices_BLHM: Tensor, length: int) -> Tensor:

@@ -5,69 +5,32 @@ Each is a function from results to a figure, in a wide form and a narrow one for
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kava.data.shell_game import CHANCE
 from kava.demo.arms import Arm, Group
-from kava.demo.results import Result, Summary, percent
+from kava.demo.logs import RunLog
+from kava.demo.results import Summary, percent
 from kava.theme import (
     FAINT,
     INK,
     KV,
     MUTED,
+    NARROW,
     PAPER,
     REFERENCE,
+    WIDE,
     WITHOUT,
     new_figure,
     percent_axis,
 )
-from kava.train.callbacks import METRICS_FILE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-WIDE, NARROW = 7.4, 3.7
-
 GROUP_COLORS: dict[Group, str] = {"kv": KV, "without": WITHOUT, "reference": REFERENCE}
-
-
-@dataclass(frozen=True)
-class RunLog:
-    """A finished run and what it logged.
-
-    Args:
-        arm: its arm.
-        result: what it gave.
-        lines: of its metrics file.
-    """
-
-    arm: Arm
-    result: Result
-    lines: tuple[dict[str, Any], ...]
-
-    def curve(self, name: str) -> tuple[list[int], list[float]]:
-        """Steps and values of one quantity; empty where the run does not have it."""
-        points = [(line["step"], line[name]) for line in self.lines if name in line]
-        return [step for step, _ in points], [value for _, value in points]
-
-
-def read_log(arm: Arm, result: Result, folder: Path) -> RunLog:
-    """What a run left in its folder.
-
-    Raises:
-        OSError: the folder holds no metrics.
-        ValueError: they are empty.
-    """
-    path = folder / METRICS_FILE
-    lines = tuple(json.loads(line) for line in path.read_text(encoding="utf-8").splitlines())
-    if not lines:
-        raise ValueError(f"{path} is empty: the run logged nothing")
-    return RunLog(arm, result, lines)
 
 
 def accuracy_by_arm(summaries: Sequence[Summary], narrow: bool = False) -> Figure:
@@ -151,7 +114,11 @@ def accuracy_by_step(logs: Sequence[RunLog], narrow: bool = False) -> Figure:
 
 
 def kv_by_step(logs: Sequence[RunLog], narrow: bool = False) -> Figure:
-    """One panel an arm: the KV loss on held-out samples, and that of the wrong sample's cache."""
+    """One panel an arm: the KV loss on held-out samples, and that of the wrong sample's cache.
+
+    Arms that do not match a cache have none.
+    """
+    logs = [log for log in logs if log.curve("eval_kv")[0]]
     figure, panels = _panel_per_arm(logs, narrow, "smooth L1")
     for axes, own in panels:
         for log in own:

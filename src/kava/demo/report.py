@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kava.demo.arms import NUM_LATENTS, Study, train_config
+from kava.demo.arms import Study, train_config
 from kava.demo.results import Expectation, Summary, percent
 from kava.demo.story import story_of
+from kava.demo.table import COLUMNS, note_of
 from kava.theme import drawing, to_png, to_svg
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def example_of(study: Study) -> dict[str, str]:
         "question": record.question,
         "student_question": record.student_question or record.question,
         "reasoning": default_template(name).written_reasoning(record),
-        "latents": " ".join("●" * NUM_LATENTS),
+        "latents": " ".join("●" * study.num_latents),
         "answer": record.answer,
     }
 
@@ -129,6 +130,8 @@ def render_report(
         reference=reference,
         expectations=expectations,
         summaries=summaries,
+        columns=COLUMNS[study.kind],
+        note=note_of(study.kind),
         pictures=pictures,
         command=command,
         budget=budget,

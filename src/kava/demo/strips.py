@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 from kava.demo.arms import Arm
 from kava.demo.kept import Kept
-from kava.demo.pictures import NARROW, WIDE
-from kava.theme import FAINT, INK, KV, MUTED, PAPER, new_figure
+from kava.theme import FAINT, INK, KV, MUTED, NARROW, PAPER, WIDE, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -17,13 +17,17 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kava.demo.logs import last_value
 from kava.demo.results import Outcome
 
 if TYPE_CHECKING:
     from kava.data.records import Record
+    from kava.train.build import Data, Run
     from kava.train.config import TrainConfig
+    from kava.train.objective import Distiller
 
 RESULT_FILE = "result.json"
+CALIBRATION_FILE = "calibration.json"
 NUM_TIMED = 50
 TIMED_ROUNDS = 5
 REPORT_EVERY_SECONDS = 0.2
@@ -131,24 +135,47 @@ def work(connection: Connection) -> None:
     Each job sends `Progress` and, at its end, an `Outcome` or a list of `Cost`.
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that exit handlers still run
+    memory = Memory()
     while (job := connection.recv()) is not None:
         _settle()
         if isinstance(job, RunJob):
-            connection.send(do_run(job, connection))
+            connection.send(do_run(job, connection, memory))
         else:
             connection.send(time_students(job, connection))
 
 
-def do_run(job: RunJob, connection: Connection) -> Outcome:
+class Memory:
+    """The data of the last run, encoded: the next one often has the same."""
+
+    def __init__(self) -> None:
+        self.key: tuple[Any, ...] | None = None
+        self.data: Data | None = None
+
+    def build(self, config: TrainConfig) -> Run:
+        """`build_run`, with the remembered data where they are those of this configuration."""
+        from kava.train.build import build_run, data_key
+
+        key = data_key(config)
+        if key != self.key:
+            self.key = self.data = None  # so that two data sets are never held at once
+        run = build_run(config, self.data)
+        self.key, self.data = key, run.data
+        return run
+
+
+def do_run(job: RunJob, connection: Connection, memory: Memory) -> Outcome:
     """Train and test one student; keep everything in the run's folder."""
     shutil.rmtree(job.folder, ignore_errors=True)
     job.folder.mkdir(parents=True)
     _print_to(job.log)
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(job.folder / "tensorboard")
     from kava.student.answering import answer_records
-    from kava.train.build import build_run
 
-    trainer = build_run(job.config).trainer
+    run = memory.build(job.config)
+    trainer = run.trainer
+    if run.calibration is not None:
+        text = run.calibration.to_json() + "\n"
+        (job.folder / CALIBRATION_FILE).write_text(text, encoding="utf-8")
     tokenizer: Any = trainer.processing_class
     watch = make_watch(connection)
     trainer.add_callback(watch)
@@ -169,10 +196,34 @@ def do_run(job: RunJob, connection: Connection) -> Outcome:
         accuracy=answers.accuracy,
         num_items=answers.num_items,
         train_seconds=train_seconds,
+        aligner_parameters=num_aligner_parameters(trainer.model),
+        r_squared=mean_r_squared(run),
+        kv=last_value(job.folder, "eval_kv"),
+        kv_wrong_sample=last_value(job.folder, "eval_kv_wrong_sample"),
     )
     text = json.dumps({"settings": job.settings(), "outcome": asdict(outcome)}, indent=2)
     (job.folder / RESULT_FILE).write_text(text + "\n", encoding="utf-8")
     return outcome
+
+
+def num_aligner_parameters(distiller: Distiller) -> int:
+    """Of the maps of keys and values, and of queries where the loss compares them."""
+    parts = ("keys", "values", "queries") if distiller.queries else ("keys", "values")
+    projectors = distiller.map_aligner.projectors()
+    return sum(
+        parameter.numel()
+        for part in parts
+        if part in projectors
+        for parameter in projectors[part].parameters()
+    )
+
+
+def mean_r_squared(run: Run) -> float | None:
+    """What the calibrated maps explain of held-out keys and values, over layers and both parts."""
+    if run.calibration is None:
+        return None
+    fits = [*run.calibration.part("keys"), *run.calibration.part("values")]
+    return sum(fit.calibrated.r_squared for fit in fits) / len(fits)
 
 
 def final_questions(job: RunJob) -> list[Record]:

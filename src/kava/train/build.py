@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
@@ -26,6 +27,14 @@ from kava.train.config import TrainConfig
 from kava.train.objective import Distiller
 from kava.train.scores import needs_scores, with_scores
 from kava.train.trainer import KVDistillTrainer
+
+DATA_FIELDS = (
+    "model_name", "student", "target_len", "dataset_name", "split", "eval_dataset_name",
+    "eval_split", "subset_size", "eval_size", "question_field", "reasoning_field", "answer_field",
+    "reasoning_form", "keep_last_step", "max_length", "overflow", "keep_short", "kv_method",
+    "token_alignment",
+)  # fmt: skip
+"""The settings that decide what `load_data` gives, whatever the others are."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +109,24 @@ def load_data(
         report=report,
         hash=data_hash(train),
         template=template,
+    )
+
+
+def data_key(config: TrainConfig) -> tuple[Any, ...]:
+    """What decides a run's data and their scores: configurations of one key can share them.
+
+    Example:
+        >>> data_key(TrainConfig(lr=1e-3)) == data_key(TrainConfig(lr=1e-4))
+        True
+    """
+    drawn = config.subset_size is not None or (config.eval_size and not config.eval_dataset_name)
+    scored = needs_scores(config)
+    return (
+        *(getattr(config, name) for name in DATA_FIELDS),
+        config.seed if drawn else None,
+        config.teacher_name if config.needs_teacher else None,
+        config.kv_weight > 0,
+        (config.knockout_reach, config.kv_scores_path, config.dtype) if scored else None,
     )
 
 
@@ -244,8 +271,13 @@ def _scored(config: TrainConfig, distiller: Distiller, data: Data) -> Data:
     return replace(data, train=train, eval=held_out)
 
 
-def build_run(config: TrainConfig) -> Run:
+def build_run(config: TrainConfig, data: Data | None = None) -> Run:
     """Everything for a run, and the checkpoint to go on from.
+
+    Args:
+        config: the run's configuration.
+        data: those of an earlier run (`Run.data`) whose `data_key` is the same; left out, they
+            are read, encoded and scored.
 
     Raises:
         ValueError: an output folder that holds checkpoints without --resume or --overwrite, or
@@ -262,7 +294,9 @@ def build_run(config: TrainConfig) -> Run:
     # large models are loaded last: a wrong path or a bad sample shows at once
     tokenizer = build_tokenizer(config)
     teacher_tokenizer = build_teacher_tokenizer(config, tokenizer)
-    data = load_data(config, tokenizer, teacher_tokenizer)
+    given = data is not None
+    if data is None:
+        data = load_data(config, tokenizer, teacher_tokenizer)
     if config.resume:
         assert checkpoint is not None
         check_same_run(checkpoint, config, data.hash)
@@ -272,7 +306,7 @@ def build_run(config: TrainConfig) -> Run:
             f"samples is alone at --batch_size {config.batch_size}: change --subset_size"
         )
     distiller = build_distiller(config)
-    if needs_scores(config):
+    if needs_scores(config) and not given:
         data = _scored(config, distiller, data)
     theirs = None if teacher_tokenizer is None else teacher_tokenizer.pad_token_id
     trainer = KVDistillTrainer(

@@ -26,6 +26,7 @@ from kava.student.checkpoint import library_versions, read_settings, save_studen
 from kava.train.config import RESUMABLE, TrainConfig
 
 if TYPE_CHECKING:
+    from kava.align import MapProjectionAligner
     from kava.train.objective import Distiller
     from kava.train.trainer import KVDistillTrainer
 
@@ -151,6 +152,22 @@ def load_checkpoint(directory: str | Path, distiller: Distiller) -> None:
                 f"{directory / ALIGNER_FILE}: {name!r} is missing or has another shape"
             )
     distiller.load_state_dict(rest, strict=False)
+
+
+def load_aligner(directory: str | Path, aligner: MapProjectionAligner) -> None:
+    """Put a checkpoint's aligner into one of the same geometry, mode and rank.
+
+    Raises:
+        OSError: the file is missing or damaged.
+        ValueError: weights of other names or shapes.
+    """
+    path, prefix = Path(directory) / ALIGNER_FILE, "map_aligner."
+    theirs = {name: part for name, part in _read(path).items() if name.startswith(prefix)}
+    state = {name.removeprefix(prefix): part for name, part in theirs.items()}
+    for name, part in aligner.state_dict().items():
+        if name not in state or state[name].shape != part.shape:
+            raise ValueError(f"{path}: {prefix + name!r} is missing or has another shape")
+    aligner.load_state_dict(state)
 
 
 def _read(path: Path) -> dict[str, Tensor]:

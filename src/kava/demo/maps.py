@@ -1,0 +1,108 @@
+"""The maps of one run, read off its checkpoint: which layers, heads and tokens are read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+from kava.align_pictures import (
+    head_map_picture,
+    head_norms,
+    layer_map_picture,
+    time_map_picture,
+)
+
+if TYPE_CHECKING:
+    from kava.align import MapProjectionAligner
+    from kava.align.overlap import TokenAlignmentMode
+    from kava.demo.report import Draw
+    from kava.demo.worker import RunJob
+    from kava.train.config import TrainConfig
+
+DRAWN = ("rank_8", "per_head", "flat", "shared")
+"""The arms whose maps are fitted; the first that was run is drawn."""
+
+
+def run_to_draw(runs: Sequence[RunJob]) -> RunJob | None:
+    """The run whose maps are drawn; None where no map is fitted."""
+    by_arm = {run.arm: run for run in reversed(runs)}
+    return next((by_arm[name] for name in DRAWN if name in by_arm), None)
+
+
+def draw_maps(run: RunJob) -> dict[str, Draw]:
+    """The three pictures of a run's aligner.
+
+    Raises:
+        ValueError: the run's folder holds no checkpoint.
+        OSError: its aligner is missing or damaged.
+    """
+    aligner = aligner_of(run)
+    norms = {part: head_norms(aligner.projectors()[part]) for part in ("keys", "values")}
+    target, source = ("student", "teacher")
+    if aligner.direction == "student_to_teacher":
+        target, source = source, target
+    draws: dict[str, Draw] = {
+        "layers": partial(layer_map_picture, aligner.layer_weights.tolist()),
+        "heads": partial(head_map_picture, norms, (target, source)),
+    }
+    tokens = tokens_of(run.config)
+    if tokens is not None:
+        ours, theirs, weights_ST, reasoning = tokens
+        draws["time"] = partial(time_map_picture, ours, theirs, weights_ST, reasoning)
+    return draws
+
+
+def aligner_of(run: RunJob) -> MapProjectionAligner:
+    """The aligner that a run left in its last checkpoint."""
+    from kava.models import load_model
+    from kava.student.checkpoint import latest_checkpoint
+    from kava.train.build import build_aligner
+    from kava.train.checkpoint import load_aligner
+
+    config = run.config
+    assert config.teacher_name is not None
+    checkpoint = latest_checkpoint(run.folder)
+    if checkpoint is None:
+        raise ValueError(f"{run.folder} holds no checkpoint, so that its maps cannot be drawn")
+    aligner = build_aligner(
+        config,
+        load_model(config.teacher_name, dtype=config.dtype),
+        load_model(config.model_name, dtype=config.dtype),
+    )
+    load_aligner(checkpoint, aligner)
+    return aligner
+
+
+def tokens_of(
+    config: TrainConfig,
+) -> tuple[list[str], list[str], list[list[float]], range] | None:
+    """One problem in both models' tokens: theirs, ours, the weights between them, our reasoning.
+
+    None where both models read the same tokens.
+    """
+    from kava.data.encode import encode_records
+    from kava.data.pairing import encode_for_teacher
+    from kava.data.sources import default_template, load_records
+    from kava.train.build import build_teacher_tokenizer, build_tokenizer
+
+    tokenizer = build_tokenizer(config)
+    teacher_tokenizer = build_teacher_tokenizer(config, tokenizer)
+    if teacher_tokenizer is None:
+        return None
+    template = default_template(config.dataset_name)
+    records = load_records(config.dataset_name, split="test")[:1]
+    encoded, _ = encode_records(records, tokenizer, template, config.max_length)
+    ((item,), _) = encode_for_teacher(
+        records, encoded, teacher_tokenizer, template, config.max_length
+    )
+    assert item.teacher is not None
+    text = template.render(records[0]).text
+    mode: TokenAlignmentMode = "hard" if config.token_alignment == "hard" else "soft"
+    # the last token, the end of the sequence, is no text
+    ours, theirs = (
+        [text[start:end] for start, end in part.offsets[:-1].tolist()]
+        for part in (item, item.teacher.encoded)
+    )
+    weights_ST = item.teacher.alignment.dense(mode)[:-1, :-1].tolist()
+    return ours, theirs, weights_ST, range(item.prompt_length, item.answer_start)
