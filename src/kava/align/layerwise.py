@@ -14,7 +14,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from kava.align.contraction import Rows, identity_rows, mix_layers
+from kava.align.contraction import Rows, contract, contract_full, identity_rows
 from kava.align.layer_map import layer_map
 
 
@@ -108,6 +108,21 @@ class LayerwiseProjector(nn.Module):
         self.bias = nn.Parameter(torch.empty(num_layers, num_heads_out, head_dim_out))
         self.reset_parameters()
 
+    def set_rank(self, rank: int) -> None:
+        """Make room for another number of terms; the maps are those of before or undefined.
+
+        Raises:
+            ValueError: a full map, which has no terms.
+        """
+        if self.rank is None:
+            raise ValueError(f"a full map has no terms, so it cannot be given {rank} of them")
+        if rank != self.rank:
+            self.rank = rank
+            for name in ("head_mix", "dim_map"):
+                old = getattr(self, name)
+                room = old.new_empty(old.shape[0], rank, *old.shape[2:])
+                setattr(self, name, nn.Parameter(room, requires_grad=old.requires_grad))
+
     @torch.no_grad()
     def reset_parameters(self) -> None:
         """Set every parameter to its initial value."""
@@ -164,11 +179,9 @@ class LayerwiseProjector(nn.Module):
                 f"was made for {self.num_heads_in} heads of {self.head_dim_in} in "
                 f"{self.num_layers} layers"
             )
-        mixed = mix_layers(x_BLHTD, rows)
-        with torch.autocast(mixed.device.type, enabled=False):
-            maps = self.dense().unflatten(2, (heads, dim)).unflatten(1, (self.num_heads_out, -1))
-            y = torch.einsum("lhpgd,blgtd->blhtp", maps.to(mixed.dtype), mixed)
-            return (y + self.bias[:, :, None].to(mixed.dtype)).contiguous()
+        if self.rank is None:
+            return contract_full(x_BLHTD, self.weight, self.num_heads_out, rows, self.bias)
+        return contract(x_BLHTD, self.head_mix, self.dim_map, rows, self.bias)
 
     def extra_repr(self) -> str:
         """The geometry, for print(module)."""

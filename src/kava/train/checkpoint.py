@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers.trainer_utils import rotate_checkpoints
 
+from kava.align.layerwise import LayerwiseProjector
 from kava.student.checkpoint import library_versions, read_settings, save_student
 from kava.train.config import RESUMABLE, TrainConfig
 
@@ -145,6 +146,11 @@ def load_checkpoint(directory: str | Path, distiller: Distiller) -> None:
         )
     distiller.student.load_state_dict(student, strict=False)
     rest = _read(directory / ALIGNER_FILE)
+    if distiller.settings.map_rank == "auto":
+        for name, projector in distiller.map_aligner.projectors().items():
+            key = f"map_aligner.{name.removesuffix('s')}_projector.head_mix"
+            if key in rest and isinstance(projector, LayerwiseProjector):
+                projector.set_rank(rest[key].shape[1])
     expected = beside_student(distiller)
     for name, part in expected.items():
         if name not in rest or rest[name].shape != part.shape:
