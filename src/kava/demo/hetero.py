@@ -14,7 +14,15 @@ from kava.demo.arms import COMMON, Arm, Group, Study
 
 HETERO_TEACHER = "kava/shell-gpt2-teacher"
 
-_COMMON: dict[str, Any] = {**COMMON, "max_new_tokens": 3, "token_alignment": "soft"}
+# the answer is learned at once, some time after the cache is matched: a rate that has decayed by
+# then comes too late
+_COMMON: dict[str, Any] = {
+    **COMMON,
+    "lr": 2e-3,
+    "lr_scheduler": "constant_with_warmup",
+    "max_new_tokens": 3,
+    "token_alignment": "soft",
+}
 _STRUCTURED: dict[str, Any] = {"kv_weight": 5.0, "alignment_mode": "structured"}
 _SHARED: dict[str, Any] = {**_STRUCTURED, "map_proj_share_dim": True}
 _FLAT: dict[str, Any] = {"kv_weight": 5.0, "alignment_mode": "flat"}
@@ -58,12 +66,12 @@ HETERO = Study(
     ),
     task={},
     common=_COMMON,
-    num_steps=1500,
+    num_steps=2000,
     teacher_name=HETERO_TEACHER,
 )
 """Which map from the teacher's heads and head dims to the student's lets it learn?"""
 
-RANKS = (1, 2, 4, 8, 16)
+RANKS = (1, 2, 4, 6, 8, 12)
 
 RANK = Study(
     name="demo-rank",
@@ -77,7 +85,7 @@ RANK = Study(
     ),
     task={},
     common=_COMMON,
-    num_steps=1500,
+    num_steps=2000,
     teacher_name=HETERO_TEACHER,
 )
 """How many head-mix ⊗ dim-map terms does a map need?"""
@@ -110,7 +118,7 @@ JOINT = Study(
     ),
     task={},
     common=_COMMON,
-    num_steps=1500,
+    num_steps=2000,
     teacher_name=HETERO_TEACHER,
 )
 """Can a map learn beside the student, in either direction?"""
