@@ -22,6 +22,7 @@ from kava.compress.full import FullEviction
 from kava.compress.given import GivenScoresEviction
 from kava.compress.h2o import H2OEviction
 from kava.compress.knockout import KnockoutEviction
+from kava.compress.knockout_gradient import KnockoutGradientEviction
 from kava.compress.positions import PositionsEviction
 from kava.compress.random import RandomEviction
 from kava.compress.right_crop import RightCropEviction
@@ -38,6 +39,7 @@ __all__ = [
     "GivenScoresEviction",
     "H2OEviction",
     "KnockoutEviction",
+    "KnockoutGradientEviction",
     "PositionsEviction",
     "RKVEviction",
     "RKVOfficialEviction",

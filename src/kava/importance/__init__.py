@@ -6,6 +6,7 @@ from it, and are therefore computed apart from a trace: once per sample, before 
 
 from __future__ import annotations
 
+from kava.importance.gradient import gradient
 from kava.importance.knockout import knockout
 from kava.importance.score import SCORERS, score_samples
 from kava.importance.stages import REACHES, Reach, token_stages
@@ -16,6 +17,7 @@ __all__ = [
     "SCORERS",
     "Reach",
     "ScoreStore",
+    "gradient",
     "knockout",
     "sample_digest",
     "score_samples",

@@ -17,13 +17,14 @@ from transformers import PreTrainedModel
 from kava.data.collate import Batch, Collator
 from kava.data.encode import Encoded
 from kava.data.records import Record, Template
+from kava.importance.gradient import gradient
 from kava.importance.knockout import knockout
 from kava.importance.stages import UNCOUNTED, Reach, token_stages
 from kava.importance.store import ScoreStore, sample_digest, weights_fingerprint
 
 Scorer = Callable[[PreTrainedModel, Batch, Tensor | None], Tensor]
 
-SCORERS: dict[str, Scorer] = {"knockout": knockout}
+SCORERS: dict[str, Scorer] = {"knockout": knockout, "knockout_gradient": gradient}
 """Method → (model, batch, stages [B, T]) → scores [B, T]."""
 
 # Tokens of a batch, and numbers in its logits: more is no faster on a CPU, and fills a GPU.
@@ -87,6 +88,8 @@ def score_samples(
         for places in _batches(model, samples, missing):
             chosen = [samples[place] for place in places]
             batch, stages_BT = _batch(model, chosen, [stages[place] for place in places])
+            if reach == "all":
+                stages_BT = None  # which a scorer may know a shorter way for
             scores_BT = SCORERS[method](model, batch, stages_BT).float().cpu().numpy()
             start = max(sample.prompt_length for sample in chosen)
             for place, sample, row_T in zip(places, chosen, scores_BT):
