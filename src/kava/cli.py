@@ -1,4 +1,4 @@
-"""The shell: `kava train | evaluate | generate | profile | demo`, and the one error boundary.
+"""The shell: `kava train`, `evaluate`, `layer-map` and so on, and the one error boundary.
 
 A sub-command is a function that takes its own arguments and returns an exit code; it is imported
 when it is called, so that `kava --help` loads neither torch nor transformers. Its flags belong to
@@ -46,6 +46,12 @@ COMMANDS = (
         "kava.profile",
         "main",
         "Time the stages of a training step and check its shapes.",
+    ),
+    Command(
+        "layer-map",
+        "kava.layers.command",
+        "main",
+        "Measure which layers of a teacher are like a student's.",
     ),
     Command(
         "demo",

@@ -14,6 +14,8 @@ CKALayerMap = Callable[[Tensor, int], Tensor]
 
 CKA_LAYER_MAPS: dict[str, CKALayerMap] = {}
 
+DEFAULT_TOP_K = 2
+
 
 def register_cka_layer_map(name: str) -> Callable[[CKALayerMap], CKALayerMap]:
     """Make a strategy (cka [L_s, L_t], top_k) -> weights [L_s, L_t] known under `name`."""
@@ -81,7 +83,7 @@ def monotone_map(cka_ST: Tensor, top_k: int) -> Tensor:
     return torch.eye(T, dtype=cka_ST.dtype)[path[::-1]]
 
 
-def cka_layer_map(cka: Tensor, strategy: str = "top_k", top_k: int = 2) -> Tensor:
+def cka_layer_map(cka: Tensor, strategy: str = "top_k", top_k: int = DEFAULT_TOP_K) -> Tensor:
     """Weights with which each student layer reads the teacher's layers, from their similarity.
 
     Args:

@@ -10,12 +10,15 @@ Shapes: L_t teacher layers, L_s student layers.
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from kava.files import write_whole
 
 LayerMapStrategy = Callable[[int, int], Tensor]
 
@@ -157,8 +160,16 @@ def check_layer_map(
     return weights
 
 
-def save_layer_map(weights: Tensor, path: str | Path) -> None:
+def save_layer_map(
+    weights: Tensor, path: str | Path, facts: Mapping[str, Any] | None = None
+) -> None:
     """Write a map [L_s, L_t] as JSON, exact to the bit, whole or not at all.
+
+    Args:
+        weights: [L_s, L_t].
+        path: the file.
+        facts: what to keep beside the weights, such as how they were found; values that JSON can
+            hold. Loading ignores them.
 
     Example:
         >>> import tempfile
@@ -168,17 +179,18 @@ def save_layer_map(weights: Tensor, path: str | Path) -> None:
         tensor([[1., 0., 0.],
                 [0., 0., 1.]])
     """
-    path = Path(path)
     num_student, num_teacher = weights.shape
     record = {
+        **(facts or {}),
         "format": FILE_FORMAT,
         "num_teacher_layers": num_teacher,
         "num_student_layers": num_student,
         "weights": weights.detach().float().tolist(),
     }
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    text = json.dumps(record, indent=1, ensure_ascii=False)
+    # a row of a matrix on one line
+    text = re.sub(r"\[\n[^][{}\"]+\]", lambda row: " ".join(row[0].split()), text)
+    write_whole(path, text + "\n")
 
 
 def load_layer_map(

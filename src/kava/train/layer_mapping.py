@@ -1,0 +1,71 @@
+"""Measuring the layer map before training, on texts that teacher and student both read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from kava.data.collate import Batch, Collator
+from kava.data.encode import Encoded
+from kava.layers import LayerMapping, map_layers, measure_layers
+from kava.student.checkpoint import library_versions
+from kava.train.config import TrainConfig
+from kava.train.objective import Distiller
+
+BATCH_SIZE = 16
+FILE_NAME = "layer_map.json"
+
+
+def measure_layer_map(
+    distiller: Distiller,
+    config: TrainConfig,
+    samples: Sequence[Encoded],
+    collate: Collator,
+    data_hash: str,
+) -> LayerMapping:
+    """Give the distiller's aligner the layer map that its two models' layers ask for.
+
+    The map, with what was measured, is left in the output folder, where `--layer_mapping_path`
+    can read it.
+
+    Args:
+        distiller: student, aligner and teacher; the student as it is before training.
+        config: the run's configuration.
+        samples: the training samples; the first `calibration_samples` of them are read.
+        collate: makes batches of them.
+        data_hash: of the training data, for the file.
+
+    Raises:
+        ValueError: too few reasoning tokens, or a student layer that is like no teacher layer.
+        OSError: the file cannot be written.
+    """
+    chosen = samples[: config.calibration_samples]
+    teacher = distiller.teacher if distiller.teacher is not None else distiller.base
+    tokens = "soft" if config.token_alignment == "soft" else "hard"
+
+    def batches() -> Iterator[Batch]:
+        for start in range(0, len(chosen), BATCH_SIZE):
+            yield collate(chosen[start : start + BATCH_SIZE])
+
+    training = distiller.training
+    distiller.eval()
+    similarity = measure_layers(teacher, distiller.base, batches(), token_alignment=tokens)
+    distiller.train(training)
+    mapping = map_layers(
+        similarity,
+        student_model=config.model_name,
+        teacher_model=config.teacher_name or config.model_name,
+        dataset_name=config.dataset_name,
+        split=config.split,
+        num_samples=len(chosen),
+        data_hash=data_hash,
+        token_alignment=tokens,
+        versions=library_versions(),
+    )
+    # as a state, so that the aligner forgets what it made of the map before
+    aligner = distiller.map_aligner
+    aligner.load_state_dict({**aligner.state_dict(), "layer_weights": mapping.weights})
+    output_dir = Path(config.output_dir)
+    output_dir.mkdir(parents=True, exist_ok=True)
+    mapping.save(output_dir / FILE_NAME)
+    return mapping
