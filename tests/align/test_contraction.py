@@ -8,6 +8,14 @@ from torch import Tensor
 
 from align.oracles import loop_contract
 from kava.align import contraction, layer_map
+from kava.align.block_maps import (
+    BlockMap,
+    Matrix,
+    SumOfTerms,
+    Weights,
+    cheapest_map,
+    heads_go_first,
+)
 from kava.align.contraction import contract, mix_layers, sparse_rows
 
 
@@ -67,11 +75,25 @@ def test_gradients_of_every_input(
 
 
 def test_the_head_count_decides_the_order() -> None:
-    wide, narrow = torch.ones(12, 2), torch.ones(2, 12)
-    dim = torch.ones(64, 128)
-    assert contraction._cheapest_order(wide, dim)[0].name == "dim"
-    assert contraction._cheapest_order(narrow, dim)[0].name == "head"
-    assert contraction._cheapest_order(wide, dim.expand(12, -1, -1))[0].name == "head"
+    wide, narrow = torch.ones(1, 12, 2), torch.ones(1, 2, 12)
+    dim = torch.ones(1, 64, 128)
+    assert not heads_go_first(wide, dim)
+    assert heads_go_first(narrow, dim)
+    assert heads_go_first(wide, dim.unsqueeze(1).expand(-1, 12, -1, -1))
+
+
+@pytest.mark.parametrize("needs", [None, {"x"}, {"head", "dim"}, {"head", "dim", "x"}])
+def test_many_terms_are_taken_as_one_matrix(needs: set[str] | None) -> None:
+    def form(rank: int, num_positions: int) -> type[BlockMap]:
+        weights = Weights(torch.ones(1, rank, 4, 8), torch.ones(1, rank, 64, 64), None)
+        return cheapest_map(weights, num_positions, needs)
+
+    # a term takes 4·8·64 + 4·64·64 multiplications of each position, the matrix 4·64·8·64
+    assert form(1, 1000) is form(2, 1000) is SumOfTerms
+    assert form(6, 1000) is form(20, 1000) is Matrix
+    assert form(20, 3) is SumOfTerms  # too few positions to pay for adding the terms up
+    full = Weights(None, None, torch.ones(1, 256, 512))
+    assert cheapest_map(full, 3, needs) is Matrix
 
 
 @pytest.mark.parametrize("wanted", ["x", "head", "dim"])

@@ -1,27 +1,31 @@
-"""The linear maps of structured alignment as matrix products over contiguous views.
+"""The linear maps of alignment as matrix products over contiguous views.
 
-    y[b, i, h] = Σ_l W[i, l] · Σ_g M[h, g] · x[b, l, g] · P_hᵀ
+    y[b, i, h] = b[i, h] + Σ_l W[i, l] · Σ_r Σ_g M[i, r, h, g] · x[b, l, g] · P[i, r, h]ᵀ
 
-with layer weights W, head mixer M and dim map P. A general contraction (`torch.einsum`) permutes
-whole tensors between the factors. Here one block of samples of one student layer is carried
-through all of them while it is still in the cache: a sum over the few non-zero layer weights,
-[H_s, H_t] @ [H_t, T·D], and [·, D_t] @ [D_t, D_s] straight into the one output. The two products
-commute, and the cheaper order is taken. The backward pass recomputes the intermediates from x
-instead of keeping them.
+with layer weights W, and for each layer or for all of them head mixes M, dim maps P and a bias;
+or one matrix over all heads of a position in the place of M and P. A general contraction
+(`torch.einsum`) permutes whole tensors between the factors. Here one block of samples of one
+student layer is carried through all of them while it is still in the cache: a sum over the few
+non-zero layer weights, [H_s, H_t] @ [H_t, T·D], and [·, D_t] @ [D_t, D_s] straight into the one
+output, term by term; `block_maps` says when one matrix is cheaper. The backward pass recomputes
+the intermediates from x instead of keeping them.
 
 Shapes: B batch, L_t/L_s layers, H_t/H_s heads, T positions, D_t/D_s head dims, of teacher and
-student; c samples in a block.
+student; r terms; c samples in a block.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
+
+from kava.align.block_maps import BlockMap, Matrix, Scratch, Weights, cheapest_map
 
 Row = tuple[tuple[int, float], ...]
 """The (teacher layer, weight) pairs of one student layer, non-zero weights only."""
@@ -65,32 +69,70 @@ def mix_layers(x_BLHTD: Tensor, rows: Rows) -> Tensor:
 
 
 def contract(
-    x_BLHTD: Tensor, head_weight: Tensor, dim_weight: Tensor, rows: Rows = ONE_LAYER
+    x_BLHTD: Tensor,
+    head_weight: Tensor,
+    dim_weight: Tensor,
+    rows: Rows = ONE_LAYER,
+    bias: Tensor | None = None,
 ) -> Tensor:
     """Mix layers and heads, and map the head dim, in one pass.
 
     Args:
         x_BLHTD: [B, L_t, H_t, T, D_t].
-        head_weight: [H_s, H_t].
-        dim_weight: [D_s, D_t], or [H_s, D_s, D_t] for one map per student head.
+        head_weight: [H_s, H_t], or a sum of r terms for each layer, [L_s, r, H_s, H_t].
+        dim_weight: [D_s, D_t], or [H_s, D_s, D_t] for one map per student head; [L_s, r, …] of
+            either for terms.
         rows: the layer map's non-zero weights.
+        bias: [L_s, H_s, D_s] or None.
 
     Returns:
         [B, L_s, H_s, T, D_s] in the dtype of `x_BLHTD`, which the weights follow.
     """
-    y: Tensor = _Contract.apply(x_BLHTD, head_weight, dim_weight, rows)
+    if head_weight.ndim == 2:
+        head_weight, dim_weight = head_weight[None, None], dim_weight[None, None]
+    heads = head_weight.shape[-2]
+    y: Tensor = _Contract.apply(x_BLHTD, rows, heads, bias, head_weight, dim_weight, None)
     return y
 
 
-def _blocks(x_BLHTD: Tensor, num_layers: int) -> Iterator[tuple[int, slice]]:
-    """(student layer, samples) of every block, each sample's blocks close together in time."""
+def contract_full(
+    x_BLHTD: Tensor,
+    weight: Tensor,
+    num_heads: int,
+    rows: Rows = ONE_LAYER,
+    bias: Tensor | None = None,
+) -> Tensor:
+    """Mix layers, and map all coordinates of a position at once.
+
+    Args:
+        x_BLHTD: [B, L_t, H_t, T, D_t].
+        weight: [L_s, H_s·D_s, H_t·D_t].
+        num_heads: H_s.
+        rows: the layer map's non-zero weights.
+        bias: [L_s, H_s, D_s] or None.
+
+    Returns:
+        [B, L_s, H_s, T, D_s] in the dtype of `x_BLHTD`, which the weights follow.
+    """
+    y: Tensor = _Contract.apply(x_BLHTD, rows, num_heads, bias, None, None, weight)
+    return y
+
+
+def _sample_blocks(x_BLHTD: Tensor) -> Iterator[slice]:
+    """Samples whose one layer fits into a block."""
     batch, _, *sample = x_BLHTD.shape
     limit = CPU_BLOCK_BYTES if x_BLHTD.device.type == "cpu" else DEVICE_BLOCK_BYTES
     sample_bytes = x_BLHTD.element_size() * max(1, torch.Size(sample).numel())
     size = min(max(1, batch), max(1, limit // sample_bytes))
     for start in range(0, batch, size):
+        yield slice(start, min(start + size, batch))
+
+
+def _blocks(x_BLHTD: Tensor, num_layers: int) -> Iterator[tuple[int, slice]]:
+    """(student layer, samples) of every block, each sample's blocks close together in time."""
+    for samples in _sample_blocks(x_BLHTD):
         for layer in range(num_layers):
-            yield layer, slice(start, min(start + size, batch))
+            yield layer, samples
 
 
 def _sum_layers(x_BLHTD: Tensor, row: Row, samples: slice, out: Tensor) -> Tensor:
@@ -143,149 +185,85 @@ class _MixLayers(Function):
         return grad_x.grad_BLHTD, None
 
 
-class _HeadMix:
-    """[c, H_t, T, D] -> [c, H_s, T, D] by a weight [H_s, H_t]."""
-
-    name = "head"
-
-    def __init__(self, weight: Tensor) -> None:
-        self.weight = weight
-
-    def shape(self, source: torch.Size) -> tuple[int, ...]:
-        return (source[0], self.weight.shape[0], *source[2:])
-
-    def apply(self, x: Tensor, out: Tensor) -> Tensor:
-        weight = self.weight.expand(len(x), -1, -1)
-        torch.bmm(weight, x.flatten(2), out=out.view(*out.shape[:2], -1))
-        return out
-
-    def input_grad(self, grad: Tensor, out: Tensor) -> Tensor:
-        weight = self.weight.mT.expand(len(grad), -1, -1)
-        torch.bmm(weight, grad.flatten(2), out=out.view(*out.shape[:2], -1))
-        return out
-
-    def weight_grad(self, x: Tensor, grad: Tensor) -> Tensor:
-        return torch.bmm(grad.flatten(2), x.flatten(2).mT).sum(0)
+NO_GRADS = Weights(None, None, None)
 
 
-class _DimMap:
-    """[c, H, T, D_t] -> [c, H, T, D_s] by a weight [D_s, D_t] for all heads."""
-
-    name = "dim"
-
-    def __init__(self, weight: Tensor) -> None:
-        self.weight = weight
-
-    def shape(self, source: torch.Size) -> tuple[int, ...]:
-        return (*source[:-1], self.weight.shape[-2])
-
-    def apply(self, x: Tensor, out: Tensor) -> Tensor:
-        weight = self.weight.mT.expand(len(x), -1, -1)
-        torch.bmm(x.flatten(1, 2), weight, out=out.view(len(x), -1, out.shape[-1]))
-        return out
-
-    def input_grad(self, grad: Tensor, out: Tensor) -> Tensor:
-        weight = self.weight.expand(len(grad), -1, -1)
-        torch.bmm(grad.flatten(1, 2), weight, out=out.view(len(grad), -1, out.shape[-1]))
-        return out
-
-    def weight_grad(self, x: Tensor, grad: Tensor) -> Tensor:
-        return torch.bmm(grad.flatten(1, 2).mT, x.flatten(1, 2)).sum(0)
+def _visits(
+    x_BLHTD: Tensor, rows: Rows, weights: Weights, grads: Weights, needs: AbstractSet[str] | None
+) -> Iterator[tuple[int, slice, BlockMap]]:
+    """(student layer, samples, the layer's map) of every block."""
+    form = cheapest_map(weights, x_BLHTD.shape[0] * x_BLHTD.shape[3], needs)
+    layers = range(len(rows))
+    # Layer by layer where a map is as large as a matrix, so that there is one at a time.
+    groups = [range(layer, layer + 1) for layer in layers] if form is Matrix else [layers]
+    scratch = Scratch(x_BLHTD)
+    for group in groups:
+        maps = {layer: form(weights.at(layer), grads.at(layer), scratch) for layer in group}
+        for samples in _sample_blocks(x_BLHTD):
+            for layer in group:
+                yield layer, samples, maps[layer]
+        for one in maps.values():
+            one.finish(needs or set())
 
 
-class _DimMapPerHead(_DimMap):
-    """[c, H, T, D_t] -> [c, H, T, D_s] by a weight [H, D_s, D_t]."""
-
-    def apply(self, x: Tensor, out: Tensor) -> Tensor:
-        return torch.matmul(x, self.weight.mT, out=out)
-
-    def input_grad(self, grad: Tensor, out: Tensor) -> Tensor:
-        return torch.matmul(grad, self.weight, out=out)
-
-    def weight_grad(self, x: Tensor, grad: Tensor) -> Tensor:
-        return torch.matmul(grad.mT, x).sum(0)
-
-
-Stage = _HeadMix | _DimMap
-
-
-def _cheapest_order(head_weight: Tensor, dim_weight: Tensor) -> tuple[Stage, Stage]:
-    """Heads first, unless a dim map shared by all heads is cheaper before H grows."""
-    if dim_weight.ndim == 3:
-        return _HeadMix(head_weight), _DimMapPerHead(dim_weight)
-    (H_s, H_t), (D_s, D_t) = head_weight.shape, dim_weight.shape
-    if H_t * D_t * D_s + H_s * H_t * D_s < H_s * H_t * D_t + H_s * D_t * D_s:
-        return _DimMap(dim_weight), _HeadMix(head_weight)
-    return _HeadMix(head_weight), _DimMap(dim_weight)
-
-
-class _Scratch:
-    """Buffers that the blocks take turns in; the first block is the largest."""
-
-    def __init__(self, like: Tensor) -> None:
-        self.like = like
-        self.buffers: dict[str, Tensor] = {}
-
-    def __call__(self, name: str, shape: tuple[int, ...]) -> Tensor:
-        if name not in self.buffers:
-            self.buffers[name] = self.like.new_empty(shape)
-        return self.buffers[name][: shape[0]]
-
-    def source(self, x: Tensor, row: Row, samples: slice) -> Tensor:
-        """The block's teacher layers, mixed: [c, H_t, T, D_t]; a view where one is taken whole."""
-        if len(row) == 1 and row[0][1] == 1.0:
-            return x[samples, row[0][0]]
-        shape = (samples.stop - samples.start, *x.shape[2:])
-        return _sum_layers(x, row, samples, out=self("source", shape))
+def _source(x_BLHTD: Tensor, row: Row, samples: slice, of: BlockMap) -> Tensor:
+    """The block's teacher layers, mixed: [c, H_t, T, D_t]; a view where one is taken whole."""
+    if len(row) == 1 and row[0][1] == 1.0:
+        return x_BLHTD[samples, row[0][0]]
+    shape = (samples.stop - samples.start, *x_BLHTD.shape[2:])
+    return _sum_layers(x_BLHTD, row, samples, out=of.source(shape))
 
 
 class _Contract(Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, head_weight: Tensor, dim_weight: Tensor, rows: Rows) -> Tensor:
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        rows: Rows,
+        num_heads: int,
+        bias: Tensor | None,
+        head: Tensor | None,
+        dim: Tensor | None,
+        full: Tensor | None,
+    ) -> Tensor:
         ctx.rows = rows
-        ctx.save_for_backward(x, head_weight, dim_weight)
-        first, second = _cheapest_order(head_weight.to(x.dtype), dim_weight.to(x.dtype))
-        (B, _, _, T, _), H_s, D_s = x.shape, head_weight.shape[0], dim_weight.shape[-2]
-        y = x.new_empty(B, len(rows), H_s, T, D_s)
-        scratch = _Scratch(x)
-        for layer, samples in _blocks(x, len(rows)):
-            source = scratch.source(x, rows[layer], samples)
-            middle = first.apply(source, scratch("middle", first.shape(source.shape)))
-            second.apply(middle, y[samples, layer])
+        ctx.save_for_backward(x, bias, head, dim, full)
+        weights = Weights(head, dim, full)
+        y = x.new_empty(x.shape[0], len(rows), num_heads, x.shape[3], weights.num_rows // num_heads)
+        shift = None if bias is None else bias.to(x.dtype)
+        with torch.autocast(x.device.type, enabled=False):
+            for layer, samples, one in _visits(x, rows, weights, NO_GRADS, None):
+                source = _source(x, rows[layer], samples, one)
+                one.apply(source, None if shift is None else shift[layer], y[samples, layer])
         return y
 
     @staticmethod
     @once_differentiable
-    def backward(
-        ctx: Any, grad_y: Tensor
-    ) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
-        x, head_weight, dim_weight = ctx.saved_tensors
-        needs = dict(zip(("x", "head", "dim"), ctx.needs_input_grad))
-        first, second = _cheapest_order(head_weight.to(x.dtype), dim_weight.to(x.dtype))
+    def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
+        x, bias, *saved = ctx.saved_tensors
+        inputs = ("x", "rows", "num_heads", "bias", *Weights._fields)
+        needs = {name for name, needed in zip(inputs, ctx.needs_input_grad) if needed}
         # A sum over many blocks needs more digits than half precision has.
         wide = torch.promote_types(x.dtype, torch.float32)
-        grads = {stage.name: stage.weight.new_zeros((), dtype=wide) for stage in (first, second)}
-        grad_x = _LayerGrad(x, ctx.rows) if needs["x"] else None
-        scratch = _Scratch(x)
-        for layer, samples in _blocks(x, len(ctx.rows)):
-            grad_out = grad_y[samples, layer]
-            source = scratch.source(x, ctx.rows[layer], samples)
-            middle_shape = first.shape(source.shape)
-            if needs[second.name]:
-                middle = first.apply(source, scratch("middle", middle_shape))
-                grads[second.name] = grads[second.name] + second.weight_grad(middle, grad_out)
-            if not needs[first.name] and grad_x is None:
-                continue
-            grad_middle = second.input_grad(grad_out, scratch("grad_middle", middle_shape))
-            if needs[first.name]:
-                grads[first.name] = grads[first.name] + first.weight_grad(source, grad_middle)
-            if grad_x is not None:
-                grad_source = scratch("grad_source", tuple(source.shape))
-                first.input_grad(grad_middle, grad_source)
-                grad_x.add(layer, samples, grad_source)
-        return (
-            None if grad_x is None else grad_x.grad_BLHTD,
-            grads["head"].to(head_weight.dtype) if needs["head"] else None,
-            grads["dim"].to(dim_weight.dtype) if needs["dim"] else None,
-            None,
+        grads = Weights(
+            *(
+                torch.zeros_like(part, dtype=wide) if name in needs else None
+                for name, part in zip(Weights._fields, saved)
+            )
         )
+        grad_bias = torch.zeros_like(bias, dtype=wide) if "bias" in needs else None
+        grad_x = _LayerGrad(x, ctx.rows) if "x" in needs else None
+        with torch.autocast(x.device.type, enabled=False):
+            for layer, samples, one in _visits(x, ctx.rows, Weights(*saved), grads, needs):
+                grad_out = grad_y[samples, layer]
+                source = _source(x, ctx.rows[layer], samples, one)
+                grad_source = one.backward(source, grad_out, needs)
+                if grad_bias is not None:
+                    grad_bias[layer].add_(grad_out.sum((0, 2), dtype=wide))
+                if grad_x is not None and grad_source is not None:
+                    grad_x.add(layer, samples, grad_source)
+        cast = (
+            None if grad is None else grad.to(part.dtype)
+            for grad, part in zip((grad_bias, *grads), (bias, *saved))
+        )
+        return None if grad_x is None else grad_x.grad_BLHTD, None, None, *cast

@@ -18,6 +18,18 @@ from kava.align.contraction import Rows, contract, contract_full, identity_rows
 from kava.align.layer_map import layer_map
 
 
+def sum_terms(head_mix: Tensor, dim_map: Tensor) -> Tensor:
+    """The matrices [L, H_out·D_out, H_in·D_in] of structured maps, coordinates in heads' order.
+
+    Args:
+        head_mix: [L, r, H_out, H_in].
+        dim_map: [L, r, D_out, D_in], or [L, r, H_out, D_out, D_in].
+    """
+    heads = "h" if dim_map.ndim == 5 else ""
+    maps = torch.einsum(f"lrhg,lr{heads}pd->lhpgd", head_mix, dim_map)
+    return maps.flatten(3, 4).flatten(1, 2)
+
+
 class LayerwiseProjector(nn.Module):
     """Map heads and head dims, by a map of its own for every student layer.
 
@@ -149,9 +161,7 @@ class LayerwiseProjector(nn.Module):
         """The maps as matrices [L, H_out·D_out, H_in·D_in], coordinates in the order of heads."""
         if self.rank is None:
             return self.weight
-        heads = "h" if self.per_head else ""
-        maps = torch.einsum(f"lrhg,lr{heads}pd->lhpgd", self.head_mix, self.dim_map)
-        return maps.flatten(3, 4).flatten(1, 2)
+        return sum_terms(self.head_mix, self.dim_map)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [B, L, H_in, T, D_in] to [B, L, H_out, T, D_out]."""
