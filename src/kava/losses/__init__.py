@@ -4,6 +4,7 @@ Pure tensor code: nothing here knows a model. `build_kv_loss` builds a KV loss b
 `--kv_loss` takes; `KV_LOSSES` lists the names.
 """
 
+from kava.losses.attention import attention_weights
 from kava.losses.base import (
     KV_LOSSES,
     KVLossFunction,
@@ -11,6 +12,7 @@ from kava.losses.base import (
     kv_loss_options,
     register_kv_loss,
 )
+from kava.losses.cka import CKALoss
 from kava.losses.codi import CODILoss, codi_loss, hidden_at
 from kava.losses.guard import (
     collapse_report,
@@ -22,24 +24,38 @@ from kava.losses.guard import (
 )
 from kava.losses.kv import KVLoss
 from kava.losses.mercator import MercatorKVLoss
+from kava.losses.schedule import (
+    LAYER_EMPHASES,
+    Progress,
+    annealed_layer_weights,
+    gated_weights,
+    warmup_gate,
+)
 from kava.losses.structural import StructuralKVLoss
 
 __all__ = [
     "KV_LOSSES",
+    "LAYER_EMPHASES",
+    "CKALoss",
     "CODILoss",
     "KVLoss",
     "KVLossFunction",
     "MercatorKVLoss",
+    "Progress",
     "StructuralKVLoss",
+    "annealed_layer_weights",
+    "attention_weights",
     "build_kv_loss",
     "codi_loss",
     "collapse_report",
     "control_is_as_good",
     "effective_rank",
+    "gated_weights",
     "hidden_at",
     "kv_loss_options",
     "register_kv_loss",
     "trace_effective_rank",
     "verdict",
+    "warmup_gate",
     "wrong_sample",
 ]

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from kava.losses.positions import NumItems
+from kava.losses.weights import LayerWeights
 from kava.trace import KVTrace
 
 
@@ -25,10 +26,18 @@ class KVLossFunction(Protocol):
     accumulated batch, the losses of micro-batches add up to the loss of the whole batch, and so
     do their gradients. The metrics are detached scalars, normalised in the same way: they add up
     too. `kv_k`, `kv_v`, `kv_cos_k` and `kv_cos_v` are always among them.
+
+    Weights of positions [B, T] are normalised to a mean of 1 in each sample, those of layers [L]
+    to a sum of 1: they say where the loss looks, not how large it is.
     """
 
     def __call__(
-        self, student: KVTrace, target: KVTrace, num_items: NumItems = None
+        self,
+        student: KVTrace,
+        target: KVTrace,
+        num_items: NumItems = None,
+        position_weights: Tensor | None = None,
+        layer_weights: LayerWeights = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of `student` against `target`, and its metrics."""
         ...
@@ -59,7 +68,7 @@ def kv_loss_options(name: str) -> tuple[str, ...]:
 
     Example:
         >>> kv_loss_options("mercator")
-        ('alpha', 'beta', 'detach_target')
+        ('alpha', 'beta', 'key_weight', 'value_weight', 'detach_target')
     """
     if name not in KV_LOSSES:
         raise ValueError(f"kv_loss={name!r} is unknown; choose from {', '.join(KV_LOSSES)}")

@@ -26,6 +26,7 @@ from kava.losses.positions import (
     mean_over_items,
     zero_padding,
 )
+from kava.losses.weights import LayerWeights, check_weights, mean_over_layers, weigh_positions
 from kava.trace import KVTrace
 
 Norm = Literal["smooth_l1", "mse", "l1"]
@@ -85,12 +86,9 @@ class KVLoss:
             raise ValueError(f"norm={self.norm!r} is unknown; choose from {', '.join(NORMS)}")
         if not self.beta > 0:
             raise ValueError(f"beta={self.beta} must be above 0; norm='l1' is the limit at 0")
-        for name, weights in (
-            ("key_weight and value_weight", (self.key_weight, self.value_weight)),
-            ("layer_weights", self.layer_weights),
-        ):
-            if weights is not None and not (min(weights) >= 0 and max(weights) > 0):
-                raise ValueError(f"{name} {tuple(weights)} must be 0 or more, and not all 0")
+        check_weights("key_weight and value_weight", (self.key_weight, self.value_weight))
+        if self.layer_weights is not None:
+            check_weights("layer_weights", self.layer_weights)
 
     def __call__(
         self,
@@ -98,6 +96,7 @@ class KVLoss:
         target: KVTrace,
         num_items: NumItems = None,
         position_weights: Tensor | None = None,
+        layer_weights: LayerWeights = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Compare two traces at the positions where both are valid.
 
@@ -107,6 +106,7 @@ class KVLoss:
             num_items: the number to divide by, by default the valid positions of this batch.
             position_weights: [B, M], 0 or more, detached; normalised within each sample to a
                 mean of 1 over its valid positions, so that equal weights change nothing.
+            layer_weights: [L], in the place of the loss's own.
 
         Returns:
             The loss, and `kv_k`, `kv_v` (the two terms before their weights), `kv_cos_k` and
@@ -117,16 +117,14 @@ class KVLoss:
         """
         check_pair(student, target)
         mask_BM = common_mask(student, target)
-        weights_BM = None
-        if position_weights is not None:
-            valid_BM = student.valid_BT() & target.valid_BT()
-            weights_BM = unit_mean_weights(position_weights, valid_BM)
+        if layer_weights is None:
+            layer_weights = self.layer_weights
         terms: list[Tensor] = []
         cosines: list[Tensor] = []
         for ours, theirs in ((student.keys, target.keys), (student.values, target.values)):
-            loss_BM = self._per_position(ours, self._target(theirs), mask_BM)
-            if weights_BM is not None:
-                loss_BM = loss_BM * weights_BM
+            loss_BLM = self._per_position(ours, self._target(theirs), mask_BM)
+            loss_BM = mean_over_layers(loss_BLM, layer_weights)
+            loss_BM = weigh_positions(loss_BM, position_weights, mask_BM)
             terms.append(mean_over_items(loss_BM, mask_BM, num_items))
             cosines.append(mean_cosine(ours, theirs, mask_BM, num_items))
         keys, values = terms
@@ -147,17 +145,7 @@ class KVLoss:
             difference = difference.masked_fill(~expand_mask(mask_BM, difference), 0.0)
         if self.layer_std:
             difference = difference / target_std(target.detach(), mask_BM)[:, :, None, None, None]
-        loss_BLM = self._element_loss()(difference).mean(dim=(2, 4))
-        if self.layer_weights is None:
-            return loss_BLM.mean(dim=1)
-        num_layers = student.shape[1]
-        if len(self.layer_weights) != num_layers:
-            raise ValueError(
-                f"layer_weights has {len(self.layer_weights)} weights for {num_layers} layers; "
-                f"give one per layer of the student"
-            )
-        weights_L = torch.tensor(self.layer_weights, dtype=torch.float32, device=student.device)
-        return (loss_BLM * (weights_L / weights_L.sum())[:, None]).sum(dim=1)
+        return self._element_loss()(difference).mean(dim=(2, 4))
 
     def _element_loss(self) -> Callable[[Tensor], Tensor]:
         if self.norm == "mse":
@@ -189,18 +177,6 @@ def target_std(target: Tensor, mask_BM: Tensor | None) -> Tensor:
     squares = zero_padding(target - mean, mask_BM).square().sum(dim=(2, 3, 4), keepdim=True)
     std_BL = (squares / count_B11).sqrt()[:, :, 0, 0, 0]
     return torch.where(std_BL > MIN_STD, std_BL, 1.0)
-
-
-def unit_mean_weights(weights_BM: Tensor, valid_BM: Tensor) -> Tensor:
-    """`weights_BM` scaled to a mean of 1 over each sample's valid positions, detached."""
-    if weights_BM.shape != valid_BM.shape:
-        raise ValueError(
-            f"position_weights must be {list(valid_BM.shape)}, got {tuple(weights_BM.shape)}"
-        )
-    weights_BM = weights_BM.detach().float().masked_fill(~valid_BM, 0.0)
-    total_B1 = weights_BM.sum(dim=1, keepdim=True)
-    count_B1 = valid_BM.sum(dim=1, keepdim=True)
-    return weights_BM * count_B1 / torch.where(total_B1 > 0, total_B1, 1.0)
 
 
 @register_kv_loss("smooth_l1")

@@ -24,6 +24,7 @@ from kava.losses.positions import (
     squared_norm,
     zero_padding,
 )
+from kava.losses.weights import LayerWeights, check_weights, mean_over_layers, weigh_positions
 from kava.trace import KVTrace
 
 
@@ -43,11 +44,13 @@ class MercatorKVLoss:
     Args:
         alpha: weight of the direction.
         beta: weight of the length, 0 to ignore it.
+        key_weight: weight of the keys of two traces, in (key_weight · K + value_weight · V) / 2.
+        value_weight: weight of the values, likewise.
         detach_target: send no gradient into the target; off for an aligner that learns beside
             the student, whose own weights are behind the target.
 
     Raises:
-        ValueError: a weight below 0, or both 0.
+        ValueError: a weight below 0, or both of a pair 0.
 
     Example:
         >>> teacher = torch.ones(1, 2, 2, 3, 4)
@@ -59,12 +62,15 @@ class MercatorKVLoss:
     alpha: float = 1.0
     beta: float = 0.0
     detach_target: bool = True
+    key_weight: float = 1.0
+    value_weight: float = 1.0
 
     def __post_init__(self) -> None:
         if not (min(self.alpha, self.beta) >= 0 and max(self.alpha, self.beta) > 0):
             raise ValueError(
                 f"alpha={self.alpha} and beta={self.beta} must be 0 or more, and not both 0"
             )
+        check_weights("key_weight and value_weight", (self.key_weight, self.value_weight))
 
     def __call__(
         self,
@@ -73,6 +79,8 @@ class MercatorKVLoss:
         mask: Tensor | None = None,
         *,
         num_items: NumItems = None,
+        position_weights: Tensor | None = None,
+        layer_weights: LayerWeights = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Compare two tensors of keys or values, or two traces.
 
@@ -81,6 +89,8 @@ class MercatorKVLoss:
             teacher: the same; detached here, unless `detach_target` is off.
             mask: [B, T], true at valid positions; for traces their own masks are used.
             num_items: the number to divide by, by default the valid positions of this batch.
+            position_weights: [B, T], normalised to a mean of 1 in each sample.
+            layer_weights: [L], normalised to a sum of 1; the tensors then have a layer axis.
 
         Returns:
             The loss, and `cos_sim`, `dir_loss`, `mag_loss`; for traces, what `compare_traces`
@@ -92,7 +102,7 @@ class MercatorKVLoss:
         if isinstance(student, KVTrace) and isinstance(teacher, KVTrace):
             if mask is not None:
                 raise ValueError("mask is for tensors; two traces are compared by their own masks")
-            return self.compare_traces(student, teacher, num_items)
+            return self.compare_traces(student, teacher, num_items, position_weights, layer_weights)
         if isinstance(student, KVTrace) or isinstance(teacher, KVTrace):
             raise ValueError("student and teacher must be two tensors or two traces, not one each")
         check_same_shape("tensor", student, teacher)
@@ -101,35 +111,55 @@ class MercatorKVLoss:
         mask = None if mask is None else mask.bool()
         student = zero_padding(student, mask)
         teacher = zero_padding(teacher.detach() if self.detach_target else teacher, mask)
-        middle = tuple(range(1, student.ndim - 2))
-        direction_BT = mean_over(cosine_distance(student, teacher), middle)
-        direction = mean_over_items(direction_BT, mask, num_items)
+        distance = cosine_distance(student, teacher)
+
+        def mean(values: Tensor) -> Tensor:
+            values_BT = mean_over_heads(values, layer_weights)
+            return mean_over_items(
+                weigh_positions(values_BT, position_weights, mask), mask, num_items
+            )
+
+        direction = mean(distance)
         magnitude = torch.zeros_like(direction)
         if self.beta > 0:
-            gap_BT = mean_over(log_norm_gap(student, teacher).square(), middle)
-            magnitude = mean_over_items(gap_BT, mask, num_items)
+            magnitude = mean(log_norm_gap(student, teacher).square())
+        cosine_BT = 1.0 - mean_over_heads(distance.detach(), None)
         metrics = {
-            "cos_sim": mean_over_items(1.0 - direction_BT.detach(), mask, num_items),
+            "cos_sim": mean_over_items(cosine_BT, mask, num_items),
             "dir_loss": direction.detach(),
             "mag_loss": magnitude.detach(),
         }
         return self.alpha * direction + self.beta * magnitude, metrics
 
     def compare_traces(
-        self, student: KVTrace, target: KVTrace, num_items: NumItems = None
+        self,
+        student: KVTrace,
+        target: KVTrace,
+        num_items: NumItems = None,
+        position_weights: Tensor | None = None,
+        layer_weights: LayerWeights = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The mean of the loss of the keys and of the values, where both traces are valid."""
         check_pair(student, target)
         mask_BT = common_mask(student, target)
-        keys, of_keys = self(student.keys, target.keys, mask_BT, num_items=num_items)
-        values, of_values = self(student.values, target.values, mask_BT, num_items=num_items)
+        (keys, of_keys), (values, of_values) = (
+            self(
+                ours,
+                theirs,
+                mask_BT,
+                num_items=num_items,
+                position_weights=position_weights,
+                layer_weights=layer_weights,
+            )
+            for ours, theirs in ((student.keys, target.keys), (student.values, target.values))
+        )
         metrics = {
             "kv_k": keys.detach(),
             "kv_v": values.detach(),
             "kv_cos_k": of_keys["cos_sim"],
             "kv_cos_v": of_values["cos_sim"],
         }
-        return (keys + values) / 2, metrics
+        return (self.key_weight * keys + self.value_weight * values) / 2, metrics
 
 
 def log_norm_gap(student_XD: Tensor, teacher_XD: Tensor) -> Tensor:
@@ -139,14 +169,25 @@ def log_norm_gap(student_XD: Tensor, teacher_XD: Tensor) -> Tensor:
     return (student_X - squared_norm(teacher_XD).clamp(min=floor).log()) / 2
 
 
-def mean_over(x: Tensor, dims: tuple[int, ...]) -> Tensor:
-    """The mean over `dims`; unlike `Tensor.mean`, over nothing where `dims` is empty."""
-    return x.mean(dim=dims) if dims else x
+def mean_over_heads(values: Tensor, layer_weights: LayerWeights) -> Tensor:
+    """[B, T]: the mean of [B, ..., T] over the middle axes, of which the first may be weighted."""
+    if layer_weights is None:
+        middle = tuple(range(1, values.ndim - 1))
+        return values.mean(dim=middle) if middle else values
+    heads = tuple(range(2, values.ndim - 1))
+    return mean_over_layers(values.mean(dim=heads) if heads else values, layer_weights)
 
 
 @register_kv_loss("mercator")
 def mercator(
-    *, alpha: float = 1.0, beta: float = 0.0, detach_target: bool = True
+    *,
+    alpha: float = 1.0,
+    beta: float = 0.0,
+    key_weight: float = 1.0,
+    value_weight: float = 1.0,
+    detach_target: bool = True,
 ) -> KVLossFunction:
     """`MercatorKVLoss` over traces."""
-    return MercatorKVLoss(alpha, beta, detach_target).compare_traces
+    return MercatorKVLoss(
+        alpha, beta, detach_target, key_weight=key_weight, value_weight=value_weight
+    ).compare_traces

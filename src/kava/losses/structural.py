@@ -26,6 +26,7 @@ from kava.losses.positions import (
     mean_over_items,
     zero_padding,
 )
+from kava.losses.weights import LayerWeights, mean_over_layers, weigh_positions
 from kava.trace import KVTrace
 
 # Rows of the attention matrix held at once. Up to this many positions one chunk does it all.
@@ -90,6 +91,8 @@ class StructuralKVLoss:
         attention_mask: Tensor | None = None,
         *,
         num_items: NumItems = None,
+        position_weights: Tensor | None = None,
+        layer_weights: LayerWeights = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Compare the student's keys, values and queries with the aligned teacher's.
 
@@ -103,6 +106,8 @@ class StructuralKVLoss:
             t_q: teacher queries, as `s_q`.
             attention_mask: [B, T], true at valid positions.
             num_items: the number to divide by, by default the valid positions of this batch.
+            position_weights: [B, T], normalised to a mean of 1 in each sample.
+            layer_weights: [L], normalised to a sum of 1.
 
         Returns:
             The loss, and `k_loss`, `v_loss`, `attn_loss`, `k_cos_sim`, `v_cos_sim`.
@@ -116,8 +121,16 @@ class StructuralKVLoss:
         check_same_shape("keys", s_k, t_k)
         check_same_shape("values", s_v, t_v)
         mask_BT = None if attention_mask is None else attention_mask.bool()
-        k_loss, k_cosine = self._direction(self.alpha_k, s_k, t_k, mask_BT, num_items)
-        v_loss, v_cosine = self._direction(self.alpha_v, s_v, t_v, mask_BT, num_items)
+
+        def mean(values_BLT: Tensor) -> Tensor:
+            values_BT = mean_over_layers(values_BLT, layer_weights)
+            return mean_over_items(
+                weigh_positions(values_BT, position_weights, mask_BT), mask_BT, num_items
+            )
+
+        k_distance_BLT = self._distance(self.alpha_k, s_k, t_k, mask_BT)
+        v_distance_BLT = self._distance(self.alpha_v, s_v, t_v, mask_BT)
+        k_loss, v_loss = mean(k_distance_BLT), mean(v_distance_BLT)
         attn_loss = k_loss.new_zeros(())
         if self.alpha_attn > 0:
             if s_q is None or t_q is None:
@@ -130,20 +143,27 @@ class StructuralKVLoss:
                 raise ValueError(
                     f"{s_q.shape[2]} query heads are no multiple of {s_k.shape[2]} key/value heads"
                 )
-            kl_BT = attention_kl(s_q, s_k, t_q, t_k, mask_BT)
-            attn_loss = mean_over_items(kl_BT, mask_BT, num_items)
+            attn_loss = mean(attention_kl(s_q, s_k, t_q, t_k, mask_BT))
         loss = self.alpha_k * k_loss + self.alpha_v * v_loss + self.alpha_attn * attn_loss
+        k_cosine_BT, v_cosine_BT = (
+            1.0 - distance.detach().mean(dim=1) for distance in (k_distance_BLT, v_distance_BLT)
+        )
         metrics = {
             "k_loss": k_loss.detach(),
             "v_loss": v_loss.detach(),
             "attn_loss": attn_loss.detach(),
-            "k_cos_sim": k_cosine,
-            "v_cos_sim": v_cosine,
+            "k_cos_sim": mean_over_items(k_cosine_BT, mask_BT, num_items),
+            "v_cos_sim": mean_over_items(v_cosine_BT, mask_BT, num_items),
         }
         return loss, metrics
 
     def compare_traces(
-        self, student: KVTrace, target: KVTrace, num_items: NumItems = None
+        self,
+        student: KVTrace,
+        target: KVTrace,
+        num_items: NumItems = None,
+        position_weights: Tensor | None = None,
+        layer_weights: LayerWeights = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of two traces where both are valid, with the queries that they carry.
 
@@ -167,6 +187,8 @@ class StructuralKVLoss:
             target.queries,
             common_mask(student, target),
             num_items=num_items,
+            position_weights=position_weights,
+            layer_weights=layer_weights,
         )
         metrics = {
             "kv_k": parts["k_loss"],
@@ -178,22 +200,18 @@ class StructuralKVLoss:
         return loss, metrics
 
     @staticmethod
-    def _direction(
-        alpha: float, student: Tensor, teacher: Tensor, mask_BT: Tensor | None, num_items: NumItems
-    ) -> tuple[Tensor, Tensor]:
-        """The cosine distance, and the cosine similarity as a metric, without a graph at 0."""
+    def _distance(alpha: float, student: Tensor, teacher: Tensor, mask_BT: Tensor | None) -> Tensor:
+        """[B, L, T]: the cosine distance, averaged over heads, without a graph at an alpha of 0."""
         with torch.set_grad_enabled(alpha > 0 and torch.is_grad_enabled()):
             student = zero_padding(student, mask_BT)
             teacher = zero_padding(teacher, mask_BT)
-            distance_BT = cosine_distance(student, teacher).mean(dim=(1, 2))
-            loss = mean_over_items(distance_BT, mask_BT, num_items)
-        return loss, mean_over_items(1.0 - distance_BT.detach(), mask_BT, num_items)
+            return cosine_distance(student, teacher).mean(dim=2)
 
 
 def attention_kl(
     s_q: Tensor, s_k: Tensor, t_q: Tensor, t_k: Tensor, mask_BT: Tensor | None
 ) -> Tensor:
-    """KL(teacher ‖ student) of causal attention, per query row, averaged over layers and heads.
+    """KL(teacher ‖ student) of causal attention, per query row, averaged over heads.
 
     Args:
         s_q: [B, L, Hq, T, D]; `t_q` likewise.
@@ -201,7 +219,7 @@ def attention_kl(
         mask_BT: [B, T] bool, or None where all positions are valid.
 
     Returns:
-        [B, T] in float32; rows at padded positions are finite and mean nothing.
+        [B, L, T] in float32; rows at padded positions are finite and mean nothing.
     """
     T = s_k.shape[-2]
     s_q, s_k, t_q, t_k = (zero_padding(x, mask_BT) for x in (s_q, s_k, t_q, t_k))
@@ -224,13 +242,13 @@ def attention_kl(
                         _kl_of_rows, *parts, mask, use_reentrant=False, preserve_rng_state=False
                     )
                 )
-    return torch.cat(rows, dim=1)
+    return torch.cat(rows, dim=2)
 
 
 def _kl_of_rows(
     s_q: Tensor, s_k: Tensor, t_q: Tensor, t_k: Tensor, mask_BT: Tensor | None
 ) -> Tensor:
-    """[B, R]: the divergence of the last R query rows over the T keys up to the last of them."""
+    """[B, L, R]: the divergence of the last R query rows over the T keys up to the last of them."""
     T, R = s_k.shape[-2], s_q.shape[-2]
     blocked = torch.ones(R, T, dtype=torch.bool, device=s_k.device).triu(T - R + 1)
     if mask_BT is not None:
@@ -238,7 +256,7 @@ def _kl_of_rows(
     log_student = _log_attention(s_q, s_k, blocked)
     log_teacher = _log_attention(t_q, t_k, blocked)
     kl_BLHGRT = kl_div(log_student, log_teacher, reduction="none", log_target=True)
-    return kl_BLHGRT.sum(dim=-1).mean(dim=(1, 2, 3))
+    return kl_BLHGRT.sum(dim=-1).mean(dim=(2, 3))
 
 
 def _log_attention(q: Tensor, k: Tensor, blocked: Tensor) -> Tensor:

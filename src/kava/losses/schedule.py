@@ -1,0 +1,86 @@
+"""Schedules: what a loss looks at while a run goes on.
+
+Shapes: L layers of the student that are matched.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+LAYER_EMPHASES = ("none", "deep_first", "shallow_first")
+
+
+class Progress(NamedTuple):
+    """How far a run is."""
+
+    step: int = 0
+    """Optimiser steps that are done."""
+    num_steps: int = 1
+    """Optimiser steps of the whole run."""
+
+
+def warmup_gate(step: int, num_warmup_steps: int) -> float:
+    """How far weights are let in: 0 for the first N steps, 1 from step 2 N on, linear between.
+
+    The KV loss looks at all positions alike until the student's cache resembles the target's at
+    all; then the weights come in over as many steps again, without a jump of the loss. With N = 0
+    they count from the first step.
+
+    Args:
+        step: optimiser steps that are done.
+        num_warmup_steps: N.
+
+    Example:
+        >>> [warmup_gate(step, 2) for step in range(5)]
+        [0.0, 0.0, 0.5, 1.0, 1.0]
+    """
+    if step < num_warmup_steps:
+        return 0.0
+    return min(1.0, (step + 1 - num_warmup_steps) / max(num_warmup_steps, 1))
+
+
+def gated_weights(weights: Tensor, gate: float) -> Tensor:
+    """(1 − gate) · 1 + gate · weights, for weights whose mean is 1."""
+    return torch.lerp(torch.ones_like(weights), weights, gate)
+
+
+def annealed_layer_weights(
+    emphasis: str, num_layers: int, progress: Progress, num_steps: int | None = None
+) -> Tensor | None:
+    """The weights of the layers at a step: at first uneven, linearly towards even ones.
+
+    At the start layer l of L weighs 2(l+1)/(L+1) in `deep_first`, and in `shallow_first` the
+    reverse: the one ends are L times as heavy as the others, none is left out and the mean is 1.
+    `deep_first` starts with the layers whose cache holds most of the reasoning's results,
+    `shallow_first` from those that all others are computed from. This is our reading of what the
+    project's earlier public code names layer-weight annealing.
+
+    Args:
+        emphasis: a name of `LAYER_EMPHASES`.
+        num_layers: L.
+        progress: of the run.
+        num_steps: steps after which all layers weigh alike; None takes the whole run.
+
+    Returns:
+        [L] with a mean of 1, or None where all layers weigh alike.
+
+    Raises:
+        ValueError: an unknown emphasis.
+
+    Example:
+        >>> annealed_layer_weights("deep_first", 3, Progress(0, 100)).tolist()
+        [0.5, 1.0, 1.5]
+        >>> annealed_layer_weights("deep_first", 3, Progress(50, 100)).tolist()
+        [0.75, 1.0, 1.25]
+    """
+    if emphasis not in LAYER_EMPHASES:
+        raise ValueError(f"emphasis={emphasis!r} is unknown; choose {', '.join(LAYER_EMPHASES)}")
+    length = progress.num_steps if num_steps is None else num_steps
+    done = min(progress.step / max(length, 1), 1.0)
+    if emphasis == "none" or done == 1:
+        return None
+    ramp_L = 2 * torch.arange(1, num_layers + 1, dtype=torch.float32) / (num_layers + 1)
+    return torch.lerp(ramp_L if emphasis == "deep_first" else ramp_L.flip(0), torch.ones(1), done)
