@@ -59,12 +59,16 @@ SPELLINGS: tuple[Spelling, ...] = (_sentencepiece, _byte_level, _affixed, _latin
 
 @cache
 def _compatible(character: str) -> str:
-    """Without case, compatibility forms, blanks and control characters."""
+    """Without case, compatibility forms and blanks."""
     folded = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", character).casefold())
+    return "".join(one for one in folded if not one.isspace() and one != BLANK)
+
+
+@cache
+def _visible(character: str) -> str:
+    """Without control and format characters too."""
     return "".join(
-        one
-        for one in folded
-        if not one.isspace() and one != BLANK and not unicodedata.category(one).startswith("C")
+        one for one in _compatible(character) if not unicodedata.category(one).startswith("C")
     )
 
 
@@ -72,11 +76,11 @@ def _compatible(character: str) -> str:
 def _unmarked(character: str) -> str:
     """Without combining marks too."""
     return "".join(
-        one for one in _compatible(character) if not unicodedata.category(one).startswith("M")
+        one for one in _visible(character) if not unicodedata.category(one).startswith("M")
     )
 
 
-FOLDINGS: tuple[Folding, ...] = (str, _compatible, _unmarked)
+FOLDINGS: tuple[Folding, ...] = (str, _compatible, _visible, _unmarked)
 
 
 def locate(text: str, pieces: Sequence[str], unknown: str | None = None) -> np.ndarray | None:
