@@ -129,7 +129,8 @@ def time_map_picture(
         >>> figure = time_map_picture(["bdca"], [" bd", "ca"], [[0.5, 0.5]])
     """
     width = NARROW if narrow else WIDE
-    groups = _groups(len(teacher_tokens), weights_ST[: min(len(student_tokens), MAX_TOKENS)])
+    cut = len(student_tokens) > MAX_TOKENS
+    groups = _groups(len(teacher_tokens), weights_ST[:MAX_TOKENS] if cut else weights_ST, cut)
     sizes = [
         max(_size(student_tokens[i]), sum(_size(teacher_tokens[j]) for j in theirs))
         for i, theirs in enumerate(groups)
@@ -198,10 +199,11 @@ def _spread(count: int, most: int) -> list[int]:
     return sorted({round(i * (count - 1) / (most - 1)) for i in range(most)})
 
 
-def _groups(num_teacher_tokens: int, weights_ST: Matrix) -> list[list[int]]:
+def _groups(num_teacher_tokens: int, weights_ST: Matrix, cut: bool) -> list[list[int]]:
     """For each of the student's tokens the teacher's that belong to it most.
 
-    A token that none is compared with stands beside the one before it.
+    A token that none is compared with stands beside the one before it, and at the end of a text
+    that is cut is left out.
     """
     groups: list[list[int]] = [[] for _ in weights_ST]
     owner = 0
@@ -209,8 +211,8 @@ def _groups(num_teacher_tokens: int, weights_ST: Matrix) -> list[list[int]]:
         weights = [row[j] for row in weights_ST]
         if max(weights) > 0:
             owner = weights.index(max(weights))
-        elif owner == len(groups) - 1:
-            break  # what follows belongs to tokens that are not shown
+        elif cut and owner == len(groups) - 1:
+            break
         groups[owner].append(j)
     return groups
 

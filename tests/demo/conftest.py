@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import pytest
 
@@ -16,9 +17,16 @@ MakeLogs = Callable[..., list[RunLog]]
 
 @pytest.fixture(scope="session")
 def make_results() -> MakeResults:
-    """Arm → the accuracies of its seeds, as results whose other numbers all differ."""
+    """Arm → the accuracies of its seeds, as results whose times and passes all differ.
 
-    def make(accuracies: Mapping[str, Sequence[float]], num_items: int = 1000) -> list[Result]:
+    Further fields of an arm's results come from `measured`, by arm.
+    """
+
+    def make(
+        accuracies: Mapping[str, Sequence[float]],
+        num_items: int = 1000,
+        measured: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> list[Result]:
         results: list[Result] = []
         for arm, seeds in accuracies.items():
             for seed, accuracy in enumerate(seeds):
@@ -32,6 +40,7 @@ def make_results() -> MakeResults:
                         forward_passes=3.0 + index,
                         seconds_per_answer=0.0031 + 0.0013 * index,
                         train_seconds=41.0 + index,
+                        **(measured or {}).get(arm, {}),
                     )
                 )
         return results

@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from kava.demo.arms import MAIN
-from kava.demo.command import main, parse, plan_runs
+from kava.demo import command
+from kava.demo.arms import EVICTION, MAIN, TEACHER, Study, eviction_study
+from kava.demo.command import main, parse, plan_runs, study_of
+from kava.demo.hetero import HETERO, JOINT, RANK
 from kava.demo.progress import ProgressView
 from kava.demo.runner import Crew, Worker, run_study
 from kava.demo.worker import RESULT_FILE, RunJob, finished
@@ -39,11 +41,24 @@ def test_help_needs_no_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    for word in ("--eviction", "kv_jacobi", "right_crop", "--seeds"):
+    for word in (
+        "--eviction", "kv_jacobi", "right_crop", "--seeds", "--pair", "flat_joint", "rank_8",
+        "back_calibrated",
+    ):  # fmt: skip
         assert word in done.stdout
 
 
-@pytest.mark.parametrize("argv", [["--step", "3"], ["--steps", "many"], ["extra"]])
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["--step", "3"],
+        ["--steps", "many"],
+        ["extra"],
+        ["--pair", "other"],
+        ["--study", "heads"],
+        ["--num_latents", "4"],
+    ],
+)
 def test_wrong_flags_leave_with_2(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         parse(argv)
@@ -55,6 +70,45 @@ def test_wrong_flags_leave_with_2(argv: list[str], capsys: pytest.CaptureFixture
 def test_numbers_below_one_are_refused(flag: str) -> None:
     with pytest.raises(ValueError, match=f"--{flag} 0 must be at least 1"):
         parse([f"--{flag}", "0"])
+
+
+@pytest.mark.parametrize(
+    ("argv", "study"),
+    [
+        ([], MAIN),
+        (["--pair", "same"], MAIN),
+        (["--eviction"], EVICTION),
+        (["--eviction", "--num_latents", "3"], EVICTION),
+        (["--eviction", "--num_latents", "5"], eviction_study(5)),
+        (["--pair", "hetero"], HETERO),
+        (["--pair", "hetero", "--study", "maps"], HETERO),
+        (["--pair", "hetero", "--study", "rank"], RANK),
+        (["--pair", "hetero", "--study", "joint"], JOINT),
+    ],
+)
+def test_flags_choose_the_study(argv: list[str], study: Study) -> None:
+    assert study_of(parse(argv)) == study
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--pair", "hetero", "--eviction"], "--eviction belongs to --pair same; leave one"),
+        (
+            ["--pair", "hetero", "--num_latents", "5"],
+            "--num_latents belongs to --pair same; leave one",
+        ),
+        (["--study", "rank"], "--study rank belongs to --pair hetero; add it"),
+        (["--eviction", "--study", "maps"], "--study maps belongs to --pair hetero; add it"),
+        (["--num_latents", "5"], "--num_latents 5 belongs to --eviction; add it"),
+    ],
+)
+def test_flags_of_different_studies_are_refused(
+    argv: list[str], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=f"^{message}"):
+        main([*argv, "--output_dir", str(tmp_path / "out")])
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_unknown_arm_is_refused_before_anything_is_written(tmp_path: Path) -> None:
@@ -75,6 +129,19 @@ def test_arms_get_their_seeds(tmp_path: Path) -> None:
     assert len({run.folder for run in runs}) == len(runs)
 
 
+def test_another_models_teacher_decides_a_run_too(tmp_path: Path) -> None:
+    (same,), (other,) = (
+        plan_runs(
+            study, study.arms[:1], tmp_path, num_steps=4, num_seeds=1, num_items=10,
+            model_name=TEACHER,
+        )
+        for study in (MAIN, HETERO)
+    )  # fmt: skip
+    assert "teacher_weights" not in same.fingerprint
+    assert len(other.fingerprint["teacher_weights"]) == 64
+    assert other.fingerprint["teacher_weights"] != other.fingerprint["weights"]
+
+
 def save_outcome(run: RunJob, **changes: object) -> None:
     outcome = {"arm": run.arm, "seed": 0, "accuracy": 0.5, "num_items": 10, "train_seconds": 1.0}
     run.folder.mkdir(parents=True, exist_ok=True)
@@ -89,6 +156,7 @@ def test_a_finished_run_is_used_again_only_with_the_same_settings(tmp_path: Path
     outcome = finished(run)
     assert outcome is not None
     assert outcome.accuracy == 0.5
+    assert outcome.r_squared is None  # an earlier version's result, which did not say
     assert finished(replace(run, num_items=11)) is None
     assert finished(replace(run, config=replace(run.config, max_steps=5))) is None
     assert finished(replace(run, fingerprint={**run.fingerprint, "torch": "0"})) is None
@@ -175,3 +243,41 @@ def test_the_eviction_demo_runs_from_end_to_end(
     for name in ("report.html", "accuracy.png", "kept.png", "kept.json"):
         assert (tmp_path / name).stat().st_size > 500
     assert "The teacher, writing all of it" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.slow
+def test_the_hetero_demo_runs_from_end_to_end(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = replace(HETERO, common={**HETERO.common, "calibration_samples": 96})
+    monkeypatch.setitem(command.HETERO_STUDIES, "maps", small)
+    argv = [
+        "--pair", "hetero", "--steps", "3", "--num_items", "4", "--jobs", "1", "--arms", "rank_8",
+        "uniform", "--seeds", "1", "--output_dir", str(tmp_path),
+    ]  # fmt: skip
+    assert main(argv) == 0
+    fitted, uniform = json.loads((tmp_path / "results.json").read_text())
+    assert (fitted["arm"], uniform["arm"]) == ("rank_8", "uniform")
+    assert 0 < fitted["r_squared"] < 1
+    assert uniform["r_squared"] is None
+    # two layers' maps of keys and values: 8 terms of [4, 3] and [16, 32], and a bias of [4, 16]
+    assert fitted["aligner_parameters"] == 2 * 2 * (8 * (4 * 3 + 16 * 32) + 4 * 16)
+    assert uniform["aligner_parameters"] == 2 * (4 * 3 + 16 * 32)
+    for row in (fitted, uniform):
+        lines = (tmp_path / "runs" / f"{row['arm']}-seed0" / "metrics.jsonl").read_text()
+        logged = [line for line in map(json.loads, lines.splitlines()) if "eval_kv" in line]
+        assert row["kv"] == logged[-1]["eval_kv"]
+        assert row["kv_wrong_sample"] == logged[-1]["eval_kv_wrong_sample"]
+    for name in ("accuracy", "curves", "losses", "layers", "heads", "time"):
+        assert (tmp_path / f"{name}.png").stat().st_size > 1000
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"{fitted['aligner_parameters']:,}" in said
+    assert "not run: answer only (ce)" in said
+    assert "NOT MET: a calibrated structured map" in said
+    calibration = json.loads((tmp_path / "runs/rank_8-seed0/calibration.json").read_text())
+    found = [
+        fit["calibrated"]["r_squared"]
+        for fit in calibration["layers"]
+        if fit["part"] in ("keys", "values")
+    ]
+    assert fitted["r_squared"] == pytest.approx(sum(found) / len(found))

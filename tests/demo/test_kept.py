@@ -1,10 +1,12 @@
 """What the rules keep, read off a teacher's pass."""
 
+from collections.abc import Sequence
+
 import pytest
 import torch
 
-from kava.demo.arms import EVICTION, train_config
-from kava.demo.kept import find_kept, share_kept
+from kava.demo.arms import EVICTION, Arm, Study, eviction_study, train_config
+from kava.demo.kept import Kept, find_kept, share_kept
 
 
 def test_the_share_is_counted_over_layers_and_heads() -> None:
@@ -18,15 +20,19 @@ def test_the_share_is_counted_over_layers_and_heads() -> None:
             assert shares_BT[b, t].item() == pytest.approx(count / (L * H))
 
 
-@pytest.fixture(scope="module")
-def kept_by_rule():
+def kept_in(study: Study, arms: Sequence[Arm]) -> Kept:
     configs = {
         arm.name: train_config(
-            EVICTION, arm, 0, num_steps=1, num_items=200, model_name="kava/shell-llama"
+            study, arm, 0, num_steps=1, num_items=200, model_name="kava/shell-llama"
         )
-        for arm in EVICTION.arms
+        for arm in arms
     }
-    return find_kept(EVICTION.arms, configs)
+    return find_kept(arms, configs)
+
+
+@pytest.fixture(scope="module")
+def kept_by_rule() -> Kept:
+    return kept_in(EVICTION, EVICTION.arms)
 
 
 def test_every_rule_keeps_three_of_fifteen(kept_by_rule) -> None:
@@ -44,6 +50,16 @@ def test_the_rules_whose_choice_is_known_keep_it(kept_by_rule) -> None:
     assert kept("right_crop") == [12, 13, 14]
     assert kept("uniform") == [0, 7, 14]
     assert kept("random") == []
+
+
+def test_with_more_latents_every_rule_keeps_more() -> None:
+    study = eviction_study(5)
+    kept = kept_in(study, study.choose(["positions", "knockout", "right_crop"]))
+    for shares in kept.frequency.values():
+        assert sum(shares) == pytest.approx(5, abs=0.01)
+    oracle = [place for place, share in enumerate(kept.frequency["positions"]) if share == 1]
+    assert oracle == [3, 8, 12, 13, 14]
+    assert kept.results == [3, 8, 13]
 
 
 def test_the_examples_are_the_tokens_that_the_oracle_keeps(kept_by_rule) -> None:

@@ -8,6 +8,7 @@ import pytest
 from demo.conftest import MakeLogs, MakeResults
 from kava.data.shell_game import CHANCE
 from kava.demo.arms import EVICTION, MAIN
+from kava.demo.hetero import HETERO, RANK
 from kava.demo.logs import read_log
 from kava.demo.pictures import (
     accuracy_by_arm,
@@ -16,6 +17,7 @@ from kava.demo.pictures import (
     kv_by_step,
     losses_by_step,
 )
+from kava.demo.rank_picture import accuracy_by_rank
 from kava.demo.results import summarize
 
 Good = dict[str, list[float]]
@@ -102,3 +104,34 @@ def test_each_arm_is_named_where_it_stands(make_results: MakeResults, good: Good
     places = {text.get_text(): text.xy for text in axes.texts}
     for summary in summaries:
         assert places[summary.arm.name] == (summary.forward_passes, summary.accuracy)
+
+
+def test_arms_without_a_cache_have_no_panel_of_losses(
+    make_results: MakeResults, make_logs: MakeLogs
+) -> None:
+    logs = make_logs(make_results({"ce": [0.04], "flat": [1.0], "joint": [0.04]}), HETERO)
+    shown = [axes for axes in kv_by_step(logs).axes if axes.get_visible()]
+    assert [axes.get_title("left") for axes in shown] == ["flat", "joint"]
+
+
+@pytest.mark.parametrize("narrow", [False, True])
+def test_accuracy_and_fit_stand_over_the_number_of_terms(
+    make_results: MakeResults, narrow: bool
+) -> None:
+    explained = {"rank_1": 0.3, "rank_4": 0.5, "rank_12": 0.56, "full": 0.57}
+    accuracies = {"rank_1": [0.1, 0.2], "rank_4": [0.9, 0.8], "rank_12": [1.0], "full": [0.99]}
+    measured = {name: {"r_squared": value} for name, value in explained.items()}
+    summaries = summarize(RANK.arms, make_results(accuracies, measured=measured))
+    upper, lower = accuracy_by_rank(summaries, narrow).axes
+    above = [line.get_xydata().tolist() for line in upper.lines]
+    assert [[1, 0.15], [4, pytest.approx(0.85)], [12, 1.0]] in [
+        [[x, pytest.approx(y)] for x, y in line] for line in above
+    ]
+    for summary, rank in zip(summaries, (1, 4, 12)):
+        assert [[rank, summary.low], [rank, summary.high]] in above
+        assert [[rank, result.accuracy] for result in summary.results] in above
+    assert [[0, 0.99], [1, 0.99]] in above
+    below = [line.get_xydata().tolist() for line in lower.lines]
+    assert below == [[[0, 0.57], [1, 0.57]], [[1, 0.3], [4, 0.5], [12, 0.56]]]
+    assert lower.get_xscale() == "log"
+    assert [label.get_text() for label in lower.get_xticklabels()] == ["1", "4", "12"]

@@ -1,6 +1,7 @@
 """What the numbers amount to: intervals, expectations and verdicts on made-up runs."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from demo.conftest import MakeResults
 from kava.demo.arms import EVICTION, MAIN
 from kava.demo.results import save_results, summarize
 from kava.demo.verdicts import (
+    eviction_expectations,
     eviction_verdict,
     main_expectations,
     main_verdict,
@@ -45,6 +47,14 @@ def test_an_arm_is_the_mean_of_its_seeds_with_the_interval_of_one_seeds_question
     assert summary.forward_passes == pytest.approx(3.5)
     assert summary.milliseconds == pytest.approx(3.75)
     assert summary.train_seconds == pytest.approx(41.5)
+
+
+def test_what_is_unknown_of_a_seed_is_left_out_of_the_mean(make_results: MakeResults) -> None:
+    results = make_results({"kv": [1.0, 1.0], "ce": [0.04]})
+    results[0] = replace(results[0], kv=0.2, r_squared=0.5, aligner_parameters=7)
+    ce, kv = summarize(MAIN.arms, results)
+    assert (kv.kv, kv.r_squared, kv.aligner_parameters) == (0.2, 0.5, 7)
+    assert (ce.kv, ce.kv_wrong_sample, ce.r_squared, ce.aligner_parameters) == (None, None, None, 0)
 
 
 def test_summaries_follow_the_arms_not_the_results(make_results: MakeResults, good: Good) -> None:
@@ -138,6 +148,23 @@ def test_the_eviction_verdict_when_nothing_works(make_results: MakeResults) -> N
     verdict = eviction_verdict(summarize(EVICTION.arms, make_results(found)))
     assert "None of the 3 rules that have to choose does better than a guess" in verdict
     assert "do not differ by more than their intervals" in verdict
+
+
+@pytest.mark.parametrize(
+    ("found", "met"),
+    [
+        ({"positions": [1.0, 0.96], "knockout": [0.94, 0.92]}, True),
+        ({"positions": [1.0, 1.0], "knockout": [0.94, 0.95]}, False),
+        ({"positions": [0.9], "knockout": [1.0]}, True),
+        ({"positions": [1.0]}, None),
+        ({"knockout": [1.0]}, None),
+    ],
+)
+def test_knockout_is_held_against_the_oracle(
+    make_results: MakeResults, found: Good, met: bool | None
+) -> None:
+    (expectation,) = eviction_expectations(summarize(EVICTION.arms, make_results(found)))
+    assert expectation.met is met
 
 
 def test_the_teachers_cost_stands_beside_the_students(make_results: MakeResults) -> None:

@@ -271,17 +271,19 @@ def eviction_study(num_latents: int = NUM_LATENTS) -> Study:
             _rule("right_crop", f"the last {num_latents}", "without"),
         ),
         task={"form": "verbose", "student_form": "compact"},
-        # the cache of a longer text is matched late and at once: a rate that has decayed by then,
-        # or a cross-entropy that pulls at a student which cannot answer yet, keep it from being
-        # matched
+        # In the long form the next move is read after the row, not at it: the second layer's cache
+        # at a row holds no trace of it, and latents that have to look like that must do both in
+        # their last layer, which they learn, but late. The first layer's says which token was kept.
         common={
             **COMMON,
             "target_len": num_latents,
             "kv_weight": 5.0,
+            "distill_layers": "0",
             "ce_weight": 0.2,
+            "lr": 2e-3,
             "lr_scheduler": "constant_with_warmup",
         },
-        num_steps=4500,
+        num_steps=1250,
     )
 
 

@@ -125,18 +125,24 @@ def kv_by_step(logs: Sequence[RunLog], narrow: bool = False) -> Figure:
             color = GROUP_COLORS[log.arm.group]
             axes.plot(*log.curve("eval_kv_wrong_sample"), color=MUTED, alpha=0.7, linewidth=1.1)
             axes.plot(*log.curve("eval_kv"), color=color, alpha=0.85)
-    axes, own = panels[0]
-    axes.set_yscale("log")
-    axes.minorticks_off()
-    ends = (("another sample's", "eval_kv_wrong_sample", MUTED), ("its own", "eval_kv", INK))
-    for text, name, color in ends:
-        steps, values = own[0].curve(name)
+    panels[0][0].set_yscale("log")
+    panels[0][0].minorticks_off()
+    axes, log = max(((axes, own[0]) for axes, own in panels), key=lambda pair: _apart(pair[1]))
+    for text, name, color, place in (
+        ("another sample's", "eval_kv_wrong_sample", MUTED, 4),
+        ("its own", "eval_kv", INK, -4),
+    ):
+        steps, values = log.curve(name)
         axes.annotate(
-            text, (steps[0], values[0]), xytext=(0, 4 if color == MUTED else -4),
-            textcoords="offset points", va="bottom" if color == MUTED else "top", fontsize=7.5,
-            color=color,
+            text, (steps[-1], values[-1]), xytext=(0, place), textcoords="offset points",
+            ha="right", va="bottom" if place > 0 else "top", fontsize=7.5, color=color,
         )  # fmt: skip
     return figure
+
+
+def _apart(log: RunLog) -> float:
+    """How far the losses of a run's own and of another sample's target end apart."""
+    return log.curve("eval_kv_wrong_sample")[1][-1] / log.curve("eval_kv")[1][-1]
 
 
 def _panel_per_arm(
@@ -155,8 +161,9 @@ def _panel_per_arm(
         axes.set_visible(False)
     for row in grid:
         row[0].set_ylabel(what)
-    for axes in grid[-1]:
+    for axes in panels[max(len(arms) - num_columns, 0) : len(arms)]:
         axes.set_xlabel("step")
+        axes.tick_params(labelbottom=True)
     _step_axis(panels[0], max(log.lines[-1]["step"] for log in logs))
     own = [[log for log in logs if log.arm.name == arm.name] for arm in arms]
     return figure, list(zip(panels, own))
