@@ -37,7 +37,6 @@ def test_the_arms_are_those_of_the_demo() -> None:
         }  # fmt: skip
     assert [arm.name for arm in HETERO.arms] == [
         "ce", "wrong_sample", "per_head", "rank_8", "flat", "shared", "uniform", "random", "joint",
-        "flat_joint",
     ]  # fmt: skip
     assert [arm.name for arm in RANK.arms] == [*(f"rank_{rank}" for rank in RANKS), "full"]
     assert [arm.name for arm in JOINT.arms] == [
@@ -134,7 +133,7 @@ def test_what_the_names_of_the_maps_say() -> None:
         assert config.calibrates == (name not in frozen | joint)
         if name.startswith("rank_"):
             assert (config.map_rank, config.map_proj_share_dim) == (name[5:], True)
-        if name in ("flat", "full", "flat_joint") or study_name == "demo-joint":
+        if name in ("flat", "full") or study_name == "demo-joint":
             assert config.alignment_mode == "flat"
     assert arms["demo-hetero", "ce"].kv_weight == 0
     assert not arms["demo-hetero", "per_head"].map_proj_share_dim

@@ -42,7 +42,7 @@ def test_help_needs_no_torch() -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     for word in (
-        "--eviction", "kv_jacobi", "right_crop", "--seeds", "--pair", "flat_joint", "rank_8",
+        "--eviction", "kv_jacobi", "right_crop", "--seeds", "--pair", "joint", "rank_8",
         "back_calibrated",
     ):  # fmt: skip
         assert word in done.stdout
