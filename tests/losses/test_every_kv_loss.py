@@ -171,6 +171,92 @@ def test_bfloat16_input_is_compared_in_float32(
 
 
 @every_loss
+def test_equal_weights_of_layers_and_positions_change_nothing(
+    name: str, options: dict[str, Any], make_pair: MakePair
+) -> None:
+    loss_fn = build_kv_loss(name, **{k: v for k, v in options.items() if k != "layer_weights"})
+    student, target = make_pair()
+    plain, metrics = loss_fn(student, target)
+    weighted, same = loss_fn(
+        student, target, position_weights=torch.full((3, 4), 0.25), layer_weights=[7.0, 7.0]
+    )
+    torch.testing.assert_close(weighted, plain)
+    assert all(torch.allclose(same[key], value) for key, value in metrics.items())
+
+
+@every_loss
+def test_a_layer_of_weight_0_counts_for_nothing(
+    name: str, options: dict[str, Any], make_pair: MakePair
+) -> None:
+    loss_fn = build_kv_loss(name, **{k: v for k, v in options.items() if k != "layer_weights"})
+    student, target = make_pair()
+    one, _ = loss_fn(student, target, layer_weights=torch.tensor([0.0, 2.0]))
+    alone, _ = loss_fn(student.layers([1]), target.layers([1]))
+    torch.testing.assert_close(one, alone)
+    mixed, _ = loss_fn(student, target, layer_weights=[1.0, 3.0])
+    other, _ = loss_fn(student.layers([0]), target.layers([0]))
+    torch.testing.assert_close(mixed, (other + 3 * alone) / 4)
+
+
+@every_loss
+def test_position_weights_share_out_each_samples_loss(
+    name: str, options: dict[str, Any], make_pair: MakePair
+) -> None:
+    """The losses of single positions, taken out by weights of one, add up to the whole."""
+    loss_fn = build_kv_loss(name, **options)
+    student, target = make_pair(lengths=(4, 4))
+    whole, _ = loss_fn(student, target)
+    single = [
+        loss_fn(student, target, position_weights=one.expand(2, 4))[0] for one in torch.eye(4)
+    ]
+    torch.testing.assert_close(torch.stack(single).mean(), whole)
+    weights = torch.tensor([[3.0, 1.0, 0.0, 0.0], [0.0, 0.0, 0.5, 0.5]])
+    loss, metrics = loss_fn(student, target, position_weights=weights)
+    assert loss != whole
+    _, plain = loss_fn(student, target)
+    assert torch.equal(metrics["kv_cos_k"], plain["kv_cos_k"])
+
+
+@every_loss
+def test_position_weights_leave_the_gradients_of_micro_batches_alone(
+    name: str, options: dict[str, Any], make_pair: MakePair
+) -> None:
+    loss_fn = build_kv_loss(name, **options)
+    student, target = make_pair()
+    weights = torch.rand(3, 4, generator=torch.Generator().manual_seed(1))
+    whole, _ = loss_fn(student, target, position_weights=weights)
+    added = sum(
+        loss_fn(student.samples([b]), target.samples([b]), 8, weights[[b]])[0] for b in range(3)
+    )
+    torch.testing.assert_close(added, whole)
+
+
+@every_loss
+def test_weights_that_do_not_fit_are_refused(
+    name: str, options: dict[str, Any], make_pair: MakePair
+) -> None:
+    loss_fn = build_kv_loss(name, **options)
+    student, target = make_pair()
+    with pytest.raises(ValueError, match="layer_weights has 3 weights for 2 layers"):
+        loss_fn(student, target, layer_weights=[1.0, 1.0, 1.0])
+    with pytest.raises(ValueError, match=r"layer_weights \(0.0, 0.0\) must be 0 or more"):
+        loss_fn(student, target, layer_weights=torch.zeros(2))
+    with pytest.raises(ValueError, match=r"position_weights must be \[3, 4\], got \(3, 5\)"):
+        loss_fn(student, target, position_weights=torch.ones(3, 5))
+
+
+@pytest.mark.parametrize("name", [n for n in KV_LOSSES if "key_weight" in kv_loss_options(n)])
+def test_keys_and_values_alone_are_the_two_halves(name: str, make_pair: MakePair) -> None:
+    student, target = make_pair()
+    both, terms = build_kv_loss(name)(student, target)
+    keys, _ = build_kv_loss(name, value_weight=0.0)(student, target)
+    values, _ = build_kv_loss(name, key_weight=0.0)(student, target)
+    torch.testing.assert_close(keys, terms["kv_k"] / 2)
+    torch.testing.assert_close(keys + values, both)
+    assert not gradients(keys, student)[1].any()
+
+
+@every_loss
 def test_shapes_that_differ_are_refused(
     name: str, options: dict[str, Any], make_pair: MakePair
 ) -> None:
@@ -214,6 +300,7 @@ def test_an_unknown_option_lists_the_choices(name: str) -> None:
         ("mse", {"key_weight": -1.0}, "key_weight and value_weight .* 0 or more"),
         ("l1", {"layer_weights": [0.0, 0.0]}, "layer_weights .* not all 0"),
         ("mercator", {"alpha": 0.0}, "alpha=0.0 and beta=0.0"),
+        ("mercator", {"key_weight": 0.0, "value_weight": 0.0}, "key_weight and value_weight"),
         ("structural", {"alpha_k": -1.0}, "alpha_k=-1.0"),
     ],
 )

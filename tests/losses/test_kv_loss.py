@@ -132,14 +132,6 @@ def test_a_layer_without_spread_is_compared_undivided(make_pair: MakePair) -> No
     assert torch.isfinite(student.keys.grad).all()
 
 
-@pytest.mark.parametrize("level", [1.0, 0.25])
-def test_uniform_position_weights_change_nothing(level: float, make_pair: MakePair) -> None:
-    student, target = make_pair()
-    plain, _ = KVLoss()(student, target)
-    weighted, _ = KVLoss()(student, target, position_weights=torch.full((3, 4), level))
-    torch.testing.assert_close(weighted, plain)
-
-
 def test_position_weights_pick_positions_sample_by_sample(make_pair: MakePair) -> None:
     student, target = make_pair(lengths=(4, 2))
     weights = torch.tensor([[0.0, 7.0, 0.0, 0.0], [0.5, 0.0, 9.0, 9.0]], requires_grad=True)
@@ -157,22 +149,11 @@ def test_position_weights_pick_positions_sample_by_sample(make_pair: MakePair) -
     assert weights.grad is None
 
 
-def test_position_weights_of_a_sample_do_not_depend_on_its_batch(make_pair: MakePair) -> None:
+def test_layer_weights_of_the_call_take_the_place_of_the_losses_own(make_pair: MakePair) -> None:
     student, target = make_pair()
-    weights = torch.rand(3, 4, generator=torch.Generator().manual_seed(1))
-    whole, _ = KVLoss()(student, target, position_weights=weights)
-    added = sum(
-        KVLoss()(student.samples([b]), target.samples([b]), 8, weights[[b]])[0] for b in range(3)
-    )
-    torch.testing.assert_close(added, whole)
-
-
-def test_weights_of_the_wrong_length_are_refused(make_pair: MakePair) -> None:
-    student, target = make_pair()
-    with pytest.raises(ValueError, match="layer_weights has 3 weights for 2 layers"):
-        KVLoss(layer_weights=[1.0, 1.0, 1.0])(student, target)
-    with pytest.raises(ValueError, match=r"position_weights must be \[3, 4\], got \(3, 5\)"):
-        KVLoss()(student, target, position_weights=torch.ones(3, 5))
+    own, _ = KVLoss(layer_weights=[1.0, 3.0])(student, target)
+    given, _ = KVLoss(layer_weights=[3.0, 1.0])(student, target, layer_weights=[1.0, 3.0])
+    assert own == given
 
 
 def test_an_unknown_norm_is_refused() -> None:

@@ -10,7 +10,19 @@ import sys
 import pytest
 import torch
 
-MODULES = ["base", "positions", "kv", "mercator", "structural", "codi", "guard"]
+MODULES = [
+    "attention",
+    "base",
+    "cka",
+    "codi",
+    "guard",
+    "kv",
+    "mercator",
+    "positions",
+    "schedule",
+    "structural",
+    "weights",
+]
 
 
 @pytest.mark.parametrize("name", MODULES)

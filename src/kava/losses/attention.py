@@ -35,7 +35,10 @@ def attention_weights(trace: KVTrace, columns: Tensor, scaling: float | None = N
         ValueError: a trace without queries or segments, or a sample without an answer.
 
     Example:
-        >>> weights_BM = attention_weights(trace, indices_BLHM)
+        >>> x = torch.randn(1, 2, 2, 5, 4)
+        >>> trace = KVTrace(x, x, x, segment_ids=torch.tensor([[0, 1, 1, 1, 2]]))
+        >>> attention_weights(trace, torch.tensor([[1, 3]])).shape
+        torch.Size([1, 2])
     """
     importance_BLHT = answer_importance(trace, find_candidates(trace), scaling)
     if columns.ndim == 2:

@@ -18,12 +18,15 @@ from kava.data.records import Record, Template
 from kava.data.shell_game import with_oracle_positions
 from kava.data.sources import default_template, load_records
 from kava.data.splits import check_disjoint, data_hash, split_records
+from kava.layers import LayerMapping
 from kava.models import load_model, load_tokenizer
 from kava.student.checkpoint import latest_checkpoint
 from kava.student.latent import LatentStudent
+from kava.traceable import check_traceable
 from kava.train.calibration import calibrate_aligner
 from kava.train.checkpoint import check_same_run
 from kava.train.config import TrainConfig
+from kava.train.layer_mapping import measure_layer_map
 from kava.train.objective import Distiller
 from kava.train.scores import needs_scores, with_scores
 from kava.train.trainer import KVDistillTrainer
@@ -31,7 +34,7 @@ from kava.train.trainer import KVDistillTrainer
 DATA_FIELDS = (
     "model_name", "student", "target_len", "dataset_name", "split", "eval_dataset_name",
     "eval_split", "subset_size", "eval_size", "question_field", "reasoning_field", "answer_field",
-    "reasoning_form", "keep_last_step", "max_length", "overflow", "keep_short", "kv_method",
+    "reasoning_form", "text_field", "reasoning_triggers", "answer_triggers", "keep_last_step", "max_length", "overflow", "keep_short", "kv_method",
     "token_alignment",
 )  # fmt: skip
 """The settings that decide what `load_data` gives, whatever the others are."""
@@ -58,6 +61,7 @@ class Run:
     data: Data
     checkpoint: Path | None
     calibration: CalibrationReport | None = None
+    layers: LayerMapping | None = None
 
 
 def load_data(
@@ -94,7 +98,7 @@ def load_data(
     check_disjoint(train, test=held_out)
     if config.subset_size is not None:
         train = _subset(train, config)
-    matched = config.student == "latent" or config.kv_weight > 0
+    matched = config.student == "latent" or config.matches_cache
     target_len = config.target_len if matched and not config.keep_short else None
     tokenizers = (tokenizer, teacher_tokenizer)
     encoded, report = _encode(config, train, tokenizers, template, target_len)
@@ -105,7 +109,7 @@ def load_data(
         train=encoded,
         train_records=train,
         eval=eval_encoded,
-        eval_records=held_out,
+        eval_records=[record for record in held_out if not record.missing],
         report=report,
         hash=data_hash(train),
         template=template,
@@ -125,7 +129,7 @@ def data_key(config: TrainConfig) -> tuple[Any, ...]:
         *(getattr(config, name) for name in DATA_FIELDS),
         config.seed if drawn else None,
         config.teacher_name if config.needs_teacher else None,
-        config.kv_weight > 0,
+        config.matches_cache,
         (config.knockout_reach, config.kv_scores_path, config.dtype) if scored else None,
     )
 
@@ -138,6 +142,10 @@ def _records(config: TrainConfig, name: str, split: str) -> list[Record]:
         reasoning_field=config.reasoning_field,
         answer_field=config.answer_field,
         reasoning_form=config.reasoning_form,  # type: ignore[arg-type]
+        text_field=config.text_field,
+        reasoning_triggers=config.reasoning_triggers,
+        answer_triggers=config.answer_triggers,
+        on_missing="report",
     )
 
 
@@ -218,7 +226,9 @@ def build_aligner(
         share_dim_proj=config.map_proj_share_dim,
         init_uniform=config.map_proj_init_uniform,
         flat_variant=None if config.calibrates else config.flat_variant or "elastic",
-        layer_map=config.layer_mapping,
+        layer_map=Path(config.layer_mapping_path)
+        if config.layer_mapping_path
+        else config.layer_mapping or "ratio",
         direction=config.align_direction,
         per_layer=config.calibrates,
         rank=rank if ranked else None,
@@ -259,7 +269,10 @@ def build_distiller(config: TrainConfig) -> Distiller:
     teacher = None
     if config.teacher_name is not None and config.needs_teacher:
         teacher = load_model(config.teacher_name, dtype=config.dtype)
-    aligner = build_aligner(config, teacher if teacher is not None else base, base)
+    reader = teacher if teacher is not None else base
+    for model in (reader, base):
+        check_traceable(model)
+    aligner = build_aligner(config, reader, base)
     return Distiller(student, config, aligner, teacher)
 
 
@@ -320,8 +333,10 @@ def build_run(config: TrainConfig, data: Data | None = None) -> Run:
         data_hash=data.hash,
         teacher_pad_token_id=theirs,
     )
-    calibration = None
-    if config.calibrates and config.kv_weight and not config.resume:
-        collate = Collator(tokenizer.pad_token_id, theirs)
+    calibration = layers = None
+    collate = Collator(tokenizer.pad_token_id, theirs)
+    if config.measures_layers and config.matches_cache and not config.resume:
+        layers = measure_layer_map(distiller, config, data.train, collate, data.hash)
+    if config.calibrates and config.matches_cache and not config.resume:
         calibration = calibrate_aligner(distiller, config, data.train, collate)
-    return Run(trainer, data, checkpoint if config.resume else None, calibration)
+    return Run(trainer, data, checkpoint if config.resume else None, calibration, layers)

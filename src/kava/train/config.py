@@ -14,9 +14,10 @@ from kava.align import ALIGNMENT_MODES, FLAT_VARIANTS, LAYER_MAPS, TOKEN_ALIGNME
 from kava.align.resample import SegmentResampling
 from kava.compress import EVICTIONS
 from kava.importance.stages import REACHES
-from kava.losses import KV_LOSSES
+from kava.losses import KV_LOSSES, LAYER_EMPHASES
 from kava.student.config import DECODINGS
 from kava.trace import SCOPES
+from kava.train.matching import check_matching
 from kava.train.resampling import INTERPOLATED, REASONING_ONLY, resampling_of
 
 STUDENTS = ("latent", "explicit")
@@ -78,6 +79,19 @@ class TrainConfig:
     question_field: str = _flag("question", "field of a jsonl row that holds the question")
     reasoning_field: str = _flag("reasoning", "field that holds the reasoning")
     answer_field: str = _flag("answer", "field that holds the answer")
+    text_field: str | None = _flag(
+        None,
+        "field of a raw text, whose parts are found by their markers; left out: text, where a row "
+        "has no question",
+    )
+    reasoning_triggers: list[str] | None = _flag(
+        None, "markers at which the reasoning of a raw text begins; left out: kava.segments's"
+    )
+    answer_triggers: list[str] | None = _flag(
+        None,
+        "markers before the answer of a raw text, or of an answer that holds its reasoning; left "
+        "out: kava.segments's",
+    )
     reasoning_form: str = _flag(
         "text",
         "calculator annotations <<a=b>>: text strips them, annotated leaves them, equations keeps "
@@ -89,8 +103,8 @@ class TrainConfig:
     max_length: int = _flag(512, "most tokens of a sample, with its end-of-sequence token")
     overflow: str = _flag(
         "error",
-        "a sample that is too long, or has fewer reasoning tokens than target_len: error, or skip "
-        "(counted and reported)",
+        "a sample that is too long, has fewer reasoning tokens than target_len, or whose segments "
+        "are not found: error, or skip (counted and reported)",
     )
 
     keep_short: bool = _flag(
@@ -131,8 +145,18 @@ class TrainConfig:
         "flat: elastic, linear or residual projector; left out: elastic, and linear where maps "
         "are calibrated, which is what least squares can fit",
     )
-    layer_mapping: str = _flag(
-        "ratio", f"which teacher layers a student layer matches: {', '.join(LAYER_MAPS)}"
+    layer_mapping: str | None = _flag(
+        None,
+        f"which teacher layers a student layer matches, by depth: {', '.join(LAYER_MAPS)}; left "
+        f"out: ratio",
+    )
+    use_cka_layer_mapping: bool = _flag(
+        False,
+        "match layers by how alike they are (CKA): the map of layer_mapping_path or, without one, "
+        "measured before training on calibration_samples",
+    )
+    layer_mapping_path: str | None = _flag(
+        None, "a layer map's file, such as kava layer-map writes; takes the place of layer_mapping"
     )
     aligner_fit: str = _flag(
         "calibrated",
@@ -185,6 +209,28 @@ class TrainConfig:
     alpha_k: float = _flag(1.0, "weight of keys (structural, smooth_l1_alpha)")
     alpha_v: float = _flag(1.0, "weight of values (structural, smooth_l1_alpha)")
     alpha_attn: float = _flag(0.5, "weight of the attention divergence (structural)")
+    distill_layers: str | None = _flag(
+        None, "match these layers of the student alone, as 0,2,5; left out: all"
+    )
+    distill_k_only: bool = _flag(False, "match keys alone")
+    distill_v_only: bool = _flag(False, "match values alone")
+    attention_weighted_kv: bool = _flag(
+        False, "weigh the slots of the KV loss by the attention of the teacher's answer to them"
+    )
+    attention_weighted_warmup: int = _flag(
+        0, "for so many steps all slots weigh alike, then the weights come in over as many again"
+    )
+    layer_weight_annealing: str = _flag(
+        "none",
+        f"{', '.join(LAYER_EMPHASES)}: which of the student's layers weigh most at first, in the "
+        f"KV and CKA losses; linearly to all alike",
+    )
+    layer_weight_annealing_steps: int | None = _flag(
+        None, "steps after which all layers weigh alike; left out: the whole run"
+    )
+    cka_weight: float = _flag(
+        0.0, "weight of 1 - CKA between the student's cache and its target; 0 leaves it out"
+    )
     codi_weight: float = _flag(0.0, "α₁, weight of the CODI loss; 0 leaves it out")
     ce_weight: float = _flag(1.0, "weight of the student's cross-entropy")
     teacher_ce_weight: float = _flag(
@@ -229,10 +275,10 @@ class TrainConfig:
                 "--codi_weight needs a latent student: an explicit one reads the same text as its "
                 "teacher; pass --codi_weight 0"
             )
-        if self.student == "explicit" and self.teacher_name is None and self.kv_weight:
+        if self.student == "explicit" and self.teacher_name is None and self.matches_cache:
             raise ValueError(
                 "an explicit student that is its own teacher would match its own cache, which "
-                "carries no information: name a --teacher_name or pass --kv_weight 0"
+                f"carries no information: name a --teacher_name or pass {self._no_matching}"
             )
         if self.alignment_mode != "identity" and self.kv_scope == "head":
             raise ValueError(
@@ -240,6 +286,7 @@ class TrainConfig:
                 f"fill with other positions: pass --kv_scope model"
             )
         self._check_maps()
+        self._check_layer_map()
         if (
             self.token_alignment == "none"
             and self.student == "explicit"
@@ -256,6 +303,7 @@ class TrainConfig:
                 f"--key_space unrotated"
             )
         resampling_of(self)
+        check_matching(self)
         if self.kv_scores_path is not None and not EVICTIONS[self.kv_method].needs_scores:
             raise ValueError(
                 f"--kv_scores_path holds knockout's scores, which --kv_method {self.kv_method} "
@@ -290,6 +338,25 @@ class TrainConfig:
                 f"--alignment_mode structured and --aligner_fit calibrated"
             )
 
+    def _check_layer_map(self) -> None:
+        if self.layer_mapping is not None:
+            if self.layer_mapping not in LAYER_MAPS:
+                raise ValueError(
+                    f"--layer_mapping {self.layer_mapping!r} is unknown; choose "
+                    f"{', '.join(LAYER_MAPS)}, or give a file with --layer_mapping_path"
+                )
+            for name in ("use_cka_layer_mapping", "layer_mapping_path"):
+                if getattr(self, name):
+                    raise ValueError(
+                        f"--layer_mapping {self.layer_mapping} and --{name} each name a layer "
+                        f"map: leave one out"
+                    )
+        if self.measures_layers and self.alignment_mode == "identity":
+            raise ValueError(
+                "--use_cka_layer_mapping chooses among a teacher's layers, but --alignment_mode "
+                "identity matches each layer with its own: choose structured or flat"
+            )
+
     def _check_choices(self) -> None:
         choices: dict[str, tuple[str, ...]] = {
             "student": STUDENTS,
@@ -297,12 +364,12 @@ class TrainConfig:
             "kv_method": tuple(EVICTIONS),
             "knockout_reach": REACHES,
             "alignment_mode": ALIGNMENT_MODES,
-            "layer_mapping": tuple(LAYER_MAPS),
             "aligner_fit": ALIGNER_FITS,
             "align_direction": DIRECTIONS,
             "token_alignment": TOKEN_ALIGNMENTS,
             "key_space": KEY_SPACES,
             "kv_loss": tuple(KV_LOSSES),
+            "layer_weight_annealing": LAYER_EMPHASES,
             "overflow": ("error", "skip"),
             "reasoning_form": ("text", "annotated", "equations"),
             "dtype": ("float32", "bfloat16", "float16"),
@@ -327,18 +394,19 @@ class TrainConfig:
         not_negative = (
             "target_len", "jacobi_iterations", "projection_dropout", "eval_size", "kv_weight",
             "codi_weight", "ce_weight", "teacher_ce_weight", "alpha_k", "alpha_v", "alpha_attn",
-            "warmup_steps", "weight_decay", "max_grad_norm",
+            "cka_weight", "attention_weighted_warmup", "warmup_steps", "weight_decay",
+            "max_grad_norm",
         )  # fmt: skip
         for name in not_negative:
             if getattr(self, name) < 0:
                 raise ValueError(f"--{name} {getattr(self, name)} must not be negative")
-        for name in ("subset_size", "save_total_limit"):
+        for name in ("subset_size", "save_total_limit", "layer_weight_annealing_steps"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"--{name} {getattr(self, name)} must be above 0")
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"--seed {self.seed} must lie between 0 and 2**32 - 1")
-        if self.target_len == 0 and self.student == "latent" and self.kv_weight:
-            raise ValueError("--target_len 0 leaves no latent to match: pass --kv_weight 0")
+        if self.target_len == 0 and self.student == "latent" and self.matches_cache:
+            raise ValueError(f"--target_len 0 leaves no latent to match: pass {self._no_matching}")
         if self.decoding == "jacobi" and self.jacobi_iterations > self.target_len:
             raise ValueError(
                 f"--jacobi_iterations {self.jacobi_iterations} is above --target_len "
@@ -361,6 +429,25 @@ class TrainConfig:
         return self.alignment_mode != "identity" and self.aligner_fit.endswith("joint")
 
     @property
+    def trains_target(self) -> bool:
+        """Whether the target moves while the student learns, so that the two can collapse."""
+        return self.trains_aligner and self.align_direction == "teacher_to_student"
+
+    @property
+    def measures_layers(self) -> bool:
+        """Whether the layer map is measured before training."""
+        return self.use_cka_layer_mapping and self.layer_mapping_path is None
+
+    @property
+    def matches_cache(self) -> bool:
+        """Whether the student's cache is compared with the teacher's."""
+        return self.kv_weight > 0 or self.cka_weight > 0
+
+    @property
+    def _no_matching(self) -> str:
+        return "--kv_weight 0" if self.kv_weight else "--cka_weight 0"
+
+    @property
     def unrotates(self) -> bool:
         """Whether the teacher's keys are aligned without their rotation."""
         return self.key_space != "rotated"
@@ -373,7 +460,7 @@ class TrainConfig:
     @property
     def needs_teacher(self) -> bool:
         """Whether a teacher's forward is part of the step."""
-        if self.kv_weight or self.codi_weight:
+        if self.matches_cache or self.codi_weight:
             return True
         return self.student == "latent" and self.self_distillation and self.teacher_ce_weight > 0
 
@@ -411,7 +498,13 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     return {key: _checked(path, key, value, kinds[key]) for key, value in values.items()}
 
 
-_KIND_NAMES = {float: "a number", int: "a whole number", bool: "true or false", str: "text"}
+_KIND_NAMES = {
+    float: "a number",
+    int: "a whole number",
+    bool: "true or false",
+    str: "text",
+    list[str]: "a list of texts",
+}
 
 
 def _checked(path: Path, key: str, value: Any, hint: Any) -> Any:
@@ -424,6 +517,9 @@ def _checked(path: Path, key: str, value: Any, hint: Any) -> Any:
             return float(value)  # YAML 1.1 reads 5e-5 as text
         except ValueError:
             pass
+    elif kind == list[str]:
+        if isinstance(value, list) and all(isinstance(item, str) for item in value):
+            return value
     elif type(value) is kind:
         return value
     raise ValueError(f"--config {path}: {key}: {value!r} is not {_KIND_NAMES[kind]}")

@@ -28,13 +28,13 @@ from kava.align import MapProjectionAligner
 from kava.capture import capture
 from kava.compress import EVICTIONS
 from kava.data.collate import IGNORED, Batch
-from kava.losses import CODILoss, build_kv_loss, hidden_at, kv_loss_options
-from kava.losses.base import KVLossFunction
+from kava.losses import CODILoss, Progress, hidden_at
 from kava.rope import Rotary, at_length_of, rotary_of, rotate_trace, unrotate_trace
 from kava.student.cache import pairs_of
 from kava.student.latent import LatentStudent
 from kava.trace import KVTrace, Segment
 from kava.train.config import TrainConfig
+from kava.train.matching import Matching
 from kava.train.target import Target, TargetBuilder, map_student
 
 
@@ -104,15 +104,18 @@ class Distiller(nn.Module):
         # in a tuple: not a submodule, so neither trained, saved, wrapped nor counted
         self._teacher = (teacher.eval().requires_grad_(False),) if teacher is not None else ()
         reader = teacher if teacher is not None else self.base
-        unrotates = config.kv_weight > 0 and config.unrotates
+        unrotates = config.matches_cache and config.unrotates
         self.rotary: Rotary | None = rotary_of(self.base) if unrotates else None
         self.build_target = TargetBuilder(config, aligner, rotary_of(reader) if unrotates else None)
-        self.kv_loss = kv_loss_of(config)
+        self.matching = Matching(config, aligner.student.num_layers)
+        self.progress = Progress()
         if config.codi_weight:
             self.codi = CODILoss(self.base.config.hidden_size, reader.config.hidden_size)
         self.queries = config.kv_loss == "structural" and config.kv_weight > 0
-        self.teacher_queries = config.kv_weight > 0 and (
-            self.queries or EVICTIONS[config.kv_method].needs_queries
+        self.teacher_queries = config.matches_cache and (
+            self.queries
+            or config.attention_weighted_kv
+            or EVICTIONS[config.kv_method].needs_queries
         )
 
     @property
@@ -156,7 +159,7 @@ class Distiller(nn.Module):
             prompt_pairs=pairs,
             queries=self.queries,
             hidden_states=config.codi_weight > 0,
-            trace=config.kv_weight > 0,
+            trace=config.matches_cache,
         )
         labels = batch["answer_ids"].masked_fill(batch["answer_mask"] == 0, IGNORED)
         ce = token_loss(output.logits, labels, items.answer_tokens)
@@ -172,7 +175,7 @@ class Distiller(nn.Module):
             theirs = hidden_at(teacher.hidden_states, teacher.codi_columns)
             codi = self.codi(ours, theirs, items.samples, self._codi_layers())
             terms.add("codi", config.codi_weight, codi)
-        if not config.kv_weight:
+        if not config.matches_cache:
             return terms.done()
         target = self.build_target(teacher.trace, batch)
         assert output.trace is not None
@@ -242,7 +245,7 @@ class Distiller(nn.Module):
         )
         ce = token_loss(outputs.logits, batch["labels"][:, P:], items.answer_tokens)
         terms = _Terms(config.ce_weight * ce, {"ce": ce.detach()})
-        if not config.kv_weight:
+        if not config.matches_cache:
             return terms.done()
         target = self.build_target(self._read_teacher(batch).trace, batch)
         ours = trace.gather(target.columns, mask=target.trace.mask, scope=target.trace.scope)
@@ -262,9 +265,13 @@ class Distiller(nn.Module):
         elif self.settings.unrotates:
             student = unrotate_trace(student, rotary)
         student = map_student(self.map_aligner, student)
-        loss, metrics = self.kv_loss(student, target.trace, items.slots)
-        terms.add("kv", self.settings.kv_weight, loss)
-        terms.metrics.update(metrics)
+        student = self.matching.select(student)
+        target = replace(target, trace=self.matching.select(target.trace))
+        for name, weight, loss, metrics in self.matching.terms(
+            student, target.trace, items.slots, self.progress, target.weights
+        ):
+            terms.add(name, weight, loss)
+            terms.metrics.update(metrics)
         return terms.done(student, target)
 
 
@@ -300,25 +307,6 @@ def token_loss(logits: Tensor, labels: Tensor, num_tokens: Tensor | float) -> Te
         logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORED, reduction="sum"
     )
     return total / num_tokens
-
-
-def kv_loss_of(config: TrainConfig) -> KVLossFunction:
-    """The configured KV loss, with the options that it takes."""
-    values: dict[str, Any] = {
-        "alpha_k": config.alpha_k,
-        "alpha_v": config.alpha_v,
-        "alpha_attn": config.alpha_attn,
-        "layer_std": config.kv_layer_std,
-        # an aligner that learns beside the student does so through what it maps
-        "detach_target": not config.trains_aligner
-        or config.align_direction == "student_to_teacher",
-    }
-    known = kv_loss_options(config.kv_loss)
-    if config.kv_layer_std and "layer_std" not in known:
-        raise ValueError(
-            f"--kv_layer_std has no meaning for --kv_loss {config.kv_loss}; leave it out"
-        )
-    return build_kv_loss(config.kv_loss, **{k: v for k, v in values.items() if k in known})
 
 
 def _prompt_columns(batch: Batch) -> int:

@@ -23,6 +23,7 @@ from kava.align.token_trace import blend
 from kava.compress import EVICTIONS, build_eviction
 from kava.compress.base import Eviction
 from kava.data.collate import Batch
+from kava.losses import attention_weights
 from kava.losses.guard import wrong_sample
 from kava.pairs import read_tokens, to_student_tokens
 from kava.rope import Rotary, at_length_of, unrotate_trace
@@ -39,10 +40,13 @@ class Target:
             or the teacher's where caches are compared in its geometry.
         columns: [B, M] or [B, L, H, M]: the columns that were kept, of the student's text, or
             of the teacher's where they have no common tokens.
+        weights: [B, M], how much the teacher's answer looks at each slot, where that is asked
+            for.
     """
 
     trace: KVTrace
     columns: Tensor
+    weights: Tensor | None = None
 
 
 class TargetBuilder:
@@ -70,30 +74,42 @@ class TargetBuilder:
         """The target of a batch whose teacher left `trace` behind."""
         trace = trace.detach()
         tokens = self.config.token_alignment if "teacher" in batch else "none"
+        weights: Tensor | None = None
         if self.resampling is not None:
             kept, columns = self._resample(self.resampling, trace, batch, tokens)
         else:
-            kept, columns = self._compress(trace, batch, tokens)
+            kept, columns, weights = self._compress(trace, batch, tokens)
         if self.config.wrong_sample:
             kept = wrong_sample(kept)
+            weights = None if weights is None else weights.roll(1, dims=0)
         slots = self.config.target_len
         # latents are few, so that a whole cache is warped to them; a text has every position
         warped = self.config.student == "latent" and kept.length != slots
+        if warped and weights is not None:
+            raise ValueError(
+                f"--attention_weighted_kv weighs kept positions, but --kv_method "
+                f"{self.config.kv_method} keeps {kept.length}, which are warped to {slots} "
+                f"latents: choose a method that keeps --target_len positions"
+            )
         length = slots if warped else None
         context = torch.enable_grad if self.config.trains_aligner else torch.no_grad
         with context():
-            return Target(align_trace(self.aligner, kept, length), columns)
+            return Target(align_trace(self.aligner, kept, length), columns, weights)
 
-    def _compress(self, trace: KVTrace, batch: Batch, tokens: str) -> tuple[KVTrace, Tensor]:
-        """The positions that an eviction keeps, and their columns."""
+    def _compress(
+        self, trace: KVTrace, batch: Batch, tokens: str
+    ) -> tuple[KVTrace, Tensor, Tensor | None]:
+        """The positions that an eviction keeps, their columns, and their weights."""
         at_tokens = trace if tokens == "none" else read_tokens(trace, batch)
         kept, indices_BLHM = self._eviction(batch)(at_tokens, self.config.target_len)
         columns = indices_BLHM[:, 0, 0] if kept.scope == "model" else indices_BLHM
+        looked_at = self.config.attention_weighted_kv
+        weights = attention_weights(at_tokens, columns) if looked_at else None
         if self.config.unrotates:
             kept = unrotate_trace(kept, at_length_of(trace, self.rotary))
         if tokens == "soft":
             kept = self._mean_over_tokens(kept, trace, columns, batch)
-        return kept, columns
+        return kept, columns, weights
 
     def _resample(
         self, resampling: SegmentResampling, trace: KVTrace, batch: Batch, tokens: str

@@ -26,6 +26,7 @@ from kava.data.collate import Batch, Collator
 from kava.data.encode import Encoded
 from kava.data.records import Record, Template
 from kava.errors import KavaError
+from kava.losses import Progress
 from kava.losses.guard import collapse_report, verdict
 from kava.student.answering import answer_records
 from kava.train.callbacks import LogAndEvaluateAtEnd, MetricsFile, ProgressAndLog, tensorboard
@@ -167,6 +168,7 @@ class KVDistillTrainer(Trainer):
     ) -> Any:
         """The loss of one micro-batch; stops the run when it is not finite."""
         self._ids = inputs["ids"]
+        self._tell_progress()
         try:
             forward = model(inputs, num_items_in_batch)
         except ValueError as error:
@@ -178,6 +180,12 @@ class KVDistillTrainer(Trainer):
         # distributed training averages gradients; the counts are those of all processes
         loss = forward.loss * self.accelerator.num_processes
         return (loss, forward) if return_outputs else loss
+
+    def _tell_progress(self) -> Distiller:
+        """Tell the schedules of the loss where the run is, after a resume too."""
+        distiller: Distiller = self.accelerator.unwrap_model(self.model)
+        distiller.progress = Progress(self.state.global_step, max(self.state.max_steps, 1))
+        return distiller
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)
@@ -220,7 +228,7 @@ class KVDistillTrainer(Trainer):
             `eval_accuracy`, `eval_forward_passes`, the terms of the loss over the held-out
             samples, and the guard's report (`eval_kv_wrong_sample`, `eval_erank_student`, …).
         """
-        distiller: Distiller = self.accelerator.unwrap_model(self.model)
+        distiller = self._tell_progress()
         distiller.eval()
         totals: dict[str, float] = defaultdict(float)
         reports: list[dict[str, float]] = []
@@ -241,7 +249,9 @@ class KVDistillTrainer(Trainer):
             if forward.target is not None and size > 1:
                 assert forward.student is not None
                 reports.append(
-                    collapse_report(forward.student, forward.target.trace, distiller.kv_loss)
+                    collapse_report(
+                        forward.student, forward.target.trace, distiller.matching.guard_loss
+                    )
                 )
         metrics = {f"eval_{name}": total / num_samples for name, total in totals.items()}
         if reports:
