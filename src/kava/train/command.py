@@ -56,6 +56,8 @@ def _describe(config: TrainConfig, run: object) -> None:
         f"target:  {config.kv_method} to {config.target_len} positions, "
         f"{config.alignment_mode} alignment ({aligner:,} parameters, {config.aligner_fit})"
     )
+    if run.layers is not None:
+        print(f"layers, by CKA of keys and values:\n{run.layers}")
     if run.calibration is not None:
         print(run.calibration)
     if run.checkpoint is not None:
