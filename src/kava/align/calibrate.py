@@ -6,197 +6,29 @@ and second moments that are gathered in one pass. Nothing is trained, so nothing
 the report says what the map explains of texts that it was not fitted to, beside two controls:
 
 - *wrong sample*: a map of the same form, fitted to and judged on pairs whose target comes from
-  another sample of the batch, at the same place in its text. What it explains is what position
-  and kind of token tell without reading the sample.
+  another sample of the batch, at the same place in its text. What it explains is what the place
+  in a text tells, without reading the sample.
 - *random*: a random map of the same form; every output coordinate gets the scalar and bias that
   are best on the calibration set. What it explains needs no map at all.
-
-Shapes: L layers of the student, N positions, C_in/C_out coordinates of input and target.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from math import ceil
-from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
-from torch.nn.functional import cosine_similarity
 
 from kava.align.aligner import MapProjectionAligner
-from kava.align.calibration_report import CalibrationReport, LayerFit, Quality
-from kava.align.gather import Gathered, Pair, Seen, gather, head_dims
-from kava.align.kronecker import KroneckerFit, fit_kronecker
+from kava.align.calibration_report import CalibrationReport, LayerFit, RankFit
+from kava.align.fit_maps import FittedMap, fit_full, judge, random_map, restrict
+from kava.align.gather import Gathered, Pair, gather, head_dims
 from kava.align.layerwise import LayerwiseProjector
-from kava.align.least_squares import fit_ridge, fit_scale
 from kava.align.statistics import r_squared
-
-RIDGES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
-"""Strengths that are tried, relative to the mean eigenvalue of the inputs' covariance."""
-
-RANDOM_SEED = 2510_02312
-"""Of the random map: one that models and data are not seeded with, whose draws it would repeat."""
 
 AUTO_TOLERANCE = 0.02
 """Rank "auto" may explain this much less of the variance than the full map, on average."""
-
-
-class FittedMap(NamedTuple):
-    """A map of every layer, as a matrix, with the ridge that it was fitted with."""
-
-    weight: Tensor
-    """[L, C_out, C_in]."""
-    bias: Tensor
-    """[L, C_out]."""
-    ridge: Tensor
-    """[L]."""
-    terms: KroneckerFit | None = None
-    """Where the map is structured."""
-
-
-def fit_full(training: Seen, held_out: Seen, ridge: float | None) -> FittedMap:
-    """The ridge solution, with each layer's ridge the one that held-out pairs prefer.
-
-    Args:
-        training: the pairs that the map is fitted to.
-        held_out: the pairs that choose among `RIDGES`.
-        ridge: one strength instead of them.
-    """
-    tried = RIDGES if ridge is None else (ridge,)
-    scores = torch.stack(
-        [r_squared(held_out.statistics, *fit_ridge(training.statistics, one)) for one in tried]
-    )
-    ridge_L = scores.new_tensor(tried)[scores.argmax(0)]
-    return FittedMap(*fit_ridge(training.statistics, ridge_L), ridge_L)
-
-
-def _restrict(
-    full: FittedMap, training: Seen, projector: LayerwiseProjector, rank: int | None
-) -> FittedMap:
-    """The best map of `rank` terms, with the ridge of the full one."""
-    if rank is None:
-        return full
-    fit = fit_kronecker(
-        training.statistics, head_dims(projector), rank, projector.per_head, full.ridge
-    )
-    return FittedMap(fit.dense(), fit.bias, full.ridge, fit)
-
-
-def _random(training: Seen, projector: LayerwiseProjector, rank: int | None) -> FittedMap:
-    """A random map of the same form, each output scaled and shifted at its best."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(RANDOM_SEED)
-        random = LayerwiseProjector(
-            projector.num_layers,
-            *head_dims(projector),
-            rank=rank,
-            per_head=projector.per_head,
-            init_uniform=False,
-        )
-    weight = random.dense().to(training.statistics.mean_x)
-    return FittedMap(*fit_scale(training.statistics, weight), weight.new_zeros(len(weight)))
-
-
-def judge(fitted: FittedMap, held_out: Seen, head_dim: int) -> list[Quality]:
-    """R² from the moments, and the mean cosine over the sampled positions and the heads.
-
-    Cosines are taken around the held-out mean: a common offset, which keys have, would make any
-    two vectors alike.
-
-    Args:
-        fitted: a map.
-        held_out: pairs that it was not fitted to.
-        head_dim: of the target.
-    """
-    centre = held_out.statistics.mean_y[:, None]
-    x_LNC, y_LNC = held_out.positions
-    mapped = x_LNC.double() @ fitted.weight.mT + fitted.bias[:, None]
-    cosine_L = cosine_similarity(
-        (mapped - centre).unflatten(2, (-1, head_dim)),
-        (y_LNC - centre).unflatten(2, (-1, head_dim)),
-        dim=3,
-    ).mean((1, 2))
-    explained_L = r_squared(held_out.statistics, fitted.weight, fitted.bias)
-    return [Quality(*both) for both in zip(explained_L.tolist(), cosine_L.tolist())]
-
-
-@torch.no_grad()
-def _write(projector: LayerwiseProjector, fitted: FittedMap) -> None:
-    """Put a fitted map into the projector; its number of terms follows."""
-    new = {"bias": fitted.bias.view_as(projector.bias)}
-    if fitted.terms is None:
-        new["weight"] = fitted.weight
-    else:
-        new["head_mix"], new["dim_map"] = fitted.terms.head_mix, fitted.terms.dim_map
-        projector.rank = fitted.terms.head_mix.shape[1]
-    for name, value in new.items():
-        old = getattr(projector, name)
-        setattr(projector, name, nn.Parameter(value.to(old), requires_grad=old.requires_grad))
-
-
-def _layerwise(aligner: MapProjectionAligner) -> dict[str, LayerwiseProjector]:
-    projectors = {
-        part: projector
-        for part, projector in aligner.projectors().items()
-        if isinstance(projector, LayerwiseProjector)
-    }
-    if not projectors:
-        raise ValueError(
-            f"an aligner of mode={aligner.mode!r} without a map for each layer has nothing that "
-            f"calibration can fit; make it with per_layer=True"
-        )
-    return projectors
-
-
-def _check_sets(training: dict[str, Gathered], held_out: dict[str, Gathered]) -> None:
-    for name, parts in (("calibration", training), ("held-out", held_out)):
-        if not parts:
-            raise ValueError(f"the {name} set has no valid positions; raise --calibration_samples")
-    if training.keys() != held_out.keys():
-        raise ValueError(
-            f"the calibration set has {', '.join(training)}, but the held-out set "
-            f"{', '.join(held_out)}; capture both in the same way"
-        )
-
-
-def _check_enough(
-    part: str, training: Gathered, projector: LayerwiseProjector, rank: int | None
-) -> None:
-    shape = head_dims(projector)
-    num_unknowns = ceil(shape.num_parameters(rank, projector.per_head) / shape.dim_out)
-    num_positions = training.statistics.num_positions
-    if num_positions < num_unknowns:
-        raise ValueError(
-            f"the calibration set has {num_positions} positions, but each output of the map of "
-            f"{part} has {num_unknowns} unknowns; raise --calibration_samples"
-        )
-
-
-def ranks_up_to(full: int) -> list[int]:
-    """Numbers of terms worth trying: 1, 2, 3, 4, 6, 8, 12, 16, …, up to the full rank."""
-    steps = sorted({2**power for power in range(32)} | {3 * 2**power for power in range(31)})
-    return [*(rank for rank in steps if rank < full), full]
-
-
-def _choose_rank(
-    fulls: dict[str, FittedMap],
-    training: dict[str, Gathered],
-    held_out: dict[str, Gathered],
-    projectors: dict[str, LayerwiseProjector],
-) -> int:
-    """The smallest rank tried at which keys and values lose no more than is allowed."""
-    full_ranks = {part: head_dims(p).full_rank(p.per_head) for part, p in projectors.items()}
-    for rank in ranks_up_to(full_ranks["keys"]):
-        losses = []
-        for part in ("keys", "values"):
-            seen, judged = training[part].right(), held_out[part].right().statistics
-            some = _restrict(fulls[part], seen, projectors[part], rank)
-            lost = r_squared(judged, *fulls[part][:2]) - r_squared(judged, *some[:2])
-            losses.append(float(lost.mean()))
-        if max(losses) <= AUTO_TOLERANCE:
-            return rank
-    return full_ranks["keys"]
 
 
 @torch.no_grad()
@@ -222,15 +54,16 @@ def calibrate(
             own; "auto" takes the smallest of `ranks_up_to` with which keys and values each lose
             no more than `AUTO_TOLERANCE` of held-out R² against the full map, mean over layers.
         ridge: the ridge strength relative to the mean eigenvalue of the inputs' covariance; None:
-            of `RIDGES` the one with the best held-out R² of the full map, layer by layer.
+            of `fit_maps.RIDGES` the one with the best held-out R² of the full map, layer by layer.
 
     Returns:
         How good the maps are on the held-out positions. What is chosen on them, ridge and rank,
         flatters map and wrong-sample control alike.
 
     Raises:
-        ValueError: an aligner without maps per layer, or a rank for full ones; fewer positions
-            than unknowns per output; an empty set; traces that do not vary.
+        ValueError: an aligner without maps per layer, or a rank for full ones; traces that are
+            not of the aligner's geometry, or do not vary; fewer positions than unknowns per
+            output; an empty set.
 
     Example:
         >>> aligner = MapProjectionAligner(
@@ -241,65 +74,199 @@ def calibrate(
         ...                    paired_traces(teacher, student, batches[:8]))
     """
     projectors = _layerwise(aligner)
-    own = projectors["keys"].rank
-    if rank is not None and own is None:
+    keys = projectors["keys"]
+    if rank is not None and keys.rank is None:
         raise ValueError(
             f"rank={rank!r} does not fit an aligner of full matrices; make it with "
             f"mode='structured', or leave rank out"
         )
-    training, judging = (gather(aligner, some, projectors) for some in (pairs, held_out))
-    terms = None if rank == "auto" else int(rank) if rank is not None else own
-    _check_sets(training, judging)
-    for part, seen in training.items():
-        _check_enough(part, seen, projectors[part], terms)
-    fulls = {
-        part: fit_full(seen.right(), judging[part].right(), ridge)
-        for part, seen in training.items()
-    }
+    if isinstance(rank, str) and rank != "auto":
+        raise ValueError(f"rank={rank!r} must be a number above 0, or 'auto'")
+    terms = keys.rank if rank is None else None if isinstance(rank, str) else rank
+    parts = _gather_parts(aligner, projectors, pairs, held_out, terms, ridge)
+    tried: list[RankFit] = []
     if rank == "auto":
-        terms = _choose_rank(fulls, training, judging, projectors)
-    aligner.rank = terms
-    layers: list[LayerFit] = []
-    for part, seen in training.items():
-        layers += _fit_part(part, projectors[part], terms, fulls[part], seen, judging[part], ridge)
-    shape = head_dims(projectors["keys"])
+        for terms in ranks_up_to(parts[0].full_rank):
+            tried.append(_fit_rank(parts, terms))
+            if tried[-1].loss <= AUTO_TOLERANCE:
+                break
+    layers = [fit for part in parts for fit in part.fit(terms, ridge)]
     return CalibrationReport(
         direction=aligner.direction,
         rank=terms,
-        full_rank=shape.full_rank(projectors["keys"].per_head),
-        per_head=projectors["keys"].per_head,
-        num_positions=training["keys"].statistics.num_positions,
-        num_held_out=judging["keys"].statistics.num_positions,
+        full_rank=parts[0].full_rank,
+        per_head=keys.per_head,
+        num_positions=parts[0].training.statistics.num_positions,
+        num_held_out=parts[0].held_out.statistics.num_positions,
         num_parameters=sum(
-            parameter.numel() for part in training for parameter in projectors[part].parameters()
+            parameter.numel() for part in parts for parameter in part.projector.parameters()
         ),
         layers=tuple(layers),
+        ranks=tuple(tried),
     )
 
 
-def _fit_part(
-    part: str,
-    projector: LayerwiseProjector,
+@torch.no_grad()
+def sweep_ranks(
+    aligner: MapProjectionAligner,
+    pairs: Iterable[Pair],
+    held_out: Iterable[Pair],
+    *,
+    ranks: Sequence[int] | None = None,
+    ridge: float | None = None,
+) -> list[RankFit]:
+    """Held-out R² of structured maps by their number of terms; the aligner stays as it is.
+
+    Args:
+        aligner: structured, made with `per_layer=True`.
+        pairs: paired traces that the maps are fitted to.
+        held_out: other paired traces, which the maps are judged on.
+        ranks: numbers of terms; None: `ranks_up_to` the full rank.
+        ridge: as in `calibrate`.
+
+    Raises:
+        ValueError: as `calibrate` does.
+
+    Example:
+        >>> for fit in sweep_ranks(aligner, pairs, held_out):
+        ...     print(fit.rank, fit.num_parameters, fit.mean("keys"), fit.mean("values"))
+    """
+    projectors = _layerwise(aligner)
+    if projectors["keys"].rank is None:
+        raise ValueError("full matrices have no ranks to try; use mode='structured'")
+    parts = _gather_parts(aligner, projectors, pairs, held_out, None, ridge)
+    if ranks is None:
+        ranks = ranks_up_to(parts[0].full_rank)
+    return [_fit_rank(parts, rank) for rank in ranks]
+
+
+def ranks_up_to(full: int) -> list[int]:
+    """Numbers of terms worth trying: 1, 2, 3, 4, 6, 8, 12, 16, … and the full rank itself."""
+    steps = sorted({2**power for power in range(32)} | {3 * 2**power for power in range(31)})
+    return [*(rank for rank in steps if rank < full), full]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Part:
+    """Keys, values or queries: what is fitted, and to what."""
+
+    name: str
+    projector: LayerwiseProjector
+    training: Gathered
+    held_out: Gathered
+    full: FittedMap
+
+    @property
+    def full_rank(self) -> int:
+        return head_dims(self.projector).full_rank(self.projector.per_head)
+
+    def fit(self, rank: int | None, ridge: float | None) -> list[LayerFit]:
+        """Fit a map and its controls, judge them, and write the map into the projector."""
+        projector, dim = self.projector, self.projector.head_dim_out
+        training, right = self.training.right(), self.held_out.right()
+        fitted = restrict(self.full, training, projector, rank)
+        random = random_map(training, projector, rank)
+        others, wrong = self.training.wrong(), self.held_out.wrong()
+        shuffled = restrict(fit_full(others, wrong, ridge), others, projector, rank)
+        judged = (
+            judge(one, seen, dim)
+            for one, seen in (
+                (fitted, right),
+                (self.full, right),
+                (shuffled, wrong),
+                (random, right),
+            )
+        )
+        _write(projector, fitted)
+        return [
+            LayerFit(self.name, layer, strength, *qualities)
+            for layer, (strength, *qualities) in enumerate(zip(fitted.ridge.tolist(), *judged))
+        ]
+
+
+def _gather_parts(
+    aligner: MapProjectionAligner,
+    projectors: dict[str, LayerwiseProjector],
+    pairs: Iterable[Pair],
+    held_out: Iterable[Pair],
     rank: int | None,
-    full: FittedMap,
-    training: Gathered,
-    held_out: Gathered,
     ridge: float | None,
-) -> list[LayerFit]:
-    """Fit keys, values or queries, write the map, and judge it beside its controls."""
-    right, wrong = held_out.right(), held_out.wrong()
-    fitted = _restrict(full, training.right(), projector, rank)
-    shuffled = _restrict(
-        fit_full(training.wrong(), wrong, ridge), training.wrong(), projector, rank
-    )
-    random = _random(training.right(), projector, rank)
-    dim = projector.head_dim_out
-    judged = (
-        judge(one, seen, dim)
-        for one, seen in ((fitted, right), (full, right), (shuffled, wrong), (random, right))
-    )
-    _write(projector, fitted)
+) -> list[_Part]:
+    """Read both sets, and fit the full map of every part; refuse what cannot be fitted."""
+    training, judging = (gather(aligner, some, projectors) for some in (pairs, held_out))
+    for name, seen in (("calibration", training), ("held-out", judging)):
+        if not seen:
+            raise ValueError(f"the {name} set has no valid positions; raise --calibration_samples")
+    if training.keys() != judging.keys():
+        raise ValueError(
+            f"the calibration set has {', '.join(training)}, but the held-out set "
+            f"{', '.join(judging)}; capture both in the same way"
+        )
+    for name, gathered in training.items():
+        _check_enough(name, gathered, projectors[name], rank)
     return [
-        LayerFit(part, layer, strength, *qualities)
-        for layer, (strength, *qualities) in enumerate(zip(fitted.ridge.tolist(), *judged))
+        _Part(
+            name=name,
+            projector=projectors[name],
+            training=gathered,
+            held_out=judging[name],
+            full=fit_full(gathered.right(), judging[name].right(), ridge),
+        )
+        for name, gathered in training.items()
     ]
+
+
+def _check_enough(
+    name: str, training: Gathered, projector: LayerwiseProjector, rank: int | None
+) -> None:
+    shape = head_dims(projector)
+    num_unknowns = ceil(shape.num_parameters(rank, projector.per_head) / shape.dim_out)
+    num_positions = training.statistics.num_positions
+    if num_positions < num_unknowns:
+        raise ValueError(
+            f"the calibration set has {num_positions} positions, but each output of the map of "
+            f"{name} has {num_unknowns} unknowns; raise --calibration_samples"
+        )
+
+
+def _fit_rank(parts: Sequence[_Part], rank: int) -> RankFit:
+    """What maps of keys and values of this many terms explain."""
+    explained, full = {}, {}
+    for part in parts:
+        if part.name == "queries":
+            continue
+        judged = part.held_out.right().statistics
+        fitted = restrict(part.full, part.training.right(), part.projector, rank)
+        explained[part.name] = tuple(r_squared(judged, fitted.weight, fitted.bias).tolist())
+        full[part.name] = tuple(r_squared(judged, part.full.weight, part.full.bias).tolist())
+    num_parameters = sum(
+        part.projector.num_layers
+        * head_dims(part.projector).num_parameters(rank, part.projector.per_head)
+        for part in parts
+    )
+    return RankFit(rank, num_parameters, explained, full)
+
+
+def _write(projector: LayerwiseProjector, fitted: FittedMap) -> None:
+    """Put a fitted map into the projector; its number of terms follows."""
+    projector.bias.copy_(fitted.bias.view_as(projector.bias))
+    if fitted.terms is None:
+        projector.weight.copy_(fitted.weight)
+    else:
+        projector.set_rank(fitted.terms.head_mix.shape[1])
+        projector.head_mix.copy_(fitted.terms.head_mix)
+        projector.dim_map.copy_(fitted.terms.dim_map)
+
+
+def _layerwise(aligner: MapProjectionAligner) -> dict[str, LayerwiseProjector]:
+    projectors = {
+        name: projector
+        for name, projector in aligner.projectors().items()
+        if isinstance(projector, LayerwiseProjector)
+    }
+    if not projectors:
+        raise ValueError(
+            f"an aligner of mode={aligner.mode!r} without a map for each layer has nothing that "
+            f"calibration can fit; make it with per_layer=True"
+        )
+    return projectors

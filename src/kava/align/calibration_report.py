@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from statistics import mean
 from typing import NamedTuple
 
 CLEAR_MARGIN = 0.05
@@ -47,6 +48,27 @@ class LayerFit:
         return self.calibrated.r_squared - max(self.wrong_sample.r_squared, self.random.r_squared)
 
 
+class RankFit(NamedTuple):
+    """What structured maps of some number of terms explain of held-out keys and values."""
+
+    rank: int
+    num_parameters: int
+    """Of the maps of all parts and layers."""
+    r_squared: dict[str, tuple[float, ...]]
+    """"keys" and "values" → R² of each layer."""
+    full: dict[str, tuple[float, ...]]
+    """The same of the full matrices."""
+
+    def mean(self, part: str) -> float:
+        """R² of keys or of values, averaged over layers."""
+        return mean(self.r_squared[part])
+
+    @property
+    def loss(self) -> float:
+        """How much less than the full map is explained: the larger of keys and values."""
+        return max(mean(self.full[part]) - self.mean(part) for part in self.full)
+
+
 @dataclass(frozen=True, kw_only=True)
 class CalibrationReport:
     """What a calibration did, and how good the maps are on held-out positions.
@@ -60,6 +82,7 @@ class CalibrationReport:
         num_held_out: positions that they are judged on.
         num_parameters: of all maps together.
         layers: every part and layer.
+        ranks: those that rank "auto" tried, the last of them chosen.
 
     Example:
         >>> report = calibrate(aligner, pairs, held_out)
@@ -75,6 +98,7 @@ class CalibrationReport:
     num_held_out: int
     num_parameters: int
     layers: tuple[LayerFit, ...]
+    ranks: tuple[RankFit, ...] = ()
 
     def part(self, name: str) -> tuple[LayerFit, ...]:
         """The layers of keys, values or queries, in order."""
@@ -104,23 +128,27 @@ class CalibrationReport:
         lines = [
             f"calibration, {source} to {target}: {form}; {self.num_parameters:,} parameters, "
             f"fitted to {self.num_positions:,} positions, judged on {self.num_held_out:,} others",
-            "                held-out R²                       direction (cosine)",
+            "                  held-out R²                     direction (cosine)",
             "part     layer     map   full  wrong random       map  wrong random     ridge",
         ]
         for fit in self.layers:
-            r_squared = [
-                quality.r_squared
-                for quality in (fit.calibrated, fit.full, fit.wrong_sample, fit.random)
-            ]
-            cosine = [quality.cosine for quality in (fit.calibrated, fit.wrong_sample, fit.random)]
+            judged = (fit.calibrated, fit.full, fit.wrong_sample, fit.random)
+            r_squared = "".join(f"{quality.r_squared:7.3f}" for quality in judged)
+            directed = (fit.calibrated, fit.wrong_sample, fit.random)
+            cosine = "".join(f"{quality.cosine:7.3f}" for quality in directed)
+            lines.append(f"{fit.part:8} {fit.layer:5} {r_squared}   {cosine}  {fit.ridge:8.0e}")
+        if self.ranks:
             lines.append(
-                f"{fit.part:8} {fit.layer:5}  {''.join(f'{x:7.3f}' for x in r_squared)}    "
-                f"{''.join(f'{x:7.3f}' for x in cosine)}  {fit.ridge:8.0e}"
+                "mean R² by rank (keys, values): "
+                + "; ".join(
+                    f"{tried.rank}: {tried.mean('keys'):.3f}, {tried.mean('values'):.3f}"
+                    for tried in self.ranks
+                )
             )
         return "\n".join([*lines, *self.warnings()])
 
     def to_json(self) -> str:
-        """All numbers as JSON, {field: value}, with each quality as {r_squared, cosine}."""
+        """All numbers as JSON, {field: value}; a quality is {r_squared, cosine}."""
         layers = [
             {
                 name: value._asdict() if isinstance(value, Quality) else value
@@ -128,4 +156,5 @@ class CalibrationReport:
             }
             for fit in self.layers
         ]
-        return json.dumps({**asdict(self), "layers": layers}, indent=2)
+        ranks = [tried._asdict() for tried in self.ranks]
+        return json.dumps({**vars(self), "layers": layers, "ranks": ranks}, indent=2)

@@ -136,7 +136,20 @@ def _rows(x_BLHTD: Tensor, mask_BT: Tensor) -> Tensor:
 def gather(
     aligner: MapProjectionAligner, pairs: Iterable[Pair], projectors: dict[str, LayerwiseProjector]
 ) -> dict[str, Gathered]:
-    """Read all pairs once; the parts (keys, values, queries) that they have."""
+    """Read all pairs once.
+
+    Args:
+        aligner: says which way the maps go, and mixes the teacher's layers.
+        pairs: batches of paired traces.
+        projectors: the maps of keys, values and queries.
+
+    Returns:
+        What was gathered of each of them that the traces have.
+
+    Raises:
+        ValueError: traces of another geometry than the aligner's, or of different positions.
+    """
+    to_student = aligner.direction == TEACHER_TO_STUDENT
     gathered: dict[str, Gathered] = {}
     for pair in pairs:
         mask_BT = pair.mask.bool()
@@ -148,14 +161,31 @@ def gather(
             theirs, ours = getattr(pair.teacher, part), getattr(pair.student, part)
             if theirs is None or ours is None:
                 continue
-            mixed = _rows(mix_layers(theirs, aligner.layer_rows), mask_BT)
-            student = _rows(ours, mask_BT)
-            to_student = aligner.direction == TEACHER_TO_STUDENT
-            x_LNC, y_LNC = (mixed, student) if to_student else (student, mixed)
+            _check_pair(aligner, part, theirs, ours, mask_BT)
+            mixed_LNC = _rows(mix_layers(theirs, aligner.layer_rows), mask_BT)
+            own_LNC = _rows(ours, mask_BT)
+            x_LNC, y_LNC = (mixed_LNC, own_LNC) if to_student else (own_LNC, mixed_LNC)
             if part not in gathered:
                 gathered[part] = Gathered(len(x_LNC), head_dims(projector), x_LNC.device)
             gathered[part].take(x_LNC, y_LNC, lengths_B)
     return gathered
+
+
+def _check_pair(
+    aligner: MapProjectionAligner, part: str, theirs: Tensor, ours: Tensor, mask_BT: Tensor
+) -> None:
+    B, T = mask_BT.shape
+    for side, geometry, trace in (
+        ("teacher", aligner.teacher, theirs),
+        ("student", aligner.student, ours),
+    ):
+        heads = geometry.num_query_heads if part == "queries" else geometry.num_heads
+        expected = [B, geometry.num_layers, heads, T, geometry.head_dim]
+        if list(trace.shape) != expected:
+            raise ValueError(
+                f"the {side}'s {part} have shape {list(trace.shape)}, but aligner and mask need "
+                f"{expected} (batch, layers, heads, positions, head dim)"
+            )
 
 
 def head_dims(projector: LayerwiseProjector) -> HeadDims:

@@ -33,7 +33,8 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from kava.align.least_squares import fit_bias, ridge_system, solve_ridge
+from kava.align.block_maps import sum_terms
+from kava.align.least_squares import RidgeSystem, fit_bias, ridge_system
 from kava.align.statistics import PairStatistics
 
 SYSTEM_BYTES = 256 << 20
@@ -87,9 +88,7 @@ class KroneckerFit(NamedTuple):
 
     def dense(self) -> Tensor:
         """The same map as a matrix [L, C_out, C_in]."""
-        dims = "lrhde" if self.dim_map.ndim == 5 else "lrde"
-        weight = torch.einsum(f"lrhg,{dims}->lhdge", self.head_mix, self.dim_map)
-        return rearrange(weight, "l h d g e -> l (h d) (g e)")
+        return sum_terms(self.head_mix, self.dim_map)
 
 
 class _Factors(NamedTuple):
@@ -109,24 +108,21 @@ class _Progress(NamedTuple):
 class _System:
     """A, B and the ridge solution W of some layers, rearranged for the half steps."""
 
-    def __init__(self, A: Tensor, B: Tensor, shape: HeadDims, per_head: bool) -> None:
+    def __init__(self, ridge: RidgeSystem, shape: HeadDims, per_head: bool) -> None:
         heads, dim = shape.num_heads_in, shape.head_dim_in
-        groups = {
-            "G": shape.num_heads_out if per_head else 1,
-            "d": shape.head_dim_out,
-            "g": heads,
-            "e": dim,
-        }
+        num_groups = shape.num_heads_out if per_head else 1
+        groups = {"G": num_groups, "d": shape.head_dim_out, "g": heads, "e": dim}
         pattern = "l (g e) (G K d) -> l G (K g) (d e)"
-        self.A_heads_dims = rearrange(A, "l (g e) (i j) -> l 1 (g i) (e j)", g=heads, i=heads)
-        self.B_mixes_dims = rearrange(B, pattern, **groups)
-        self.W_mixes_dims = rearrange(solve_ridge(A, B), pattern, **groups)
+        self.A_heads_dims = rearrange(ridge.A, "l (g e) (i j) -> l 1 (g i) (e j)", g=heads, i=heads)
+        self.B_mixes_dims = rearrange(ridge.B, pattern, **groups)
+        self.W_mixes_dims = rearrange(ridge.solve(), pattern, **groups)
+        self.variance = ridge.variance.unflatten(1, (num_groups, -1)).sum(2)
         self.num_mixed_heads = heads
         self.mapped_dims = (shape.head_dim_out, dim)
         # A as a Kronecker product of its partial traces, each factor L Lᵀ
-        A_glj = A.view(len(A), heads, dim, heads, dim)
-        self.heads_root = torch.linalg.cholesky(torch.einsum("lgehe->lgh", A_glj))
-        self.dims_root = torch.linalg.cholesky(torch.einsum("lgegf->lef", A_glj))
+        by_heads = ridge.A.unflatten(2, (heads, dim)).unflatten(1, (heads, dim))
+        self.heads_root = torch.linalg.cholesky(torch.einsum("lgehe->lgh", by_heads))
+        self.dims_root = torch.linalg.cholesky(torch.einsum("lgegf->lef", by_heads))
 
     def start(self, rank: int) -> _Factors:
         """The rearranged ridge solution, truncated to `rank` terms."""
@@ -199,7 +195,7 @@ def _descend(system: _System, progress: _Progress, num_rounds: int, tolerance: f
     for _ in range(num_rounds):
         before = progress.objective
         progress = _Progress(*system.round(progress.factors))
-        if bool((before - progress.objective <= tolerance * progress.objective.abs()).all()):
+        if bool((before - progress.objective <= tolerance * system.variance).all()):
             break
     return progress
 
@@ -212,7 +208,7 @@ def fit_kronecker(
     per_head: bool = False,
     ridge: float | Tensor = 1e-4,
     *,
-    tolerance: float = 1e-6,
+    tolerance: float = 1e-5,
     max_rounds: int = 500,
 ) -> KroneckerFit:
     """Fit a sum of `rank` head-mix ⊗ dim-map terms in every layer.
@@ -225,7 +221,7 @@ def fit_kronecker(
         rank: r, from 1 to `shape.full_rank(per_head)`.
         per_head: a dim map for each output head, or one per term for all of them.
         ridge: λ > 0 relative to the mean eigenvalue of the covariance of x; a number, or [L].
-        tolerance: stop when a round lowers f by less than this share.
+        tolerance: stop when a round explains less than this share more of the variance of y.
         max_rounds: stop after so many rounds.
 
     Raises:
@@ -250,13 +246,13 @@ def fit_kronecker(
             f"{shape.head_dim_in} and {shape.num_heads_out} heads of {shape.head_dim_out} "
             f"a sum of {full} terms is every map; choose 1 to {full}"
         )
-    A, B = ridge_system(statistics, ridge)
+    systems = ridge_system(statistics, ridge)
     widest = rank * max(shape.num_heads_in, shape.head_dim_in)
     num_groups = shape.num_heads_out if per_head else 1
     together = max(1, SYSTEM_BYTES // (8 * num_groups * widest**2))
     fitted = []
-    for start in range(0, len(A), together):
-        system = _System(A[start : start + together], B[start : start + together], shape, per_head)
+    for start in range(0, len(systems.A), together):
+        system = _System(systems.layers(slice(start, start + together)), shape, per_head)
         if rank == full:
             fitted.append(system.start(rank))
             continue
@@ -266,10 +262,16 @@ def fit_kronecker(
         )
         best = reduce(_better, tried)
         fitted.append(_descend(system, best, max_rounds, tolerance).factors)
-    mix, dim_map = (torch.cat(parts) for parts in zip(*fitted))
+    mix, dims = (torch.cat(parts) for parts in zip(*fitted))
+    return _to_fit(statistics, _Factors(mix, dims), per_head)
+
+
+def _to_fit(statistics: PairStatistics, factors: _Factors, per_head: bool) -> KroneckerFit:
+    """The groups' terms as those of a layer, with the bias."""
+    mix, dims = factors
     fit = KroneckerFit(
         rearrange(mix, "l G r K g -> l r (G K) g"),
-        rearrange(dim_map, "l G r d e -> l r G d e") if per_head else dim_map[:, 0],
+        rearrange(dims, "l G r d e -> l r G d e") if per_head else dims[:, 0],
         statistics.mean_y,
     )
     return fit._replace(bias=fit_bias(statistics, fit.dense()))

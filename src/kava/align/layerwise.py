@@ -14,20 +14,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from kava.align.block_maps import sum_terms
 from kava.align.contraction import Rows, contract, contract_full, identity_rows
 from kava.align.layer_map import layer_map
-
-
-def sum_terms(head_mix: Tensor, dim_map: Tensor) -> Tensor:
-    """The matrices [L, H_out·D_out, H_in·D_in] of structured maps, coordinates in heads' order.
-
-    Args:
-        head_mix: [L, r, H_out, H_in].
-        dim_map: [L, r, D_out, D_in], or [L, r, H_out, D_out, D_in].
-    """
-    heads = "h" if dim_map.ndim == 5 else ""
-    maps = torch.einsum(f"lrhg,lr{heads}pd->lhpgd", head_mix, dim_map)
-    return maps.flatten(3, 4).flatten(1, 2)
 
 
 class LayerwiseProjector(nn.Module):

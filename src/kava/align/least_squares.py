@@ -12,14 +12,51 @@ Shapes: L layers, C_in/C_out coordinates of x and y.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 from kava.align.statistics import PairStatistics
 
+SMALLEST_PIVOT = 1e-12
+"""Of A, whose mean eigenvalue is 1; a smaller one is the rounding of a zero."""
 
-def ridge_system(statistics: PairStatistics, ridge: float | Tensor) -> tuple[Tensor, Tensor]:
-    """A [L, C_in, C_in] and B [L, C_in, C_out] of the ridge objective.
+
+class RidgeSystem(NamedTuple):
+    """What the ridge objective is made of; f falls by as much as Σ ‖y − W x − b‖² / s does."""
+
+    A: Tensor
+    """[L, C_in, C_in]."""
+    B: Tensor
+    """[L, C_in, C_out]."""
+    variance: Tensor
+    """[L, C_out]: Σ (y − ȳ)² / s, what a map could explain at most."""
+
+    def solve(self) -> Tensor:
+        """The minimum of f, transposed: A⁻¹ B, [L, C_in, C_out].
+
+        Raises:
+            ValueError: inputs so dependent on each other that A has no inverse.
+        """
+        factor, info = torch.linalg.cholesky_ex(self.A)
+        pivots = factor.diagonal(dim1=1, dim2=2).square().amin(1)
+        failed = (info > 0) | (pivots < SMALLEST_PIVOT)
+        if bool(failed.any()):
+            raise ValueError(
+                f"the inputs of layer {int(failed.nonzero()[0, 0])} depend linearly on each "
+                f"other, and the ridge is too small to tell them apart; use a larger one, such "
+                f"as 1e-4"
+            )
+        return torch.cholesky_solve(self.B, factor)
+
+    def layers(self, some: slice) -> RidgeSystem:
+        """The systems of some layers."""
+        return RidgeSystem(*(part[some] for part in self))
+
+
+def ridge_system(statistics: PairStatistics, ridge: float | Tensor) -> RidgeSystem:
+    """The objective of ridge regression.
 
     Args:
         statistics: of the pairs.
@@ -38,18 +75,9 @@ def ridge_system(statistics: PairStatistics, ridge: float | Tensor) -> tuple[Ten
         )
     A = statistics.moment_xx / scale_L[:, None, None]
     A.diagonal(dim1=1, dim2=2).add_(ridge_L.expand(len(A))[:, None])
-    return A, statistics.moment_xy / scale_L[:, None, None]
-
-
-def solve_ridge(A: Tensor, B: Tensor) -> Tensor:
-    """The minimum of f, transposed: A⁻¹ B, [L, C_in, C_out]."""
-    factor, failed = torch.linalg.cholesky_ex(A)
-    if bool(failed.any()):
-        raise ValueError(
-            f"the inputs of layer {int(failed.nonzero()[0, 0])} depend linearly on each other, "
-            f"and the ridge is too small to tell them apart; use a larger one, such as 1e-4"
-        )
-    return torch.cholesky_solve(B, factor)
+    return RidgeSystem(
+        A, statistics.moment_xy / scale_L[:, None, None], statistics.moment_y / scale_L[:, None]
+    )
 
 
 def fit_bias(statistics: PairStatistics, weight: Tensor) -> Tensor:
@@ -78,7 +106,7 @@ def fit_ridge(statistics: PairStatistics, ridge: float | Tensor) -> tuple[Tensor
         >>> weight.shape
         torch.Size([1, 4, 6])
     """
-    weight = solve_ridge(*ridge_system(statistics, ridge)).mT
+    weight = ridge_system(statistics, ridge).solve().mT
     return weight, fit_bias(statistics, weight)
 
 
