@@ -283,7 +283,7 @@ def eviction_study(num_latents: int = NUM_LATENTS) -> Study:
             "lr": 2e-3,
             "lr_scheduler": "constant_with_warmup",
         },
-        num_steps=1250,
+        num_steps=1000,
     )
 
 
