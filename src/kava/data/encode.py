@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 Overflow = Literal["error", "skip"]
 Reason = Literal[
+    "segments not found",
     "empty question",
     "empty reasoning",
     "empty answer",
@@ -335,6 +336,13 @@ def _encode_chunk(
 
 
 def _check_parts(record: Record, template: Template) -> None:
+    if record.missing:
+        raise DoesNotFit(
+            "segments not found",
+            f"sample {record.id!r}: no marker of the {' and '.join(record.missing)} is found in "
+            f"its text; give the markers it uses by --reasoning_triggers and --answer_triggers, or "
+            f"pass --overflow skip",
+        )
     if not record.question.strip() or not (record.student_question or "?").strip():
         raise DoesNotFit(
             "empty question", f"sample {record.id!r} has an empty question; pass --overflow skip"

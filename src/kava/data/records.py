@@ -30,6 +30,10 @@ class Record:
     step_separator: str = field(
         default="\n", metadata={"help": "what stands between two reasoning steps"}
     )
+    missing: tuple[str, ...] = field(
+        default=(),
+        metadata={"help": "parts that were not found in a raw text; such a record is not used"},
+    )
     meta: Mapping[str, Any] = field(
         default_factory=dict, hash=False, metadata={"help": "what a task keeps beside the text"}
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +14,7 @@ import numpy as np
 
 from kava.data.records import Record, Template
 from kava.data.shell_game import SHELL_GAME_TEMPLATE, Split, shell_game
-from kava.segments import SegmentIdentifier
+from kava.segments import OnMissing, SegmentIdentifier, Trigger
 
 ReasoningForm = Literal["text", "annotated", "equations"]
 
@@ -36,6 +36,10 @@ def load_records(
     answer_field: str = "answer",
     reasoning_form: ReasoningForm = "text",
     step_separator: str = "\n",
+    text_field: str | None = None,
+    reasoning_triggers: Sequence[Trigger] | None = None,
+    answer_triggers: Sequence[Trigger] | None = None,
+    on_missing: OnMissing = "error",
 ) -> list[Record]:
     """Load records by name.
 
@@ -45,9 +49,9 @@ def load_records(
             - "gsm8k": from the Hugging Face hub;
             - a path to a .jsonl file, or to a folder that holds `<split>.jsonl`. A row has a
               question and an answer, and its reasoning either in a field of its own or, as in
-              GSM8K, in the answer before a marker ("#### 72"); or it has one field `text`, whose
-              parts are found by `SegmentIdentifier`. `id` and `student_question` are read where
-              a row has them;
+              GSM8K, in the answer before a marker ("#### 72"); or it has one field `text` (or
+              another `text_field`), whose parts are found by `SegmentIdentifier`. `id` and
+              `student_question` are read where a row has them;
             - "kava/shell-game", made on the spot, with options such as
               "kava/shell-game?num_moves=6&form=verbose" (num_moves, form, student_form,
               fixed_start, seed, num_train, num_test).
@@ -62,6 +66,12 @@ def load_records(
             "annotated" leaves them, "equations" keeps nothing else, one a step (the form of
             GSM8k-Aug).
         step_separator: what stands between two steps in text; equations are joined by a blank.
+        text_field: the field of a raw text; None: `text`, where a row has no question.
+        reasoning_triggers: the markers at which the reasoning of a raw text begins, in place of
+            `kava.segments.REASONING_TRIGGERS`.
+        answer_triggers: those of its answer, and of an answer that holds its reasoning.
+        on_missing: a text without a marker is an error, or ("report") a record that names what
+            is `missing`; `encode_records` leaves it out and counts it, or raises.
 
     Raises:
         ValueError: an unknown name, option or split; a path or field that does not exist, a
@@ -78,8 +88,16 @@ def load_records(
             f"reasoning_form={reasoning_form!r} is unknown; choose text, annotated or equations"
         )
     name, _, query = dataset_name.partition("?")
+    triggers = {"reasoning_triggers": reasoning_triggers, "answer_triggers": answer_triggers}
     reader = _RowReader(
-        question_field, reasoning_field, answer_field, reasoning_form, step_separator
+        question_field,
+        reasoning_field,
+        answer_field,
+        reasoning_form,
+        step_separator,
+        text_field,
+        SegmentIdentifier(**{name: t for name, t in triggers.items() if t is not None}),
+        on_missing,
     )
     if name == SHELL_GAME_NAME:
         records = _load_shell_game(query, split)
@@ -111,18 +129,24 @@ class _RowReader:
     answer_field: str
     reasoning_form: ReasoningForm
     step_separator: str
+    text_field: str | None
+    identifier: SegmentIdentifier
+    on_missing: OnMissing
 
     def read(self, row: Mapping[str, Any], default_id: str, where: str) -> Record:
         student = row.get("student_question")
-        if "text" in row and self.question_field not in row:
-            question, reasoning, answer = _split_text(self._text(row, "text", where), None, where)
+        missing: tuple[str, ...] = ()
+        if self.text_field is not None or ("text" in row and self.question_field not in row):
+            text = self._text(row, self.text_field or "text", where)
+            question, reasoning, answer, missing = self._split(text, None, where)
         else:
             question = self._text(row, self.question_field, where)
             answer = self._text(row, self.answer_field, where)
             if self.reasoning_field in row:
                 reasoning = self._text(row, self.reasoning_field, where)
             else:
-                reasoning, answer = self._split_answer(question, answer, where)
+                prompt = question + "\n"
+                _, reasoning, answer, missing = self._split(prompt + answer, prompt, where)
         separator = self.step_separator
         if self.reasoning_form == "equations":
             separator = " "
@@ -140,6 +164,7 @@ class _RowReader:
             if student is None
             else self._text(row, "student_question", where),
             step_separator=separator,
+            missing=missing,
         )
 
     def _text(self, row: Mapping[str, Any], name: str, where: str) -> str:
@@ -153,29 +178,27 @@ class _RowReader:
             raise ValueError(f"{where}: field {name!r} must be text, got {value!r:.40}")
         return str(value).strip()
 
-    def _split_answer(self, question: str, answer: str, where: str) -> tuple[str, str]:
-        prompt = question + "\n"
-        try:
-            return _split_text(prompt + answer, prompt, where)[1:]
-        except ValueError as problem:
+    def _split(
+        self, text: str, prompt: str | None, where: str
+    ) -> tuple[str, str, str, tuple[str, ...]]:
+        """Question, reasoning and answer of a text, and those that were not found."""
+        spans = self.identifier.identify(text, prompt=prompt)
+        if spans.missing and self.on_missing == "error":
+            parts = " and ".join(spans.missing)
             raise ValueError(
-                f"{where} has no field {self.reasoning_field!r}, and its {self.answer_field!r} "
-                f"holds no reasoning followed by a marker such as '#### 72'"
-            ) from problem
-
-
-def _split_text(text: str, prompt: str | None, where: str) -> tuple[str, str, str]:
-    spans = SegmentIdentifier().identify(text, prompt=prompt)
-    if spans.missing:
-        raise ValueError(
-            f"{where}: no marker of the {' and '.join(spans.missing)} is found in its text; use "
-            f"fields of their own for question, reasoning and answer"
+                f"{where}: no marker of the {parts} is found in its text; give the markers it uses "
+                f"(reasoning_triggers, answer_triggers), or a field of its own for each part"
+                if prompt is None
+                else f"{where} has no field {self.reasoning_field!r}, and its "
+                f"{self.answer_field!r} holds no reasoning followed by a marker such as '#### 72'; "
+                f"give the markers it uses (answer_triggers)"
+            )
+        return (
+            text[: spans.reasoning_start].strip(),
+            text[spans.reasoning_start : spans.answer_start].strip(),
+            text[spans.value_start :].strip(),
+            spans.missing,
         )
-    return (
-        text[: spans.reasoning_start].strip(),
-        text[spans.reasoning_start : spans.answer_start].strip(),
-        text[spans.value_start :].strip(),
-    )
 
 
 def _load_gsm8k(split: str, reader: _RowReader) -> list[Record]:

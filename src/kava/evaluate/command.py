@@ -44,6 +44,11 @@ class EvaluateConfig:
     question_field: str | None = _flag(None, "field of a jsonl row; left out, the run's")
     reasoning_field: str | None = _flag(None, "likewise")
     answer_field: str | None = _flag(None, "likewise")
+    text_field: str | None = _flag(None, "likewise, of a raw text")
+    reasoning_triggers: list[str] | None = _flag(  # noqa: RUF009
+        None, "markers of the reasoning in a raw text; left out, the run's"
+    )
+    answer_triggers: list[str] | None = _flag(None, "likewise, its answer")  # noqa: RUF009
     batch_size: int = _flag(64, "questions at a time")
     max_new_tokens: int | None = _flag(None, _NEW_TOKENS)
     output: str | None = _flag(
@@ -89,7 +94,10 @@ def evaluate_main(argv: list[str]) -> int:
     if output is not None:
         check_output(output)
     student = load_student(config.checkpoint, best=config.best, device=_device(config.device))
-    fields = ("question_field", "reasoning_field", "answer_field")
+    fields = (
+        "question_field", "reasoning_field", "answer_field", "text_field", "reasoning_triggers",
+        "answer_triggers",
+    )  # fmt: skip
     data = evaluation_records(
         student.settings,
         dataset_name=config.dataset_name,

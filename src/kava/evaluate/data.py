@@ -10,7 +10,10 @@ from kava.data.records import Record
 from kava.data.sources import load_records
 from kava.data.splits import data_hash, split_records
 
-_FIELDS = ("question_field", "reasoning_field", "answer_field", "reasoning_form")
+_FIELDS = (
+    "question_field", "reasoning_field", "answer_field", "reasoning_form", "text_field",
+    "reasoning_triggers", "answer_triggers",
+)  # fmt: skip
 
 
 class Evaluation(NamedTuple):
@@ -29,7 +32,7 @@ def evaluation_records(
     dataset_name: str | None = None,
     split: str | None = None,
     subset_size: int | None = None,
-    fields: Mapping[str, str] | None = None,
+    fields: Mapping[str, str | list[str]] | None = None,
 ) -> Evaluation:
     """Read the records that a checkpoint is to be scored on.
 
@@ -40,7 +43,7 @@ def evaluation_records(
             of it that the run set apart.
         split: "train" or "test"; None: the run's evaluation split, else "test".
         subset_size: how many records to take at random; None takes all.
-        fields: names of a row's fields (`question_field`, …) in place of the run's.
+        fields: names of a row's fields (`question_field`, …) and triggers in place of the run's.
 
     Raises:
         ValueError: no data set is known; data that cannot be read.
@@ -57,6 +60,8 @@ def evaluation_records(
         split = split or (run["eval_split"] if run["eval_dataset_name"] else None)
     split = split or "test"
     options = {name: run[name] for name in _FIELDS if name in run} | dict(fields or {})
+    # what training leaves out is left out here too, and told
+    options["on_missing"] = "report" if run.get("overflow") == "skip" else "error"
     one_file = own and not run["eval_dataset_name"] and Path(dataset_name).expanduser().is_file()
     set_apart = one_file and run["eval_size"] > 0
     records = load_records(
@@ -68,9 +73,15 @@ def evaluation_records(
         if subset_size is not None:
             records = _subset(records, subset_size)
     found = data_hash(records)
+    missing = [record.id for record in records if record.missing]
+    records = [record for record in records if not record.missing]
     warning = None
     if found == settings.get("data_hash") or (one_file and not set_apart):
         warning = "the student was trained on these very records: the score says nothing of others"
+    if missing:
+        names = ", ".join(missing[:3]) + (", …" if len(missing) > 3 else "")
+        told = f"{len(missing)} records without their segments are left out ({names})"
+        warning = told if warning is None else f"{warning}; {told}"
     return Evaluation(records, dataset_name, split, found, warning)
 
 

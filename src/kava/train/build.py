@@ -34,7 +34,8 @@ from kava.train.trainer import KVDistillTrainer
 DATA_FIELDS = (
     "model_name", "student", "target_len", "dataset_name", "split", "eval_dataset_name",
     "eval_split", "subset_size", "eval_size", "question_field", "reasoning_field", "answer_field",
-    "reasoning_form", "text_field", "reasoning_triggers", "answer_triggers", "keep_last_step", "max_length", "overflow", "keep_short", "kv_method",
+    "reasoning_form", "text_field", "reasoning_triggers", "answer_triggers", "keep_last_step",
+    "max_length", "overflow", "keep_short", "kv_method",
     "token_alignment",
 )  # fmt: skip
 """The settings that decide what `load_data` gives, whatever the others are."""
@@ -95,7 +96,7 @@ def load_data(
     elif config.eval_size and config.eval_dataset_name is not None:
         held_out = _records(config, config.eval_dataset_name, config.eval_split)
         held_out = held_out[: config.eval_size]
-    check_disjoint(train, test=held_out)
+    check_disjoint(_found(train), test=_found(held_out))
     if config.subset_size is not None:
         train = _subset(train, config)
     matched = config.student == "latent" or config.matches_cache
@@ -109,7 +110,7 @@ def load_data(
         train=encoded,
         train_records=train,
         eval=eval_encoded,
-        eval_records=[record for record in held_out if not record.missing],
+        eval_records=_found(held_out),
         report=report,
         hash=data_hash(train),
         template=template,
@@ -147,6 +148,11 @@ def _records(config: TrainConfig, name: str, split: str) -> list[Record]:
         answer_triggers=config.answer_triggers,
         on_missing="report",
     )
+
+
+def _found(records: list[Record]) -> list[Record]:
+    """The records whose segments were found; encoding counts the others, or stops at them."""
+    return [record for record in records if not record.missing]
 
 
 def _subset(records: list[Record], config: TrainConfig) -> list[Record]:

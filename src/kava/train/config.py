@@ -84,10 +84,10 @@ class TrainConfig:
         "field of a raw text, whose parts are found by their markers; left out: text, where a row "
         "has no question",
     )
-    reasoning_triggers: list[str] | None = _flag(
+    reasoning_triggers: list[str] | None = _flag(  # noqa: RUF009
         None, "markers at which the reasoning of a raw text begins; left out: kava.segments's"
     )
-    answer_triggers: list[str] | None = _flag(
+    answer_triggers: list[str] | None = _flag(  # noqa: RUF009
         None,
         "markers before the answer of a raw text, or of an answer that holds its reasoning; left "
         "out: kava.segments's",

@@ -1,0 +1,196 @@
+"""Compare key spaces across two models that rotate their keys otherwise.
+
+    python experiments/compare_key_spaces.py
+
+A teacher with grouped queries (4 layers, 16 query heads over 8 key/value heads of 24, θ = 1e6)
+learns to write the reasoning of the shell game. Then a student of latents (2 layers of 4 heads of
+16, θ = 1e4) is trained from its cache three times: keys compared un-rotated, as both models cache
+them, and with the teacher's rotated as the student's are. Everything else is the same, the
+calibrated structured maps too, which are fitted in the space that is compared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from kava.cli import run
+
+KEY_SPACES = ("unrotated", "rotated", "student")
+NUM_EVALUATIONS = 4
+
+
+class Row(NamedTuple):
+    """What a run of one key space came to."""
+
+    key_space: str
+    accuracies: list[float]
+    """At even distances, the last at the end."""
+    kv: float
+    kv_wrong_sample: float
+    r_squared_keys: list[float]
+    """Of the calibrated maps on held-out keys, layer by layer."""
+    seconds: float
+
+
+def save_untrained_teacher(folder: Path) -> None:
+    """A Llama with grouped queries and seeded random weights, and the shell game's tokenizer."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from kava.data import shell_game_tokenizer
+
+    tokenizer = shell_game_tokenizer()
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=96,
+        num_hidden_layers=4,
+        num_attention_heads=16,
+        num_key_value_heads=8,
+        head_dim=24,
+        intermediate_size=256,
+        max_position_embeddings=1024,
+        rope_parameters={"rope_type": "default", "rope_theta": 1e6},
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    torch.manual_seed(0)
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def train_teacher(options: argparse.Namespace) -> Path:
+    """The teacher's last checkpoint; one from an earlier call is used again."""
+    from kava.student.answering import answer_records
+    from kava.student.checkpoint import latest_checkpoint, load_student
+    from kava.train.command import train
+    from kava.train.config import TrainConfig
+
+    folder = Path(options.output_dir) / "teacher"
+    checkpoint = latest_checkpoint(folder)
+    if checkpoint is None:
+        start = Path(options.output_dir) / "untrained"
+        save_untrained_teacher(start)
+        checkpoint = train(
+            TrainConfig(
+                model_name=str(start),
+                student="explicit",
+                kv_weight=0.0,
+                max_steps=options.teacher_steps,
+                dataset_name=f"{options.dataset_name}&num_train={64 * options.teacher_steps}",
+                output_dir=str(folder),
+                **COMMON,
+            )
+        )
+    teacher = load_student(checkpoint)
+    answers = answer_records(
+        teacher.model, teacher.tokenizer, test_records(options), teacher.template
+    )
+    print(f"teacher: {answers.accuracy:.1%} of {answers.num_items} held-out games")
+    return checkpoint
+
+
+COMMON: dict[str, Any] = {
+    "batch_size": 64,
+    "lr": 1e-3,
+    "warmup_steps": 50,
+    "max_length": 96,
+    "logging_steps": 100,
+    "save_steps": 100_000,
+    "device": "cpu",
+    "no_progress": True,
+}
+
+
+def test_records(options: argparse.Namespace) -> list[Any]:
+    """Held-out games."""
+    from kava.data import load_records
+
+    return load_records(f"{options.dataset_name}&num_test={options.num_test}", split="test")
+
+
+def train_student(key_space: str, teacher: Path, options: argparse.Namespace) -> Row:
+    """Train one student and read its held-out evaluations."""
+    from kava.train.build import build_run
+    from kava.train.config import TrainConfig
+
+    folder = Path(options.output_dir) / key_space
+    data = f"{options.dataset_name}&num_train={64 * options.num_steps}&num_test={options.num_test}"
+    config = TrainConfig(
+        model_name="kava/shell-teacher",
+        teacher_name=str(teacher),
+        target_len=3,
+        kv_method=options.kv_method,
+        kv_weight=5.0,
+        kv_layer_std=True,
+        alignment_mode="structured",
+        key_space=key_space,
+        max_steps=options.num_steps,
+        dataset_name=data,
+        eval_dataset_name=data,
+        eval_size=options.num_test,
+        eval_steps=-(-options.num_steps // NUM_EVALUATIONS),
+        max_new_tokens=3,
+        seed=options.seed,
+        output_dir=str(folder),
+        overwrite=True,
+        **COMMON,
+    )
+    begin = time.perf_counter()
+    built = build_run(config)
+    assert built.calibration is not None
+    print(built.calibration)
+    built.trainer.train()
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    evaluations = [line for line in lines if "eval_accuracy" in line]
+    return Row(
+        key_space=key_space,
+        accuracies=[line["eval_accuracy"] for line in evaluations],
+        kv=evaluations[-1]["eval_kv"],
+        kv_wrong_sample=evaluations[-1]["eval_kv_wrong_sample"],
+        r_squared_keys=[fit.calibrated.r_squared for fit in built.calibration.part("keys")],
+        seconds=time.perf_counter() - begin,
+    )
+
+
+def table(rows: list[Row]) -> str:
+    """The runs as text."""
+    lines = ["key space  accuracy % by quarters       KV (wrong sample)  R² of keys       seconds"]
+    for row in rows:
+        accuracies = " ".join(f"{100 * accuracy:5.1f}" for accuracy in row.accuracies)
+        fits = " ".join(f"{fit:.2f}" for fit in row.r_squared_keys)
+        lines.append(
+            f"{row.key_space:10} {accuracies:28} {row.kv:.3f} ({row.kv_wrong_sample:.3f})"
+            f"      {fits:16} {row.seconds:.0f}"
+        )
+    return "\n".join(lines)
+
+
+def main(argv: list[str]) -> int:
+    from kava.quiet import quiet_libraries
+
+    quiet_libraries()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--output_dir", default="outputs/key_spaces")
+    parser.add_argument("--dataset_name", default="kava/shell-game?form=compact")
+    parser.add_argument("--kv_method", default="full", help="as in kava train")
+    parser.add_argument("--teacher_steps", type=int, default=1200)
+    parser.add_argument("--num_steps", type=int, default=1200, help="of each student")
+    parser.add_argument("--num_test", type=int, default=500)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args(argv)
+    teacher = train_teacher(options)
+    rows = [train_student(key_space, teacher, options) for key_space in KEY_SPACES]
+    results = Path(options.output_dir) / "results.json"
+    results.write_text(json.dumps([row._asdict() for row in rows], indent=2) + "\n")
+    print(table(rows))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run(main, sys.argv[1:]))
