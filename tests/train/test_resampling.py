@@ -12,8 +12,13 @@ from kava.trace import Segment
 from kava.train.objective import count_items
 
 TEACHER = {"teacher_name": "kava/shell-teacher"}
-RESAMPLED: dict[str, Any] = {"use_segment_resampling": True, "kv_method": "full", **TEACHER}
 VERBOSE = {"dataset_name": "kava/shell-game?form=verbose&num_train=64", "max_length": 96}
+RESAMPLED: dict[str, Any] = {
+    "use_segment_resampling": True,
+    "kv_method": "full",
+    **VERBOSE,
+    **TEACHER,
+}
 HETERO = {
     "teacher_name": "kava/shell-gpt2",
     "alignment_mode": "structured",
@@ -24,7 +29,7 @@ HETERO = {
 
 def test_latents_are_given_the_whole_reasoning_from_end_to_end() -> None:
     """By default the reasoning alone, as a full cache is warped without the flag."""
-    distiller, batch = distiller_and_batch(small(**RESAMPLED, **VERBOSE))
+    distiller, batch = distiller_and_batch(small(**RESAMPLED))
     target = distiller(batch).target
     reasoning = batch["segment_ids"] == Segment.REASONING
     first = reasoning.long().argmax(1)
@@ -39,16 +44,11 @@ def test_latents_are_given_the_whole_reasoning_from_end_to_end() -> None:
 
 def test_segments_share_the_latents_by_their_ratios() -> None:
     config = small(segment_ratios="0:0.2,1:1", segment_alphas="1:0", target_len=4, **RESAMPLED)
-    distiller, batch = distiller_and_batch(replace_data(config))
+    distiller, batch = distiller_and_batch(config)
     trace = distiller(batch).target.trace
     assert set(trace.segment_ids.unique().tolist()) == {0, 1}
     assert (trace.segment_ids == 1).sum(1).ge(2).all()
     assert count_items(batch, config)[2] == 4 * len(batch["ids"])
-
-
-def replace_data(config: Any) -> Any:
-    config.dataset_name, config.max_length = VERBOSE["dataset_name"], VERBOSE["max_length"]
-    return config
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_a_reader_of_the_same_text_is_compared_at_its_own_positions(
         segment_alphas="0:0.5",
         **RESAMPLED,
     )
-    distiller, batch = distiller_and_batch(replace_data(config))
+    distiller, batch = distiller_and_batch(config)
     forward = distiller(batch)
     ours, theirs = forward.student, forward.target.trace
     valid = theirs.valid_BT()
@@ -105,7 +105,7 @@ def test_a_teacher_of_other_tokens_is_read_by_segments(student: str, tokens: str
 @pytest.mark.parametrize("student", ["latent", "explicit"])
 def test_a_sample_is_warped_the_same_alone_and_in_a_batch(student: str) -> None:
     config = small(student=student, segment_ratios="0:0.5,1:0.5", **RESAMPLED)
-    distiller, batch = distiller_and_batch(replace_data(config))
+    distiller, batch = distiller_and_batch(config)
     whole = distiller(batch).target.trace
     half = distiller(rows(batch, slice(4, 8))).target.trace
     kept = half.valid_BT()
@@ -153,5 +153,5 @@ def test_flags_that_exclude_each_other_are_refused(changes: dict[str, Any], mess
 
 def test_cached_keys_may_be_read_at_the_nearest_position() -> None:
     config = small(key_space="rotated", segment_alphas="1:0", **RESAMPLED)
-    distiller, batch = distiller_and_batch(replace_data(config))
+    distiller, batch = distiller_and_batch(config)
     assert distiller(batch).target.trace.rotated
