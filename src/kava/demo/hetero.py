@@ -76,7 +76,7 @@ RANK = Study(
     kind="rank",
     arms=(
         *(
-            _arm(f"rank_{rank}", f"{rank} shared terms", "kv", _SHARED, {"map_rank": str(rank)})
+            _arm(f"rank_{rank}", f"shared terms: {rank}", "kv", _SHARED, {"map_rank": str(rank)})
             for rank in RANKS
         ),
         _arm("full", "all to all", "reference", _FLAT),
