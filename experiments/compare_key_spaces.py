@@ -16,12 +16,27 @@ import json
 import sys
 import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kava.cli import run
 
+if TYPE_CHECKING:
+    from kava.train.config import TrainConfig
+
 KEY_SPACES = ("unrotated", "rotated", "student")
 NUM_EVALUATIONS = 4
+
+
+COMMON: dict[str, Any] = {
+    "batch_size": 64,
+    "lr": 1e-3,
+    "warmup_steps": 50,
+    "max_length": 96,
+    "logging_steps": 100,
+    "save_steps": 100_000,
+    "device": "cpu",
+    "no_progress": True,
+}
 
 
 class Row(NamedTuple):
@@ -95,18 +110,6 @@ def train_teacher(options: argparse.Namespace) -> Path:
     return checkpoint
 
 
-COMMON: dict[str, Any] = {
-    "batch_size": 64,
-    "lr": 1e-3,
-    "warmup_steps": 50,
-    "max_length": 96,
-    "logging_steps": 100,
-    "save_steps": 100_000,
-    "device": "cpu",
-    "no_progress": True,
-}
-
-
 def test_records(options: argparse.Namespace) -> list[Any]:
     """Held-out games."""
     from kava.data import load_records
@@ -114,14 +117,12 @@ def test_records(options: argparse.Namespace) -> list[Any]:
     return load_records(f"{options.dataset_name}&num_test={options.num_test}", split="test")
 
 
-def train_student(key_space: str, teacher: Path, options: argparse.Namespace) -> Row:
-    """Train one student and read its held-out evaluations."""
-    from kava.train.build import build_run
+def student_config(key_space: str, teacher: Path, options: argparse.Namespace) -> TrainConfig:
+    """The settings of one student; the key space is all in which they differ."""
     from kava.train.config import TrainConfig
 
-    folder = Path(options.output_dir) / key_space
     data = f"{options.dataset_name}&num_train={64 * options.num_steps}&num_test={options.num_test}"
-    config = TrainConfig(
+    return TrainConfig(
         model_name="kava/shell-teacher",
         teacher_name=str(teacher),
         target_len=3,
@@ -137,19 +138,26 @@ def train_student(key_space: str, teacher: Path, options: argparse.Namespace) ->
         eval_steps=-(-options.num_steps // NUM_EVALUATIONS),
         max_new_tokens=3,
         seed=options.seed,
-        output_dir=str(folder),
+        output_dir=str(Path(options.output_dir) / key_space),
         overwrite=True,
         **COMMON,
     )
+
+
+def train_student(config: TrainConfig) -> Row:
+    """Train one student and read its held-out evaluations."""
+    from kava.train.build import build_run
+
     begin = time.perf_counter()
     built = build_run(config)
     assert built.calibration is not None
     print(built.calibration)
     built.trainer.train()
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    metrics = Path(config.output_dir) / "metrics.jsonl"
+    lines = [json.loads(line) for line in metrics.read_text().splitlines()]
     evaluations = [line for line in lines if "eval_accuracy" in line]
     return Row(
-        key_space=key_space,
+        key_space=config.key_space,
         accuracies=[line["eval_accuracy"] for line in evaluations],
         kv=evaluations[-1]["eval_kv"],
         kv_wrong_sample=evaluations[-1]["eval_kv_wrong_sample"],
@@ -171,21 +179,26 @@ def table(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
-def main(argv: list[str]) -> int:
-    from kava.quiet import quiet_libraries
-
-    quiet_libraries()
+def read_options(argv: list[str]) -> argparse.Namespace:
+    """The flags."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output_dir", default="outputs/key_spaces")
     parser.add_argument("--dataset_name", default="kava/shell-game?form=compact")
     parser.add_argument("--kv_method", default="full", help="as in kava train")
-    parser.add_argument("--teacher_steps", type=int, default=1200)
+    parser.add_argument("--teacher_steps", type=int, default=3000)
     parser.add_argument("--num_steps", type=int, default=1200, help="of each student")
     parser.add_argument("--num_test", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args(argv)
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str]) -> int:
+    from kava.quiet import quiet_libraries
+
+    quiet_libraries()
+    options = read_options(argv)
     teacher = train_teacher(options)
-    rows = [train_student(key_space, teacher, options) for key_space in KEY_SPACES]
+    rows = [train_student(student_config(space, teacher, options)) for space in KEY_SPACES]
     results = Path(options.output_dir) / "results.json"
     results.write_text(json.dumps([row._asdict() for row in rows], indent=2) + "\n")
     print(table(rows))
