@@ -350,10 +350,7 @@ def test_memory_does_not_depend_on_the_number_of_samples(monkeypatch: pytest.Mon
     monkeypatch.setattr(gathering, "SAMPLED_POSITIONS", 32)
 
     def size(num_batches: int) -> int:
-        aligner = make_aligner()
-        projectors = {"keys": aligner.projectors()["keys"]}
-        pairs = trace_pairs(num_batches, MAP)
-        (gathered,) = gathering.gather(aligner, pairs, projectors).values()  # type: ignore[arg-type]
+        gathered = gathering.gather(make_aligner(), trace_pairs(num_batches, MAP))["keys"]
         moments = sum(part.numel() for part in vars(gathered.statistics).values())
         return moments + sum(part.numel() for rows in gathered.sampled for part in rows)
 

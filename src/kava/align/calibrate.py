@@ -14,7 +14,7 @@ the report says what the map explains of texts that it was not fitted to, beside
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 
@@ -23,7 +23,7 @@ import torch
 from kava.align.aligner import MapProjectionAligner
 from kava.align.calibration_report import CalibrationReport, LayerFit, RankFit
 from kava.align.fit_maps import FittedMap, fit_full, judge, random_map, restrict
-from kava.align.gather import Gathered, Pair, gather, head_dims
+from kava.align.gather import Gathered, Pair, gather, head_dims, layerwise_projectors
 from kava.align.layerwise import LayerwiseProjector
 from kava.align.statistics import r_squared
 
@@ -31,7 +31,6 @@ AUTO_TOLERANCE = 0.02
 """Rank "auto" may explain this much less of the variance than the full map, on average."""
 
 
-@torch.no_grad()
 def calibrate(
     aligner: MapProjectionAligner,
     pairs: Iterable[Pair],
@@ -73,8 +72,34 @@ def calibrate(
         >>> report = calibrate(aligner, paired_traces(teacher, student, batches[8:]),
         ...                    paired_traces(teacher, student, batches[:8]))
     """
-    projectors = _layerwise(aligner)
-    keys = projectors["keys"]
+    return fit_gathered(
+        aligner, gather(aligner, pairs), gather(aligner, held_out), rank=rank, ridge=ridge
+    )
+
+
+@torch.no_grad()
+def fit_gathered(
+    aligner: MapProjectionAligner,
+    training: Mapping[str, Gathered],
+    held_out: Mapping[str, Gathered],
+    *,
+    rank: int | str | None = None,
+    ridge: float | None = None,
+) -> CalibrationReport:
+    """What `calibrate` does once the pairs are read; see there.
+
+    Args:
+        aligner: of the geometry and direction that the pairs were gathered for.
+        training: what `gather` gave of the pairs to fit to.
+        held_out: likewise of those to judge on.
+        rank: as in `calibrate`.
+        ridge: as in `calibrate`.
+
+    Example:
+        >>> training, judging = gather(aligner, pairs), gather(aligner, held_out)
+        >>> reports = [fit_gathered(aligner, training, judging, rank=rank) for rank in (1, 4)]
+    """
+    keys = layerwise_projectors(aligner)["keys"]
     if rank is not None and keys.rank is None:
         raise ValueError(
             f"rank={rank!r} does not fit an aligner of full matrices; make it with "
@@ -83,7 +108,7 @@ def calibrate(
     if isinstance(rank, str) and rank != "auto":
         raise ValueError(f"rank={rank!r} must be a number above 0, or 'auto'")
     terms = keys.rank if rank is None else None if isinstance(rank, str) else rank
-    parts = _gather_parts(aligner, projectors, pairs, held_out, terms, ridge)
+    parts = _make_parts(aligner, training, held_out, terms, ridge)
     tried: list[RankFit] = []
     if rank == "auto":
         for terms in ranks_up_to(parts[0].full_rank):
@@ -131,10 +156,10 @@ def sweep_ranks(
         >>> for fit in sweep_ranks(aligner, pairs, held_out):
         ...     print(fit.rank, fit.num_parameters, fit.mean("keys"), fit.mean("values"))
     """
-    projectors = _layerwise(aligner)
-    if projectors["keys"].rank is None:
+    if layerwise_projectors(aligner)["keys"].rank is None:
         raise ValueError("full matrices have no ranks to try; use mode='structured'")
-    parts = _gather_parts(aligner, projectors, pairs, held_out, None, ridge)
+    seen = gather(aligner, pairs), gather(aligner, held_out)
+    parts = _make_parts(aligner, *seen, None, ridge)
     if ranks is None:
         ranks = ranks_up_to(parts[0].full_rank)
     return [_fit_rank(parts, rank) for rank in ranks]
@@ -184,23 +209,22 @@ class _Part:
         ]
 
 
-def _gather_parts(
+def _make_parts(
     aligner: MapProjectionAligner,
-    projectors: dict[str, LayerwiseProjector],
-    pairs: Iterable[Pair],
-    held_out: Iterable[Pair],
+    training: Mapping[str, Gathered],
+    held_out: Mapping[str, Gathered],
     rank: int | None,
     ridge: float | None,
 ) -> list[_Part]:
-    """Read both sets, and fit the full map of every part; refuse what cannot be fitted."""
-    training, judging = (gather(aligner, some, projectors) for some in (pairs, held_out))
-    for name, seen in (("calibration", training), ("held-out", judging)):
+    """Fit the full map of every part; refuse what cannot be fitted."""
+    projectors = layerwise_projectors(aligner)
+    for name, seen in (("calibration", training), ("held-out", held_out)):
         if not seen:
             raise ValueError(f"the {name} set has no valid positions; raise --calibration_samples")
-    if training.keys() != judging.keys():
+    if training.keys() != held_out.keys():
         raise ValueError(
             f"the calibration set has {', '.join(training)}, but the held-out set "
-            f"{', '.join(judging)}; capture both in the same way"
+            f"{', '.join(held_out)}; capture both in the same way"
         )
     for name, gathered in training.items():
         _check_enough(name, gathered, projectors[name], rank)
@@ -209,8 +233,8 @@ def _gather_parts(
             name=name,
             projector=projectors[name],
             training=gathered,
-            held_out=judging[name],
-            full=fit_full(gathered.right(), judging[name].right(), ridge),
+            held_out=held_out[name],
+            full=fit_full(gathered.right(), held_out[name].right(), ridge),
         )
         for name, gathered in training.items()
     ]
@@ -256,17 +280,3 @@ def _write(projector: LayerwiseProjector, fitted: FittedMap) -> None:
         projector.set_rank(fitted.terms.head_mix.shape[1])
         projector.head_mix.copy_(fitted.terms.head_mix)
         projector.dim_map.copy_(fitted.terms.dim_map)
-
-
-def _layerwise(aligner: MapProjectionAligner) -> dict[str, LayerwiseProjector]:
-    projectors = {
-        name: projector
-        for name, projector in aligner.projectors().items()
-        if isinstance(projector, LayerwiseProjector)
-    }
-    if not projectors:
-        raise ValueError(
-            f"an aligner of mode={aligner.mode!r} without a map for each layer has nothing that "
-            f"calibration can fit; make it with per_layer=True"
-        )
-    return projectors

@@ -132,43 +132,66 @@ def _rows(x_BLHTD: Tensor, mask_BT: Tensor) -> Tensor:
     return x_BLHTD.permute(1, 0, 3, 2, 4)[:, mask_BT].flatten(2)
 
 
-@torch.no_grad()
-def gather(
-    aligner: MapProjectionAligner, pairs: Iterable[Pair], projectors: dict[str, LayerwiseProjector]
-) -> dict[str, Gathered]:
+def gather(aligner: MapProjectionAligner, pairs: Iterable[Pair]) -> dict[str, Gathered]:
     """Read all pairs once.
 
     Args:
-        aligner: says which way the maps go, and mixes the teacher's layers.
+        aligner: made with `per_layer=True`; says which way the maps go, and mixes layers.
         pairs: batches of paired traces.
-        projectors: the maps of keys, values and queries.
 
     Returns:
-        What was gathered of each of them that the traces have.
+        What was gathered of keys, of values, and of queries where the traces have them.
 
     Raises:
-        ValueError: traces of another geometry than the aligner's, or of different positions.
+        ValueError: an aligner without maps per layer; traces of another geometry than its, or of
+            different positions.
     """
-    to_student = aligner.direction == TEACHER_TO_STUDENT
     gathered: dict[str, Gathered] = {}
     for pair in pairs:
-        mask_BT = pair.mask.bool()
-        lengths_B = mask_BT.sum(1)
-        lengths_B = lengths_B[lengths_B > 0]
-        if not len(lengths_B):
-            continue
-        for part, projector in projectors.items():
-            theirs, ours = getattr(pair.teacher, part), getattr(pair.student, part)
-            if theirs is None or ours is None:
-                continue
-            _check_pair(aligner, part, theirs, ours, mask_BT)
-            mixed_LNC = _rows(mix_layers(theirs, aligner.layer_rows), mask_BT)
-            own_LNC = _rows(ours, mask_BT)
-            x_LNC, y_LNC = (mixed_LNC, own_LNC) if to_student else (own_LNC, mixed_LNC)
-            if part not in gathered:
-                gathered[part] = Gathered(len(x_LNC), head_dims(projector), x_LNC.device)
-            gathered[part].take(x_LNC, y_LNC, lengths_B)
+        gather_pair(gathered, aligner, pair)
     return gathered
+
+
+@torch.no_grad()
+def gather_pair(gathered: dict[str, Gathered], aligner: MapProjectionAligner, pair: Pair) -> None:
+    """Take in one batch; see `gather`."""
+    projectors = layerwise_projectors(aligner)
+    mask_BT = pair.mask.bool()
+    lengths_B = mask_BT.sum(1)
+    lengths_B = lengths_B[lengths_B > 0]
+    if not len(lengths_B):
+        return
+    for part, projector in projectors.items():
+        theirs, ours = getattr(pair.teacher, part), getattr(pair.student, part)
+        if theirs is None or ours is None:
+            continue
+        _check_pair(aligner, part, theirs, ours, mask_BT)
+        mixed_LNC = _rows(mix_layers(theirs, aligner.layer_rows), mask_BT)
+        own_LNC = _rows(ours, mask_BT)
+        to_student = aligner.direction == TEACHER_TO_STUDENT
+        x_LNC, y_LNC = (mixed_LNC, own_LNC) if to_student else (own_LNC, mixed_LNC)
+        if part not in gathered:
+            gathered[part] = Gathered(len(x_LNC), head_dims(projector), x_LNC.device)
+        gathered[part].take(x_LNC, y_LNC, lengths_B)
+
+
+def layerwise_projectors(aligner: MapProjectionAligner) -> dict[str, LayerwiseProjector]:
+    """The maps of keys, values and queries that least squares can fit.
+
+    Raises:
+        ValueError: an aligner without any.
+    """
+    projectors = {
+        name: projector
+        for name, projector in aligner.projectors().items()
+        if isinstance(projector, LayerwiseProjector)
+    }
+    if not projectors:
+        raise ValueError(
+            f"an aligner of mode={aligner.mode!r} without a map for each layer has nothing that "
+            f"calibration can fit; make it with per_layer=True"
+        )
+    return projectors
 
 
 def _check_pair(

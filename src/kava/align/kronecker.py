@@ -262,8 +262,8 @@ def fit_kronecker(
         )
         best = reduce(_better, tried)
         fitted.append(_descend(system, best, max_rounds, tolerance).factors)
-    mix, dims = (torch.cat(parts) for parts in zip(*fitted))
-    return _to_fit(statistics, _Factors(mix, dims), per_head)
+    mix, maps = (torch.cat(parts) for parts in zip(*fitted))
+    return _to_fit(statistics, _Factors(mix, maps), per_head)
 
 
 def _to_fit(statistics: PairStatistics, factors: _Factors, per_head: bool) -> KroneckerFit:
