@@ -141,7 +141,7 @@ def measure(trace: KVTrace, target_len: int, rounds: int, plain: bool) -> list[t
         "rkv: R alone": lambda: redundancy(trace, candidates),
     }
     for method in EVICTIONS:
-        if method != "positions":
+        if method != "positions" and not EVICTIONS[method].needs_scores:
             eviction = build_eviction(method)
             calls[method] = partial(choose, eviction, trace, target_len)
     calls["rkv: the whole compress"] = lambda: compress(trace, "rkv", target_len)

@@ -24,7 +24,8 @@ def write_whole(path: str | Path, content: str | bytes) -> None:
         ['note.txt']
     """
     path = Path(path)
-    partial = path.with_name(f".{path.name}.partial")
+    # by process, since several runs of a study may write the same file
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         partial.write_bytes(content.encode() if isinstance(content, str) else content)
         os.replace(partial, path)

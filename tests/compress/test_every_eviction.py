@@ -8,7 +8,7 @@ import pytest
 import torch
 from ragged import H, L, make_batch, make_sample, reasoning_columns
 
-from kava.compress import EVICTIONS, compress
+from kava.compress import EVICTIONS, compress, register_eviction
 from kava.trace import SCOPES, KVTrace, Segment
 
 TARGET = 6
@@ -18,14 +18,32 @@ SIDES = ("left", "right", "both")
 def run(
     trace: KVTrace, method: str, target_len: int = TARGET, **options: object
 ) -> tuple[KVTrace, torch.Tensor]:
-    """`compress`, with the option that "positions" cannot do without: every other candidate."""
+    """`compress`, with the option that some methods cannot do without.
+
+    For "positions" it is every other candidate; scores are numbers drawn by the columns' own.
+    """
     if method == "positions":
         rows = [
             reasoning_columns(trace, sample)[::2][:target_len] for sample in range(trace.batch_size)
         ]
         rows = [row + [-1] * (target_len - len(row)) for row in rows]
         options["positions"] = torch.tensor(rows)
+    if EVICTIONS[method].needs_scores:
+        options["scores"] = scores_of(trace)
     return compress(trace, method, target_len, **options)
+
+
+def scores_of(trace: KVTrace) -> torch.Tensor:
+    """A score per column, the same wherever a sample stands; padding holds NaN."""
+    ranks = trace.valid_BT().cumsum(dim=1)
+    return (ranks * 37 % 23).float().masked_fill(~trace.valid_BT(), float("nan"))
+
+
+def needed(method: str, trace: KVTrace) -> dict[str, torch.Tensor]:
+    """The options that a method cannot do without, for one sample."""
+    if method == "positions":
+        return {"positions": torch.tensor([[3]])}
+    return {"scores": scores_of(trace)} if EVICTIONS[method].needs_scores else {}
 
 
 @pytest.fixture(params=EVICTIONS)
@@ -86,7 +104,7 @@ def test_a_choice_is_shared_as_widely_as_the_scope_says(method: str, scope: str)
     assert kept.positions.ndim == (2 if scope == "model" else 4)
     by_head = (indices != indices[:, :, :1]).any()
     by_layer = (indices != indices[:, :1]).any()
-    scored = method in ("random", "rkv", "rkv_official", "h2o")
+    scored = method in ("random", "rkv", "rkv_official", "h2o", "key_norm", "snapkv", "tova")
     assert bool(by_head) == (scored and scope == "head")
     assert bool(by_layer) == (scored and scope != "model")
 
@@ -126,7 +144,7 @@ def test_gradients_reach_the_kept_keys_and_values(method: str) -> None:
 def test_without_segments_every_valid_position_is_a_candidate(method: str) -> None:
     trace = make_sample(2)
     bare = KVTrace(trace.keys, trace.values, trace.queries)
-    _, indices = compress(bare, method, target_len=trace.length)
+    _, indices = compress(bare, method, target_len=trace.length, **needed(method, bare))
     assert torch.equal(indices, torch.arange(trace.length).expand(1, L, H, -1))
 
 
@@ -158,21 +176,24 @@ def test_a_sample_without_candidates_is_named(method: str) -> None:
 
 
 def test_a_target_of_zero_is_refused(method: str) -> None:
-    options = {"positions": torch.tensor([[3]])} if method == "positions" else {}
     with pytest.raises(ValueError, match="target_len=0 keeps nothing"):
-        compress(make_sample(0), method, 0, **options)
+        compress(make_sample(0), method, 0, **needed(method, make_sample(0)))
 
 
 def test_a_trace_compressed_per_head_is_not_compressed_again(method: str) -> None:
     kept, _ = compress(make_sample(0), "rkv", 5)
-    options = {"positions": torch.tensor([[3]])} if method == "positions" else {}
     with pytest.raises(ValueError, match="compressed before"):
-        compress(kept, method, 3, **options)
+        compress(kept, method, 3, **needed(method, kept))
 
 
 def test_an_unknown_method_names_the_choices() -> None:
     with pytest.raises(ValueError, match=r"method='rvk' is unknown; choose from .*rkv_off"):
         compress(make_sample(0), "rvk")
+
+
+def test_a_name_is_given_once(method: str) -> None:
+    with pytest.raises(ValueError, match=f"an eviction '{method}' is registered already"):
+        register_eviction(method)
 
 
 def test_an_unknown_option_names_the_choices(method: str) -> None:
@@ -181,6 +202,6 @@ def test_an_unknown_option_names_the_choices(method: str) -> None:
 
 
 def test_an_unknown_scope_names_the_choices(method: str) -> None:
-    options = {"positions": torch.tensor([[3]])} if method == "positions" else {}
+    options = needed(method, make_sample(0))
     with pytest.raises(ValueError, match="scope='token' is unknown; choose from head, layer"):
         compress(make_sample(0), method, scope="token", **options)

@@ -49,6 +49,93 @@ def test_uniform_never_repeats_a_position(target_len: int) -> None:
         assert len(set(row)) == min(target_len, columns)
 
 
+@pytest.mark.parametrize(
+    ("place", "expected"), [(0.0, [0, 1, 2, 3]), (0.5, [5, 6, 7, 8]), (1.0, [10, 11, 12, 13])]
+)
+def test_a_window_stands_where_it_is_placed(place: float, expected: list[int]) -> None:
+    assert ranks_kept(make_sample(0), "window", 4, place=place) == [expected]
+
+
+@pytest.mark.parametrize("side", ["left", "right", "both"])
+def test_the_default_window_is_the_right_crop(side: str) -> None:
+    trace, _ = make_batch(side)
+    assert ranks_kept(trace, "window", 5) == ranks_kept(trace, "right_crop", 5)
+
+
+@pytest.mark.parametrize(
+    ("target_len", "options", "expected"),
+    [
+        (1, {}, [13]),
+        (2, {}, [0, 13]),
+        (5, {}, [0, 1, 11, 12, 13]),
+        (10, {}, [0, 1, 2, 3, 8, 9, 10, 11, 12, 13]),
+        (4, {"num_sinks": 1}, [0, 11, 12, 13]),
+        (3, {"num_sinks": 3}, [0, 1, 2]),
+        (3, {"num_sinks": 0}, [11, 12, 13]),
+    ],
+)
+def test_streaming_llm_keeps_sinks_and_the_end(
+    target_len: int, options: dict[str, int], expected: list[int]
+) -> None:
+    assert ranks_kept(make_sample(0), "streaming_llm", target_len, **options) == [expected]
+
+
+def test_key_norm_keeps_the_shortest_keys_rotated_or_not() -> None:
+    trace = make_sample(0)
+    columns = reasoning_columns(trace, 0)
+    _, indices = compress(trace, "key_norm", 5)
+    wanted = trace.keys[0, :, :, columns].norm(dim=-1).topk(5, largest=False).indices
+    assert torch.equal(indices[0], wanted.sort().values + columns[0])
+    turned = replace(trace, keys=trace.keys.roll(1, dims=-1).neg())
+    assert torch.equal(compress(turned, "key_norm", 5)[1], indices)
+
+
+@pytest.mark.parametrize("target_len", [2, 6, 9, 12])
+def test_snapkv_always_keeps_its_window(target_len: int) -> None:
+    window = 8 if target_len > 8 else target_len // 2
+    trace, _ = make_batch()
+    kept, indices = compress(trace, "snapkv", target_len)
+    for sample in range(trace.batch_size):
+        newest = reasoning_columns(trace, sample)[-window:]
+        for row in indices[sample].flatten(0, 1)[:, kept.mask[sample]].tolist():
+            assert row[-len(newest) :] == newest
+
+
+def test_snapkv_brings_the_neighbours_of_what_is_looked_at() -> None:
+    trace = make_sample(0)
+    columns = reasoning_columns(trace, 0)
+    keys, queries = torch.zeros_like(trace.keys), torch.zeros_like(trace.queries)
+    keys[..., columns[4], 0] = 30.0
+    queries[..., 0] = 30.0
+    trace = replace(trace, keys=keys, queries=queries)
+    assert ranks_kept(trace, "snapkv", 4, window_size=1, kernel_size=3) == [[3, 4, 5, 13]]
+    # without pooling the others are level, and the earlier ones win
+    assert ranks_kept(trace, "snapkv", 4, window_size=1, kernel_size=1) == [[0, 1, 4, 13]]
+
+
+def test_tova_keeps_the_end_and_what_it_looks_at() -> None:
+    trace = make_sample(0)
+    columns = reasoning_columns(trace, 0)
+    keys, queries = torch.zeros_like(trace.keys), torch.zeros_like(trace.queries)
+    keys[..., columns[4], 0] = keys[..., columns[7], 1] = 30.0
+    queries[..., columns[-1], 0] = 30.0
+    queries[..., columns[-2], 1] = 90.0  # an earlier one, which is not asked
+    trace = replace(trace, keys=keys, queries=queries)
+    assert ranks_kept(trace, "tova", 2) == [[4, 13]]
+
+
+def test_given_scores_decide_and_what_padding_holds_does_not() -> None:
+    trace, offsets = make_batch()
+    scores = torch.full((trace.batch_size, trace.length), float("nan"))
+    for sample, offset in enumerate(offsets):
+        columns = reasoning_columns(trace, sample)
+        scores[sample, columns] = torch.arange(len(columns)).float() % 5
+        scores[sample, offset] = 100.0  # the prompt's
+    rows = ranks_kept(trace, "knockout", 2, scores=scores)
+    assert rows == [[4, 9], [3, 4], [2, 3], [4, 9], [4, 9]]
+    assert rows == ranks_kept(trace, "knockout_gradient", 2, scores=scores.double())
+
+
 def test_random_repeats_itself_and_follows_its_seed() -> None:
     trace, _ = make_batch()
     draws = [ranks_kept(trace, "random", 4, seed=seed) for seed in (0, 0, 1, 2**62, -5)]
@@ -160,6 +247,19 @@ def test_rkv_official_keeps_one_position_when_asked_for_one() -> None:
         ("rkv_official", {"window_size": 0}, "window_size=0 must be at least 1"),
         ("rkv_official", {"window_size": 8}, "window_size=8 leaves no room in target_len=8"),
         ("positions", {}, "method 'positions' needs the option 'positions'"),
+        ("knockout", {}, "method 'knockout' needs the option 'scores'"),
+        (
+            "knockout",
+            {"scores": torch.zeros(3)},
+            r"scores must be floating numbers of shape \[B, T",
+        ),
+        ("knockout", {"scores": torch.zeros(1, 3)}, r"scores \(1, 3\) do not fit .*\[1, 19\]"),
+        ("window", {"place": 1.5}, "place=1.5 must lie between 0"),
+        ("streaming_llm", {"num_sinks": -1}, "num_sinks=-1 must not be negative"),
+        ("streaming_llm", {"num_sinks": 9}, "num_sinks=9 is more than target_len=8"),
+        ("snapkv", {"kernel_size": 4}, "kernel_size=4 must be odd"),
+        ("snapkv", {"window_size": 0}, "window_size=0 must be at least 1"),
+        ("snapkv", {"window_size": 8}, "window_size=8 leaves no room in target_len=8"),
     ],
 )
 def test_options_out_of_range_are_refused(
@@ -169,7 +269,7 @@ def test_options_out_of_range_are_refused(
         compress(make_sample(0), method, 8, **options)
 
 
-@pytest.mark.parametrize("method", ["rkv", "rkv_official", "h2o"])
+@pytest.mark.parametrize("method", ["rkv", "rkv_official", "h2o", "snapkv", "tova"])
 def test_missing_queries_are_named_with_their_mend(method: str) -> None:
     trace = make_sample(0)
     with pytest.raises(ValueError, match=f"{method} scores by .* no queries.*queries=True"):
@@ -270,15 +370,24 @@ def test_ascending_indices_repeat_the_last_one() -> None:
 
 
 def test_defaults_are_the_published_ones() -> None:
-    assert {name: build_eviction(name).scope for name in EVICTIONS if name != "positions"} == {
+    assert {name: eviction.scope for name, eviction in EVICTIONS.items()} == {
         "full": "model",
         "h2o": "model",
+        "key_norm": "head",
+        "knockout": "model",
+        "knockout_gradient": "model",
+        "positions": "model",
         "random": "model",
         "right_crop": "model",
         "rkv": "head",
         "rkv_official": "head",
+        "snapkv": "head",
+        "streaming_llm": "model",
+        "tova": "layer",
         "uniform": "model",
+        "window": "model",
     }
+    assert build_eviction("snapkv").kernel_size == 5
     assert build_eviction("rkv").lam == 0.1
     official = build_eviction("rkv_official")
     assert (official.lam, official.kernel_size, official.threshold) == (0.07, 7, 0.5)

@@ -12,6 +12,8 @@ from kava.compress import RKVEviction, RKVOfficialEviction, compress
 from kava.compress.base import find_candidates
 from kava.compress.h2o import H2OEviction
 from kava.compress.redundancy import mean_cosine
+from kava.compress.snapkv import SnapKVEviction
+from kava.compress.tova import TOVAEviction
 from kava.trace import KVTrace, Segment
 
 
@@ -98,6 +100,51 @@ def h2o_scores(trace: KVTrace) -> dict[tuple[int, ...], list[float]]:
     return scores
 
 
+def attention_of(
+    keys: torch.Tensor, group: torch.Tensor, row: int, valid: list[int], scaling: float
+) -> dict[int, float]:
+    """The attention of one row to every valid position up to itself, mean over the group."""
+    seen = [i for i in valid if i <= row]
+    mean = dict.fromkeys(valid, 0.0)
+    for queries in group:
+        logits = [float(queries[row] @ keys[i]) * scaling for i in seen]
+        for column, probability in zip(seen, softmax(logits)):
+            mean[column] += probability / len(group)
+    return mean
+
+
+def snapkv_scores(
+    trace: KVTrace, window: int, kernel: int, scaling: float
+) -> dict[tuple[int, ...], list[float]]:
+    scores = {}
+    for b, layer, h, keys, group in heads(trace):
+        valid = trace.mask[b].nonzero()[:, 0].tolist()
+        columns = reasoning_columns(trace, b)
+        before, newest = columns[:-window], columns[-window:]
+        received = dict.fromkeys(before, 0.0)
+        for row in newest if before else []:
+            attention = attention_of(keys, group, row, valid, scaling)
+            received = {column: received[column] + attention[column] for column in before}
+        half = kernel // 2
+        pooled = [
+            sum(received.get(neighbour, 0.0) for neighbour in range(i - half, i + half + 1))
+            / kernel
+            for i in before
+        ]
+        scores[b, layer, h] = pooled + [math.inf] * len(newest)
+    return scores
+
+
+def tova_scores(trace: KVTrace, scaling: float) -> dict[tuple[int, ...], list[float]]:
+    scores = {}
+    for b, layer, h, keys, group in heads(trace):
+        valid = trace.mask[b].nonzero()[:, 0].tolist()
+        columns = reasoning_columns(trace, b)
+        attention = attention_of(keys, group, columns[-1], valid, scaling)
+        scores[b, layer, h] = [attention[i] for i in columns[:-1]] + [math.inf]
+    return scores
+
+
 def check(
     trace: KVTrace, scores: torch.Tensor, expected: dict[tuple[int, ...], list[float]]
 ) -> None:
@@ -136,7 +183,28 @@ def test_h2o_equals_its_formula(side: str) -> None:
     check(trace, H2OEviction().score(trace, find_candidates(trace)), h2o_scores(trace))
 
 
-@pytest.mark.parametrize("method", ["rkv", "rkv_official", "h2o"])
+@pytest.mark.parametrize("side", ["left", "right", "both"])
+@pytest.mark.parametrize(
+    ("window", "kernel", "scaling"), [(3, 5, None), (1, 1, 0.9), (4, 3, None), (12, 5, None)]
+)
+def test_snapkv_equals_its_formula(
+    side: str, window: int, kernel: int, scaling: float | None
+) -> None:
+    trace, _ = make_batch(side)
+    eviction = SnapKVEviction(window_size=window, kernel_size=kernel, scaling=scaling)
+    scores = eviction.score(trace, find_candidates(trace))
+    check(trace, scores, snapkv_scores(trace, window, kernel, scaling or trace.head_dim**-0.5))
+
+
+@pytest.mark.parametrize("side", ["left", "right", "both"])
+@pytest.mark.parametrize("scaling", [None, 0.9])
+def test_tova_equals_its_formula(side: str, scaling: float | None) -> None:
+    trace, _ = make_batch(side)
+    scores = TOVAEviction(scaling=scaling).score(trace, find_candidates(trace))
+    check(trace, scores, tova_scores(trace, scaling or trace.head_dim**-0.5))
+
+
+@pytest.mark.parametrize("method", ["rkv", "rkv_official", "h2o", "snapkv", "tova"])
 def test_cutting_into_blocks_and_chunks_changes_nothing(
     method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

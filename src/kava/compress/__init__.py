@@ -21,6 +21,7 @@ from kava.compress.base import (
 from kava.compress.full import FullEviction
 from kava.compress.given import GivenScoresEviction
 from kava.compress.h2o import H2OEviction
+from kava.compress.key_norm import KeyNormEviction
 from kava.compress.knockout import KnockoutEviction
 from kava.compress.knockout_gradient import KnockoutGradientEviction
 from kava.compress.positions import PositionsEviction
@@ -28,7 +29,11 @@ from kava.compress.random import RandomEviction
 from kava.compress.right_crop import RightCropEviction
 from kava.compress.rkv import RKVEviction
 from kava.compress.rkv_official import RKVOfficialEviction
+from kava.compress.snapkv import SnapKVEviction
+from kava.compress.streaming_llm import StreamingLLMEviction
+from kava.compress.tova import TOVAEviction
 from kava.compress.uniform import UniformEviction
+from kava.compress.window import WindowEviction
 from kava.trace import KVTrace, Scope
 
 __all__ = [
@@ -38,6 +43,7 @@ __all__ = [
     "FullEviction",
     "GivenScoresEviction",
     "H2OEviction",
+    "KeyNormEviction",
     "KnockoutEviction",
     "KnockoutGradientEviction",
     "PositionsEviction",
@@ -46,7 +52,11 @@ __all__ = [
     "RandomEviction",
     "RightCropEviction",
     "ScoredEviction",
+    "SnapKVEviction",
+    "StreamingLLMEviction",
+    "TOVAEviction",
     "UniformEviction",
+    "WindowEviction",
     "build_eviction",
     "compress",
     "register_eviction",

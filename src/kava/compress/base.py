@@ -26,7 +26,16 @@ EvictionClass = TypeVar("EvictionClass", bound="type[Eviction]")
 
 
 def register_eviction(name: str) -> Callable[[EvictionClass], EvictionClass]:
-    """Make an eviction class known by `name`, to `compress`, the commands and the tests."""
+    """Make an eviction class known by `name`, to `compress`, the commands and the tests.
+
+    Raises:
+        ValueError: the name is taken.
+    """
+    if name in EVICTIONS:
+        raise ValueError(
+            f"an eviction {name!r} is registered already ({EVICTIONS[name].__name__}); choose "
+            f"another name"
+        )
 
     def register(eviction: EvictionClass) -> EvictionClass:
         EVICTIONS[name] = eviction

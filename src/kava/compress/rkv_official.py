@@ -24,9 +24,9 @@ from kava.compress.heads import (
     take_rows,
 )
 from kava.compress.redundancy import SMALLEST_NORM, mean_cosine, softmax_over
+from kava.compress.rows import DEFAULT_WINDOW, newest, resolve_window
 from kava.trace import KVTrace, Scope
 
-DEFAULT_WINDOW = 8
 ROWS = 128
 TILE = 64
 
@@ -88,15 +88,7 @@ class RKVOfficialEviction(ScoredEviction):
 
     def keep(self, trace: KVTrace, candidates: Candidates, target_len: int) -> Tensor:
         """The window and the best-scored candidates before it."""
-        window = self.window_size
-        if window is None:
-            window = DEFAULT_WINDOW if target_len > DEFAULT_WINDOW else max(1, target_len // 2)
-        elif window >= target_len:
-            raise ValueError(
-                f"window_size={window} leaves no room in target_len={target_len} for any other "
-                f"position; lower window_size or raise target_len"
-            )
-        resolved = replace(self, window_size=window)
+        resolved = replace(self, window_size=resolve_window(self.window_size, target_len))
         return ScoredEviction.keep(resolved, trace, candidates, target_len)
 
     def score(self, trace: KVTrace, candidates: Candidates) -> Tensor:
@@ -104,8 +96,7 @@ class RKVOfficialEviction(ScoredEviction):
         B, L, H, T, D = trace.keys.shape
         window_size = self.window_size or DEFAULT_WINDOW
         start, stop = candidates.start, candidates.stop
-        older_B1 = candidates.counts[:, None] - window_size
-        window_BT = candidates.mask & (candidates.mask.cumsum(dim=1) > older_B1)
+        window_BT = newest(candidates, window_size)
         columns_NW = per_head(trace, ascending_indices(window_BT, window_size))
         queries_NGWD = take_rows(flat_queries(trace, "rkv_official"), columns_NW)
         keys_NTD = flat_keys(trace, start, stop)

@@ -88,9 +88,9 @@ def score_samples(
         for places in _batches(model, samples, missing):
             chosen = [samples[place] for place in places]
             batch, stages_BT = _batch(model, chosen, [stages[place] for place in places])
-            if reach == "all":
-                stages_BT = None  # which a scorer may know a shorter way for
-            scores_BT = SCORERS[method](model, batch, stages_BT).float().cpu().numpy()
+            # for all later tokens a scorer may know a shorter way
+            asked_BT = None if reach == "all" else stages_BT
+            scores_BT = SCORERS[method](model, batch, asked_BT).float().cpu().numpy()
             start = max(sample.prompt_length for sample in chosen)
             for place, sample, row_T in zip(places, chosen, scores_BT):
                 stop = start + sample.answer_start - sample.prompt_length

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,10 +23,11 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
 
 from kava.data.encode import Encoded
+from kava.files import write_whole
 
 FORMAT = 1
 """Version of the file's layout; another one is refused."""
@@ -99,14 +99,10 @@ class ScoreStore:
             "scores": torch.from_numpy(np.concatenate(list(self.scores.values()))),
         }
         manifest = {"format": FORMAT, "num_samples": len(self.scores), **self.manifest}
-        staged = path.with_name(f".{path.name}.{os.getpid()}")
         try:
-            save_file(parts, staged, {"kava": json.dumps(manifest)})
-            os.replace(staged, path)
-        except (OSError, SafetensorError) as error:
+            write_whole(path, save(parts, {"kava": json.dumps(manifest)}))
+        except OSError as error:
             raise OSError(f"the scores could not be written to {path}: {error}") from error
-        finally:
-            staged.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, path: str | Path, manifest: Mapping[str, str]) -> ScoreStore:
