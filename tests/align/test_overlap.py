@@ -69,6 +69,7 @@ def check(alignment: TokenAlignment, student: Offsets, teacher: Offsets) -> None
     assert soft.shape == hard.shape == (len(student), len(teacher))
     torch.testing.assert_close(soft.sum(1), torch.ones(len(student)))
     assert hard.argmax(1).tolist() == alignment.last.tolist()
+    assert (alignment.weights > 0).all()
     reads = [row.nonzero().flatten().tolist() for row in soft]
     assert [row[-1] for row in reads] == alignment.last.tolist()
     for above, below in pairwise(reads):
@@ -176,6 +177,7 @@ def test_what_no_teacher_token_covers_goes_to_the_nearest(
         pytest.param("^x$", "x", [0, 0, 0], id="none there"),
         pytest.param("^^x$$", "^x$", [0, 0, 1, 2, 2], id="fewer there"),
         pytest.param("^x$", "^^x$$", [0, 2, 3], id="more there"),
+        pytest.param("^^x$$", "^^xx$$", [0, 1, 2, 4, 5], id="as many there"),
         pytest.param("x^x", "xx", [0, 0, 1], id="between: what comes before"),
         pytest.param("^$", "^$", [0, 1], id="nothing else"),
     ],

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import doctest
 import unicodedata
 from itertools import permutations
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -248,3 +250,10 @@ def test_a_text_without_a_teacher_token_and_other_bad_input() -> None:
 
 def test_it_is_a_public_name() -> None:
     assert kava.TokenAligner is TokenAligner
+
+
+def test_the_examples_of_the_page_run() -> None:
+    page = Path(__file__).parents[2] / "docs" / "tokenizers.md"
+    result = doctest.testfile(str(page), module_relative=False)
+    assert result.attempted > 0
+    assert result.failed == 0

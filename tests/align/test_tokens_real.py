@@ -157,8 +157,8 @@ def test_offsets_recovered_from_pieces_are_the_reported_ones(
     tokenizers: dict[str, Any], texts: list[str], offsets: dict[str, list[np.ndarray]], name: str
 ) -> None:
     count = len(texts) - len(SCRIPTS)
-    recovered = token_offsets(WithoutOffsets(tokenizers[name]), texts[:count]).offsets
-    for got, wanted in zip(recovered, offsets[name][:count], strict=True):
+    recovered = token_offsets(WithoutOffsets(tokenizers[name]), texts[:count:4]).offsets
+    for got, wanted in zip(recovered, offsets[name][:count:4], strict=True):
         solid = wanted[:, 0] < wanted[:, 1]
         np.testing.assert_array_equal(got[solid], wanted[solid])
         assert (got[~solid, 0] == got[~solid, 1]).all()

@@ -69,7 +69,10 @@ def token_offsets(
             because it holds a character that the vocabulary lacks.
 
     Example:
-        >>> ids, offsets = token_offsets(tokenizer, ["2 + 2 = 4"])
+        >>> from kava.tokenizers import byte_tokenizer
+        >>> ids, offsets = token_offsets(byte_tokenizer(), ["2×2"])
+        >>> offsets[0].tolist()
+        [[0, 1], [1, 2], [1, 2], [2, 3]]
     """
     if not texts:
         return TokenOffsets([], [])

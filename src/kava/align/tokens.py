@@ -33,9 +33,9 @@ class TokenAligner:
 
     A teacher and a student with different vocabularies cut one text at different places, so their
     caches have no common positions. A student token is given the teacher's token with which it is
-    complete (hard), or all that it overlaps, weighted by the overlap (soft). Cross-tokenizer
-    distillation usually aligns logits, by edit distance over pieces (ULD, arXiv 2402.12030, and
-    its successors); caches need positions alone, and character offsets give those exactly.
+    complete (hard), or all that it overlaps, weighted by the overlap (soft). FuseLLM (arXiv
+    2401.10491) matches pieces by edit distance, since it must match whole vocabularies; a cache
+    needs positions alone, which offsets give without a guess.
 
     Args:
         student_tokenizer: a tokenizer of transformers; one without offsets works where its pieces
@@ -47,8 +47,10 @@ class TokenAligner:
         ValueError: another mode.
 
     Example:
-        >>> aligner = TokenAligner(student_tokenizer, teacher_tokenizer)
-        >>> teacher_at_student = aligner("2 + 2 = 4") @ teacher_hidden  # [T_s, T_t] @ [T_t, C]
+        >>> from kava.tokenizers import byte_tokenizer
+        >>> aligner = TokenAligner(byte_tokenizer(), byte_tokenizer(), mode="hard")
+        >>> aligner("2 + 2").shape
+        torch.Size([5, 5])
     """
 
     def __init__(
