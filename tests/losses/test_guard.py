@@ -1,4 +1,4 @@
-"""The collapse guard: wrong sample, effective rank, report and verdict."""
+"""The collapse guard's evidence: wrong sample, effective rank, report."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ import pytest
 import torch
 
 from kava.losses import (
+    CKALoss,
+    CollapseReport,
     KVLoss,
+    SlotLoss,
     collapse_report,
-    control_is_as_good,
     effective_rank,
     trace_effective_rank,
-    verdict,
     wrong_sample,
 )
+from kava.losses.guard import MAX_PARTS, parts_of
 from kava.trace import KVTrace
 
 from .conftest import MakePair
@@ -103,12 +105,13 @@ def test_a_student_that_knows_its_sample_passes(make_pair: MakePair) -> None:
     noise = 0.1 * random(*target.keys.shape, seed=7)
     student = KVTrace(target.keys + noise, target.values + noise)
     report = collapse_report(student, target, KVLoss())
-    assert all(isinstance(value, float) for value in report.values())
-    assert report["kv_wrong_sample"] > 5 * report["kv"]
-    assert report["cos"] > 0.9 > report["cos_wrong_sample"]
-    assert report["erank_student"] > 2
-    assert not control_is_as_good(report)
-    assert "COLLAPSE" not in verdict(report)
+    assert all(isinstance(value, float) for value in report.metrics().values())
+    assert report.kv_wrong_sample > 5 * report.kv
+    assert report.kv_between == pytest.approx(report.kv_wrong_sample, rel=0.1)
+    assert report.cos > 0.9 > report.cos_wrong_sample
+    assert report.erank_student > 2
+    assert report.untaught() == []
+    assert report.metrics()["slots_taught"] == 1
 
 
 def test_a_student_that_knows_only_the_average_is_found_out(make_pair: MakePair) -> None:
@@ -116,9 +119,48 @@ def test_a_student_that_knows_only_the_average_is_found_out(make_pair: MakePair)
     mean = target.keys.mean(dim=0, keepdim=True).expand_as(target.keys)
     report = collapse_report(KVTrace(mean, mean), target, KVLoss(norm="mse"))
     # The mean is equally far from every sample's cache on average, right or wrong.
-    assert report["kv_wrong_sample"] == pytest.approx(report["kv"])
-    assert control_is_as_good(report)
-    assert "wrong sample is matched as well as the right one" in verdict(report)
+    assert report.kv_wrong_sample == pytest.approx(report.kv)
+    assert len(report.untaught()) == len(report.slots) == 4
+    assert report.metrics()["slots_taught"] == 0
+    # Two random targets are apart by twice what each is from its mean.
+    assert report.kv_between == pytest.approx(3 * report.kv, rel=0.5)
+
+
+def test_slots_are_judged_one_by_one(make_pair: MakePair) -> None:
+    """The first slot is matched, the others know only the average: the whole looks well."""
+    _, target = make_pair(lengths=(4, 4, 4))
+    mean = target.keys.mean(dim=0, keepdim=True).expand_as(target.keys).clone()
+    mean[..., 0, :] = target.keys[..., 0, :]
+    target = KVTrace(target.keys, target.keys)
+    report = collapse_report(KVTrace(mean, mean), target, KVLoss(norm="mse"))
+    assert report.kv_wrong_sample > 1.1 * report.kv
+    assert [slot.first for slot in report.untaught()] == [1, 2, 3]
+    assert report.metrics()["slots_taught"] == pytest.approx(0.25)
+    for slot in report.slots:
+        here = (trace.slice(slot.first, slot.last + 1) for trace in (KVTrace(mean, mean), target))
+        assert slot.kv == pytest.approx(KVLoss(norm="mse")(*here)[0].item(), abs=1e-6)
+
+
+def test_a_slot_that_nobody_uses_is_no_evidence(make_pair: MakePair) -> None:
+    _, target = make_pair(lengths=(3, 3), num_slots=4)
+    student = KVTrace(target.keys + 0.1, target.values + 0.1)
+    report = collapse_report(student, target, KVLoss())
+    assert report.slots[3] == SlotLoss(3, 3, 0.0, 0.0)
+    assert report.untaught() == []
+
+
+def test_losses_that_are_zero_everywhere_tell_nothing_apart() -> None:
+    same = KVTrace(torch.ones(3, 1, 1, 2, 4), torch.ones(3, 1, 1, 2, 4))
+    report = collapse_report(same, same, KVLoss())
+    assert report.kv == report.kv_between == 0
+    assert len(report.untaught()) == 2
+
+
+@pytest.mark.parametrize("num_slots", [1, 3, 8, 9, 24, 301])
+def test_parts_cover_all_slots_in_order(num_slots: int) -> None:
+    parts = parts_of(num_slots)
+    assert len(parts) == min(num_slots, MAX_PARTS)
+    assert [m for start, stop in parts for m in range(start, stop)] == list(range(num_slots))
 
 
 def test_both_comparisons_use_the_same_positions(make_pair: MakePair) -> None:
@@ -130,30 +172,41 @@ def test_both_comparisons_use_the_same_positions(make_pair: MakePair) -> None:
     assert report == near
 
 
-def test_a_collapsed_target_is_named(make_pair: MakePair) -> None:
+def test_a_collapsed_target_has_the_rank_of_one_vector(make_pair: MakePair) -> None:
     student, target = make_pair()
     constant = torch.ones_like(target.keys)
     report = collapse_report(student, KVTrace(constant, constant), KVLoss())
-    assert report["erank_target"] == pytest.approx(1.0, abs=1e-5)
-    assert "target itself has collapsed to an effective rank of 1.00" in verdict(report)
+    assert report.erank_target == pytest.approx(1.0, abs=1e-5)
+    assert report.kv_between == 0
 
 
-@pytest.mark.parametrize(
-    ("wrong", "as_good"), [(0.9, True), (1.05, True), (1.06, False), (float("nan"), True)]
-)
-def test_the_verdict_turns_at_its_tolerance(wrong: float, as_good: bool) -> None:
-    report = {
-        "kv": 1.0,
-        "kv_wrong_sample": wrong,
-        "cos": 0.9,
-        "cos_wrong_sample": 0.5,
-        "erank_student": 5.0,
-        "erank_target": 5.0,
-    }
-    assert control_is_as_good(report) == as_good
-    assert ("COLLAPSE" in verdict(report)) == as_good
-    assert ("not finite" in verdict(report)) == math.isnan(wrong)
-    assert not control_is_as_good(report, tolerance=0.5) or math.isnan(wrong)
+def test_cka_judges_too(make_pair: MakePair) -> None:
+    _, target = make_pair(lengths=(2,) * 40)
+    turned = KVTrace(target.keys.flip(-1), -3 * target.values)
+    report = collapse_report(turned, target, CKALoss(debiased=True))
+    assert report.kv == pytest.approx(0, abs=1e-4)
+    assert report.kv_wrong_sample > 0.5
+    assert report.untaught() == []
+
+
+def test_reports_of_batches_are_averaged() -> None:
+    def report(x: float) -> CollapseReport:
+        return CollapseReport(
+            kv=x,
+            kv_wrong_sample=2 * x,
+            kv_between=3 * x,
+            cos=x,
+            cos_wrong_sample=x,
+            erank_student=x,
+            erank_target=x,
+            slots=(SlotLoss(0, 0, x, 4 * x), SlotLoss(1, 2, x, x)),
+        )
+
+    mean = CollapseReport.mean([report(1.0), report(3.0)])
+    assert mean == report(2.0)
+    assert [slot.first for slot in mean.untaught()] == [1]
+    assert mean.metrics()["slots_taught"] == pytest.approx(1 / 3)
+    assert "slots" not in mean.metrics()
 
 
 def test_a_report_leaves_no_graph(make_pair: MakePair) -> None:

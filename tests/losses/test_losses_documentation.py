@@ -10,6 +10,8 @@ import sys
 import pytest
 import torch
 
+from kava.losses import KVLoss
+
 MODULES = [
     "attention",
     "base",
@@ -21,6 +23,7 @@ MODULES = [
     "positions",
     "schedule",
     "structural",
+    "verdict",
     "weights",
 ]
 
@@ -28,7 +31,7 @@ MODULES = [
 @pytest.mark.parametrize("name", MODULES)
 def test_the_examples_run(name: str) -> None:
     module = importlib.import_module(f"kava.losses.{name}")
-    assert doctest.testmod(module, extraglobs={"torch": torch}).failed == 0
+    assert doctest.testmod(module, extraglobs={"torch": torch, "KVLoss": KVLoss}).failed == 0
 
 
 def test_the_losses_never_import_transformers() -> None:

@@ -15,11 +15,11 @@ from kava.losses.base import (
 from kava.losses.cka import CKALoss
 from kava.losses.codi import CODILoss, codi_loss, hidden_at
 from kava.losses.guard import (
+    CollapseReport,
+    SlotLoss,
     collapse_report,
-    control_is_as_good,
     effective_rank,
     trace_effective_rank,
-    verdict,
     wrong_sample,
 )
 from kava.losses.kv import KVLoss
@@ -32,23 +32,27 @@ from kava.losses.schedule import (
     warmup_gate,
 )
 from kava.losses.structural import StructuralKVLoss
+from kava.losses.verdict import Start, Verdict, verdict
 
 __all__ = [
     "KV_LOSSES",
     "LAYER_EMPHASES",
     "CKALoss",
     "CODILoss",
+    "CollapseReport",
     "KVLoss",
     "KVLossFunction",
     "MercatorKVLoss",
     "Progress",
+    "SlotLoss",
+    "Start",
     "StructuralKVLoss",
+    "Verdict",
     "annealed_layer_weights",
     "attention_weights",
     "build_kv_loss",
     "codi_loss",
     "collapse_report",
-    "control_is_as_good",
     "effective_rank",
     "gated_weights",
     "hidden_at",

@@ -3,27 +3,33 @@
 A KV loss can fall to nothing while nothing is learned, when a trained aligner moves the target
 to wherever the student stands. Loss and cosine similarity look best just then. What tells is a
 control: the loss against the cache of the *wrong sample*. A target that says something of its
-sample is matched worse by the wrong one.
+sample is matched worse by the wrong one. It is taken slot by slot: often the first slot is
+matched, which the prompt alone decides, and the later ones, which hold the reasoning, are not.
+
+`kava.losses.verdict` says what the numbers mean.
 
 Shapes: B batch, L layers, H key/value heads, T positions, D head dim, N rows, C features.
 """
 
 from __future__ import annotations
 
-import math
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from kava.losses.base import KVLossFunction
 from kava.losses.positions import common_mask, mean_cosine, zero_padding
 from kava.trace import KVTrace
 
+TraceLoss = Callable[[KVTrace, KVTrace], tuple[Tensor, dict[str, Tensor]]]
+
 # The control counts as good as the real teacher up to this multiple of the real loss.
-CONTROL_TOLERANCE = 1.05
-# A target of fewer effective directions than this is close to one constant vector.
-MIN_EFFECTIVE_RANK = 1.5
+CONTROL_TOLERANCE = 1.1
+# So many parts of the slots are looked at one by one.
+MAX_PARTS = 8
 
 
 def wrong_sample(target: KVTrace) -> KVTrace:
@@ -102,83 +108,142 @@ def trace_effective_rank(trace: KVTrace) -> Tensor:
     return torch.stack([effective_rank(rows(part)) for part in (trace.keys, trace.values)], dim=1)
 
 
+class SlotLoss(NamedTuple):
+    """The loss and its control over neighbouring slots."""
+
+    first: int
+    last: int
+    kv: float
+    kv_wrong_sample: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class CollapseReport:
+    """What a student's cache has of its own sample; see `collapse_report`.
+
+    Attributes:
+        kv: the loss against the sample's own target.
+        kv_wrong_sample: the loss against the target of the sample before it in the batch.
+        kv_between: the loss between these two targets: what there is to tell samples apart by.
+        cos: the mean cosine similarity of keys and values with the own target.
+        cos_wrong_sample: the same with the wrong one.
+        erank_student: the effective rank of the student's cache, averaged over layers, keys and
+            values.
+        erank_target: the same of the target.
+        slots: loss and control slot by slot, in at most `MAX_PARTS` parts.
+    """
+
+    kv: float
+    kv_wrong_sample: float
+    kv_between: float
+    cos: float
+    cos_wrong_sample: float
+    erank_student: float
+    erank_target: float
+    slots: tuple[SlotLoss, ...]
+
+    def untaught(self, tolerance: float = CONTROL_TOLERANCE) -> list[SlotLoss]:
+        """The slots in which the wrong sample's cache is matched as well as the right one.
+
+        A slot that no sample of the batch uses, whose losses are both 0, is not among them.
+
+        Args:
+            tolerance: up to which multiple of the real loss the control counts as good as it.
+        """
+        used = [slot for slot in self.slots if (slot.kv, slot.kv_wrong_sample) != (0, 0)]
+        # losses that are 0 everywhere tell no sample from another
+        return [
+            slot for slot in used or self.slots if not slot.kv_wrong_sample > tolerance * slot.kv
+        ]
+
+    def metrics(self) -> dict[str, float]:
+        """The numbers, and `slots_taught`, the share of the slots that know their sample."""
+        numbers = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "slots"}
+        num_slots = sum(slot.last - slot.first + 1 for slot in self.slots)
+        untaught = sum(slot.last - slot.first + 1 for slot in self.untaught())
+        return {**numbers, "slots_taught": 1 - untaught / max(num_slots, 1)}
+
+    @classmethod
+    def mean(cls, reports: Sequence[CollapseReport]) -> CollapseReport:
+        """The mean of the reports of several batches.
+
+        Slots are averaged where all batches have them.
+        """
+
+        def mean(numbers: Sequence[float]) -> float:
+            return sum(numbers) / len(numbers)
+
+        names = [field.name for field in fields(cls) if field.name != "slots"]
+        slots = tuple(
+            SlotLoss(
+                parts[0].first,
+                parts[0].last,
+                mean([part.kv for part in parts]),
+                mean([part.kv_wrong_sample for part in parts]),
+            )
+            for parts in zip(*(report.slots for report in reports))
+        )
+        numbers = {name: mean([getattr(report, name) for report in reports]) for name in names}
+        return cls(**numbers, slots=slots)
+
+
 @torch.no_grad()
-def collapse_report(student: KVTrace, target: KVTrace, loss_fn: KVLossFunction) -> dict[str, float]:
+def collapse_report(student: KVTrace, target: KVTrace, loss_fn: TraceLoss) -> CollapseReport:
     """Compare the student with its own target and with that of the wrong sample.
 
-    Both comparisons use the same positions: those valid in the student, in its target and in
+    All comparisons use the same positions: those valid in the student, in its target and in
     the wrong one.
 
     Args:
         student: the student's trace, at least two samples.
         target: its target, aligned and compressed.
-        loss_fn: the KV loss that is trained with.
-
-    Returns:
-        `kv` and `kv_wrong_sample`, the loss; `cos` and `cos_wrong_sample`, the mean cosine
-        similarity of keys and values; `erank_student` and `erank_target`, the effective rank,
-        averaged over layers, keys and values.
+        loss_fn: the loss that is trained with.
 
     Raises:
         ValueError: a batch of one sample, or traces that the loss cannot compare.
+
+    Example:
+        >>> target = KVTrace(torch.randn(8, 2, 2, 3, 4), torch.randn(8, 2, 2, 3, 4))
+        >>> report = collapse_report(target, target, KVLoss())
+        >>> report.kv, report.untaught(), len(report.slots)
+        (0.0, [], 3)
     """
     wrong = wrong_sample(target)
     mask_BT = common_mask(student, wrong)
     ours, right, wrong = (replace(t, mask=mask_BT) for t in (student, target, wrong))
-    report = {
-        "kv": loss_fn(ours, right)[0],
-        "kv_wrong_sample": loss_fn(ours, wrong)[0],
-        "cos": _mean_cosine(ours, right),
-        "cos_wrong_sample": _mean_cosine(ours, wrong),
-        "erank_student": trace_effective_rank(ours).mean(),
-        "erank_target": trace_effective_rank(right).mean(),
-    }
-    return {name: float(value) for name, value in report.items()}
+
+    def loss(one: KVTrace, other: KVTrace) -> float:
+        return float(loss_fn(one, other)[0])
+
+    slots = []
+    for start, stop in parts_of(target.length):
+        here, own, others = (trace.slice(start, stop) for trace in (ours, right, wrong))
+        slots.append(SlotLoss(start, stop - 1, loss(here, own), loss(here, others)))
+    return CollapseReport(
+        kv=loss(ours, right),
+        kv_wrong_sample=loss(ours, wrong),
+        kv_between=loss(right, wrong),
+        cos=_mean_cosine(ours, right),
+        cos_wrong_sample=_mean_cosine(ours, wrong),
+        erank_student=float(trace_effective_rank(ours).mean()),
+        erank_target=float(trace_effective_rank(right).mean()),
+        slots=tuple(slots),
+    )
 
 
-def _mean_cosine(student: KVTrace, target: KVTrace) -> Tensor:
-    keys = mean_cosine(student.keys, target.keys, target.mask, None)
-    return (keys + mean_cosine(student.values, target.values, target.mask, None)) / 2
-
-
-def control_is_as_good(report: dict[str, float], tolerance: float = CONTROL_TOLERANCE) -> bool:
-    """Whether the wrong sample's cache is matched as well as the right one.
-
-    True when the control's loss is at most `tolerance` times the real one, and when either is
-    not finite: a control that cannot be told apart has not passed.
-    """
-    return not report["kv_wrong_sample"] > tolerance * report["kv"]
-
-
-def verdict(report: dict[str, float], tolerance: float = CONTROL_TOLERANCE) -> str:
-    """What a report of `collapse_report` says, in one plain sentence for the log.
-
-    Args:
-        report: the result of `collapse_report`.
-        tolerance: up to which multiple of the real loss the control counts as good as it.
+def parts_of(num_slots: int) -> list[tuple[int, int]]:
+    """Start and stop of at most `MAX_PARTS` parts of the slots, as even as may be.
 
     Example:
-        >>> report = dict(kv=0.006, kv_wrong_sample=0.005, cos=0.99, cos_wrong_sample=0.99,
-        ...               erank_student=9.0, erank_target=9.5)
-        >>> verdict(report)  # doctest: +ELLIPSIS
-        'COLLAPSE GUARD: the cache of the wrong sample is matched as well as the right one ...
+        >>> parts_of(3), parts_of(20)[:3]
+        ([(0, 1), (1, 2), (2, 3)], [(0, 2), (2, 5), (5, 7)])
     """
-    kv, wrong = report["kv"], report["kv_wrong_sample"]
-    numbers = (
-        f"KV {wrong:.4g} against {kv:.4g}, "
-        f"cosine {report['cos_wrong_sample']:.3f} against {report['cos']:.3f}"
-    )
-    if not (math.isfinite(kv) and math.isfinite(wrong)):
-        return f"COLLAPSE GUARD: the KV loss is not finite ({numbers})."
-    if report["erank_target"] < MIN_EFFECTIVE_RANK:
-        return (
-            f"COLLAPSE GUARD: the target itself has collapsed to an effective rank of "
-            f"{report['erank_target']:.2f}, so matching it teaches nothing ({numbers})."
-        )
-    if control_is_as_good(report, tolerance):
-        return (
-            f"COLLAPSE GUARD: the cache of the wrong sample is matched as well as the right one "
-            f"({numbers}), so the KV loss teaches nothing of the sample; if this "
-            f"lasts, lower the learning rate, or freeze an aligner that is being trained."
-        )
-    return f"The student's cache is its own sample's: the wrong sample is worse ({numbers})."
+    num_parts = min(num_slots, MAX_PARTS)
+    bounds = [num_slots * i // num_parts for i in range(num_parts + 1)]
+    return list(pairwise(bounds))
+
+
+def _mean_cosine(student: KVTrace, target: KVTrace) -> float:
+    keys = mean_cosine(student.keys, target.keys, target.mask, None)
+    values = mean_cosine(student.values, target.values, target.mask, None)
+    return float(keys + values) / 2

@@ -33,6 +33,9 @@ def train(config: TrainConfig) -> Path:
     run.trainer.train(resume_from_checkpoint=str(run.checkpoint) if run.checkpoint else None)
     checkpoint = latest_checkpoint(config.output_dir)
     assert checkpoint is not None
+    last_word = run.trainer.guard.last_word()
+    if last_word is not None:
+        print(f"guard:      {last_word}")
     print(
         f"checkpoint: {checkpoint}\n"
         f"metrics:    {Path(config.output_dir) / 'metrics.jsonl'}\n"

@@ -27,11 +27,11 @@ from kava.data.encode import Encoded
 from kava.data.records import Record, Template
 from kava.errors import KavaError
 from kava.losses import Progress
-from kava.losses.guard import collapse_report, verdict
 from kava.student.answering import answer_records
 from kava.train.callbacks import LogAndEvaluateAtEnd, MetricsFile, ProgressAndLog, tensorboard
 from kava.train.checkpoint import CheckpointWriter, load_checkpoint
 from kava.train.config import TrainConfig
+from kava.train.guard import LookBeforeTraining, RunGuard
 from kava.train.objective import Distiller, count_items
 
 
@@ -147,6 +147,8 @@ class KVDistillTrainer(Trainer):
         self.remove_callback(PrinterCallback)
         self.add_callback(ProgressAndLog(config.alignment_mode, bar=not config.no_progress))
         distiller.move_teacher(self.args.device)
+        self.guard = RunGuard(config, distiller.matching.guard_loss)
+        self.add_callback(LookBeforeTraining(self))
         self.writer = CheckpointWriter(self)
 
     def _get_num_items_in_batch(
@@ -228,36 +230,9 @@ class KVDistillTrainer(Trainer):
             `eval_accuracy`, `eval_forward_passes`, the terms of the loss over the held-out
             samples, and the guard's report (`eval_kv_wrong_sample`, `eval_erank_student`, …).
         """
+        metrics = self.held_out_losses(eval_dataset)
         distiller = self._tell_progress()
         distiller.eval()
-        totals: dict[str, float] = defaultdict(float)
-        reports: list[dict[str, float]] = []
-        loader: DataLoader[Any] = DataLoader(
-            eval_dataset or self.eval_dataset,  # type: ignore[arg-type]
-            batch_size=self.args.per_device_eval_batch_size,
-            collate_fn=self.data_collator,
-        )
-        num_samples = 0
-        for batch in loader:
-            batch = self._prepare_inputs(batch)
-            with self.autocast_smart_context_manager():
-                forward = distiller(batch)
-            size = len(batch["ids"])
-            num_samples += size
-            for name, value in {"loss": forward.loss, **forward.metrics}.items():
-                totals[name] += float(value) * size
-            if forward.target is not None and size > 1:
-                assert forward.student is not None
-                reports.append(
-                    collapse_report(
-                        forward.student, forward.target.trace, distiller.matching.guard_loss
-                    )
-                )
-        metrics = {f"eval_{name}": total / num_samples for name, total in totals.items()}
-        if reports:
-            report = {k: sum(r[k] for r in reports) / len(reports) for k in reports[0]}
-            metrics.update({f"eval_{k}": v for k, v in report.items() if k != "kv"})
-            self._say(verdict(report))
         if self.eval_records:
             answers = answer_records(
                 distiller.student,
@@ -276,8 +251,38 @@ class KVDistillTrainer(Trainer):
         )
         return metrics
 
-    def _say(self, sentence: str) -> None:
-        if self.is_world_process_zero():
+    @torch.no_grad()
+    def held_out_losses(self, eval_dataset: Any = None) -> dict[str, float]:
+        """The terms of the loss over the held-out samples and the guard's report; says its verdict.
+
+        Returns:
+            Their names with `eval_` before them.
+        """
+        distiller = self._tell_progress()
+        distiller.eval()
+        totals: dict[str, float] = defaultdict(float)
+        loader: DataLoader[Any] = DataLoader(
+            eval_dataset or self.eval_dataset,  # type: ignore[arg-type]
+            batch_size=self.args.per_device_eval_batch_size,
+            collate_fn=self.data_collator,
+        )
+        num_samples = 0
+        for batch in loader:
+            batch = self._prepare_inputs(batch)
+            with self.autocast_smart_context_manager():
+                forward = distiller(batch)
+            size = len(batch["ids"])
+            num_samples += size
+            for name, value in {"loss": forward.loss, **forward.metrics}.items():
+                totals[name] += float(value) * size
+            self.guard.look(forward)
+        distiller.train()
+        metrics = {f"eval_{name}": total / num_samples for name, total in totals.items()}
+        self._say(self.guard.judge(metrics, self.state))
+        return metrics
+
+    def _say(self, sentence: str | None) -> None:
+        if sentence is not None and self.is_world_process_zero():
             from tqdm.auto import tqdm
 
             tqdm.write(sentence)

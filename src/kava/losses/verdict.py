@@ -1,0 +1,145 @@
+"""The collapse guard's verdict: transfer or collapse, in one plain sentence for the log."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, NamedTuple
+
+from kava.losses.guard import CONTROL_TOLERANCE, CollapseReport, SlotLoss
+
+State = Literal["transfers", "partly", "nothing", "collapsed"]
+
+# A target of fewer effective directions than this is close to one constant vector.
+MIN_EFFECTIVE_RANK = 1.5
+# A target that keeps less than this share of its distances between samples has been moved.
+KEPT_BETWEEN = 0.8
+# A student whose held-out cross-entropy rises above this multiple of its first has lost language.
+MAX_CE_RISE = 1.1
+
+
+class Start(NamedTuple):
+    """A run before its first step, with what may have been lost since then."""
+
+    kv_between: float
+    ce: float
+
+
+class Verdict(NamedTuple):
+    """What a guard's report says."""
+
+    state: State
+    sentence: str
+
+
+def verdict(
+    report: CollapseReport,
+    *,
+    ce: float | None = None,
+    start: Start | None = None,
+    tolerance: float = CONTROL_TOLERANCE,
+) -> Verdict:
+    """Tell a cache that carries its sample from one that any sample's would match as well.
+
+    A slot is taught when the wrong sample's cache is matched worse there than the right one.
+
+    - `transfers`: all slots are taught.
+    - `partly`: some are.
+    - `nothing`: none is. That is so at the start of every run; what counts is that it passes.
+    - `collapsed`: the target is one direction; or slots are untaught while the target has given
+      up a fifth or more of what tells samples apart (only a target that is mapped by a learning
+      aligner can); or held-out cross-entropy has risen above its start; or the loss is not finite.
+
+    Where the student is mapped into the teacher's space the target is never transformed. Then a
+    low loss cannot be had without the sample, and an untaught slot is a student that has not
+    learned, not a collapse.
+
+    Args:
+        report: of held-out samples.
+        ce: the student's cross-entropy on them.
+        start: the same before training, of a run whose target can move; None of other runs.
+        tolerance: up to which multiple of the real loss the control counts as good as it.
+
+    Example:
+        >>> report = CollapseReport(
+        ...     kv=0.088, kv_wrong_sample=0.097, kv_between=0.11, cos=0.89, cos_wrong_sample=0.88,
+        ...     erank_student=4.9, erank_target=16.4,
+        ...     slots=(SlotLoss(0, 0, 0.08, 0.1), SlotLoss(1, 2, 0.09, 0.09)),
+        ... )
+        >>> verdict(report).state, verdict(report, start=Start(0.2, 1.3)).state
+        ('partly', 'collapsed')
+        >>> print(verdict(report).sentence)  # doctest: +ELLIPSIS
+        transfers in part: in slots 2 to 3 of 3 the wrong sample's cache is matched as well as ...
+    """
+    state, said = _judge(report, ce, start, tolerance)
+    return Verdict(state, f"{said} ({_numbers(report, ce, start)})")
+
+
+def _judge(
+    report: CollapseReport, ce: float | None, start: Start | None, tolerance: float
+) -> tuple[State, str]:
+    if not all(map(math.isfinite, (report.kv, report.kv_wrong_sample, report.kv_between))):
+        return "collapsed", "collapsed: the KV loss is not finite"
+    if report.erank_target < MIN_EFFECTIVE_RANK:
+        return "collapsed", (
+            f"collapsed: the target has shrunk to an effective rank of {report.erank_target:.2f}, "
+            f"so matching it teaches nothing"
+        )
+    untaught = report.untaught(tolerance)
+    lost = 0.0 if start is None else 1 - report.kv_between / max(start.kv_between, 1e-12)
+    moved = lost > 1 - KEPT_BETWEEN
+    alike = (
+        f"in {_names(untaught, report)} the wrong sample's cache is matched as well as the right "
+        f"one"
+    )
+    if untaught and moved:
+        return "collapsed", (
+            f"collapsed: {alike}, and since the start the target has given up "
+            f"{lost:.0%} of what tells samples apart; freeze the aligner, or map the student "
+            f"in place of the teacher"
+        )
+    if start is not None and ce is not None and not ce <= MAX_CE_RISE * start.ce:
+        return "collapsed", (
+            f"collapsed: held-out cross-entropy has risen from {start.ce:.4g} to {ce:.4g}: the "
+            f"student loses its language to the cache; lower the weight of the KV loss"
+        )
+    if len(untaught) == len(report.slots):
+        return "nothing", (
+            "nothing transfers: the wrong sample's cache is matched as well as the right one, as "
+            "at the start of every run; if it lasts, the KV loss teaches nothing of the sample"
+        )
+    if untaught:
+        return "partly", f"transfers in part: {alike}"
+    given_up = f", though the target has given up {lost:.0%} of what tells samples apart"
+    return "transfers", (
+        f"transfers: the student's cache is its own sample's in every slot"
+        f"{given_up if moved else ''}"
+    )
+
+
+def _names(slots: list[SlotLoss], report: CollapseReport) -> str:
+    """`every slot`, `slot 3 of 3`, or `slots 2, 4 to 6 of 8`, counted from 1."""
+    if len(slots) == len(report.slots):
+        return "every slot"
+    spans: list[list[int]] = []
+    for slot in slots:
+        if spans and spans[-1][1] == slot.first:
+            spans[-1][1] = slot.last + 1
+        else:
+            spans.append([slot.first, slot.last + 1])
+    text = ", ".join(
+        f"{first + 1}" if stop == first + 1 else f"{first + 1} to {stop}" for first, stop in spans
+    )
+    return f"slot{'' if text.isdecimal() else 's'} {text} of {report.slots[-1].last + 1}"
+
+
+def _numbers(report: CollapseReport, ce: float | None, start: Start | None) -> str:
+    """The evidence, each number beside its control."""
+    parts = [
+        f"KV {report.kv:.4g}, wrong sample {report.kv_wrong_sample:.4g}",
+        f"cosine {report.cos:.3f}, wrong sample {report.cos_wrong_sample:.3f}",
+        f"effective rank {report.erank_student:.1f}, target {report.erank_target:.1f}",
+    ]
+    if ce is not None:
+        before = "" if start is None else f", {start.ce:.4g} at the start"
+        parts.append(f"held-out CE {ce:.4g}{before}")
+    return "; ".join(parts)
