@@ -36,7 +36,7 @@ def main(argv: list[str]) -> int:
     from kava.student.answering import answer_records
     from kava.student.checkpoint import load_student
     from kava.train.command import train
-    from kava.train.config import parse_config
+    from kava.train.parse import parse_config
 
     quiet_libraries()
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)

@@ -14,7 +14,8 @@ from kava.cli import run
 from kava.data.sources import GSM8K_NAMES, SHELL_GAME_NAME
 from kava.models import BUILTIN_NAMES
 from kava.train.command import main, train
-from kava.train.config import TrainConfig, parse_config
+from kava.train.config import TrainConfig
+from kava.train.parse import parse_config
 
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 ARMS = ("ab_gpt2_gsm8k_flat", "ab_gpt2_gsm8k_structured")

@@ -15,7 +15,8 @@ from kava.cli import run
 from kava.data.sources import load_records
 from kava.evaluate.command import evaluate_main
 from kava.train.command import main
-from kava.train.config import TrainConfig, parse_config
+from kava.train.config import TrainConfig
+from kava.train.parse import parse_config
 
 PAGE = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", PAGE, flags=re.M | re.S)

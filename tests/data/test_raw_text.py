@@ -14,7 +14,8 @@ from kava.data.encode import DoesNotFit, encode_records
 from kava.evaluate.data import evaluation_records
 from kava.models import load_tokenizer
 from kava.train.build import load_data
-from kava.train.config import TrainConfig, parse_config
+from kava.train.config import TrainConfig
+from kava.train.parse import parse_config
 
 MARKERS: dict[str, Any] = {
     "text_field": "story",

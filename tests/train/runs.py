@@ -19,6 +19,7 @@ from kava.train.build import (
 )
 from kava.train.config import TrainConfig
 from kava.train.objective import Distiller
+from kava.train.scores import needs_scores, with_scores
 
 SMALL: dict[str, Any] = {
     "model_name": "kava/shell-llama",
@@ -48,7 +49,11 @@ def distiller_and_batch(config: TrainConfig, size: int = 8) -> tuple[Distiller, 
     data = load_data(config, tokenizer, theirs)
     assert isinstance(tokenizer.pad_token_id, int)
     collate = Collator(tokenizer.pad_token_id, None if theirs is None else theirs.pad_token_id)
-    return build_distiller(config), collate(data.train[:size])
+    distiller, samples = build_distiller(config), data.train[:size]
+    if needs_scores(config):
+        teacher = distiller.base if distiller.teacher is None else distiller.teacher
+        samples = with_scores(config, teacher, samples, data.train_records, data.template)
+    return distiller, collate(samples)
 
 
 def rows(batch: Batch, index: slice) -> Batch:

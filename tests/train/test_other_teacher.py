@@ -59,7 +59,9 @@ def test_the_target_is_the_teachers_cache_under_each_word(tokens: str) -> None:
                     shares[int(place)] = shares.get(int(place), 0.0) + float(share)
             values = torch.stack(
                 [
-                    sum(share * layer.values[0, :, place - first] for place, share in shares.items())
+                    sum(
+                        share * layer.values[0, :, place - first] for place, share in shares.items()
+                    )
                     for layer in past.layers
                 ]
             )

@@ -11,8 +11,9 @@ from kava.profile.command import first_batch
 from kava.trace import Segment
 from kava.train.build import build_distiller
 from kava.train.command import main, train
-from kava.train.config import TrainConfig, parse_config
+from kava.train.config import TrainConfig
 from kava.train.objective import count_items
+from kava.train.parse import parse_config
 from kava.train.trainer import training_arguments
 
 

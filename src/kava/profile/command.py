@@ -26,8 +26,9 @@ from kava.train.build import (
     build_teacher_tokenizer,
     load_data,
 )
-from kava.train.config import TrainConfig, parse_config
+from kava.train.config import TrainConfig
 from kava.train.objective import Distiller
+from kava.train.parse import parse_config
 
 NUM_WARMUP_STEPS = 2
 DEFAULT_STUDENT = "kava/tiny-gpt2"

@@ -6,7 +6,8 @@ import shutil
 from pathlib import Path
 
 from kava.quiet import quiet_libraries
-from kava.train.config import TrainConfig, parse_config
+from kava.train.config import TrainConfig
+from kava.train.parse import parse_config
 
 
 def main(argv: list[str]) -> int:

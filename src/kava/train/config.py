@@ -7,23 +7,16 @@ and as arguments in Python. Flags win over the file; an unknown key is refused i
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, NoReturn, get_args, get_type_hints
+from typing import Any
 
-from kava.align import ALIGNMENT_MODES, FLAT_VARIANTS, LAYER_MAPS, TOKEN_ALIGNMENTS
+from kava.align import LAYER_MAPS
 from kava.align.resample import SegmentResampling
 from kava.compress import EVICTIONS
-from kava.importance.stages import REACHES
 from kava.losses import KV_LOSSES, LAYER_EMPHASES
 from kava.student.config import DECODINGS
 from kava.trace import SCOPES
-from kava.train.matching import check_matching
+from kava.train.checks import check_config
 from kava.train.resampling import INTERPOLATED, REASONING_ONLY, resampling_of
-
-STUDENTS = ("latent", "explicit")
-DIRECTIONS = ("teacher_to_student", "student_to_teacher")
-KEY_SPACES = ("unrotated", "rotated", "student")
-ALIGNER_FITS = ("calibrated", "frozen", "joint", "calibrated_joint")
 
 
 def _flag(default: Any, help: str) -> Any:
@@ -268,150 +261,7 @@ class TrainConfig:
     no_progress: bool = _flag(False, "no progress bars")
 
     def __post_init__(self) -> None:
-        self._check_choices()
-        self._check_ranges()
-        if self.student == "explicit" and self.codi_weight:
-            raise ValueError(
-                "--codi_weight needs a latent student: an explicit one reads the same text as its "
-                "teacher; pass --codi_weight 0"
-            )
-        if self.student == "explicit" and self.teacher_name is None and self.matches_cache:
-            raise ValueError(
-                "an explicit student that is its own teacher would match its own cache, which "
-                f"carries no information: name a --teacher_name or pass {self._no_matching}"
-            )
-        if self.alignment_mode != "identity" and self.kv_scope == "head":
-            raise ValueError(
-                f"--alignment_mode {self.alignment_mode} mixes heads, which --kv_scope head would "
-                f"fill with other positions: pass --kv_scope model"
-            )
-        self._check_maps()
-        self._check_layer_map()
-        if (
-            self.token_alignment == "none"
-            and self.student == "explicit"
-            and not self.use_segment_resampling
-        ):
-            raise ValueError(
-                "--token_alignment none keeps the teacher's own positions, which an explicit "
-                "student does not have: choose hard or soft, or add --use_segment_resampling"
-            )
-        if self.key_space == "student" and self.align_direction != "teacher_to_student":
-            raise ValueError(
-                f"--key_space student rotates the target as the student's keys are, but "
-                f"--align_direction {self.align_direction} compares them as the teacher's: pass "
-                f"--key_space unrotated"
-            )
-        resampling_of(self)
-        check_matching(self)
-        if self.kv_scores_path is not None and not EVICTIONS[self.kv_method].needs_scores:
-            raise ValueError(
-                f"--kv_scores_path holds knockout's scores, which --kv_method {self.kv_method} "
-                f"does not read; leave it out"
-            )
-        if self.resume and self.overwrite:
-            raise ValueError("--resume and --overwrite exclude each other")
-
-    def _check_maps(self) -> None:
-        if self.flat_variant is not None and self.flat_variant not in FLAT_VARIANTS:
-            raise ValueError(
-                f"--flat_variant {self.flat_variant!r} is unknown; choose "
-                f"{', '.join(FLAT_VARIANTS)}"
-            )
-        if self.calibrates and self.flat_variant not in (None, "linear"):
-            raise ValueError(
-                f"--flat_variant {self.flat_variant} cannot be fitted in closed form: pass "
-                f"--flat_variant linear, or --aligner_fit frozen or joint"
-            )
-        if self.align_direction != "teacher_to_student" and self.alignment_mode == "identity":
-            raise ValueError(
-                f"--align_direction {self.align_direction} maps one geometry onto another, but "
-                f"--alignment_mode identity maps none: choose structured or flat"
-            )
-        if self.map_rank is None:
-            return
-        if not (self.map_rank == "auto" or (self.map_rank.isdigit() and int(self.map_rank) > 0)):
-            raise ValueError(f"--map_rank {self.map_rank!r} must be a number above 0, or auto")
-        if self.alignment_mode != "structured" or not self.calibrates:
-            raise ValueError(
-                f"--map_rank {self.map_rank} is the rank of calibrated structured maps: it needs "
-                f"--alignment_mode structured and --aligner_fit calibrated"
-            )
-
-    def _check_layer_map(self) -> None:
-        if self.layer_mapping is not None:
-            if self.layer_mapping not in LAYER_MAPS:
-                raise ValueError(
-                    f"--layer_mapping {self.layer_mapping!r} is unknown; choose "
-                    f"{', '.join(LAYER_MAPS)}, or give a file with --layer_mapping_path"
-                )
-            for name in ("use_cka_layer_mapping", "layer_mapping_path"):
-                if getattr(self, name):
-                    raise ValueError(
-                        f"--layer_mapping {self.layer_mapping} and --{name} each name a layer "
-                        f"map: leave one out"
-                    )
-        if self.measures_layers and self.alignment_mode == "identity":
-            raise ValueError(
-                "--use_cka_layer_mapping chooses among a teacher's layers, but --alignment_mode "
-                "identity matches each layer with its own: choose structured or flat"
-            )
-
-    def _check_choices(self) -> None:
-        choices: dict[str, tuple[str, ...]] = {
-            "student": STUDENTS,
-            "decoding": DECODINGS,
-            "kv_method": tuple(EVICTIONS),
-            "knockout_reach": REACHES,
-            "alignment_mode": ALIGNMENT_MODES,
-            "aligner_fit": ALIGNER_FITS,
-            "align_direction": DIRECTIONS,
-            "token_alignment": TOKEN_ALIGNMENTS,
-            "key_space": KEY_SPACES,
-            "kv_loss": tuple(KV_LOSSES),
-            "layer_weight_annealing": LAYER_EMPHASES,
-            "overflow": ("error", "skip"),
-            "reasoning_form": ("text", "annotated", "equations"),
-            "dtype": ("float32", "bfloat16", "float16"),
-            "device": ("auto", "cpu"),
-        }
-        for name, allowed in choices.items():
-            value = getattr(self, name)
-            if value not in allowed:
-                raise ValueError(f"--{name} {value!r} is unknown; choose {', '.join(allowed)}")
-        if self.kv_scope is not None and self.kv_scope not in SCOPES:
-            raise ValueError(f"--kv_scope {self.kv_scope!r} is unknown; choose {', '.join(SCOPES)}")
-
-    def _check_ranges(self) -> None:
-        positive = (
-            "epochs", "batch_size", "calibration_samples", "gradient_accumulation_steps", "lr",
-            "max_length",
-            "logging_steps", "save_steps", "eval_steps", "eval_batch_size", "max_new_tokens",
-        )  # fmt: skip
-        for name in positive:
-            if not getattr(self, name) > 0:
-                raise ValueError(f"--{name} {getattr(self, name)} must be above 0")
-        not_negative = (
-            "target_len", "jacobi_iterations", "projection_dropout", "eval_size", "kv_weight",
-            "codi_weight", "ce_weight", "teacher_ce_weight", "alpha_k", "alpha_v", "alpha_attn",
-            "cka_weight", "attention_weighted_warmup", "warmup_steps", "weight_decay",
-            "max_grad_norm",
-        )  # fmt: skip
-        for name in not_negative:
-            if getattr(self, name) < 0:
-                raise ValueError(f"--{name} {getattr(self, name)} must not be negative")
-        for name in ("subset_size", "save_total_limit", "layer_weight_annealing_steps"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise ValueError(f"--{name} {getattr(self, name)} must be above 0")
-        if not 0 <= self.seed < 2**32:
-            raise ValueError(f"--seed {self.seed} must lie between 0 and 2**32 - 1")
-        if self.target_len == 0 and self.student == "latent" and self.matches_cache:
-            raise ValueError(f"--target_len 0 leaves no latent to match: pass {self._no_matching}")
-        if self.decoding == "jacobi" and self.jacobi_iterations > self.target_len:
-            raise ValueError(
-                f"--jacobi_iterations {self.jacobi_iterations} is above --target_len "
-                f"{self.target_len}, where it equals sequential decoding; lower it"
-            )
+        check_config(self)
 
     @property
     def self_distillation(self) -> bool:
@@ -444,7 +294,8 @@ class TrainConfig:
         return self.kv_weight > 0 or self.cka_weight > 0
 
     @property
-    def _no_matching(self) -> str:
+    def no_matching(self) -> str:
+        """The flag that leaves that comparison out."""
         return "--kv_weight 0" if self.kv_weight else "--cka_weight 0"
 
     @property
@@ -470,94 +321,3 @@ RESUMABLE = frozenset(
     {"resume", "overwrite", "no_progress", "output_dir", "save_steps", "save_total_limit", "device"}
     | {"kv_scores_path"}
 )
-
-
-def read_yaml(path: str | Path) -> dict[str, Any]:
-    """The keys of a configuration file.
-
-    Raises:
-        ValueError: no such file, not a mapping, or a key that `TrainConfig` does not have.
-    """
-    import yaml
-
-    path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"--config {path}: no such file")
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ValueError(
-            f"--config {path} is not valid YAML: {str(error).splitlines()[0]}"
-        ) from error
-    if not isinstance(values, dict) or not values:
-        raise ValueError(f"--config {path} must hold keys and values, such as `lr: 5e-5`")
-    kinds = get_type_hints(TrainConfig)
-    unknown = [key for key in values if key not in kinds]
-    if unknown:
-        raise ValueError(f"--config {path}: unknown key {unknown[0]!r}; see kava train --help")
-    return {key: _checked(path, key, value, kinds[key]) for key, value in values.items()}
-
-
-_KIND_NAMES = {
-    float: "a number",
-    int: "a whole number",
-    bool: "true or false",
-    str: "text",
-    list[str]: "a list of texts",
-}
-
-
-def _checked(path: Path, key: str, value: Any, hint: Any) -> Any:
-    """A value of a file, held to the type of its field."""
-    kind, *optional = get_args(hint) or (hint,)
-    if value is None and optional:
-        return None
-    if kind is float and isinstance(value, str | int | float) and not isinstance(value, bool):
-        try:
-            return float(value)  # YAML 1.1 reads 5e-5 as text
-        except ValueError:
-            pass
-    elif kind == list[str]:
-        if isinstance(value, list) and all(isinstance(item, str) for item in value):
-            return value
-    elif type(value) is kind:
-        return value
-    raise ValueError(f"--config {path}: {key}: {value!r} is not {_KIND_NAMES[kind]}")
-
-
-def parse_config(argv: list[str], prog: str = "kava train") -> TrainConfig:
-    """Flags, and a `--config` file below them, as a `TrainConfig`.
-
-    Unknown flags and malformed values leave by `SystemExit(2)`, as argparse does, with one line
-    in place of the usage, which would fill the screen.
-
-    Args:
-        argv: the arguments, without the program's name.
-        prog: the command that they were given to, for messages.
-
-    Raises:
-        ValueError: a value that `TrainConfig` refuses, or a bad file.
-    """
-    import argparse
-
-    from transformers import HfArgumentParser
-
-    class Parser(HfArgumentParser):
-        def error(self, message: str) -> NoReturn:
-            self.exit(2, f"{self.prog}: error: {message}; see {self.prog} --help\n")
-
-    finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    finder.add_argument("--config")
-    found, _ = finder.parse_known_args(argv)
-    parser = Parser(
-        TrainConfig,  # type: ignore[arg-type]
-        prog=prog,
-        description="Distil a teacher's key/value cache into a student.",
-        allow_abbrev=False,
-    )
-    parser.add_argument("--config", help="YAML file with the same keys as the flags; flags win")
-    if found.config is not None:
-        parser.set_defaults(**read_yaml(found.config))
-    namespace = vars(parser.parse_args(argv))
-    namespace.pop("config")
-    return TrainConfig(**namespace)
