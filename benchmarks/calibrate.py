@@ -19,7 +19,7 @@ import torch
 from align import timed
 from kava.align import MapProjectionAligner, StreamingCKA
 from kava.align.calibrate import fit_gathered
-from kava.align.gather import Gathered, gather_pair
+from kava.align.gathered import Gathered, gather_pair
 from kava.pairs import TracePair, paired_traces
 from layers import PAIRS, batches, build
 

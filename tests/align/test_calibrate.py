@@ -10,7 +10,7 @@ from torch.nn.functional import cosine_similarity
 
 from align.pairs import L_S, SHAPE, SomePair, make_aligner, random_terms, trace_pairs
 from kava.align import MapProjectionAligner
-from kava.align import gather as gathering
+from kava.align import gathered as gathering
 from kava.align.calibrate import AUTO_TOLERANCE, calibrate, ranks_up_to, sweep_ranks
 from kava.align.calibration_report import Quality
 from kava.align.contraction import mix_layers

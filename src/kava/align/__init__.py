@@ -1,6 +1,8 @@
 """Alignment: a teacher's key/value cache in a student's layers, positions, heads and dims."""
 
 from kava.align.aligner import AlignedKV, MapProjectionAligner
+from kava.align.calibrate import calibrate, fit_gathered, sweep_ranks
+from kava.align.calibration_report import CalibrationReport
 from kava.align.cka import linear_cka
 from kava.align.cka_map import CKA_LAYER_MAPS, cka_layer_map, register_cka_layer_map
 from kava.align.flat import (
@@ -10,8 +12,10 @@ from kava.align.flat import (
     KVDimensionProjector,
     StudentToTeacherProjector,
 )
+from kava.align.gathered import gather
 from kava.align.geometry import CacheGeometry
 from kava.align.head_map import HeadwiseMapProjector
+from kava.align.kronecker import fit_kronecker
 from kava.align.layer_map import (
     LAYER_MAPS,
     layer_map,
@@ -21,7 +25,9 @@ from kava.align.layer_map import (
     save_layer_map,
 )
 from kava.align.layerwise import LayerwiseProjector
+from kava.align.least_squares import fit_ridge
 from kava.align.projectors import ALIGN_DIRECTIONS, ALIGNMENT_MODES
+from kava.align.statistics import PairStatistics, r_squared
 from kava.align.streaming_cka import StreamingCKA
 from kava.align.time_warp import TimeWarp, TimeWarper
 from kava.align.token_trace import TOKEN_ALIGNMENTS
@@ -37,12 +43,14 @@ __all__ = [
     "TOKEN_ALIGNMENTS",
     "AlignedKV",
     "CacheGeometry",
+    "CalibrationReport",
     "FlatKV",
     "FlatStack",
     "HeadwiseMapProjector",
     "KVDimensionProjector",
     "LayerwiseProjector",
     "MapProjectionAligner",
+    "PairStatistics",
     "StreamingCKA",
     "StudentToTeacherProjector",
     "TimeWarp",
@@ -51,13 +59,20 @@ __all__ = [
     "TokenAlignment",
     "align_offsets",
     "align_trace",
+    "calibrate",
     "cka_layer_map",
+    "fit_gathered",
+    "fit_kronecker",
+    "fit_ridge",
+    "gather",
     "layer_map",
     "linear_cka",
     "load_layer_map",
+    "r_squared",
     "register_cka_layer_map",
     "register_layer_map",
     "resolve_layer_map",
     "save_layer_map",
+    "sweep_ranks",
     "token_offsets",
 ]

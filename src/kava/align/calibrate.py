@@ -23,7 +23,7 @@ import torch
 from kava.align.aligner import MapProjectionAligner
 from kava.align.calibration_report import CalibrationReport, LayerFit, RankFit
 from kava.align.fit_maps import FittedMap, fit_full, judge, random_map, restrict
-from kava.align.gather import Gathered, Pair, gather, head_dims, layerwise_projectors
+from kava.align.gathered import Gathered, Pair, gather, head_dims, layerwise_projectors
 from kava.align.layerwise import LayerwiseProjector
 from kava.align.statistics import r_squared
 

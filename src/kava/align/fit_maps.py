@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from kava.align.calibration_report import Quality
-from kava.align.gather import Seen, head_dims
+from kava.align.gathered import Seen, head_dims
 from kava.align.kronecker import KroneckerFit, fit_kronecker
 from kava.align.layerwise import LayerwiseProjector
 from kava.align.least_squares import fit_ridge, fit_scale

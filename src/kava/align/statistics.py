@@ -162,7 +162,7 @@ def r_squared(statistics: PairStatistics, weight: Tensor, bias: Tensor) -> Tenso
         ValueError: a layer whose y is constant, so that there is nothing to explain.
 
     Example:
-        >>> statistics = PairStatistics.empty(1, 2, 2)
+        >>> statistics = PairStatistics(1, 2, 2)
         >>> x = torch.tensor([[[0.0, 1.0]], [[1.0, 0.0]], [[2.0, 2.0]]])
         >>> statistics.update(x, 3 * x)
         >>> r_squared(statistics, 3 * torch.eye(2)[None], torch.zeros(1, 2))
