@@ -102,6 +102,20 @@ def test_a_teacher_of_other_tokens_is_read_by_segments(student: str, tokens: str
         assert torch.equal(trace.segment_ids[valid], theirs[valid])
 
 
+@pytest.mark.parametrize("tokens", ["hard", "soft"])
+def test_a_teacher_brought_to_the_students_tokens_is_read_at_these(tokens: str) -> None:
+    options = {"student": "explicit", "token_alignment": tokens, **RESAMPLED, **HETERO}
+    distiller, batch = distiller_and_batch(small(**options))
+    warped = distiller(batch).target
+    plain, _ = distiller_and_batch(small(**options | {"use_segment_resampling": False}))
+    kept = plain(batch).target
+    assert torch.equal(warped.columns, kept.columns)
+    torch.testing.assert_close(warped.trace.keys, kept.trace.keys, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(warped.trace.values, kept.trace.values, atol=1e-5, rtol=1e-5)
+    by_segments, _ = distiller_and_batch(small(**options | {"token_alignment": "none"}))
+    assert not torch.allclose(by_segments(batch).target.trace.keys, kept.trace.keys, atol=1e-3)
+
+
 @pytest.mark.parametrize("student", ["latent", "explicit"])
 def test_a_sample_is_warped_the_same_alone_and_in_a_batch(student: str) -> None:
     config = small(student=student, segment_ratios="0:0.5,1:0.5", **RESAMPLED)
