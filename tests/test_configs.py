@@ -71,7 +71,7 @@ def test_every_file_parses_to_what_it_says(path: Path) -> None:
 
 
 def test_all_files_are_held_to_something() -> None:
-    others = {"shell_game_teacher", "smoke"}
+    others = {"shell_game_teacher", "shell_game_gpt2_teacher", "smoke"}
     assert {path.stem for path in CONFIGS} == {*RECIPES, *ARMS, *others}
 
 
@@ -102,13 +102,12 @@ def test_the_arms_of_the_comparison_differ_in_the_alignment_alone() -> None:
     flat, structured = (vars(shipped(name)) for name in ARMS)
     assert {key for key in flat if flat[key] != structured[key]} == {
         "alignment_mode",
-        "map_proj_share_dim",
-        "map_proj_init_uniform",
         "output_dir",
     }
     for name, mode in zip(ARMS, ("flat", "structured")):
         config = shipped(name)
         assert config.alignment_mode == mode
+        assert config.calibrates and not config.map_proj_share_dim
         assert (config.model_name, config.teacher_name) == ("gpt2", "gpt2-medium")
         assert (config.dataset_name, config.subset_size, config.epochs) == ("gsm8k", 1000, 3)
         assert (config.batch_size, config.lr) == (8, 5e-5)
@@ -118,14 +117,14 @@ def test_the_arms_of_the_comparison_differ_in_the_alignment_alone() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [*RECIPES, *ARMS])
 def test_a_configuration_trains_on_small_models(name: str, tmp_path: Path) -> None:
-    data = "kava/shell-game?num_moves=12&num_train=8&num_test=4"
+    data = "kava/shell-game?num_moves=12&num_train=24&num_test=4"
     arms = ["--model_name", "kava/tiny-gpt2", "--teacher_name", "kava/tiny-gemma"]
     small = arms if name in ARMS else ["--model_name", "kava/tiny-llama"]
     config = shipped(
         name,
         *small,
         *("--dataset_name", data, "--eval_dataset_name", data, "--reasoning_form", "text"),
-        *("--subset_size", "4", "--eval_size", "2", "--max_new_tokens", "2"),
+        *("--subset_size", "16", "--eval_size", "2", "--max_new_tokens", "2"),
         *("--max_steps", "1", "--batch_size", "2", "--gradient_accumulation_steps", "2"),
         *("--device", "cpu", "--no_progress", "--output_dir", str(tmp_path)),
     )

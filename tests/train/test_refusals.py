@@ -9,7 +9,7 @@ from kava.cli import run
 from kava.errors import KavaError
 from kava.profile.command import first_batch
 from kava.trace import Segment
-from kava.train.build import build_distiller
+from kava.train.build import build_distiller, build_tokenizer
 from kava.train.command import main, train
 from kava.train.config import TrainConfig
 from kava.train.objective import count_items
@@ -68,7 +68,7 @@ def test_an_explicit_student_is_matched_over_the_whole_text(tmp_path: Path) -> N
         kv_method="full",
         alignment_mode="structured",
     )
-    distiller, tokenizer = build_distiller(settings)
+    distiller, tokenizer = build_distiller(settings), build_tokenizer(settings)
     batch = first_batch(settings, tokenizer, torch.device("cpu"))
     target = distiller(batch).target
     assert target is not None

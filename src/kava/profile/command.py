@@ -137,7 +137,8 @@ def first_batch(
         )
     pad = tokenizer.pad_token_id
     assert isinstance(pad, int)
-    batch = Collator(pad, None if theirs is None else theirs.pad_token_id)(samples[: config.batch_size])
+    collate = Collator(pad, None if theirs is None else theirs.pad_token_id)
+    batch = collate(samples[: config.batch_size])
     parts = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items()}
     return Batch(**parts)  # type: ignore[typeddict-item]
 
