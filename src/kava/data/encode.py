@@ -13,11 +13,12 @@ import logging
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from kava.data.records import Record, Template
+from kava.data.text_tokens import tokenize, unknown_text
 from kava.segments import token_segments
 from kava.trace import Segment
 
@@ -219,57 +220,11 @@ def encode_prompt(
     if not question.strip():
         raise ValueError("the question is empty")
     text = template.prompt(question)
-    (item,) = _tokenize([text], tokenizer)
-    unknown = _unknown_text(item, text, tokenizer)
+    (item,) = tokenize([text], tokenizer)
+    unknown = unknown_text(item, text, tokenizer)
     if unknown is not None:
         raise ValueError(f"the tokenizer does not know {unknown!r}, in the question {question!r}")
     return item.ids
-
-
-@dataclass(frozen=True)
-class _Tokens:
-    ids: list[int]
-    offsets: list[tuple[int, int]]
-
-
-def _tokenize(texts: list[str], tokenizer: PreTrainedTokenizerBase) -> list[_Tokens]:
-    """Ids and offsets, with what a tokenizer puts in front but not what it puts at the end."""
-    if not texts:
-        return []
-    if not tokenizer.is_fast:
-        raise ValueError(
-            f"{type(tokenizer).__name__} gives no character offsets, which segments need: load a "
-            f"fast tokenizer (a tokenizer.json)"
-        )
-    output: Any = tokenizer(
-        texts,
-        add_special_tokens=True,
-        return_offsets_mapping=True,
-        return_special_tokens_mask=True,
-        return_attention_mask=False,
-        padding=False,
-        truncation=False,
-        verbose=False,
-    )
-    items = []
-    for ids, offsets, special in zip(
-        output["input_ids"], output["offset_mapping"], output["special_tokens_mask"]
-    ):
-        end = len(ids)
-        while end and special[end - 1]:
-            end -= 1
-        items.append(_Tokens(ids[:end], offsets[:end]))
-    return items
-
-
-def _unknown_text(item: _Tokens, text: str, tokenizer: PreTrainedTokenizerBase) -> str | None:
-    """What the tokenizer does not know; None where it knows all, or has no token to say so."""
-    unknown = tokenizer.unk_token_id
-    # GPT-2 knows every byte, and names its end mark, which a template may hold, as its unknown
-    if unknown is None or unknown == tokenizer.eos_token_id or unknown not in item.ids:
-        return None
-    start, end = item.offsets[item.ids.index(unknown)]
-    return text[start:end]
 
 
 def _encode_chunk(
@@ -285,10 +240,10 @@ def _encode_chunk(
             f"set tokenizer.eos_token"
         )
     rendered = [template.render(record) for record in records]
-    texts = _tokenize([r.text for r in rendered], tokenizer)
-    prompts = _tokenize([r.prompt for r in rendered], tokenizer)
+    texts = tokenize([r.text for r in rendered], tokenizer)
+    prompts = tokenize([r.prompt for r in rendered], tokenizer)
     own = [i for i, record in enumerate(records) if record.student_question is not None]
-    student = dict(zip(own, _tokenize([rendered[i].student_prompt for i in own], tokenizer)))
+    student = dict(zip(own, tokenize([rendered[i].student_prompt for i in own], tokenizer)))
     for index, (record, text, whole, prompt) in enumerate(zip(records, rendered, texts, prompts)):
         try:
             _check_parts(record, template)
@@ -302,7 +257,7 @@ def _encode_chunk(
             for item, written in [(whole, text.text)] + (
                 [(student[index], text.student_prompt)] if index in student else []
             ):
-                unknown = _unknown_text(item, written, tokenizer)
+                unknown = unknown_text(item, written, tokenizer)
                 if unknown is not None:
                     raise DoesNotFit(
                         "unknown token",
