@@ -132,8 +132,8 @@ class TrainConfig:
     map_proj_share_dim: bool = _flag(False, "structured: one dim map for all heads")
     map_proj_init_uniform: bool = _flag(
         False,
-        "structured: start from uniform head groups and identity dims, not at random; decides frozen "
-        "and joint maps, a fitted one does not depend on its start",
+        "structured: start from uniform head groups and identity dims, not at random; decides "
+        "frozen and joint maps, a fitted one does not depend on its start",
     )
     flat_variant: str | None = _flag(
         None,
