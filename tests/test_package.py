@@ -29,6 +29,8 @@ ROWS = (
         "student",
         "importance",
         "layers",
+        "reading",
+        "calibration",
         "align_pictures",
     },
     {"train"},

@@ -140,7 +140,8 @@ def test_bad_input_is_one_line(
 def test_a_flag_that_is_missing_or_unknown_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(main, ["--student_model", "kava/tiny-llama"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert "the following arguments are required: --teacher_model" in line
+    assert "the following arguments are required" in line
+    assert "--teacher_model" in line
     assert "unrecognized arguments: --top 3" in refusal(capsys, {"--top": "3"}, code=2)
 
 

@@ -1,0 +1,239 @@
+"""Texts that two models read: the flags that say which, and how they are read.
+
+For commands that compare a teacher with a student on text, without training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from kava.data.collate import Batch, Collator
+    from kava.data.encode import Encoded, EncodeReport
+    from kava.data.records import Record, Template
+
+
+def flag(default: Any, help: str) -> Any:
+    """A field with a default, whose help is shown by --help."""
+    return field(default=default, metadata={"help": help})
+
+
+def needed(help: str) -> Any:
+    """A field without a default."""
+    return field(metadata={"help": help})
+
+
+@dataclass(kw_only=True)
+class ReadingConfig:
+    """Which text is read, and how.
+
+    Raises:
+        ValueError: a value outside its range; the message names the flag.
+    """
+
+    dataset_name: str = needed(
+        "gsm8k (from the hub), the path of a jsonl file, or kava/shell-game (built in)"
+    )
+    split: str = flag("train", "split of the data, where the source has splits")
+    token_alignment: str = flag(
+        "hard", "tokenizers that differ: hard takes the teacher's last token, soft averages"
+    )
+    question_field: str = flag("question", "field of a jsonl row that holds the question")
+    reasoning_field: str = flag("reasoning", "field that holds the reasoning")
+    answer_field: str = flag("answer", "field that holds the answer")
+    reasoning_form: str = flag("text", "calculator annotations: text, annotated or equations")
+    keep_last_step: bool = flag(False, "keep the last reasoning step, as in kava train")
+    question_template: str | None = flag(
+        None, "the prompt with {question} in it; left out: the question and a line break"
+    )
+    reasoning_template: str | None = flag(None, "likewise with {reasoning}")
+    cue: str | None = flag(None, "what stands before the answer; left out: that of the data set")
+    max_length: int = flag(512, "most tokens of a sample")
+    overflow: str = flag(
+        "error",
+        "a sample that is too long, or holds what a tokenizer does not know: error, or skip",
+    )
+    batch_size: int = flag(16, "samples per forward")
+    dtype: str = flag("float32", "dtype in which weights are loaded: float32, bfloat16, float16")
+    seed: int = flag(0, "seed of the choice of samples")
+    device: str = flag("auto", "auto (an accelerator where there is one), or cpu")
+
+    def __post_init__(self) -> None:
+        check_choice(self, "token_alignment", ("hard", "soft"))
+        check_choice(self, "overflow", ("error", "skip"))
+        check_choice(self, "device", ("auto", "cpu"))
+        check_positive(self, "max_length", "batch_size")
+
+
+def check_choice(config: object, name: str, allowed: Sequence[str]) -> None:
+    """Hold a flag to what it can be."""
+    value = getattr(config, name)
+    if value not in allowed:
+        raise ValueError(f"--{name} {value!r} is unknown; choose {', '.join(allowed)}")
+
+
+def check_positive(config: object, *names: str) -> None:
+    """Hold flags to numbers above 0."""
+    for name in names:
+        if getattr(config, name) < 1:
+            raise ValueError(f"--{name} {getattr(config, name)} must be above 0")
+
+
+class Texts(NamedTuple):
+    """Records as both models' tokens."""
+
+    records: list[Record]
+    samples: list[Encoded]
+    collate: Collator
+    report: EncodeReport
+    tokenizers: tuple[PreTrainedTokenizerBase, PreTrainedTokenizerBase]
+    """The student's and the teacher's."""
+
+    def batches(self, samples: Sequence[Encoded], size: int) -> Iterator[Batch]:
+        """Samples, batch by batch, in their order."""
+        for start in range(0, len(samples), size):
+            yield self.collate(samples[start : start + size])
+
+
+def read_texts(
+    config: ReadingConfig, student: str, teacher: str, num_samples: int, flag: str
+) -> Texts:
+    """Take records at random, and encode them for both models.
+
+    Args:
+        config: which data.
+        student: the name of the model whose tokens count.
+        teacher: the name of the other.
+        num_samples: how many records.
+        flag: the flag that says how many, for messages.
+
+    Raises:
+        ValueError: data that cannot be loaded, fewer records than asked for, or a sample that
+            does not fit.
+        OSError: a tokenizer that cannot be read.
+
+    Example:
+        >>> config = ReadingConfig(dataset_name="kava/shell-game")
+        >>> texts = read_texts(config, "kava/shell-llama", "kava/shell-gpt2", 8, "num_samples")
+        >>> len(texts.samples)
+        8
+    """
+    from kava.data.collate import Collator
+    from kava.models import load_tokenizer
+
+    tokenizers = load_tokenizer(student), load_tokenizer(teacher)
+    records = _records(config, num_samples, flag)
+    samples, report = _encode(config, records, tokenizers)
+    pads = [tokenizer.pad_token_id for tokenizer in tokenizers]
+    assert all(isinstance(pad, int) for pad in pads)
+    return Texts(records, samples, Collator(*pads), report, tokenizers)
+
+
+def device_of(config: ReadingConfig) -> torch.device:
+    """Where the models run."""
+    import torch
+
+    auto = config.device == "auto" and torch.accelerator.is_available()
+    device = torch.accelerator.current_accelerator() if auto else None
+    return device if device is not None else torch.device("cpu")
+
+
+def load_models(
+    config: ReadingConfig, student: str, teacher: str
+) -> tuple[PreTrainedModel, PreTrainedModel]:
+    """The student and the teacher, on their device.
+
+    Raises:
+        ValueError: a model that cannot be loaded.
+        OSError: files that cannot be read.
+    """
+    from kava.models import load_model
+
+    device = device_of(config)
+    return (
+        load_model(student, dtype=config.dtype, device=device),
+        load_model(teacher, dtype=config.dtype, device=device),
+    )
+
+
+def _records(config: ReadingConfig, num_samples: int, flag: str) -> list[Record]:
+    from kava.data.sources import load_records
+    from kava.data.splits import split_records
+
+    records = load_records(
+        config.dataset_name,
+        split=config.split,
+        question_field=config.question_field,
+        reasoning_field=config.reasoning_field,
+        answer_field=config.answer_field,
+        reasoning_form=config.reasoning_form,  # type: ignore[arg-type]
+    )
+    rest = len(records) - num_samples
+    if rest < 0:
+        raise ValueError(
+            f"--{flag} {num_samples} is more than the {len(records)} records of "
+            f"{config.dataset_name}; lower it"
+        )
+    return split_records(records, {"taken": num_samples, "rest": rest}, seed=config.seed)["taken"]
+
+
+def _encode(
+    config: ReadingConfig,
+    records: list[Record],
+    tokenizers: tuple[PreTrainedTokenizerBase, PreTrainedTokenizerBase],
+) -> tuple[list[Encoded], EncodeReport]:
+    """The records in the student's tokens and, where they are others, in the teacher's."""
+    from kava.data.encode import encode_records
+    from kava.data.pairing import encode_for_teacher
+
+    template = _template(config)
+    student, teacher = tokenizers
+    overflow: Any = config.overflow
+    samples, report = encode_records(
+        records, student, template, config.max_length, overflow=overflow
+    )
+    if teacher.get_vocab() != student.get_vocab():
+        samples, theirs = encode_for_teacher(
+            records, samples, teacher, template, config.max_length, overflow=overflow
+        )
+        for reason, ids in theirs.skipped.items():
+            report.skipped[reason].extend(ids)
+    return samples, report
+
+
+def _template(config: ReadingConfig) -> Template:
+    """The data set's, with the parts that are given."""
+    from kava.data.sources import default_template
+
+    own = default_template(config.dataset_name, drop_last_step=not config.keep_last_step)
+    given: dict[str, Any] = {
+        "question": config.question_template,
+        "reasoning": config.reasoning_template,
+        "cue": config.cue,
+    }
+    return replace(own, **{name: part for name, part in given.items() if part is not None})
+
+
+Config = TypeVar("Config")
+
+
+def parse_flags(kind: type[Config], argv: list[str], prog: str, description: str) -> Config:
+    """Flags as a configuration; wrong usage leaves by `SystemExit(2)`, with one line."""
+    from transformers import HfArgumentParser
+
+    class Parser(HfArgumentParser):
+        def error(self, message: str) -> NoReturn:
+            self.exit(2, f"{self.prog}: error: {message}; see {self.prog} --help\n")
+
+    parser = Parser(
+        kind,  # type: ignore[arg-type]
+        prog=prog,
+        description=description,
+        allow_abbrev=False,
+    )
+    return kind(**vars(parser.parse_args(argv)))
