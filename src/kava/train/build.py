@@ -28,7 +28,7 @@ from kava.train.checkpoint import check_same_run
 from kava.train.config import TrainConfig
 from kava.train.layer_mapping import measure_layer_map
 from kava.train.objective import Distiller
-from kava.train.scores import needs_scores, with_scores
+from kava.train.scores import needs_scores, scores_path, with_scores
 from kava.train.trainer import KVDistillTrainer
 
 DATA_FIELDS = (
@@ -285,8 +285,9 @@ def build_distiller(config: TrainConfig) -> Distiller:
 def _scored(config: TrainConfig, distiller: Distiller, data: Data) -> Data:
     """The data with the scores that the eviction is given."""
     teacher = distiller.base if distiller.teacher is None else distiller.teacher
-    train = with_scores(config, teacher, data.train, data.train_records, data.template)
-    held_out = with_scores(config, teacher, data.eval, data.eval_records, data.template)
+    path = scores_path(config)
+    train = with_scores(config, teacher, data.train, data.train_records, data.template, path)
+    held_out = with_scores(config, teacher, data.eval, data.eval_records, data.template, path)
     return replace(data, train=train, eval=held_out)
 
 

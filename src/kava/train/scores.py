@@ -27,18 +27,22 @@ def needs_scores(config: TrainConfig) -> bool:
     return config.kv_weight > 0 and EVICTIONS[config.kv_method].needs_scores
 
 
+def scores_path(config: TrainConfig) -> Path:
+    """Where a run keeps its scores: `--kv_scores_path`, or a file in the output folder."""
+    return Path(config.kv_scores_path or Path(config.output_dir) / FILE_NAME)
+
+
 def with_scores(
     config: TrainConfig,
     teacher: PreTrainedModel,
     samples: Sequence[Encoded],
     records: Sequence[Record],
     template: Template,
+    path: str | Path | None = None,
 ) -> list[Encoded]:
     """Give samples the teacher's scores of their reasoning tokens.
 
-    They are read from `--kv_scores_path` (default: a file in the output folder); what it does not
-    hold is computed and added. In self-distillation it is the student before training that is
-    asked.
+    In self-distillation it is the student before training that is asked.
 
     Args:
         config: the run's configuration.
@@ -46,6 +50,8 @@ def with_scores(
         samples: of training and evaluation.
         records: those that the samples were made of; matched by id.
         template: how a record became text.
+        path: a file that scores are read from; what it does not hold is computed and added. None
+            keeps nothing.
 
     Returns:
         the samples with `scores`, or those of a teacher's own text with theirs where its
@@ -56,7 +62,7 @@ def with_scores(
         OSError: the file cannot be written.
 
     Example:
-        >>> scored = with_scores(config, distiller.reader, data.train, data.train_records, template)
+        >>> scored = with_scores(config, teacher, data.train, data.train_records, data.template)
     """
     device = teacher.device
     if config.device == "auto" and torch.cuda.is_available():
@@ -69,7 +75,7 @@ def with_scores(
             template,
             method=config.kv_method,
             reach=config.knockout_reach,  # type: ignore[arg-type]
-            path=config.kv_scores_path or Path(config.output_dir) / FILE_NAME,
+            path=path,
             progress=not config.no_progress,
         )
     finally:
