@@ -26,6 +26,7 @@ from transformers import (
 
 from families import FAMILIES, VOCAB_SIZE, build
 from kava.capture import capture
+from kava.models import load_model
 from kava.rope import (
     rotary_of,
     rotate,
@@ -207,3 +208,13 @@ def test_keys_of_a_cache_are_left_alone():
     unrotate_trace(trace, rotary_of(model))
     for layer, keys in zip(cache.layers, before, strict=True):
         assert torch.equal(layer.keys, keys)
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("name", ["stories260K", "babyllama_tok105"])
+def test_unrotated_keys_of_pretrained_models_are_their_own(name, shared):
+    model = load_model(shared / "models" / name)
+    ids = torch.randint(3, 100, (2, 60), generator=torch.Generator().manual_seed(0))
+    trace, expected = pre_rotation_keys(model, ids, torch.ones_like(ids))
+    found = unrotate_trace(trace, rotary_of(model)).keys
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
