@@ -72,7 +72,5 @@ def test_gradients_flow_from_a_teacher_that_rotates_otherwise(
     assert torch.isfinite(forward.loss)
     named = distiller.base.named_parameters()
     grads = [p.grad for name, p in named if "k_proj" in name or "v_proj" in name]
-    assert all(
-        grads[name].abs().sum() > 0 for name in grads if "k_proj" in name or "v_proj" in name
-    )
+    assert all(grad is not None and grad.abs().sum() > 0 for grad in grads)
     assert all(p.grad is None for p in distiller.teacher.parameters())

@@ -20,7 +20,7 @@ def config(tmp_path: Path, **settings: object) -> TrainConfig:
     [
         ({"dataset_name": "no/such.jsonl"}, "no/such.jsonl"),
         ({"target_len": 400}, "--target_len 400"),
-        ({"teacher_name": "kava/shell-llama"}, "different tokenizers"),
+        ({"teacher_name": "kava/shell-gpt2", "max_length": 9}, "--max_length 9"),
     ],
 )
 def test_what_can_be_told_without_models_is_told_before_they_are_loaded(

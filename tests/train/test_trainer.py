@@ -137,7 +137,7 @@ def test_a_checkpoint_holds_everything(tmp_path: Path) -> None:
         "tokenizer.json", "optimizer.pt", "scheduler.pt", "trainer_state.json",
     } <= names  # fmt: skip
     aligner = load_file(folder / "map_aligner.safetensors")
-    assert "map_aligner.key_projector.head_mixer.weight" in aligner
+    assert "map_aligner.key_projector.head_mix" in aligner
     settings = json.loads((folder / "kava.json").read_text())
     assert settings["config"]["alignment_mode"] == "structured"
     assert settings["data_hash"] == built.data.hash

@@ -128,7 +128,8 @@ def first_batch(
     config: TrainConfig, tokenizer: PreTrainedTokenizerBase, device: torch.device
 ) -> Batch:
     """The first `batch_size` samples that a configuration trains on."""
-    theirs = build_teacher_tokenizer(config, tokenizer)
+    larger = config.teacher_name == LARGER_TEACHER  # reads the student's tokens
+    theirs = None if larger else build_teacher_tokenizer(config, tokenizer)
     samples = load_data(config, tokenizer, theirs).train
     if len(samples) < config.batch_size:
         raise ValueError(
