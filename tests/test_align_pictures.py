@@ -69,7 +69,7 @@ def test_the_layer_map_has_a_cell_for_every_weight(narrow: bool) -> None:
 
 
 def test_every_part_and_layer_has_a_panel_of_its_heads() -> None:
-    norms = {"keys": [[[1.0, 0.5]], [[0.0, 4.0]]], "values": [[[3.0, 3.0]], [[0.0, 0.0]]]}
+    norms = {"keys": [[[2.0, 1.0]], [[0.0, 4.0]]], "values": [[[3.0, 3.0]], [[0.0, 0.0]]]}
     figure = head_map_picture(norms, ("teacher", "student"))
     titles = [axes.get_title("left") for axes in figure.axes]
     assert titles == ["keys, layer 0", "keys, layer 1", "values, layer 0", "values, layer 1"]

@@ -107,7 +107,8 @@ def test_the_arms_of_the_comparison_differ_in_the_alignment_alone() -> None:
     for name, mode in zip(ARMS, ("flat", "structured")):
         config = shipped(name)
         assert config.alignment_mode == mode
-        assert config.calibrates and not config.map_proj_share_dim
+        assert config.calibrates
+        assert not config.map_proj_share_dim
         assert (config.model_name, config.teacher_name) == ("gpt2", "gpt2-medium")
         assert (config.dataset_name, config.subset_size, config.epochs) == ("gsm8k", 1000, 3)
         assert (config.batch_size, config.lr) == (8, 5e-5)

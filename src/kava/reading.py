@@ -191,7 +191,7 @@ def _encode(
     from kava.data.encode import encode_records
     from kava.data.pairing import encode_for_teacher
 
-    template = _template(config)
+    template = template_of(config)
     student, teacher = tokenizers
     overflow: Any = config.overflow
     samples, report = encode_records(
@@ -206,7 +206,7 @@ def _encode(
     return samples, report
 
 
-def _template(config: ReadingConfig) -> Template:
+def template_of(config: ReadingConfig) -> Template:
     """The data set's, with the parts that are given."""
     from kava.data.sources import default_template
 

@@ -57,7 +57,7 @@ def test_the_benchmark_compares_the_same_function() -> None:
     for case in benchmark.CASES.values():
         setting = benchmark.Setting(case, batch=1, length=4)
         ours = setting.by_kava(setting.x)
-        for anchor in setting.contestants().values():
+        for anchor in setting.anchors().values():
             torch.testing.assert_close(ours, anchor(setting.x), atol=1e-3, rtol=1e-4)
 
 

@@ -9,7 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import (
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
 from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
 
 import kava
@@ -146,9 +154,10 @@ def test_a_blank_of_its_own_lies_where_the_blank_is() -> None:
     assert [pieces[at] for at in (0, 4, 5)] == ["▁", "▁", "▁"]
     assert offsets.tolist() == [[0, 0], *[[0, 1]] * 3, [1, 2], [2, 3], *[[3, 4]] * 3]
     unigram = PreTrainedTokenizerFast(tokenizer_object=sentencepiece_unigram(), unk_token="<unk>")
-    ids, (offsets, _) = token_offsets(unigram, ["7 \n 新", "新"])
+    ids, (offsets, other) = token_offsets(unigram, ["7 \n 新", "  新"])
     assert unigram.convert_ids_to_tokens(ids[0])[-2:] == ["▁", "<unk>"]
     assert offsets[-2:].tolist() == [[1, 4], [4, 5]]
+    assert other.tolist() == [[0, 2], [2, 3]]
 
 
 @pytest.mark.parametrize(
@@ -165,6 +174,19 @@ def test_recovered_offsets_are_those_that_a_fast_tokenizer_reports(
     assert recovered.ids == reported.ids
     for got, wanted in zip(recovered.offsets, reported.offsets, strict=True):
         np.testing.assert_array_equal(got, wanted)
+
+
+def test_recovered_begin_and_end_marks_cover_nothing() -> None:
+    tokenizer = byte_tokenizer()
+    mark = (tokenizer.eos_token, tokenizer.eos_token_id)
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{mark[0]} $A {mark[0]}", special_tokens=[mark]
+    )
+    ids, (offsets,) = token_offsets(WithoutOffsets(tokenizer), ["ab"])
+    assert ids[0][0] == ids[0][-1] == tokenizer.eos_token_id
+    assert offsets.tolist() == [[0, 0], [0, 1], [1, 2], [2, 2]]
+    plain = token_offsets(WithoutOffsets(tokenizer), ["ab"], add_special_tokens=False)
+    assert plain.offsets[0].tolist() == [[0, 1], [1, 2]]
 
 
 def test_a_python_tokenizer_aligns() -> None:
@@ -193,6 +215,7 @@ def test_a_python_tokenizer_aligns() -> None:
         ("lower", ["low@@", "er"], [[0, 3], [3, 5]]),
         ("a<<b", ["▁a", "<unk>", "b"], [[0, 1], [1, 3], [3, 4]]),
         ("新 年 x", ["<unk>", "<unk>", "▁x"], [[0, 1], [2, 3], [4, 5]]),
+        ("新年 月", ["<unk>", "<unk>"], [[0, 2], [3, 4]]),
         ("新年x", ["<unk>", "<unk>", "<unk>", "<unk>"], None),
         ("axaxa", ["a", "<unk>", "xa"], [[0, 1], [1, 3], [3, 5]]),
         ("a新年", ["a", "<unk>", "<unk>"], [[0, 1], [1, 2], [2, 3]]),

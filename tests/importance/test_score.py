@@ -55,7 +55,7 @@ def test_every_sample_gets_a_score_per_reasoning_token(teacher, data, monkeypatc
     rows = score_samples(teacher, encoded, records, SHELL_GAME_TEMPLATE)
     assert [len(row) for row in rows] == [s.answer_start - s.prompt_length for s in encoded]
     assert all(row.dtype == np.float32 for row in rows)
-    monkeypatch.setattr("kava.importance.score.CPU_TOKENS", 60)  # two samples at a time
+    monkeypatch.setattr("kava.importance.batches.CPU_TOKENS", 60)  # two samples at a time
     small = score_samples(teacher, encoded, records, SHELL_GAME_TEMPLATE)
     for row, other in zip(rows, small):
         np.testing.assert_allclose(row, other, atol=2e-5)

@@ -66,7 +66,21 @@ class Weights(NamedTuple):
 
     def at(self, layer: int) -> Weights:
         """Those of one layer, [r, …] or [C_out, C_in]; a single one serves all."""
-        return Weights(*(part if part is None else part[layer % len(part)] for part in self))
+        return Weights(
+            *(part if part is None else part[layer if len(part) > 1 else 0] for part in self)
+        )
+
+
+def sum_terms(head_mix: Tensor, dim_map: Tensor) -> Tensor:
+    """The matrices [L, C_out, C_in] of sums of terms, coordinates in the order of heads.
+
+    Args:
+        head_mix: [L, r, H_out, H_in].
+        dim_map: [L, r, D_out, D_in], or [L, r, H_out, D_out, D_in].
+    """
+    heads = "h" if dim_map.ndim == 5 else ""
+    maps = torch.einsum(f"lrhg,lr{heads}pd->lhpgd", head_mix, dim_map)
+    return maps.flatten(3, 4).flatten(1, 2)
 
 
 class BlockMap(ABC):
@@ -89,7 +103,7 @@ class BlockMap(ABC):
     def backward(self, x: Tensor, grad: Tensor, needs: AbstractSet[str]) -> Tensor | None:
         """Add the weights' gradients; return that of x, [c, H_in, T, D_in], where it is needed."""
 
-    def finish(self, needs: AbstractSet[str]) -> None:  # noqa: B027
+    def finish(self) -> None:  # noqa: B027
         """Called after the layer's last block; does nothing where there is nothing left to do."""
 
 
@@ -227,10 +241,20 @@ class Matrix(BlockMap):
 
     def __init__(self, weights: Weights, grads: Weights, scratch: Scratch) -> None:
         super().__init__(weights, grads, scratch)
-        dtype = scratch.like.dtype
-        matrix = weights.full if weights.full is not None else _add_up(*weights.terms, dtype)
-        self.matrix = matrix.to(dtype)
+        self.made: Tensor | None = None
         self.grad_matrix = grads.full
+
+    @property
+    def matrix(self) -> Tensor:
+        """[C_out, C_in], made when it is first read: gradients of weights alone need none."""
+        if self.made is None:
+            dtype = self.scratch.like.dtype
+            matrix = self.weights.full
+            if matrix is None:
+                precise = torch.promote_types(dtype, self.weights.terms[0].dtype)
+                matrix = sum_terms(*(part[None].to(precise) for part in self.weights.terms))[0]
+            self.made = matrix.to(dtype)
+        return self.made
 
     def source(self, shape: tuple[int, ...]) -> Tensor:
         """See `BlockMap`; positions before heads in memory."""
@@ -259,12 +283,14 @@ class Matrix(BlockMap):
         """See `BlockMap`."""
         grad_rows = self._rows(grad, "grad_rows")
         if needs & {"head", "dim", "full"}:
+            rows = self._rows(x, "rows")
+            wide = torch.promote_types(x.dtype, torch.float32)
             if self.grad_matrix is None:
-                dtype = torch.promote_types(x.dtype, torch.float32)
-                self.grad_matrix = torch.zeros_like(self.matrix, dtype=dtype)
-            product = self.scratch("product", tuple(self.matrix.shape))
-            torch.mm(grad_rows.mT, self._rows(x, "rows"), out=product)
-            self.grad_matrix.add_(product)
+                self.grad_matrix = (grad_rows.mT @ rows).to(wide)
+            elif wide == x.dtype:
+                self.grad_matrix.addmm_(grad_rows.mT, rows)
+            else:
+                self.grad_matrix.add_(grad_rows.mT @ rows)
         if "x" not in needs:
             return None
         c, H_in, T, D_in = x.shape
@@ -272,43 +298,31 @@ class Matrix(BlockMap):
         torch.mm(grad_rows, self.matrix, out=grad_x.view(len(grad_rows), -1))
         return grad_x.transpose(1, 2)
 
-    def finish(self, needs: AbstractSet[str]) -> None:
+    def finish(self) -> None:
         """Split the matrix's gradient into those of the terms."""
-        if self.weights.full is not None or self.grad_matrix is None:
-            return
-        grads = _split(self.grad_matrix, *self.weights.terms)
-        for total, grad in zip((self.grads.head, self.grads.dim), grads):
-            if total is not None:
-                total.add_(grad)
-
-
-def _over_pairs(head: Tensor, dim: Tensor) -> tuple[Tensor, Tensor]:
-    """Terms over pairs of heads and pairs of dims: [G, pairs, r] and [G, r, pairs].
-
-    G groups of output heads have dim maps of their own: 1 where all heads share one.
-    """
-    groups = dim.shape[1] if dim.ndim == 4 else 1
-    heads = head.reshape(len(head), groups, -1).permute(1, 2, 0)
-    return heads, dim.reshape(len(dim), groups, -1).transpose(0, 1)
-
-
-def _add_up(head: Tensor, dim: Tensor, dtype: torch.dtype) -> Tensor:
-    """The matrix [C_out, C_in] of a sum of terms, in `dtype` or what is more precise."""
-    dtype = torch.promote_types(head.dtype, dtype)
-    head, dim = head.to(dtype), dim.to(dtype)
-    H_out, H_in, D_out, D_in = *head.shape[-2:], *dim.shape[-2:]
-    pairs = torch.bmm(*_over_pairs(head, dim)).view(H_out, H_in, D_out, D_in)
-    return pairs.transpose(1, 2).reshape(H_out * D_out, H_in * D_in)
+        if self.weights.full is None and self.grad_matrix is not None:
+            grads = _split(self.grad_matrix, *self.weights.terms)
+            for total, grad in zip((self.grads.head, self.grads.dim), grads):
+                if total is not None:
+                    total.add_(grad)
+        self.made = self.grad_matrix = None  # the next layer's take their place
 
 
 def _split(matrix: Tensor, head: Tensor, dim: Tensor) -> tuple[Tensor, Tensor]:
-    """The gradients of the terms that a matrix is the sum of, from the matrix's own."""
+    """The gradients of the terms that a matrix is the sum of, from the matrix's own.
+
+    Over pairs of heads and pairs of dims the sum is a product of two matrices; for each output
+    head by itself where it has dim maps of its own.
+    """
     H_out, H_in, D_out, D_in = *head.shape[-2:], *dim.shape[-2:]
-    heads, dims = (part.to(matrix.dtype) for part in _over_pairs(head, dim))
+    groups = H_out if dim.ndim == 4 else 1
+    heads = head.to(matrix.dtype).reshape(len(head), groups, -1)
+    dims = dim.to(matrix.dtype).reshape(len(dim), groups, -1)
     pairs = matrix.view(H_out, D_out, H_in, D_in).transpose(1, 2)
-    pairs = pairs.reshape(len(heads), -1, D_out * D_in)
-    of_head = torch.bmm(pairs, dims.mT).permute(2, 0, 1).reshape(head.shape)
-    return of_head, torch.bmm(heads.mT, pairs).transpose(0, 1).reshape(dim.shape)
+    pairs = pairs.reshape(groups, -1, D_out * D_in)
+    of_head = torch.bmm(pairs, dims.permute(1, 2, 0)).permute(2, 0, 1)
+    of_dim = torch.bmm(heads.transpose(0, 1), pairs).transpose(0, 1)
+    return of_head.reshape(head.shape), of_dim.reshape(dim.shape)
 
 
 def cheapest_map(
@@ -333,5 +347,5 @@ def cheapest_map(
     term = _term_flops(head, dim, heads_go_first(head[0], dim[0]))
     terms = TERM_COST * num_positions * rank * term * passes
     size = H_out * D_out * H_in * D_in
-    matrix = num_positions * size * (of_weights + of_input) + rank * size * (1 + 2 * of_weights)
+    matrix = size * (num_positions * (of_weights + of_input) + rank * (2 * of_weights + of_input))
     return Matrix if matrix < terms else SumOfTerms

@@ -43,7 +43,7 @@ def calibrate(
 
     Both sets are read once, and memory does not depend on their size. In direction
     student_to_teacher the maps go from each student layer to its mixed teacher layer. Queries are
-    fitted where the traces have them.
+    fitted where the traces have them; else their maps keep their start, in the same rank.
 
     Args:
         aligner: made with `per_layer=True`.
@@ -99,7 +99,8 @@ def fit_gathered(
         >>> training, judging = gather(aligner, pairs), gather(aligner, held_out)
         >>> reports = [fit_gathered(aligner, training, judging, rank=rank) for rank in (1, 4)]
     """
-    keys = layerwise_projectors(aligner)["keys"]
+    projectors = layerwise_projectors(aligner)
+    keys = projectors["keys"]
     if rank is not None and keys.rank is None:
         raise ValueError(
             f"rank={rank!r} does not fit an aligner of full matrices; make it with "
@@ -116,6 +117,10 @@ def fit_gathered(
             if tried[-1].loss <= AUTO_TOLERANCE:
                 break
     layers = [fit for part in parts for fit in part.fit(terms, ridge)]
+    for name, projector in projectors.items():
+        if name not in training and terms is not None and projector.rank != terms:
+            projector.set_rank(terms)
+            projector.reset_parameters()
     return CalibrationReport(
         direction=aligner.direction,
         rank=terms,

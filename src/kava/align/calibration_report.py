@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from statistics import mean
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 CLEAR_MARGIN = 0.05
 """A map that explains less than this beyond its controls is called no better than they are."""
@@ -147,8 +147,8 @@ class CalibrationReport:
             )
         return "\n".join([*lines, *self.warnings()])
 
-    def to_json(self) -> str:
-        """All numbers as JSON, {field: value}; a quality is {r_squared, cosine}."""
+    def as_dict(self) -> dict[str, Any]:
+        """All numbers by the names of the fields; a quality is {r_squared, cosine}."""
         layers = [
             {
                 name: value._asdict() if isinstance(value, Quality) else value
@@ -156,5 +156,8 @@ class CalibrationReport:
             }
             for fit in self.layers
         ]
-        ranks = [tried._asdict() for tried in self.ranks]
-        return json.dumps({**vars(self), "layers": layers, "ranks": ranks}, indent=2)
+        return {**vars(self), "layers": layers, "ranks": [fit._asdict() for fit in self.ranks]}
+
+    def to_json(self) -> str:
+        """`as_dict` as JSON."""
+        return json.dumps(self.as_dict(), indent=2)

@@ -203,7 +203,8 @@ def _visits(
             for layer in group:
                 yield layer, samples, maps[layer]
         for one in maps.values():
-            one.finish(needs or set())
+            one.finish()
+        maps.clear()
 
 
 def _source(x_BLHTD: Tensor, row: Row, samples: slice, of: BlockMap) -> Tensor:

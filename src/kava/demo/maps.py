@@ -3,15 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import TYPE_CHECKING
-
-from kava.align_pictures import (
-    head_map_picture,
-    head_norms,
-    layer_map_picture,
-    time_map_picture,
-)
 
 if TYPE_CHECKING:
     from kava.align import MapProjectionAligner
@@ -37,20 +29,11 @@ def draw_maps(run: RunJob) -> dict[str, Draw]:
         ValueError: the run's folder holds no checkpoint.
         OSError: its aligner is missing or damaged.
     """
-    aligner = aligner_of(run)
-    norms = {part: head_norms(aligner.projectors()[part]) for part in ("keys", "values")}
-    target, source = ("student", "teacher")
-    if aligner.direction == "student_to_teacher":
-        target, source = source, target
-    draws: dict[str, Draw] = {
-        "layers": partial(layer_map_picture, aligner.layer_weights.tolist()),
-        "heads": partial(head_map_picture, norms, (target, source)),
-    }
-    tokens = tokens_of(run.config)
-    if tokens is not None:
-        ours, theirs, weights_ST, reasoning = tokens
-        draws["time"] = partial(time_map_picture, ours, theirs, weights_ST, reasoning)
-    return draws
+    from kava.calibration.pictures import draw_aligner
+
+    draws = draw_aligner(aligner_of(run))
+    tokens = _draw_tokens(run.config)
+    return draws if tokens is None else {**draws, "time": tokens}
 
 
 def aligner_of(run: RunJob) -> MapProjectionAligner:
@@ -74,13 +57,9 @@ def aligner_of(run: RunJob) -> MapProjectionAligner:
     return aligner
 
 
-def tokens_of(
-    config: TrainConfig,
-) -> tuple[list[str], list[str], list[list[float]], range] | None:
-    """One problem in both models' tokens: theirs, ours, the weights between them, our reasoning.
-
-    None where both models read the same tokens.
-    """
+def _draw_tokens(config: TrainConfig) -> Draw | None:
+    """One problem in both models' tokens; None where both read the same."""
+    from kava.calibration.pictures import draw_tokens
     from kava.data.encode import encode_records
     from kava.data.pairing import encode_for_teacher
     from kava.data.sources import default_template, load_records
@@ -93,16 +72,8 @@ def tokens_of(
     template = default_template(config.dataset_name)
     records = load_records(config.dataset_name, split="test")[:1]
     encoded, _ = encode_records(records, tokenizer, template, config.max_length)
-    ((item,), _) = encode_for_teacher(
+    (item,), _ = encode_for_teacher(
         records, encoded, teacher_tokenizer, template, config.max_length
     )
-    assert item.teacher is not None
-    text = template.render(records[0]).text
     mode: TokenAlignmentMode = "hard" if config.token_alignment == "hard" else "soft"
-    # the last token, the end of the sequence, is no text
-    ours, theirs = (
-        [text[start:end] for start, end in part.offsets[:-1].tolist()]
-        for part in (item, item.teacher.encoded)
-    )
-    weights_ST = item.teacher.alignment.dense(mode)[:-1, :-1].tolist()
-    return ours, theirs, weights_ST, range(item.prompt_length, item.answer_start)
+    return draw_tokens(item, template.render(records[0]).text, mode)

@@ -5,31 +5,27 @@ Shapes: B batch, T columns, R reasoning tokens of a sample.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
-from kava.data.collate import Batch, Collator
+from kava.data.collate import Batch
 from kava.data.encode import Encoded
 from kava.data.records import Record, Template
+from kava.importance.batches import batches_of, make_batch
 from kava.importance.gradient import gradient
 from kava.importance.knockout import knockout
-from kava.importance.stages import UNCOUNTED, Reach, token_stages
+from kava.importance.stages import Reach, token_stages
 from kava.importance.store import ScoreStore, sample_digest, weights_fingerprint
 
 Scorer = Callable[[PreTrainedModel, Batch, Tensor | None], Tensor]
 
 SCORERS: dict[str, Scorer] = {"knockout": knockout, "knockout_gradient": gradient}
 """Method → (model, batch, stages [B, T]) → scores [B, T]."""
-
-# Tokens of a batch, and numbers in its logits: more is no faster on a CPU, and fills a GPU.
-CPU_TOKENS, CPU_LOGITS = 2**13, 2**24
-GPU_TOKENS, GPU_LOGITS = 2**16, 2**28
 
 
 def score_samples(
@@ -85,9 +81,9 @@ def score_samples(
     with tqdm(
         total=len(missing), desc=method, unit=" samples", disable=not progress or not missing
     ) as bar:
-        for places in _batches(model, samples, missing):
+        for places in batches_of(model, samples, missing):
             chosen = [samples[place] for place in places]
-            batch, stages_BT = _batch(model, chosen, [stages[place] for place in places])
+            batch, stages_BT = make_batch(model, chosen, [stages[place] for place in places])
             # for all later tokens a scorer may know a shorter way
             asked_BT = None if reach == "all" else stages_BT
             scores_BT = SCORERS[method](model, batch, asked_BT).float().cpu().numpy()
@@ -99,43 +95,3 @@ def score_samples(
     if missing and path is not None:
         store.save(path)
     return [store.scores[digest] for digest in digests]
-
-
-def _batches(
-    model: PreTrainedModel, samples: Sequence[Encoded], places: Sequence[int]
-) -> Iterator[list[int]]:
-    """Places of samples of like lengths, as many as fit."""
-    on_cpu = model.device.type == "cpu"
-    tokens, logits = (CPU_TOKENS, CPU_LOGITS) if on_cpu else (GPU_TOKENS, GPU_LOGITS)
-    budget = min(tokens, logits // model.config.vocab_size)
-
-    def lengths(place: int) -> tuple[int, int]:
-        sample = samples[place]
-        return sample.answer_start - sample.prompt_length, len(sample.input_ids)
-
-    batch: list[int] = []
-    widest = 0
-    for place in sorted(places, key=lengths):
-        widest = max(widest, len(samples[place].input_ids))
-        if batch and widest * (len(batch) + 1) > budget:
-            yield batch
-            batch, widest = [], len(samples[place].input_ids)
-        batch.append(place)
-    if batch:
-        yield batch
-
-
-def _batch(
-    model: PreTrainedModel, samples: Sequence[Encoded], stages: Sequence[np.ndarray]
-) -> tuple[Batch, Tensor]:
-    """A batch on the model's device, and the stages of its columns."""
-    # what fills the padding is masked everywhere: any token that the model knows will do
-    batch = Collator(0)(samples)
-    stages_BT = torch.full_like(batch["input_ids"], UNCOUNTED)
-    widest = max(sample.prompt_length for sample in samples)
-    for row_T, sample, stage in zip(stages_BT, samples, stages):
-        start = widest - sample.prompt_length
-        row_T[start : start + len(stage)] = torch.from_numpy(stage)
-    device = model.device
-    moved = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items()}
-    return moved, stages_BT.to(device)  # type: ignore[return-value]
