@@ -3,10 +3,10 @@
     python experiments/compare_key_spaces.py
 
 A teacher with grouped queries (4 layers, 16 query heads over 8 key/value heads of 24, θ = 1e6)
-learns to write the reasoning of the shell game. Then a student of latents (2 layers of 4 heads of
-16, θ = 1e4) is trained from its cache three times: keys compared un-rotated, as both models cache
-them, and with the teacher's rotated as the student's are. Everything else is the same, the
-calibrated structured maps too, which are fitted in the space that is compared.
+learns to write the reasoning of the shell game. Then students of latents (2 layers of 4 heads of
+16, θ = 1e4) are trained from its cache, three for every seed: keys compared un-rotated, as both
+models cache them, and with the teacher's rotated as the student's are. Everything else is the
+same, the calibrated structured maps too, which are fitted in the space that is compared.
 """
 
 from __future__ import annotations
@@ -29,8 +29,6 @@ NUM_EVALUATIONS = 4
 
 COMMON: dict[str, Any] = {
     "batch_size": 64,
-    "lr": 1e-3,
-    "warmup_steps": 50,
     "max_length": 96,
     "logging_steps": 100,
     "save_steps": 100_000,
@@ -43,6 +41,7 @@ class Row(NamedTuple):
     """What a run of one key space came to."""
 
     key_space: str
+    seed: int
     accuracies: list[float]
     """At even distances, the last at the end."""
     kv: float
@@ -97,6 +96,8 @@ def train_teacher(options: argparse.Namespace) -> Path:
                 student="explicit",
                 kv_weight=0.0,
                 max_steps=options.teacher_steps,
+                lr=1e-3,
+                warmup_steps=50,
                 dataset_name=f"{options.dataset_name}&num_train={64 * options.teacher_steps}",
                 output_dir=str(folder),
                 **COMMON,
@@ -117,8 +118,10 @@ def test_records(options: argparse.Namespace) -> list[Any]:
     return load_records(f"{options.dataset_name}&num_test={options.num_test}", split="test")
 
 
-def student_config(key_space: str, teacher: Path, options: argparse.Namespace) -> TrainConfig:
-    """The settings of one student; the key space is all in which they differ."""
+def student_config(
+    key_space: str, seed: int, teacher: Path, options: argparse.Namespace
+) -> TrainConfig:
+    """The settings of one student; the key space is all in which those of one seed differ."""
     from kava.train.config import TrainConfig
 
     data = f"{options.dataset_name}&num_train={64 * options.num_steps}&num_test={options.num_test}"
@@ -132,13 +135,14 @@ def student_config(key_space: str, teacher: Path, options: argparse.Namespace) -
         alignment_mode="structured",
         key_space=key_space,
         max_steps=options.num_steps,
+        lr=2e-3,
         dataset_name=data,
         eval_dataset_name=data,
         eval_size=options.num_test,
         eval_steps=-(-options.num_steps // NUM_EVALUATIONS),
         max_new_tokens=3,
-        seed=options.seed,
-        output_dir=str(Path(options.output_dir) / key_space),
+        seed=seed,
+        output_dir=str(Path(options.output_dir) / f"{key_space}-{seed}"),
         overwrite=True,
         **COMMON,
     )
@@ -158,6 +162,7 @@ def train_student(config: TrainConfig) -> Row:
     evaluations = [line for line in lines if "eval_accuracy" in line]
     return Row(
         key_space=config.key_space,
+        seed=config.seed,
         accuracies=[line["eval_accuracy"] for line in evaluations],
         kv=evaluations[-1]["eval_kv"],
         kv_wrong_sample=evaluations[-1]["eval_kv_wrong_sample"],
@@ -168,13 +173,13 @@ def train_student(config: TrainConfig) -> Row:
 
 def table(rows: list[Row]) -> str:
     """The runs as text."""
-    lines = ["key space  accuracy % by quarters       KV (wrong sample)  R² of keys       seconds"]
+    lines = ["key space  seed  accuracy % by quarters       KV (wrong sample)  R² of keys  seconds"]
     for row in rows:
         accuracies = " ".join(f"{100 * accuracy:5.1f}" for accuracy in row.accuracies)
         fits = " ".join(f"{fit:.2f}" for fit in row.r_squared_keys)
         lines.append(
-            f"{row.key_space:10} {accuracies:28} {row.kv:.3f} ({row.kv_wrong_sample:.3f})"
-            f"      {fits:16} {row.seconds:.0f}"
+            f"{row.key_space:10} {row.seed:4}  {accuracies:28} {row.kv:.3f} "
+            f"({row.kv_wrong_sample:.3f})      {fits:11} {row.seconds:.0f}"
         )
     return "\n".join(lines)
 
@@ -186,9 +191,9 @@ def read_options(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--dataset_name", default="kava/shell-game?form=compact")
     parser.add_argument("--kv_method", default="full", help="as in kava train")
     parser.add_argument("--teacher_steps", type=int, default=3000)
-    parser.add_argument("--num_steps", type=int, default=1200, help="of each student")
+    parser.add_argument("--num_steps", type=int, default=1500, help="of each student")
     parser.add_argument("--num_test", type=int, default=500)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     return parser.parse_args(argv)
 
 
@@ -198,10 +203,13 @@ def main(argv: list[str]) -> int:
     quiet_libraries()
     options = read_options(argv)
     teacher = train_teacher(options)
-    rows = [train_student(student_config(space, teacher, options)) for space in KEY_SPACES]
     results = Path(options.output_dir) / "results.json"
-    results.write_text(json.dumps([row._asdict() for row in rows], indent=2) + "\n")
-    print(table(rows))
+    rows: list[Row] = []
+    for seed in options.seeds:
+        for key_space in KEY_SPACES:
+            rows.append(train_student(student_config(key_space, seed, teacher, options)))
+            results.write_text(json.dumps([row._asdict() for row in rows], indent=2) + "\n")
+    print(table(sorted(rows, key=lambda row: KEY_SPACES.index(row.key_space))))
     return 0
 
 

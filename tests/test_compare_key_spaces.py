@@ -17,7 +17,7 @@ from kava.models import load_model
 from kava.rope import rotary_of
 from kava.train.build import build_distiller, build_tokenizer, load_data
 
-FLAGS = ["--teacher_steps", "2", "--num_steps", "2", "--num_test", "8"]
+FLAGS = ["--teacher_steps", "2", "--num_steps", "2", "--num_test", "8", "--seeds", "1"]
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def test_gradients_flow_from_a_teacher_that_rotates_otherwise(
     assert theirs.inv_freq[1].item() == pytest.approx(1e6 ** (-2 / 24))
     assert ours.inv_freq[1].item() == pytest.approx(1e4 ** (-2 / 16))
     options = experiment.read_options([*FLAGS, "--output_dir", str(tmp_path)])
-    config = experiment.student_config(key_space, tmp_path, options)
+    config = experiment.student_config(key_space, 1, tmp_path, options)
     config.ce_weight = 0.0
     tokenizer = build_tokenizer(config)
     data = load_data(config, tokenizer)
