@@ -54,6 +54,12 @@ COMMANDS = (
         "Measure which layers of a teacher are like a student's.",
     ),
     Command(
+        "calibrate",
+        "kava.calibration.command",
+        "main",
+        "Fit the map between two models' caches, and judge it.",
+    ),
+    Command(
         "demo",
         "kava.demo.command",
         "main",

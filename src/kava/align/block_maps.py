@@ -17,8 +17,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-# Of a term's products against one over all coordinates, for each FLOP, as measured on a CPU: a
-# side of theirs is as short as the number of heads or a head dim.
+# Of a term's products against one over all coordinates, per FLOP, measured on a CPU: one side of
+# theirs is as short as the number of heads or a head dim.
 TERM_COST = 1.4
 
 

@@ -1,0 +1,99 @@
+"""Let models tell short stories, and write them as a data set of question, reasoning and answer.
+
+    python experiments/write_stories.py --model_name ../shared/models/stories260K \\
+        ../shared/models/babyllama_tok105 --num_stories 400 --output stories.jsonl
+
+For measuring on text that small pretrained models know: each model writes as many stories as the
+others, from its begin mark alone. A story is cut at its last whole sentence; the first sentence
+becomes the question, the last the answer, and what stands between them the reasoning. Stories of
+fewer than three sentences, and repeated ones, are left out and written anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from kava.cli import run
+
+SENTENCE_END = re.compile(r'(?<=[.!?])"?\s+|(?<=[.!?]")\s+')
+MOST_ROUNDS = 100
+
+
+def stories(name: str, options: argparse.Namespace) -> Iterator[list[str]]:
+    """Stories of one model, as sentences, without end."""
+    import torch
+
+    from kava.models import load_model, load_tokenizer
+
+    model, tokenizer = load_model(name), load_tokenizer(name)
+    if tokenizer.bos_token_id is None:
+        raise ValueError(f"--model_name {name} has no begin mark to start a story from")
+    limit = min(options.max_new_tokens, model.config.max_position_embeddings - 1)
+    start = torch.full((options.batch_size, 1), tokenizer.bos_token_id, device=model.device)
+    torch.manual_seed(options.seed)
+    while True:
+        written = model.generate(
+            start,
+            attention_mask=torch.ones_like(start),
+            do_sample=True,
+            top_k=0,
+            temperature=options.temperature,
+            max_new_tokens=limit,
+            pad_token_id=tokenizer.eos_token_id,
+        )
+        for text in tokenizer.batch_decode(written, skip_special_tokens=True):
+            text = " ".join(text.split())[: options.max_characters]
+            yield [part.strip() for part in SENTENCE_END.split(text)[:-1]]
+
+
+def main(argv: list[str]) -> int:
+    from kava.files import write_whole
+    from kava.quiet import quiet_libraries
+
+    quiet_libraries()
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model_name", nargs="+", required=True, help="the models that tell")
+    parser.add_argument("--num_stories", type=int, default=400, help="of each model (default 400)")
+    parser.add_argument("--output", required=True, help="the jsonl file")
+    parser.add_argument("--max_characters", type=int, default=250, help="of a story (default 250)")
+    parser.add_argument("--max_new_tokens", type=int, default=250, help="written (default 250)")
+    parser.add_argument("--temperature", type=float, default=0.9, help="default 0.9")
+    parser.add_argument("--batch_size", type=int, default=64, help="stories at once (default 64)")
+    parser.add_argument("--seed", type=int, default=0, help="default 0")
+    options = parser.parse_args(argv)
+    rows: dict[str, dict[str, str]] = {}
+    for name in options.model_name:
+        teller, found = Path(name).name, len(rows)
+        source = stories(name, options)
+        for _ in range(MOST_ROUNDS * options.num_stories):
+            if len(rows) == found + options.num_stories:
+                break
+            sentences = next(source)
+            question, reasoning = sentences[:1], " ".join(sentences[1:-1])
+            if reasoning and " ".join(sentences) not in rows:
+                rows[" ".join(sentences)] = {
+                    "id": f"{teller}-{len(rows) - found}",
+                    "question": question[0],
+                    "reasoning": reasoning,
+                    "answer": sentences[-1],
+                }
+        else:
+            raise ValueError(
+                f"--model_name {name} told only {len(rows) - found} different stories of three "
+                f"sentences; raise --max_characters or --temperature"
+            )
+        print(f"{name}: {len(rows) - found} stories")
+    lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows.values())
+    write_whole(options.output, "".join(lines))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run(main, sys.argv[1:]))
