@@ -20,7 +20,7 @@ import argparse
 import ctypes
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -87,7 +87,7 @@ class Case:
 
 
 PER_LAYER = {"per_layer": True}
-GROUPED = {"heads": (8, 4), "dims": (128, 64)}
+GROUPED = Case(heads=(8, 4), dims=(128, 64), options=PER_LAYER | {"rank": 4})
 CASES = {
     "shared": Case(einsum=True),
     "rank 1": Case(options=PER_LAYER),
@@ -95,8 +95,8 @@ CASES = {
     "rank 8 per head": Case(options=PER_LAYER | {"rank": 8, "share_dim_proj": False}),
     "full": Case(options=PER_LAYER | {"mode": "flat"}),
     "more heads, rank 8": Case(heads=(16, 32), layers=(12, 12), options=PER_LAYER | {"rank": 8}),
-    "grouped, rank 4": Case(**GROUPED, options=PER_LAYER | {"rank": 4}),
-    "the same, un-rotated": Case(**GROUPED, options=PER_LAYER | {"rank": 4}, unrotated=True),
+    "grouped, rank 4": GROUPED,
+    "the same, un-rotated": replace(GROUPED, unrotated=True),
     "shared, 1/2 the slots": Case(slots=0.5),
     "shared, 3/4 the slots": Case(slots=0.75),
 }
@@ -182,9 +182,9 @@ class Setting:
         mix, dim_map = self.projector.head_mixer.weight, self.projector.dim_weight
         return torch.einsum("blgtd,sl,hg,pd->bshtp", x, weights_ST, mix, dim_map)
 
-    def anchors(self) -> dict[str, Callable[[Tensor], Tensor]]:
+    def anchors(self) -> dict[str, Callable[[Tensor], Any]]:
         """Other ways to the same result."""
-        anchors = {"  a loop": self.by_loop}
+        anchors: dict[str, Callable[[Tensor], Any]] = {"  a loop": self.by_loop}
         return anchors | ({"  einsum": self.by_einsum} if self.case.einsum else {})
 
 

@@ -17,6 +17,7 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from kava.cli import run
 
@@ -30,7 +31,8 @@ def stories(name: str, options: argparse.Namespace) -> Iterator[list[str]]:
 
     from kava.models import load_model, load_tokenizer
 
-    model, tokenizer = load_model(name), load_tokenizer(name)
+    model: Any = load_model(name)  # its generate() comes from a mixin that the type lacks
+    tokenizer = load_tokenizer(name)
     if tokenizer.bos_token_id is None:
         raise ValueError(f"--model_name {name} has no begin mark to start a story from")
     limit = min(options.max_new_tokens, model.config.max_position_embeddings - 1)

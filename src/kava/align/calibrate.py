@@ -72,6 +72,7 @@ def calibrate(
         >>> report = calibrate(aligner, paired_traces(teacher, student, batches[8:]),
         ...                    paired_traces(teacher, student, batches[:8]))
     """
+    _terms(aligner, rank)
     return fit_gathered(
         aligner, gather(aligner, pairs), gather(aligner, held_out), rank=rank, ridge=ridge
     )
@@ -101,14 +102,7 @@ def fit_gathered(
     """
     projectors = layerwise_projectors(aligner)
     keys = projectors["keys"]
-    if rank is not None and keys.rank is None:
-        raise ValueError(
-            f"rank={rank!r} does not fit an aligner of full matrices; make it with "
-            f"mode='structured', or leave rank out"
-        )
-    if isinstance(rank, str) and rank != "auto":
-        raise ValueError(f"rank={rank!r} must be a number above 0, or 'auto'")
-    terms = keys.rank if rank is None else None if isinstance(rank, str) else rank
+    terms = _terms(aligner, rank)
     parts = _make_parts(aligner, training, held_out, terms, ridge)
     tried: list[RankFit] = []
     if rank == "auto":
@@ -134,6 +128,24 @@ def fit_gathered(
         layers=tuple(layers),
         ranks=tuple(tried),
     )
+
+
+def _terms(aligner: MapProjectionAligner, rank: int | str | None) -> int | None:
+    """The number of terms that is asked for; None where it is to be found, or maps are full."""
+    keys = layerwise_projectors(aligner)["keys"]
+    if rank is None:
+        return keys.rank
+    if keys.rank is None:
+        raise ValueError(
+            f"rank={rank!r} does not fit an aligner of full matrices; make it with "
+            f"mode='structured', or leave rank out"
+        )
+    if rank == "auto":
+        return None
+    if isinstance(rank, str):
+        raise ValueError(f"rank={rank!r} must be a number above 0, or 'auto'")
+    head_dims(keys).check_rank(rank, keys.per_head)
+    return rank
 
 
 @torch.no_grad()
@@ -249,7 +261,8 @@ def _check_enough(
     name: str, training: Gathered, projector: LayerwiseProjector, rank: int | None
 ) -> None:
     shape = head_dims(projector)
-    num_unknowns = ceil(shape.num_parameters(rank, projector.per_head) / shape.dim_out)
+    num_parameters = shape.num_parameters(rank, projector.per_head)
+    num_unknowns = min(ceil(num_parameters / shape.dim_out), shape.dim_in + 1)
     num_positions = training.statistics.num_positions
     if num_positions < num_unknowns:
         raise ValueError(

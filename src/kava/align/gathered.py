@@ -103,7 +103,7 @@ class Gathered:
             if self.last_sample is None:
                 raise ValueError(
                     "the first batch holds one sample only, and the wrong-sample control needs "
-                    "another to pair it with; calibrate on at least two samples, in larger batches"
+                    "another to pair it with; raise --calibration_samples, or the batch size"
                 )
             places = torch.arange(y_LNC.shape[1], device=y_LNC.device)
             return self.last_sample[:, places % self.last_sample.shape[1]]

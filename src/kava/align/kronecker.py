@@ -67,6 +67,20 @@ class HeadDims(NamedTuple):
         num_mixes = self.num_heads_in * (1 if per_head else self.num_heads_out)
         return min(num_mixes, self.head_dim_in * self.head_dim_out)
 
+    def check_rank(self, rank: int, per_head: bool) -> None:
+        """Refuse a number of terms that is none, or more than every map needs.
+
+        Raises:
+            ValueError: says how many there can be.
+        """
+        full = self.full_rank(per_head)
+        if not 1 <= rank <= full:
+            raise ValueError(
+                f"rank={rank} is out of reach: between {self.num_heads_in} heads of "
+                f"{self.head_dim_in} and {self.num_heads_out} heads of {self.head_dim_out} a sum "
+                f"of {full} terms is every map; choose 1 to {full}"
+            )
+
     def num_parameters(self, rank: int | None, per_head: bool) -> int:
         """Parameters of one layer's map, with its bias; rank None is the full matrix."""
         if rank is None:
@@ -239,13 +253,8 @@ def fit_kronecker(
             f"statistics of {dims[0]} → {dims[1]} coordinates do not fit {shape.num_heads_in} "
             f"heads of {shape.head_dim_in} → {shape.num_heads_out} heads of {shape.head_dim_out}"
         )
+    shape.check_rank(rank, per_head)
     full = shape.full_rank(per_head)
-    if not 1 <= rank <= full:
-        raise ValueError(
-            f"rank={rank} is out of reach: between {shape.num_heads_in} heads of "
-            f"{shape.head_dim_in} and {shape.num_heads_out} heads of {shape.head_dim_out} "
-            f"a sum of {full} terms is every map; choose 1 to {full}"
-        )
     systems = ridge_system(statistics, ridge)
     widest = rank * max(shape.num_heads_in, shape.head_dim_in)
     num_groups = shape.num_heads_out if per_head else 1
