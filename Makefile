@@ -35,7 +35,7 @@ format: $(INSTALLED) ## mend what ruff can mend
 	$(BIN)/ruff format
 
 bench: $(INSTALLED) ## run the benchmarks one after the other
-	@set -e; for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python "$$file"; done
+	@set -e; for file in $$(grep -l __main__ benchmarks/*.py); do echo "== $$file"; $(BIN)/python "$$file"; done
 
 clean: ## remove caches and build files; .venv and outputs/ stay
 	rm -rf build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -17,11 +17,8 @@ Anchors: a loop over layers, heads and terms, and for maps that all layers share
 from __future__ import annotations
 
 import argparse
-import ctypes
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -30,6 +27,7 @@ from torch import Tensor
 from kava.align import MapProjectionAligner, TimeWarp
 from kava.align.projectors import project
 from kava.rope import Rotary, unrotate
+from timing import timed
 
 PASSES = ("forward", "backward", "backward, x too")
 
@@ -194,30 +192,6 @@ class Measured(NamedTuple):
     seconds: float
     product_seconds: float
     peak_bytes: int
-
-
-def resident_bytes(field: str) -> int:
-    """VmRSS or VmHWM of this process, from Linux's /proc."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(field):
-            return int(line.split()[1]) * 1024
-    raise ValueError(f"/proc/self/status has no {field}: peak memory is measured on Linux only")
-
-
-def timed(action: Callable[[], object]) -> tuple[float, int]:
-    """Seconds, and peak resident bytes above the start.
-
-    On one thread they are CPU seconds, which a busy machine stretches less.
-    """
-    clock = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
-    # Freed memory that the allocator still holds would hide what the action asks for.
-    ctypes.CDLL("libc.so.6").malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")
-    start_bytes = resident_bytes("VmRSS")
-    start = clock()
-    action()
-    seconds = clock() - start
-    return seconds, resident_bytes("VmHWM") - start_bytes
 
 
 def measure(

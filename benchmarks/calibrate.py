@@ -16,12 +16,12 @@ from typing import Any, NamedTuple
 
 import torch
 
-from align import timed
 from kava.align import MapProjectionAligner, StreamingCKA
 from kava.align.calibrate import fit_gathered
 from kava.align.gathered import Gathered, gather_pair
 from kava.pairs import TracePair, paired_traces
 from layers import PAIRS, batches, build
+from timing import timed
 
 NUM_TEXTS = 1000
 

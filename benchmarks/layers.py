@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 import torch
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, PreTrainedModel
 
-from align import timed
 from kava.align import StreamingCKA
 from kava.pairs import TracePair, paired_traces
+from timing import timed
 
 VOCAB_SIZE, SHORTEST, LONGEST = 1000, 80, 260
 

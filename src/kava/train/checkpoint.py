@@ -147,8 +147,8 @@ def load_checkpoint(directory: str | Path, distiller: Distiller) -> None:
     distiller.student.load_state_dict(student, strict=False)
     rest = _read(directory / ALIGNER_FILE)
     if distiller.settings.map_rank == "auto":
-        for name, projector in distiller.map_aligner.projectors().items():
-            key = f"map_aligner.{name.removesuffix('s')}_projector.head_mix"
+        for name, projector in distiller.map_aligner.named_children():
+            key = f"map_aligner.{name}.head_mix"
             if key in rest and isinstance(projector, LayerwiseProjector):
                 projector.set_rank(rest[key].shape[1])
     expected = beside_student(distiller)
