@@ -189,13 +189,15 @@ def test_oracle_positions_are_the_result_tokens() -> None:
         (None, (3, 8, 13)),
         (3, (3, 8, 13)),
         (2, (3, 8)),
-        (5, (3, 8, 12, 13, 14)),
+        (4, (3, 5, 8, 13)),
+        (5, (3, 5, 8, 10, 13)),
+        (6, (3, 5, 8, 10, 13, 14)),
         (14, (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14)),
         (15, tuple(range(15))),
         (40, tuple(range(15))),
     ],
 )
-def test_the_oracle_fills_up_with_the_last_of_the_other_tokens(
+def test_the_oracle_fills_up_with_repeated_results_then_the_last_others(
     target_len: int | None, expected: tuple[int, ...]
 ) -> None:
     records = shell_game(3, 0, form="verbose")

@@ -60,6 +60,7 @@ SHELL_GAME_TEMPLATE = Template(cue="Answer ")
 
 _ASK = {"compact": "order ?", "verbose": "steps ?"}
 _RESULT_WORD = 3
+_REPEATED_AFTER = 2  # words from a result to the start of the next row, which is the same word
 _WORDS_PER_STEP = {"compact": 1, "verbose": 5}
 
 
@@ -185,8 +186,9 @@ def oracle_positions(
 
     They are what a perfect eviction keeps, as an upper bound for the others; pass them to the
     collator with `with_oracle_positions`. Where more positions are to be kept than there are
-    results, the last other tokens of the reasoning fill them up; where fewer, the first results
-    are kept, since each later one follows from them.
+    results, the tokens of the long form that repeat a result, the first of the next row, fill them
+    up, then the last others; where fewer, the first results are kept, since each later one
+    follows from them.
 
     Args:
         record: a record of this task.
@@ -205,7 +207,7 @@ def oracle_positions(
         >>> record = shell_game(1, form="verbose")[0]
         >>> encoded = encode(record, shell_game_tokenizer(), SHELL_GAME_TEMPLATE, 64)
         >>> oracle_positions(record, encoded), oracle_positions(record, encoded, 5)
-        ((12, 17, 22), (12, 17, 21, 22, 23))
+        ((12, 17, 22), (12, 14, 17, 19, 22))
     """
     if "result_words" not in record.meta:
         raise ValueError(
@@ -219,8 +221,10 @@ def oracle_positions(
         return tuple(results)
     reasoning = range(encoded.prompt_length, encoded.answer_start)
     others = [column for column in reasoning if column not in results]
+    again = [column for column in others if column - _REPEATED_AFTER in results]
+    fillers = again + [column for column in reversed(others) if column not in again]
     num_more = max(target_len - len(results), 0)
-    return tuple(sorted(results[:target_len] + others[max(len(others) - num_more, 0) :]))
+    return tuple(sorted(results[:target_len] + fillers[:num_more]))
 
 
 def with_oracle_positions(

@@ -256,7 +256,7 @@ def eviction_study(num_latents: int = NUM_LATENTS) -> Study:
             f"--num_latents {num_latents} is out of range: {NUM_LATENTS} tokens carry the chain, "
             f"of {NUM_VERBOSE_TOKENS} that there are"
         )
-    more = "" if num_latents == NUM_LATENTS else ", and the last others"
+    more = "" if num_latents == NUM_LATENTS else ", and is repeated"
     return Study(
         name="demo-eviction" if num_latents == NUM_LATENTS else f"demo-eviction-{num_latents}",
         kind="eviction",
