@@ -35,6 +35,7 @@ ROWS = (
     },
     {"train"},
     {"evaluate", "profile"},
+    {"study"},
     {"demo"},
     {"cli"},
 )

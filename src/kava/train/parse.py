@@ -31,7 +31,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     unknown = [key for key in values if key not in kinds]
     if unknown:
         raise ValueError(f"--config {path}: unknown key {unknown[0]!r}; see kava train --help")
-    return {key: _checked(path, key, value, kinds[key]) for key, value in values.items()}
+    return {key: typed(f"--config {path}", key, value, kinds[key]) for key, value in values.items()}
 
 
 _KIND_NAMES = {
@@ -43,8 +43,18 @@ _KIND_NAMES = {
 }
 
 
-def _checked(path: Path, key: str, value: Any, hint: Any) -> Any:
-    """A value of a file, held to the type of its field."""
+def typed(where: str, key: str, value: Any, hint: Any) -> Any:
+    """A value of a file, held to the type of its field.
+
+    Args:
+        where: the file, or the part of it, for messages.
+        key: the field's name.
+        value: as YAML gives it.
+        hint: the field's type.
+
+    Raises:
+        ValueError: a value of another type.
+    """
     kind, *optional = get_args(hint) or (hint,)
     if value is None and optional:
         return None
@@ -58,7 +68,7 @@ def _checked(path: Path, key: str, value: Any, hint: Any) -> Any:
             return value
     elif type(value) is kind:
         return value
-    raise ValueError(f"--config {path}: {key}: {value!r} is not {_KIND_NAMES[kind]}")
+    raise ValueError(f"{where}: {key}: {value!r} is not {_KIND_NAMES[kind]}")
 
 
 def parse_config(argv: list[str], prog: str = "kava train") -> TrainConfig:

@@ -1,0 +1,151 @@
+"""What a plan is held to before anything runs."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from kava.study.plan import Arm, Plan
+
+ROLES = ("baseline", "treatment", "control", "reference")
+METRICS = ("accuracy",)
+TESTS = ("crossed", "none")
+"""`crossed` pairs arms by seed and item; `none` only describes."""
+
+MIN_SEEDS = 2
+
+DATA_KEYS = frozenset(
+    {"dataset_name", "split", "eval_dataset_name", "eval_split", "eval_size", "subset_size"}
+    | {"question_field", "reasoning_field", "answer_field", "text_field", "reasoning_triggers"}
+    | {"answer_triggers", "reasoning_form", "keep_last_step", "max_length", "overflow"}
+    | {"keep_short", "seed"}
+)
+"""The settings that decide which samples a run sees."""
+
+BUDGET_KEYS = frozenset({"batch_size", "gradient_accumulation_steps", "max_steps", "epochs"})
+"""The settings that decide how much of them it sees."""
+
+RUN_KEYS = frozenset({"output_dir", "resume", "overwrite", "no_progress"})
+"""The settings that the study sets for every run."""
+
+_HOMES = {
+    "dataset_name": "data.train",
+    "split": "data.train_split",
+    "eval_dataset_name": "data.test",
+    "eval_split": "data.test_split",
+    "eval_size": "data.curve_items",
+    "subset_size": "data.subset_size",
+    "seed": "seeds",
+    "max_steps": "budget.steps",
+    "epochs": "budget.epochs",
+    "batch_size": "budget.batch_size",
+}
+"""Where a plan names what `TrainConfig` calls so."""
+
+
+def check_plan(plan: Plan) -> None:
+    """Hold a plan to what a comparison needs.
+
+    Raises:
+        ValueError: the first thing that is wrong.
+    """
+    if not plan.name or Path(plan.name).name != plan.name:
+        raise ValueError(f"name {plan.name!r} must be usable as the name of a folder")
+    _check_numbers(plan)
+    _check_seeds(plan)
+    for key in plan.base:
+        if key in _HOMES:
+            raise ValueError(f"base: {key} is set by {_HOMES[key]}; name it there")
+        if key in RUN_KEYS:
+            raise ValueError(f"base: {key} is set by the study; leave it out")
+    for arm in plan.arms:
+        _check_arm(arm)
+    baselines = [arm.name for arm in plan.arms if arm.role == "baseline"]
+    if len(baselines) != 1:
+        found = listed(baselines) if baselines else "there is none"
+        raise ValueError(f"arms: exactly one must have the role baseline ({found})")
+    if not any(
+        arm.role == "control" and arm.changes.get("wrong_sample") is True for arm in plan.arms
+    ):
+        raise ValueError(
+            "arms: a control with `wrong_sample: true` among its changes is missing; without it "
+            "a gain cannot be told from what any target would give"
+        )
+
+
+def _check_numbers(plan: Plan) -> None:
+    budget, primary, data = plan.budget, plan.primary, plan.data
+    if (budget.steps is None) == (budget.epochs is None):
+        raise ValueError("budget: give steps or epochs, one of the two")
+    for name, value in (
+        ("budget: steps", budget.steps),
+        ("budget: epochs", budget.epochs),
+        ("budget: batch_size", budget.batch_size),
+        ("data: curve_items", data.curve_items),
+        ("data: test_items", data.test_items),
+        ("data: subset_size", data.subset_size),
+    ):
+        if value is not None and not value > 0:
+            raise ValueError(f"{name} {value} must be above 0")
+    for name, word, choices in (("metric", primary.metric, METRICS), ("test", primary.test, TESTS)):
+        if word not in choices:
+            raise ValueError(f"primary: {name} {word!r} is unknown; choose {listed(choices)}")
+    for name, share in (("minimum_effect", primary.minimum_effect), ("alpha", primary.alpha)):
+        if not 0 < share < 1:
+            raise ValueError(f"primary: {name} {share} must lie between 0 and 1")
+
+
+def _check_seeds(plan: Plan) -> None:
+    seeds = plan.seeds
+    for seed in seeds:
+        if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
+            raise ValueError(f"seeds: {seed!r} must be a whole number from 0 to 2**32 - 1")
+        if seeds.count(seed) > 1:
+            raise ValueError(f"seeds: {seed} stands there {seeds.count(seed)} times")
+    if not seeds:
+        raise ValueError("seeds: name at least one")
+    if len(seeds) < MIN_SEEDS and plan.primary.test != "none":
+        raise ValueError(
+            f"seeds: the test {plan.primary.test!r} needs at least {MIN_SEEDS} seeds, the plan has "
+            f"{len(seeds)}; name more, or describe without a verdict by `test: none` under primary"
+        )
+
+
+def _check_arm(arm: Arm) -> None:
+    where = f"arms.{arm.name}"
+    if not arm.name.replace("_", "").replace("-", "").isalnum():
+        raise ValueError(f"{where}: a name has letters, digits, - and _ only")
+    if arm.role not in ROLES:
+        raise ValueError(f"{where}: role {arm.role!r} is unknown; choose {listed(ROLES)}")
+    if not arm.trained and arm.role != "reference":
+        raise ValueError(f"{where}: only a reference may be `trained: false`, not a {arm.role}")
+    own_budget = arm.role == "reference"
+    for key in arm.changes:
+        if key in RUN_KEYS:
+            raise ValueError(f"{where}: {key} is set by the study; leave it out")
+        if key in DATA_KEYS:
+            raise ValueError(f"{where}: an arm may not change the data; {key} is the same for all")
+        if key in BUDGET_KEYS and not own_budget:
+            raise ValueError(
+                f"{where}: an arm may not change the data that it sees, and so not {key}; only a "
+                f"reference may have a budget of its own"
+            )
+
+
+def near(word: str, known: Iterable[str]) -> str:
+    """A hint at what may have been meant; empty where nothing is near.
+
+    Example:
+        >>> near("kv_wieght", ["kv_weight", "lr"])
+        " (did you mean 'kv_weight'?)"
+    """
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names with commas between them."""
+    return ", ".join(names)

@@ -1,0 +1,318 @@
+"""The plan of a study: what is compared, on what, how often, and what would count as a result.
+
+A plan is a YAML file. It is read strictly, since a misspelt key would otherwise be a setting that
+silently stays at its default, and it is hashed before the first run, so that neither the arms nor
+the minimum effect can follow from what came out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from kava.study.checks import check_plan, listed, near
+
+Role = Literal["baseline", "treatment", "control", "reference"]
+"""What an arm is for: others are held against the baseline; a reference enters no verdict."""
+
+PLANS_FOLDER = Path(__file__).parent / "plans"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """One way to train the student.
+
+    Args:
+        name: its name in tables, folders and flags.
+        what: what it is, in a few words.
+        role: what it is for.
+        changes: the settings (`TrainConfig` keys) in which it differs from the base.
+        trained: whether it is trained at all; only a reference may be left as it is.
+    """
+
+    name: str
+    what: str
+    role: Role
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    trained: bool = True
+
+    @property
+    def is_compared(self) -> bool:
+        """Whether it is held against the baseline."""
+        return self.role in ("treatment", "control")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataPlan:
+    """What is trained and tested on.
+
+    Args:
+        train: the training data, as `kava.data.sources.load_records` names them.
+        test: the test data. The first `curve_items` draw the curves and choose nothing; the
+            test is on those behind them.
+        curve_items: evaluation samples while training.
+        train_split: the split of `train`.
+        test_split: the split of `test`.
+        test_items: items of the test; None: all that there are.
+        subset_size: train on so many samples, drawn by the run's seed; None: on all.
+    """
+
+    train: str
+    test: str
+    curve_items: int
+    train_split: str = "train"
+    test_split: str = "test"
+    test_items: int | None = None
+    subset_size: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """How long every arm is trained: optimiser steps or epochs, one of the two.
+
+    Args:
+        batch_size: samples per device and step.
+        steps: optimiser steps.
+        epochs: passes over the data.
+    """
+
+    batch_size: int
+    steps: int | None = None
+    epochs: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Primary:
+    """The one comparison that decides, fixed before the first run.
+
+    Args:
+        metric: what is compared.
+        minimum_effect: the smallest difference that would matter, as a share from 0 to 1.
+        test: how arms are compared; `none` describes them without a verdict.
+        alpha: the level of the test, after Holm's correction over arms.
+    """
+
+    metric: str = "accuracy"
+    minimum_effect: float = 0.05
+    test: str = "crossed"
+    alpha: float = 0.05
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A study as it was written down.
+
+    Args:
+        name: of the study and its folder.
+        question: what it asks, in one sentence.
+        base: `TrainConfig` keys that all arms share.
+        data: what is trained and tested on.
+        budget: how long.
+        seeds: of the runs of every arm.
+        arms: what is compared, in the order of the tables.
+        primary: the comparison that decides.
+        description: more about it, for the reader.
+
+    Raises:
+        ValueError: a plan that cannot answer its question; one line that names what to mend.
+
+    Example:
+        >>> plan = load_plan("flat_vs_structured")
+        >>> plan.baseline.name, len(plan.arms) * len(plan.seeds)
+        ('flat', 30)
+    """
+
+    name: str
+    question: str
+    base: Mapping[str, Any]
+    data: DataPlan
+    budget: Budget
+    seeds: tuple[int, ...]
+    arms: tuple[Arm, ...]
+    primary: Primary
+    description: str = ""
+
+    def __post_init__(self) -> None:
+        check_plan(self)
+
+    @property
+    def baseline(self) -> Arm:
+        """The arm that the others are held against."""
+        return next(arm for arm in self.arms if arm.role == "baseline")
+
+    @property
+    def compared(self) -> tuple[Arm, ...]:
+        """Treatments and controls, in their order."""
+        return tuple(arm for arm in self.arms if arm.is_compared)
+
+    def arm(self, name: str) -> Arm:
+        """The arm of that name.
+
+        Raises:
+            ValueError: there is none; the message names those that there are.
+        """
+        for arm in self.arms:
+            if arm.name == name:
+                return arm
+        known = [arm.name for arm in self.arms]
+        raise ValueError(f"{name!r} is no arm of {self.name}{near(name, known)}: {listed(known)}")
+
+    def canonical(self) -> dict[str, Any]:
+        """The plan as JSON values, with its defaults written out; `read_plan` reads it back."""
+        values = asdict(self)
+        values["seeds"] = list(self.seeds)
+        values["arms"] = {
+            arm["name"]: {k: v for k, v in arm.items() if k != "name"} for arm in values["arms"]
+        }
+        parsed: dict[str, Any] = json.loads(json.dumps(values))
+        return parsed
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of the canonical JSON, as 64 hex digits."""
+        return canonical_hash(self.canonical())
+
+
+def canonical_hash(values: Any) -> str:
+    """SHA-256 of JSON values, whatever the order of their keys.
+
+    Example:
+        >>> canonical_hash({"a": 1, "b": 2}) == canonical_hash({"b": 2, "a": 1})
+        True
+    """
+    text = json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def shipped_plans() -> dict[str, Path]:
+    """The plans that come with the package, by name."""
+    return {path.stem: path for path in sorted(PLANS_FOLDER.glob("*.yaml"))}
+
+
+def find_plan(name_or_path: str | Path) -> Path:
+    """The file of a plan.
+
+    Raises:
+        ValueError: neither a file nor the name of a shipped plan.
+    """
+    path, shipped = Path(name_or_path), shipped_plans()
+    if path.is_file():
+        return path
+    if str(name_or_path) in shipped:
+        return shipped[str(name_or_path)]
+    raise ValueError(
+        f"{name_or_path} is neither a file nor a shipped plan{near(str(name_or_path), shipped)}: "
+        f"{listed(shipped)}"
+    )
+
+
+def load_plan(name_or_path: str | Path, *, check_settings: bool = True) -> Plan:
+    """Read a plan.
+
+    Args:
+        name_or_path: a YAML file, or the name of a shipped plan.
+        check_settings: also hold every arm's settings to `TrainConfig`, which loads torch.
+
+    Raises:
+        ValueError: no such plan, or one that is not valid; one line that names key and mend.
+
+    Example:
+        >>> load_plan("flat_vs_structured").primary.minimum_effect
+        0.05
+    """
+    import yaml
+
+    path = find_plan(name_or_path)
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    try:
+        plan = read_plan(values)
+        if check_settings:
+            from kava.study.settings import check_arms
+
+            check_arms(plan)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    return plan
+
+
+def read_plan(values: Any) -> Plan:
+    """A plan from parsed YAML or JSON.
+
+    Raises:
+        ValueError: an unknown, missing or malformed key, named with the level it stands at.
+    """
+    own = _mapping(values, "the plan", Plan)
+    arms = own["arms"]
+    if not isinstance(arms, dict) or not arms:
+        raise ValueError("arms must name at least two arms, each with what, role and changes")
+    own["data"] = DataPlan(**_mapping(_with_mix(own["data"]), "data", DataPlan))
+    own["budget"] = Budget(**_mapping(own["budget"], "budget", Budget))
+    own["primary"] = Primary(**_mapping(own["primary"], "primary", Primary))
+    own["arms"] = tuple(_read_arm(str(name), arm) for name, arm in arms.items())
+    if not isinstance(own["seeds"], list):
+        raise ValueError(f"seeds: {own['seeds']!r} must be a list, such as [0, 1, 2, 3, 4]")
+    own["seeds"] = tuple(own["seeds"])
+    return Plan(**own)
+
+
+def _with_mix(data: Any) -> Any:
+    """Data sets with their weights, as the one name that the loader of records takes."""
+    if not isinstance(data, dict):
+        return data
+    spelled = dict(data)
+    for key in ("train", "test"):
+        if isinstance(parts := spelled.get(key), dict):
+            spelled[key] = "mix:" + ",".join(f"{name}={weight}" for name, weight in parts.items())
+    return spelled
+
+
+def _read_arm(name: str, values: Any) -> Arm:
+    own = _mapping(values, f"arms.{name}", Arm, given=("name",))
+    return Arm(name=name, **own)
+
+
+def _mapping(values: Any, where: str, kind: type, given: Sequence[str] = ()) -> dict[str, Any]:
+    """Keys and values of one level, with the fields of `kind`, each of its type."""
+    from dataclasses import MISSING
+
+    if not isinstance(values, dict):
+        raise ValueError(f"{where} must hold keys and values, not {values!r:.40}")
+    known = {f.name: f for f in fields(kind) if f.name not in given}
+    for key in values:
+        if key not in known:
+            raise ValueError(f"{where}: unknown key {key!r}{near(str(key), known)}")
+    for name, one in known.items():
+        optional = one.default is not MISSING or one.default_factory is not MISSING
+        if name not in values and not optional:
+            raise ValueError(f"{where}: the key {name!r} is missing")
+    return {
+        key: _typed(value, f"{where}: {key}", str(known[key].type)) for key, value in values.items()
+    }
+
+
+_KINDS: dict[str, tuple[tuple[type, ...], str]] = {
+    "str": ((str,), "text"),
+    "int": ((int,), "a whole number"),
+    "int | None": ((int, type(None)), "a whole number"),
+    "float": ((int, float), "a number"),
+    "float | None": ((int, float, type(None)), "a number"),
+    "bool": ((bool,), "true or false"),
+    "Role": ((str,), "text"),
+    "Mapping[str, Any]": ((dict,), "keys and values"),
+}
+
+
+def _typed(value: Any, where: str, annotation: str) -> Any:
+    if annotation not in _KINDS:
+        return value  # a level of its own, read by its own function
+    kinds, words = _KINDS[annotation]
+    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+        raise ValueError(f"{where} {value!r} is not {words}")
+    return value

@@ -1,0 +1,106 @@
+"""From a plan to the configuration of each of its runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_type_hints
+
+from kava.study.plan import Arm, Plan, near
+
+if TYPE_CHECKING:
+    from kava.train.config import TrainConfig
+
+NUM_EVALUATIONS = 12
+NUM_LOGS = 60
+NUM_CHECKPOINTS = 4
+
+
+def train_config(plan: Plan, arm: Arm, seed: int, output_dir: str | Path) -> TrainConfig:
+    """The configuration of one run.
+
+    How often a run logs, evaluates and saves follows from its number of steps, where the base
+    does not say otherwise; none of the three changes what is learned.
+
+    Args:
+        plan: the study.
+        arm: one of its arms.
+        seed: of the initialisation, of the data's order and of dropout.
+        output_dir: the run's folder.
+
+    Raises:
+        ValueError: a key that `TrainConfig` does not have, or a value that it refuses; the
+            message names arm and key.
+
+    Example:
+        >>> train_config(plan, plan.baseline, 0, "outputs/x").alignment_mode
+        'flat'
+    """
+    from kava.train.config import TrainConfig
+
+    base = typed_settings(plan.base, "base")
+    changes = typed_settings(arm.changes, f"arms.{arm.name}")
+    data, budget = plan.data, plan.budget
+    settings: dict[str, Any] = {
+        **_cadence(plan),
+        "save_total_limit": 1,
+        "dataset_name": data.train,
+        "split": data.train_split,
+        "eval_dataset_name": data.test,
+        "eval_split": data.test_split,
+        "eval_size": data.curve_items,
+        "subset_size": data.subset_size,
+        "batch_size": budget.batch_size,
+        **({"epochs": float(budget.epochs)} if budget.epochs is not None else {}),
+        **({"max_steps": budget.steps} if budget.steps is not None else {}),
+        **base,
+        "seed": seed,
+        "output_dir": str(output_dir),
+        "no_progress": True,
+        **changes,
+    }
+    try:
+        return TrainConfig(**settings)
+    except ValueError as error:
+        raise ValueError(f"arms.{arm.name}: {error}") from error
+
+
+def _cadence(plan: Plan) -> dict[str, int]:
+    steps = plan.budget.steps
+    if steps is None:
+        return {}
+    return {
+        "eval_steps": max(steps // NUM_EVALUATIONS, 1),
+        "logging_steps": max(steps // NUM_LOGS, 1),
+        "save_steps": max(steps // NUM_CHECKPOINTS, 1),
+    }
+
+
+def check_arms(plan: Plan) -> None:
+    """Hold every arm to `TrainConfig`.
+
+    Raises:
+        ValueError: the first arm whose settings are refused.
+    """
+    for arm in plan.arms:
+        train_config(plan, arm, plan.seeds[0], "outputs/study")
+
+
+def typed_settings(values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Settings held to the keys and types of `TrainConfig`.
+
+    Args:
+        values: as a YAML file has them.
+        where: what they belong to, for messages.
+
+    Raises:
+        ValueError: an unknown key, with the nearest that there is, or a value of another type.
+    """
+    from kava.train.config import TrainConfig
+    from kava.train.parse import typed
+
+    kinds = get_type_hints(TrainConfig)
+    for key in values:
+        if key not in kinds:
+            raise ValueError(f"{where}: unknown key {key!r}{near(str(key), kinds)}")
+    return {key: typed(where, key, value, kinds[key]) for key, value in values.items()}
