@@ -16,7 +16,7 @@ SOURCE = Path(kava.__file__).parent
 
 # A part may import from itself, its own row and the rows above it.
 ROWS = (
-    {"errors", "callable_module", "files", "theme"},
+    {"errors", "callable_module", "files", "theme", "panels"},
     {"trace"},
     {"compress", "align", "losses", "segments", "tokenizers", "data"},
     {
@@ -34,8 +34,10 @@ ROWS = (
         "align_pictures",
     },
     {"train"},
-    {"evaluate", "profile"},
+    {"evaluate", "profile", "statistics"},
+    {"jobs"},
     {"study"},
+    {"report"},
     {"demo"},
     {"cli"},
 )
