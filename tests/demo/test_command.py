@@ -15,10 +15,11 @@ from kava.demo import command
 from kava.demo.arms import EVICTION, MAIN, TEACHER, Study, eviction_study
 from kava.demo.command import main, parse, plan_runs, study_of
 from kava.demo.hetero import HETERO, JOINT, RANK
-from kava.demo.progress import ProgressView
-from kava.demo.runner import Crew, Worker, run_study
+from kava.demo.runner import run_study
 from kava.demo.worker import RESULT_FILE, RunJob, finished
 from kava.errors import KavaError
+from kava.jobs.crew import Crew, Worker
+from kava.jobs.progress import ProgressView
 
 
 def jobs(folder: Path, *names: str) -> list[RunJob]:

@@ -12,6 +12,7 @@ from typing import Any
 from kava.data.shell_game import CHANCE
 from kava.demo.arms import Arm
 from kava.evaluate.intervals import wilson
+from kava.format import percent
 
 CHANCE_MARGIN = 0.10
 
@@ -174,16 +175,6 @@ def summarize(arms: Sequence[Arm], results: Sequence[Result]) -> list[Summary]:
             low, high = wilson(round(accuracy * num_items), num_items)
             summaries.append(Summary(arm=arm, results=own, accuracy=accuracy, low=low, high=high))
     return summaries
-
-
-def percent(share: float) -> str:
-    """A share as text.
-
-    Example:
-        >>> percent(0.0417)
-        '4.2 %'
-    """
-    return f"{100 * share:.1f} %"
 
 
 def listed(results: Sequence[Result]) -> str:

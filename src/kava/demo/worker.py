@@ -1,16 +1,10 @@
-"""The demo's jobs, in a process of their own: train and test a student, time all students.
-
-A worker does job after job that the parent gives it. What a job prints goes to its log file; an
-error ends the process, and its last line stands at the end of that file.
-"""
+"""The demo's jobs, in a process of their own: train and test a student, time all students."""
 
 from __future__ import annotations
 
 import json
 import os
 import shutil
-import signal
-import sys
 import time
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
@@ -19,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from kava.demo.logs import last_value
 from kava.demo.results import Outcome
+from kava.jobs.worker import Memory, Progress, make_watch, print_to
 
 if TYPE_CHECKING:
     from kava.data.records import Record
-    from kava.train.build import Data, Run
+    from kava.train.build import Run
     from kava.train.config import TrainConfig
     from kava.train.objective import Distiller
 
@@ -30,7 +25,6 @@ RESULT_FILE = "result.json"
 CALIBRATION_FILE = "calibration.json"
 NUM_TIMED = 50
 TIMED_ROUNDS = 5
-REPORT_EVERY_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
@@ -49,6 +43,7 @@ class RunJob:
     config: TrainConfig
     num_items: int
     fingerprint: dict[str, str]
+    unit = "steps"
 
     @property
     def name(self) -> str:
@@ -76,6 +71,10 @@ class RunJob:
         del config["output_dir"]
         return {"config": config, "num_items": self.num_items, **self.fingerprint}
 
+    def do(self, connection: Connection, memory: Memory) -> Outcome:
+        """As a worker does it."""
+        return do_run(self, connection, memory)
+
 
 @dataclass(frozen=True)
 class TimingJob:
@@ -89,22 +88,16 @@ class TimingJob:
     runs: tuple[RunJob, ...]
     log: Path
     name: str = "timing"
+    unit = "answers"
 
     @property
     def num_steps(self) -> int:
         """Steps to show in its bar: answers."""
         return min(NUM_TIMED, self.runs[0].num_items) * len(self.runs)
 
-
-Job = RunJob | TimingJob
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a job has come; `accuracy` after an evaluation."""
-
-    step: int
-    accuracy: float | None = None
+    def do(self, connection: Connection, memory: Memory) -> list[Cost]:
+        """As a worker does it."""
+        return time_students(self, connection)
 
 
 @dataclass(frozen=True)
@@ -129,45 +122,11 @@ def finished(job: RunJob) -> Outcome | None:
     return Outcome(**saved["outcome"])
 
 
-def work(connection: Connection) -> None:
-    """The life of a worker: do the jobs that come through `connection` until None does.
-
-    Each job sends `Progress` and, at its end, an `Outcome` or a list of `Cost`.
-    """
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that exit handlers still run
-    memory = Memory()
-    while (job := connection.recv()) is not None:
-        _settle()
-        if isinstance(job, RunJob):
-            connection.send(do_run(job, connection, memory))
-        else:
-            connection.send(time_students(job, connection))
-
-
-class Memory:
-    """The data of the last run, encoded: the next one often has the same."""
-
-    def __init__(self) -> None:
-        self.key: tuple[Any, ...] | None = None
-        self.data: Data | None = None
-
-    def build(self, config: TrainConfig) -> Run:
-        """`build_run`, with the remembered data where they are those of this configuration."""
-        from kava.train.build import build_run, data_key
-
-        key = data_key(config)
-        if key != self.key:
-            self.key = self.data = None  # so that two data sets are never held at once
-        run = build_run(config, self.data)
-        self.key, self.data = key, run.data
-        return run
-
-
 def do_run(job: RunJob, connection: Connection, memory: Memory) -> Outcome:
     """Train and test one student; keep everything in the run's folder."""
     shutil.rmtree(job.folder, ignore_errors=True)
     job.folder.mkdir(parents=True)
-    _print_to(job.log)
+    print_to(job.log)
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(job.folder / "tensorboard")
     from kava.student.answering import answer_records
 
@@ -237,7 +196,7 @@ def final_questions(job: RunJob) -> list[Record]:
 
 def time_students(job: TimingJob, connection: Connection) -> list[Cost]:
     """Let the students answer in turns, a few questions each, so that all meet the same machine."""
-    _print_to(job.log)
+    print_to(job.log)
     from kava.student.answering import answer_records
     from kava.student.checkpoint import load_student
 
@@ -262,45 +221,3 @@ def time_students(job: TimingJob, connection: Connection) -> list[Cost]:
             connection.send(Progress(step))
     num = len(questions)
     return [Cost(count / num, total / num) for count, total in zip(passes, seconds)]
-
-
-def make_watch(connection: Connection) -> Any:
-    """A trainer callback that sends `Progress` and measures the time spent on evaluations."""
-    from transformers import TrainerCallback
-
-    class Watch(TrainerCallback):
-        def __init__(self) -> None:
-            self.evaluation_seconds = 0.0
-            self.step_ended = 0.0
-            self.reported = 0.0
-
-        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            self.step_ended = time.perf_counter()
-            if self.step_ended - self.reported >= REPORT_EVERY_SECONDS:
-                self.reported = self.step_ended
-                connection.send(Progress(state.global_step))
-
-        def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            self.evaluation_seconds += time.perf_counter() - self.step_ended
-            connection.send(Progress(state.global_step, kwargs["metrics"]["eval_accuracy"]))
-
-    return Watch()
-
-
-def _settle() -> None:
-    import torch
-
-    from kava.quiet import quiet_libraries
-
-    torch.set_num_threads(1)  # on models this small, threads only wait for each other
-    quiet_libraries()
-
-
-def _print_to(path: Path) -> None:
-    """Send all that this process prints, the libraries' native code included, to a file."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
-    for stream in (1, 2):
-        os.dup2(descriptor, stream)
-    os.close(descriptor)

@@ -1,4 +1,4 @@
-"""Where the jobs of a study stand: bars in a terminal, plain lines elsewhere."""
+"""Where jobs stand: bars in a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from kava.demo.results import percent
+from kava.format import percent
 
 LINE_EVERY_SECONDS = 30.0
 _BAR = "{desc:<20.20}{percentage:3.0f}% |{bar}| {n_fmt:>5} of {total_fmt} {unit}{postfix}"
@@ -95,6 +95,6 @@ class ProgressView:
             self.say(f"{name}: {step} of {job.num_steps} {job.unit}")
 
     def finish(self, name: str) -> None:
-        """A job has ended."""
+        """A job has ended, or failed; in either case nothing of it is left to do."""
         self.step(name, self.shown[name].num_steps)
         self.shown.pop(name).bar.close()

@@ -1,0 +1,124 @@
+"""The life of a worker process: it does the jobs that its parent sends, one after the other.
+
+What a job prints goes to its log file; an error ends the process, and its last line stands at the
+end of that file.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from kava.train.build import Data, Run
+    from kava.train.config import TrainConfig
+
+REPORT_EVERY_SECONDS = 0.2
+
+
+class Job(Protocol):
+    """Something to do in a process of its own; it travels there by pickle."""
+
+    @property
+    def name(self) -> str:
+        """As people read it."""
+
+    @property
+    def log(self) -> Path:
+        """The file of what it prints."""
+
+    @property
+    def num_steps(self) -> int:
+        """Steps to show in its bar."""
+
+    @property
+    def unit(self) -> str:
+        """What these steps are."""
+
+    def do(self, connection: Connection, memory: Memory) -> Any:
+        """Do it; may send `Progress`. What it returns goes to the parent."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a job has come; `accuracy` after an evaluation."""
+
+    step: int
+    accuracy: float | None = None
+
+
+class Memory:
+    """The data of the last run, encoded: the next one often has the same."""
+
+    def __init__(self) -> None:
+        self.key: tuple[Any, ...] | None = None
+        self.data: Data | None = None
+
+    def build(self, config: TrainConfig) -> Run:
+        """`build_run`, with the remembered data where they are those of this configuration."""
+        from kava.train.build import build_run, data_key
+
+        key = data_key(config)
+        if key != self.key:
+            self.key = self.data = None  # so that two data sets are never held at once
+        run = build_run(config, self.data)
+        self.key, self.data = key, run.data
+        return run
+
+
+def work(connection: Connection) -> None:
+    """Do the jobs that come through `connection` until None does."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that exit handlers still run
+    memory = Memory()
+    while (job := connection.recv()) is not None:
+        _settle()
+        connection.send(job.do(connection, memory))
+
+
+def make_watch(connection: Connection) -> Any:
+    """A trainer callback that sends `Progress` and measures the time spent on evaluations."""
+    from transformers import TrainerCallback
+
+    class Watch(TrainerCallback):
+        def __init__(self) -> None:
+            self.evaluation_seconds = 0.0
+            self.step_ended = 0.0
+            self.reported = 0.0
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            self.step_ended = time.perf_counter()
+            if self.step_ended - self.reported >= REPORT_EVERY_SECONDS:
+                self.reported = self.step_ended
+                connection.send(Progress(state.global_step))
+
+        def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            self.evaluation_seconds += time.perf_counter() - self.step_ended
+            connection.send(Progress(state.global_step, kwargs["metrics"].get("eval_accuracy")))
+
+    return Watch()
+
+
+def print_to(path: Path, *, append: bool = False) -> None:
+    """Send all that this process prints, the libraries' native code included, to a file."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    how = os.O_APPEND if append else os.O_TRUNC
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | how, 0o644)
+    for stream in (1, 2):
+        os.dup2(descriptor, stream)
+    os.close(descriptor)
+
+
+def _settle() -> None:
+    import torch
+
+    from kava.quiet import quiet_libraries
+
+    torch.set_num_threads(1)  # on models this small, threads only wait for each other
+    quiet_libraries()
