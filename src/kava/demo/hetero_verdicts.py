@@ -16,9 +16,9 @@ from kava.demo.results import (
     expect,
     listed,
     near_chance,
-    percent,
 )
 from kava.demo.verdicts import KV_GOAL
+from kava.format import percent
 
 STRUCTURED = ("per_head", "rank_8")
 """The arms that are to show that a calibrated structured map is enough."""

@@ -6,14 +6,15 @@ Each is a function from results to a figure, in a wide form and a narrow one for
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kava.data.shell_game import CHANCE
-from kava.demo.arms import Arm, Group
+from kava.demo.arms import Group
 from kava.demo.logs import RunLog
-from kava.demo.results import Summary, percent
+from kava.demo.results import Summary
+from kava.format import percent
+from kava.panels import panel_grid, row_axes, row_label, seeds_over_interval, step_axis
 from kava.theme import (
-    FAINT,
     INK,
     KV,
     MUTED,
@@ -35,13 +36,9 @@ GROUP_COLORS: dict[Group, str] = {"kv": KV, "without": WITHOUT, "reference": REF
 
 def accuracy_by_arm(summaries: Sequence[Summary], narrow: bool = False) -> Figure:
     """Accuracy with its interval, the single seeds, and the chance line."""
-    figure = new_figure(NARROW if narrow else WIDE, 0.42 * len(summaries) + 0.75)
-    axes = figure.add_subplot()
+    figure, axes = row_axes(len(summaries), narrow)
     places = range(len(summaries) - 1, -1, -1)
     percent_axis(axes, "x")
-    axes.set_ylim(-0.6, len(summaries) - 0.1)
-    axes.spines["left"].set_visible(False)
-    axes.set_yticks([])
     axes.axvline(CHANCE, color=MUTED, linewidth=1.0, linestyle=(0, (3, 3)), zorder=1)
     axes.annotate(
         f"a guess: {percent(CHANCE)}",
@@ -54,46 +51,13 @@ def accuracy_by_arm(summaries: Sequence[Summary], narrow: bool = False) -> Figur
     )
     for place, summary in zip(places, summaries):
         color = GROUP_COLORS[summary.arm.group]
-        axes.plot([0, 1], [place, place], color=FAINT, linewidth=0.6, zorder=0)
-        axes.plot(
-            [summary.low, summary.high], [place, place], color=color, linewidth=5, alpha=0.35,
-            solid_capstyle="butt",
-        )  # fmt: skip
         seeds = [result.accuracy for result in summary.results]
-        axes.plot(
-            seeds, [place] * len(seeds), "o", color=color, markersize=5.5,
-            markeredgecolor=PAPER, markeredgewidth=0.6, clip_on=False,
-        )  # fmt: skip
-        axes.annotate(
-            percent(summary.accuracy),
-            (1.0, place),
-            xycoords=("axes fraction", "data"),
-            xytext=(50, 0),
-            textcoords="offset points",
-            ha="right",
-            va="center",
-            color=color,
-            weight="bold",
+        seeds_over_interval(
+            axes, place, seeds, (summary.low, summary.high), color, percent(summary.accuracy)
         )
-        _row_label(axes, summary.arm, place, narrow)
+        row_label(axes, place, summary.arm.name, summary.arm.what, narrow)
     axes.set_xlabel("right answers to questions that no run was trained on")
     return figure
-
-
-def _row_label(axes: Axes, arm: Arm, place: float, narrow: bool) -> None:
-    at: dict[str, Any] = {
-        "xycoords": ("axes fraction", "data"),
-        "textcoords": "offset points",
-        "ha": "right",
-    }
-    axes.annotate(
-        arm.name, (0, place), xytext=(-8, 0 if narrow else 5), va="center", weight="bold",
-        color=INK, **at,
-    )  # fmt: skip
-    if not narrow:
-        axes.annotate(
-            arm.what, (0, place), xytext=(-8, -6), va="center", fontsize=7.5, color=MUTED, **at
-        )
 
 
 def accuracy_by_step(logs: Sequence[RunLog], narrow: bool = False) -> Figure:
@@ -150,29 +114,10 @@ def _panel_per_arm(
 ) -> tuple[Figure, list[tuple[Axes, list[RunLog]]]]:
     """Panels with shared axes, each with the runs of its arm."""
     arms = list({log.arm.name: log.arm for log in logs}.values())
-    num_columns = 2 if narrow else 4
-    num_rows = -(-len(arms) // num_columns)
-    figure = new_figure(NARROW if narrow else WIDE, 1.45 * num_rows + 0.35)
-    grid = figure.subplots(num_rows, num_columns, sharex=True, sharey=True, squeeze=False)
-    panels = grid.flatten().tolist()
-    for axes, arm in zip(panels, arms):
-        axes.set_title(arm.name, pad=4, loc="left")
-    for axes in panels[len(arms) :]:
-        axes.set_visible(False)
-    for row in grid:
-        row[0].set_ylabel(what)
-    for axes in panels[max(len(arms) - num_columns, 0) : len(arms)]:
-        axes.set_xlabel("step")
-        axes.tick_params(labelbottom=True)
-    _step_axis(panels[0], max(log.lines[-1]["step"] for log in logs))
+    figure, panels = panel_grid([arm.name for arm in arms], what, narrow=narrow)
+    step_axis(panels[0], max(log.lines[-1]["step"] for log in logs))
     own = [[log for log in logs if log.arm.name == arm.name] for arm in arms]
     return figure, list(zip(panels, own))
-
-
-def _step_axis(axes: Axes, last_step: int) -> None:
-    axes.set_xlim(0, last_step * 1.02)
-    ticks = [0, last_step // 2, last_step]
-    axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
 
 
 def losses_by_step(logs: Sequence[RunLog], narrow: bool = False) -> Figure:
@@ -193,7 +138,7 @@ def losses_by_step(logs: Sequence[RunLog], narrow: bool = False) -> Figure:
         low, high = axes.get_ylim()
         axes.set_ylim(low / 10, high)  # room for the labels below the lowest lines
         axes.set_xlabel("step")
-        _step_axis(axes, max(log.lines[-1]["step"] for log in logs))
+        step_axis(axes, max(log.lines[-1]["step"] for log in logs))
     return figure
 
 

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kava.demo.arms import Study, train_config
-from kava.demo.results import Expectation, Summary, percent
+from kava.demo.results import Expectation, Summary
 from kava.demo.story import story_of
 from kava.demo.table import COLUMNS, note_of
+from kava.format import percent
 from kava.theme import drawing, to_png, to_svg
 
 if TYPE_CHECKING:

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from kava.demo.arms import Kind
-from kava.demo.results import Result, Summary, percent
+from kava.demo.results import Result, Summary
+from kava.format import percent
 
 Measured = Summary | Result
 

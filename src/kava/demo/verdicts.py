@@ -16,9 +16,9 @@ from kava.demo.results import (
     expect,
     listed,
     near_chance,
-    percent,
 )
 from kava.evaluate.intervals import wilson
+from kava.format import percent
 
 KV_GOAL = 0.95
 WRITTEN_GOAL = 0.99

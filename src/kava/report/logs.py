@@ -1,0 +1,319 @@
+"""What the runs of a study left behind, read whole or refused.
+
+Shapes: S seeds, N items.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from kava.report.read import check_hash, read_json, read_lines
+from kava.study.plan import ROLES, Arm, Plan, Role, canonical_hash, read_plan
+
+if TYPE_CHECKING:
+    import numpy as np
+
+LOCK_FILE = "plan.lock.json"
+RUNS_FOLDER = "runs"
+RESULT_FILE = "result.json"
+ITEMS_FILE = "items.jsonl"
+METRICS_FILE = "metrics.jsonl"
+ALIGNMENT_FILE = "alignment.json"
+CALIBRATION_FILE = "calibration.json"
+
+State = Literal["finished", "running", "missing", "failed"]
+Curve = tuple[list[int], list[float]]
+"""Steps, and the values at them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One arm with one seed.
+
+    Attributes:
+        arm: the arm's name.
+        seed: its seed.
+        state: `finished` with a result; `running` with a folder that has none yet; `failed` with
+            a result that says so; `missing` without a folder.
+        result: of its result.json; empty where there is none. So are the next four of a run that
+            is not finished.
+        metrics: the lines of its metrics.jsonl.
+        correct: item id → whether its answer was right.
+        alignment: of its alignment.json, where it matched a cache.
+        calibration: of its calibration.json, where maps were fitted.
+    """
+
+    arm: str
+    seed: int
+    state: State
+    result: Mapping[str, Any]
+    metrics: tuple[Mapping[str, Any], ...] = ()
+    correct: Mapping[str, bool]
+    alignment: Mapping[str, Any] | None = None
+    calibration: Mapping[str, Any] | None = None
+
+    @property
+    def name(self) -> str:
+        """Its folder below runs/."""
+        return f"{self.arm}/seed-{self.seed}"
+
+    @property
+    def accuracy(self) -> float:
+        """Share of right answers, 0 to 1, counted from its items."""
+        return sum(self.correct.values()) / len(self.correct)
+
+    def curve(self, name: str) -> Curve:
+        """One quantity along the run; empty where the run does not have it."""
+        points = [(line["step"], line[name]) for line in self.metrics if line.get(name) is not None]
+        return [step for step, _ in points], [value for _, value in points]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArmLogs:
+    """An arm and its runs.
+
+    Attributes:
+        arm: as the plan has it.
+        settings: those of the plan's base and the arm's changes together.
+        runs: one for every seed of the plan, in its order.
+    """
+
+    arm: Arm
+    settings: Mapping[str, Any]
+    runs: tuple[Run, ...]
+
+    @property
+    def name(self) -> str:
+        """The arm's name."""
+        return self.arm.name
+
+    @property
+    def what(self) -> str:
+        """What it is, in a few words."""
+        return self.arm.what
+
+    @property
+    def role(self) -> Role:
+        """What it is for."""
+        return self.arm.role
+
+    @property
+    def finished(self) -> tuple[Run, ...]:
+        """The runs that can be read."""
+        return tuple(run for run in self.runs if run.state == "finished")
+
+    @property
+    def unfinished(self) -> tuple[Run, ...]:
+        """The runs that the plan asks for and that cannot be read."""
+        if not self.arm.trained and self.finished:
+            return ()  # without training the seed changes nothing
+        return tuple(run for run in self.runs if run.state != "finished")
+
+    @property
+    def correct_SN(self) -> np.ndarray:
+        """[S, N] right answers, of the finished runs and of the items in one order for all."""
+        import numpy as np
+
+        return np.array([list(run.correct.values()) for run in self.finished], dtype=bool)
+
+    @property
+    def accuracies(self) -> tuple[float, ...]:
+        """Of the finished runs."""
+        return tuple(run.accuracy for run in self.finished)
+
+    @property
+    def accuracy(self) -> float | None:
+        """Mean over the finished runs; None without any."""
+        return self.mean(lambda run: run.accuracy)
+
+    def has(self, name: str) -> bool:
+        """Whether a finished run logged this quantity."""
+        return any(run.curve(name)[0] for run in self.finished)
+
+    def mean(self, value_of: Callable[[Run], float | None]) -> float | None:
+        """Mean of a number of each finished run; None where one of them has none."""
+        values = [value_of(run) for run in self.finished]
+        known = [value for value in values if value is not None]
+        return sum(known) / len(known) if known and len(known) == len(values) else None
+
+    def mean_of(self, *keys: str) -> float | None:
+        """Mean of a number in the runs' result.json, such as `("budget", "tokens")`."""
+        return self.mean(lambda run: _at(run.result, keys))
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyLogs:
+    """A study as its folder holds it.
+
+    Attributes:
+        folder: where it lies.
+        plan: as it was written down before the first run.
+        lock: the whole of plan.lock.json.
+        arms: the baseline first, then treatments, controls and references.
+        ids: of the items that every run answered, in the order of `ArmLogs.correct_SN`.
+    """
+
+    folder: Path
+    plan: Plan
+    lock: Mapping[str, Any]
+    arms: tuple[ArmLogs, ...]
+    ids: tuple[str, ...]
+
+    @property
+    def baseline(self) -> ArmLogs:
+        """What the others are held against."""
+        return self.arms[0]
+
+    def of_role(self, *roles: Role) -> tuple[ArmLogs, ...]:
+        """The arms of these roles."""
+        return tuple(arm for arm in self.arms if arm.role in roles)
+
+    @property
+    def runs(self) -> Iterator[Run]:
+        """All runs of the plan."""
+        return (run for arm in self.arms for run in arm.runs)
+
+    @property
+    def unfinished(self) -> tuple[Run, ...]:
+        """The runs that the plan asks for and that are not there."""
+        return tuple(run for arm in self.arms for run in arm.unfinished)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every run that enters a verdict is there."""
+        return not any(arm.unfinished for arm in self.of_role("baseline", "treatment", "control"))
+
+
+def load_study(folder: str | Path) -> StudyLogs:
+    """Read everything that a study's runs left, and check that nobody changed it.
+
+    Every file that a run names in its result.json must have the sha256 written there; the plan
+    must have its hash; all runs must belong to the plan and must have answered the same items.
+
+    Args:
+        folder: of the study, with plan.lock.json and runs/.
+
+    Raises:
+        ValueError: a missing, cut or edited log, or runs that do not belong together; the one
+            line names the file.
+
+    Example:
+        >>> study = load_study("outputs/study/flat_vs_structured")
+        >>> study.baseline.correct_SN.shape, [run.name for run in study.unfinished]
+        ((5, 1000), [])
+    """
+    folder = Path(folder)
+    lock_path = folder / LOCK_FILE
+    if not lock_path.is_file():
+        raise ValueError(
+            f"{folder} holds no study: it has no {LOCK_FILE}; name the folder that kava study run "
+            f"wrote"
+        )
+    lock = read_json(lock_path)
+    plan = _read_plan(lock_path, lock)
+    _check_names(folder, plan)
+    arms = [
+        ArmLogs(
+            arm=arm,
+            settings={**plan.base, **arm.changes},
+            runs=tuple(
+                _read_run(folder / RUNS_FOLDER / arm.name / f"seed-{seed}", arm.name, seed, lock)
+                for seed in plan.seeds
+            ),
+        )
+        for arm in sorted(plan.arms, key=lambda arm: ROLES.index(arm.role))
+    ]
+    ids = _check_ids(folder, [run for arm in arms for run in arm.finished])
+    return StudyLogs(folder=folder, plan=plan, lock=lock, arms=tuple(arms), ids=ids)
+
+
+def _read_plan(path: Path, lock: Mapping[str, Any]) -> Plan:
+    for name in ("plan", "plan_hash"):
+        if name not in lock:
+            raise ValueError(f"{path} is damaged: it has no {name!r}")
+    found = canonical_hash(lock["plan"])
+    if found != lock["plan_hash"]:
+        raise ValueError(
+            f"{path} was edited after it was written: its plan has the hash {found[:12]}…, it "
+            f"names {lock['plan_hash'][:12]}…; restore it"
+        )
+    return read_plan(lock["plan"])
+
+
+def _check_names(folder: Path, plan: Plan) -> None:
+    """Refuse runs that the plan does not know, such as those of a seed added afterwards."""
+    known = {f"{arm.name}/seed-{seed}" for arm in plan.arms for seed in plan.seeds}
+    for path in sorted((folder / RUNS_FOLDER).glob("*/seed-*")):
+        name = f"{path.parent.name}/{path.name}"
+        if name not in known:
+            raise ValueError(
+                f"{path} is no run of the plan ({folder / LOCK_FILE}); move it out of the study"
+            )
+
+
+def _read_run(folder: Path, arm: str, seed: int, lock: Mapping[str, Any]) -> Run:
+    state: State = "running" if folder.is_dir() else "missing"
+    if not (folder / RESULT_FILE).is_file():
+        return Run(arm=arm, seed=seed, state=state, result={}, correct={})
+    result = read_json(folder / RESULT_FILE)
+    for name, expected in (("arm", arm), ("seed", seed), ("plan_hash", lock["plan_hash"])):
+        if result.get(name) != expected:
+            raise ValueError(
+                f"{folder / RESULT_FILE} is of another run: its {name} is {result.get(name)!r}, "
+                f"not {expected!r}"
+            )
+    if not result.get("finished"):
+        return Run(arm=arm, seed=seed, state="failed", result=result, correct={})
+    files = result["files"]
+    for name, expected in files.items():
+        check_hash(folder / name, expected)
+    if ITEMS_FILE not in files:
+        raise ValueError(f"{folder / RESULT_FILE} names no {ITEMS_FILE}; run its run again")
+    run = Run(
+        arm=arm,
+        seed=seed,
+        state="finished",
+        result=result,
+        metrics=read_lines(folder / METRICS_FILE) if METRICS_FILE in files else (),
+        correct=_read_items(folder / ITEMS_FILE),
+        alignment=read_json(folder / ALIGNMENT_FILE) if ALIGNMENT_FILE in files else None,
+        calibration=read_json(folder / CALIBRATION_FILE) if CALIBRATION_FILE in files else None,
+    )
+    if abs(run.accuracy - result["accuracy"]) > 1e-9:
+        raise ValueError(
+            f"{folder / RESULT_FILE} was edited: it says accuracy {result['accuracy']:.4f}, its "
+            f"items say {run.accuracy:.4f}"
+        )
+    return run
+
+
+def _read_items(path: Path) -> dict[str, bool]:
+    """By id, sorted, so that all runs have one order."""
+    from kava.statistics import read_items
+
+    items = read_items(path)
+    return dict(sorted(zip(items.ids, items.correct.tolist())))
+
+
+def _check_ids(folder: Path, runs: list[Run]) -> tuple[str, ...]:
+    if not runs:
+        return ()
+    first, *others = runs
+    for run in others:
+        if run.correct.keys() != first.correct.keys():
+            odd = sorted(run.correct.keys() ^ first.correct.keys())[0]
+            raise ValueError(
+                f"{folder / RUNS_FOLDER / run.name / ITEMS_FILE} answers other items than "
+                f"{first.name}: {odd!r} is in one of them only; they cannot be paired"
+            )
+    return tuple(first.correct)
+
+
+def _at(result: Mapping[str, Any], keys: tuple[str, ...]) -> float | None:
+    value: Any = result
+    for key in keys:
+        value = (value or {}).get(key)
+    return None if value is None else float(value)

@@ -1,0 +1,82 @@
+"""Files of a study, read so that a missing, cut or edited one is named and never passed over."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+
+def sha256_of(path: Path) -> str:
+    """The sha256 of a file's bytes, in hexadecimal."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Raises:
+        ValueError: the file is not there, or is no whole JSON object; the line names it.
+    """
+    try:
+        value = json.loads(_text_of(path))
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f"{path} is cut or damaged: line {error.lineno} is no whole JSON; run its run again"
+        ) from None
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} holds no JSON object but a {type(value).__name__}")
+    return value
+
+
+def read_lines(path: Path) -> tuple[dict[str, Any], ...]:
+    """The objects of a file with one JSON object a line.
+
+    Raises:
+        ValueError: the file is not there, is empty, or has a line that is no whole JSON object;
+            the message names the file and the line.
+    """
+    lines = []
+    for number, line in enumerate(_text_of(path).splitlines(), start=1):
+        try:
+            value = json.loads(line)
+        except json.JSONDecodeError:
+            value = None
+        if not isinstance(value, dict):
+            raise ValueError(
+                f"{path} is cut or damaged: line {number} is no whole JSON object; "
+                f"run its run again"
+            )
+        lines.append(value)
+    if not lines:
+        raise ValueError(f"{path} is empty; run its run again")
+    return tuple(lines)
+
+
+def check_hash(path: Path, expected: str) -> None:
+    """Hold a file against the sha256 that its run wrote down.
+
+    Raises:
+        ValueError: it is missing, cut or edited; the message names it.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path} is missing, though its result.json names it; run its run again")
+    found = sha256_of(path)
+    if found == expected:
+        return
+    # a cut file is said to be cut, whatever its hash
+    (read_lines if path.suffix == ".jsonl" else read_json)(path)
+    raise ValueError(
+        f"{path} was cut or edited after its run: its sha256 is {found[:12]}…, its run wrote "
+        f"{expected[:12]}…; restore it or run its run again"
+    )
+
+
+def _text_of(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ValueError(f"{path} is missing") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is damaged: no UTF-8 text from byte {error.start} on") from None
