@@ -19,6 +19,7 @@ MODULES = [
     "codi",
     "guard",
     "kv",
+    "latent_ce",
     "mercator",
     "positions",
     "schedule",

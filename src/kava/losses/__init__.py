@@ -23,6 +23,7 @@ from kava.losses.guard import (
     wrong_sample,
 )
 from kava.losses.kv import KVLoss
+from kava.losses.latent_ce import latent_ce_loss, latent_of_tokens
 from kava.losses.mercator import MercatorKVLoss
 from kava.losses.schedule import (
     LAYER_EMPHASES,
@@ -57,6 +58,8 @@ __all__ = [
     "gated_weights",
     "hidden_at",
     "kv_loss_options",
+    "latent_ce_loss",
+    "latent_of_tokens",
     "register_kv_loss",
     "trace_effective_rank",
     "verdict",

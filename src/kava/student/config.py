@@ -52,3 +52,8 @@ class LatentStudentConfig(PreTrainedConfig):
         self.num_iterations = num_iterations
         self.projection_dropout = projection_dropout
         super().__init__(**kwargs)
+
+    @property
+    def makes_latents(self) -> bool:
+        """Whether there are latents, made of hidden states: pause tokens are not."""
+        return self.num_latents > 0 and (self.decoding == "sequential" or self.num_iterations > 0)

@@ -132,6 +132,7 @@ class LatentStudent(PreTrainedModel):
         prompt_pairs: Pairs | None = None,
         queries: bool = False,
         hidden_states: bool = False,
+        readings: bool = False,
         trace: bool = True,
     ) -> LatentOutput:
         """Read the prompt, think in M latents, and predict the answer, with gradients.
@@ -145,13 +146,20 @@ class LatentStudent(PreTrainedModel):
                 continues from them, and gradients flow into that pass.
             queries: also record the queries at the latents.
             hidden_states: also return all layers' hidden states at the answer-predicting columns.
+            readings: also return what each latent reads as through the output head.
             trace: return the latents' trace.
         """
         if answer_ids is None:
             raise ValueError(
                 "answer_ids is None: training needs the answer; use generate() without"
             )
-        run = Passes(self, prompt_ids, prompt_mask, queries=queries and self.config.num_latents > 0)
+        run = Passes(
+            self,
+            prompt_ids,
+            prompt_mask,
+            queries=queries and self.config.num_latents > 0,
+            readings=readings,
+        )
         run.begin(prompt_pairs)
         run.think()
         tokens = self.get_input_embeddings()(answer_ids[:, :-1])

@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from kava.student.latent import LatentStudent
 
 
+NOWHERE = slice(0, 0)
+"""The columns that a pass reads without the output head."""
+
+
 @dataclass(frozen=True)
 class LatentOutput:
     """What one training forward of a latent student leaves behind.
@@ -37,12 +41,15 @@ class LatentOutput:
             the end-of-thought), embeddings first; None unless asked for.
         trace: keys and values at the M latents; None when M = 0 or not asked for.
         num_passes: forward passes of the base model.
+        readings: [B, M, V], the logits of what each latent reads as: the output head at the
+            hidden state that the latent is made of; None unless asked for.
     """
 
     logits: Tensor
     hidden_states: tuple[Tensor, ...] | None
     trace: KVTrace | None
     num_passes: int
+    readings: Tensor | None = None
 
 
 class Passes:
@@ -58,6 +65,7 @@ class Passes:
         prompt_mask: Tensor | None,
         *,
         queries: bool = False,
+        readings: bool = False,
         cache_length: int | None = None,
     ):
         self.student = student
@@ -67,6 +75,8 @@ class Passes:
         self.M = student.config.num_latents
         self.record = queries
         self.latent_queries: list[Tensor] = []
+        self.reads_out = readings
+        self.latent_logits: list[Tensor] = []
         self.num_passes = 0
         self.length = 0
         padded = prompt_mask is not None and not bool(prompt_mask.all())
@@ -107,9 +117,20 @@ class Passes:
         self.num_passes += 1
         return arguments
 
-    def read(self, embeds: Tensor) -> None:
-        """One pass of the base model over `embeds` [B, n, W], without the output head."""
-        output: BaseModelOutputWithPast = self.base.base_model(**self._arguments(embeds))
+    def read(self, embeds: Tensor, at: slice = NOWHERE) -> None:
+        """One pass of the base model over `embeds` [B, n, W].
+
+        The output head is left out, but where the latents are to be read: then it works at the
+        columns `at`, in the model's own forward, since some models scale or cap what it gives.
+        """
+        arguments = self._arguments(embeds)
+        if self.reads_out and at != NOWHERE:
+            columns = torch.arange(embeds.shape[1], device=embeds.device)[at]
+            read = self.base(**arguments, logits_to_keep=columns, output_hidden_states=True)
+            self.hidden = read.hidden_states[-1]
+            self.latent_logits.append(read.logits)
+            return
+        output: BaseModelOutputWithPast = self.base.base_model(**arguments)
         assert output.last_hidden_state is not None
         self.hidden = output.last_hidden_state
 
@@ -131,6 +152,12 @@ class Passes:
     def think(self) -> None:
         """Fill the latents; what is left in `pending` goes into the answer's pass."""
         config = self.student.config
+        if self.reads_out and not config.makes_latents:
+            raise ValueError(
+                f"a student of num_latents={self.M} and decoding={config.decoding!r} with "
+                f"num_iterations={config.num_iterations} makes no latent of a hidden state: there "
+                f"is nothing to read"
+            )
         if self.M == 0:
             return
         if config.decoding == "sequential":
@@ -140,19 +167,22 @@ class Passes:
 
     def _think_sequential(self) -> None:
         for _ in range(self.M):
-            self._recorded(self.pending)
+            self._recorded(self.pending, at=slice(-1, None))
             self.pending = self.student.projection(self.hidden[:, -1:])
 
     def _think_jacobi(self, num_iterations: int) -> None:
         start = self.P + 1
-        self.read(self.pending)
+        # latents are made of the states at begin-of-thought and, in the last of these passes,
+        # at the latents before them
+        begin, latents = -self.M - 1, slice(-self.M, -1)
+        self.read(self.pending, slice(begin, -1 if num_iterations == 1 else -self.M))
         first = self.hidden[:, -self.M - 1 : -self.M]  # at begin-of-thought: the same in all passes
         for iteration in range(num_iterations):
             left = torch.cat([first, self.hidden[:, -self.M : -1]], dim=1)
             self.pending = self.student.projection(left)
             self._rewind(start)
             if iteration < num_iterations - 1:
-                self.read(self.pending)
+                self.read(self.pending, latents if iteration == num_iterations - 2 else NOWHERE)
 
     def _rewind(self, length: int) -> None:
         """Forget the cached columns from `length` on, so that they can be read again."""
@@ -162,13 +192,19 @@ class Passes:
             self.cache = cache_from(pairs_of(self.cache, length))
         self.length = length
 
-    def _recorded(self, embeds: Tensor) -> None:
+    def readings(self) -> Tensor | None:
+        """[B, M, V] logits of what the latents read as; None where they were not asked for."""
+        if not self.reads_out:
+            return None
+        return torch.cat(self.latent_logits, dim=1)
+
+    def _recorded(self, embeds: Tensor, at: slice) -> None:
         """Read `embeds`; where asked, keep the queries of latent columns."""
         if not self.record:
-            self.read(embeds)
+            self.read(embeds, at)
             return
         with record_queries(self.base) as recorder:
-            self.read(embeds)
+            self.read(embeds, at)
         self._keep_queries(recorder.stacked())
 
     def _keep_queries(self, queries_BLHTD: Tensor) -> None:
@@ -200,6 +236,7 @@ class Passes:
             hidden_states=states,
             trace=self._trace() if trace and self.M > 0 else None,
             num_passes=self.num_passes,
+            readings=self.readings(),
         )
 
     def _trace(self) -> KVTrace:

@@ -35,6 +35,7 @@ def check_config(config: TrainConfig) -> None:
             "--codi_weight needs a latent student: an explicit one reads the same text as its "
             "teacher; pass --codi_weight 0"
         )
+    _check_latent_ce(config)
     if config.student == "explicit" and config.teacher_name is None and config.matches_cache:
         raise ValueError(
             "an explicit student that is its own teacher would match its own cache, which "
@@ -71,6 +72,24 @@ def check_config(config: TrainConfig) -> None:
         )
     if config.resume and config.overwrite:
         raise ValueError("--resume and --overwrite exclude each other")
+
+
+def _check_latent_ce(config: TrainConfig) -> None:
+    if not config.latent_ce_weight:
+        return
+    weight = f"--latent_ce_weight {config.latent_ce_weight:g}"
+    if config.student == "explicit":
+        raise ValueError(
+            f"{weight} needs a latent student: an explicit one has no latents to read; pass "
+            f"--latent_ce_weight 0"
+        )
+    if config.target_len == 0:
+        raise ValueError(f"{weight}: --target_len 0 leaves no latent to read; raise it")
+    if config.decoding == "jacobi" and config.jacobi_iterations == 0:
+        raise ValueError(
+            f"{weight}: with --jacobi_iterations 0 the latents are pause tokens, made of no "
+            f"hidden state that could be read; pass 1 or more"
+        )
 
 
 def _check_maps(config: TrainConfig) -> None:
@@ -156,7 +175,8 @@ def _check_ranges(config: TrainConfig) -> None:
             raise ValueError(f"--{name} {getattr(config, name)} must be above 0")
     not_negative = (
         "target_len", "jacobi_iterations", "projection_dropout", "eval_size", "kv_weight",
-        "codi_weight", "ce_weight", "teacher_ce_weight", "alpha_k", "alpha_v", "alpha_attn",
+        "codi_weight", "latent_ce_weight", "ce_weight", "teacher_ce_weight", "alpha_k", "alpha_v",
+        "alpha_attn",
         "cka_weight", "attention_weighted_warmup", "warmup_steps", "weight_decay",
         "max_grad_norm",
     )  # fmt: skip

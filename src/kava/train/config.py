@@ -227,12 +227,19 @@ class TrainConfig:
         0.0, "weight of 1 - CKA between the student's cache and its target; 0 leaves it out"
     )
     codi_weight: float = _flag(0.0, "α₁, weight of the CODI loss; 0 leaves it out")
+    latent_ce_weight: float = _flag(
+        0.0,
+        "weight of the cross-entropy of what each latent reads as through the output head, on the "
+        "reasoning tokens that it stands for; 0 leaves it out; needs no teacher",
+    )
     ce_weight: float = _flag(1.0, "weight of the student's cross-entropy")
     teacher_ce_weight: float = _flag(
         1.0, "self-distillation: weight of the cross-entropy of the written reasoning"
     )
     wrong_sample: bool = _flag(
-        False, "control: give every sample the teacher's cache of another one"
+        False,
+        "control: give every sample the teacher's cache of another one, and its latents another "
+        "one's reasoning to read as",
     )
 
     # optimisation

@@ -3,7 +3,8 @@
     L = CE(answer | latents, prompt) + CE(reasoning, answer | prompt) + α₁·L_CODI + α₂·L_KV
 
 (KaVa, arXiv 2510.02312; the second term is the teacher mode of self-distillation, where teacher
-and student share their weights.) In self-distillation the student continues from the cache that
+and student share their weights.) `--latent_ce_weight` adds the cross-entropy of what the latents
+themselves read as. In self-distillation the student continues from the cache that
 the teacher's pass left over the prompt, so that the prompt is read once; the gradients are those
 of two separate passes.
 
@@ -28,7 +29,7 @@ from kava.align import MapProjectionAligner
 from kava.capture import capture
 from kava.compress import EVICTIONS
 from kava.data.collate import IGNORED, Batch
-from kava.losses import CODILoss, Progress, hidden_at
+from kava.losses import CODILoss, Progress, hidden_at, latent_ce_loss
 from kava.rope import Rotary, at_length_of, rotary_of, rotate_trace, unrotate_trace
 from kava.student.cache import pairs_of
 from kava.student.latent import LatentStudent
@@ -48,6 +49,8 @@ class Items(NamedTuple):
     slots: Tensor | float
     """Pairs of sample and slot that the KV loss compares."""
     samples: Tensor | float
+    latents: Tensor | float
+    """Latents that are held to reasoning tokens."""
 
 
 def count_items(batch: Batch, config: TrainConfig) -> list[int]:
@@ -66,7 +69,9 @@ def count_items(batch: Batch, config: TrainConfig) -> list[int]:
         slots = int(reasoning_B.sum())
     else:
         slots = len(reasoning_B) * config.target_len
-    return [answer, written, slots, len(reasoning_B)]
+    own_B = batch["segment_ids"].eq(Segment.REASONING).sum(1)
+    latents = int(own_B.clamp(max=config.target_len).sum())
+    return [answer, written, slots, len(reasoning_B), latents]
 
 
 class Forward(NamedTuple):
@@ -138,7 +143,7 @@ class Distiller(nn.Module):
 
         Args:
             batch: as the collator makes it.
-            num_items: [4], the counts of `Items` over the accumulated batch; default: this one's.
+            num_items: [5], the counts of `Items` over the accumulated batch; default: this one's.
         """
         counts = count_items(batch, self.settings) if num_items is None else num_items.unbind()
         items = Items(*counts)
@@ -159,11 +164,18 @@ class Distiller(nn.Module):
             prompt_pairs=pairs,
             queries=self.queries,
             hidden_states=config.codi_weight > 0,
+            readings=config.latent_ce_weight > 0,
             trace=config.matches_cache,
         )
         labels = batch["answer_ids"].masked_fill(batch["answer_mask"] == 0, IGNORED)
         ce = token_loss(output.logits, labels, items.answer_tokens)
         terms = _Terms(config.ce_weight * ce, {"ce": ce.detach()})
+        if output.readings is not None:
+            loss, metrics = latent_ce_loss(
+                output.readings, *_reasoning_to_read(batch, config.wrong_sample), items.latents
+            )
+            terms.add("latent_ce", config.latent_ce_weight, loss)
+            terms.metrics.update(metrics)
         if teacher is None:
             return terms.done()
         if self.teacher is None and config.teacher_ce_weight:
@@ -307,6 +319,12 @@ def token_loss(logits: Tensor, labels: Tensor, num_tokens: Tensor | float) -> Te
         logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORED, reduction="sum"
     )
     return total / num_tokens
+
+
+def _reasoning_to_read(batch: Batch, wrong_sample: bool) -> tuple[Tensor, Tensor]:
+    """The tokens [B, T] that the latents are to read as, and where they are reasoning."""
+    ids, reasoning = batch["input_ids"], batch["segment_ids"].eq(Segment.REASONING)
+    return (ids.roll(1, dims=0), reasoning.roll(1, dims=0)) if wrong_sample else (ids, reasoning)
 
 
 def _prompt_columns(batch: Batch) -> int:

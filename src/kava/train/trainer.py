@@ -154,7 +154,7 @@ class KVDistillTrainer(Trainer):
     def _get_num_items_in_batch(
         self, batch_samples: list[Batch], device: torch.device
     ) -> Tensor | None:
-        """[4] counts of `Items` over all micro-batches of all processes."""
+        """[5] counts of `Items` over all micro-batches of all processes."""
         if not batch_samples:
             return None
         counts = torch.tensor([count_items(batch, self.config) for batch in batch_samples])
