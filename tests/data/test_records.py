@@ -19,8 +19,9 @@ def test_the_parts_stand_where_they_are_said_to(
     template = Template(cue="#### ", drop_last_step=drop)
     text = template.render(record)
     assert text.text[: text.reasoning_start] == text.prompt == question.strip() + "\n"
+    written = template.written_reasoning(record)
     assert text.text[text.reasoning_start : text.answer_start] == (
-        template.written_reasoning(record) + "\n"
+        written + "\n" if written else ""
     )
     assert text.text[text.answer_start : text.value_start] == "#### "
     assert text.text[text.value_start :] == answer.strip()
@@ -35,6 +36,13 @@ def test_the_last_step_is_left_out() -> None:
     assert Template().written_reasoning(one) == ""
     two = Record(id="a", question="?", reasoning="dbca acbd", answer="acbd", step_separator=" ")
     assert Template().written_reasoning(two) == "dbca"
+
+
+def test_steps_that_do_not_state_the_answer_are_all_kept() -> None:
+    record = Record(id="a", question="?", reasoning="1\n 2", answer="yes", states_answer=False)
+    assert Template().written_reasoning(record) == "1\n 2"
+    assert Template().written_steps(record) == ("1", "2")
+    assert Template().render(record).text == "?\n1\n 2\n#### yes"
 
 
 def test_the_student_may_have_its_own_question() -> None:

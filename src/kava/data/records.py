@@ -30,6 +30,10 @@ class Record:
     step_separator: str = field(
         default="\n", metadata={"help": "what stands between two reasoning steps"}
     )
+    states_answer: bool = field(
+        default=True,
+        metadata={"help": "whether the last reasoning step may state the answer"},
+    )
     missing: tuple[str, ...] = field(
         default=(),
         metadata={"help": "parts that were not found in a raw text; such a record is not used"},
@@ -62,7 +66,8 @@ class Template:
 
     The last reasoning step usually states the answer. KaVa (arXiv 2510.02312) leaves it out of
     the reasoning, and reports a loss of 5 to 6 points where it is kept: the student would be
-    taught to read the answer off the last kept position.
+    taught to read the answer off the last kept position. A record whose steps do not state the
+    answer (`states_answer`, as StrategyQA's facts) keeps them all.
 
     Raises:
         ValueError: a part without its placeholder.
@@ -94,16 +99,22 @@ class Template:
         """The text of a prompt, as it is given to a model that shall answer."""
         return self.question.replace("{question}", question.strip())
 
+    def written_steps(self, record: Record) -> tuple[str, ...]:
+        """The reasoning steps that go into the text."""
+        return record.steps[:-1] if self._drops_last_of(record) else record.steps
+
     def written_reasoning(self, record: Record) -> str:
         """The reasoning that goes into the text: "" where no step is left."""
-        if not self.drop_last_step:
+        if not self._drops_last_of(record):
             return record.reasoning.strip()
-        return record.step_separator.join(record.steps[:-1])
+        return record.step_separator.join(self.written_steps(record))
 
     def render(self, record: Record) -> Rendered:
         """Write a record as text and tell where its parts begin."""
         prompt = self.prompt(record.question)
-        reasoning = self.reasoning.replace("{reasoning}", self.written_reasoning(record))
+        written = self.written_reasoning(record)
+        # a record without reasoning has no empty line in its place
+        reasoning = self.reasoning.replace("{reasoning}", written) if written else ""
         answer_start = len(prompt) + len(reasoning)
         return Rendered(
             text=prompt + reasoning + self.cue + record.answer.strip(),
@@ -115,3 +126,6 @@ class Template:
             answer_start=answer_start,
             value_start=answer_start + len(self.cue),
         )
+
+    def _drops_last_of(self, record: Record) -> bool:
+        return self.drop_last_step and record.states_answer

@@ -1,28 +1,23 @@
-"""Where records come from: the hub's GSM8K, a local jsonl file, or the built-in shell game."""
+"""Where records come from: a task, a mix of them, a jsonl file, or the built-in shell game."""
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import parse_qsl
 
 import numpy as np
 
 from kava.data.records import Record, Template
+from kava.data.rows import ReasoningForm, RowReader, json_lines
 from kava.data.shell_game import SHELL_GAME_TEMPLATE, Split, shell_game
+from kava.data.tasks import TASKS, find_task
 from kava.segments import OnMissing, SegmentIdentifier, Trigger
-
-ReasoningForm = Literal["text", "annotated", "equations"]
 
 GSM8K_NAMES = ("gsm8k", "openai/gsm8k")
 SHELL_GAME_NAME = "kava/shell-game"
 SHELL_GAME_SIZES = {"train": 20_000, "test": 1_000}
-
-_ANNOTATION = re.compile(r"<<([^<>]*)>>")
 
 
 def load_records(
@@ -46,7 +41,9 @@ def load_records(
     Args:
         dataset_name: one of
 
-            - "gsm8k": from the Hugging Face hub;
+            - a task, from the Hugging Face hub: "gsm8k", "gsm8k_aug", "svamp", "strategyqa",
+              "arc_easy", "arc_challenge"; or from a local file or folder, as in
+              "svamp:data/SVAMP.json". A task knows its fields, and ignores those named here;
             - a path to a .jsonl file, or to a folder that holds `<split>.jsonl`. A row has a
               question and an answer, and its reasoning either in a field of its own or, as in
               GSM8K, in the answer before a marker ("#### 72"); or it has one field `text` (or
@@ -59,7 +56,7 @@ def load_records(
         subset_size: how many records to take at random; a smaller subset of the same seed is
             part of a larger one. None takes all. The order of the source is kept.
         seed: of that choice; it does not change the data themselves.
-        question_field: name of the field in a jsonl row.
+        question_field: name of the field in a row of a jsonl file.
         reasoning_field: the same.
         answer_field: the same.
         reasoning_form: what becomes of calculator annotations `<<48/2=24>>`: "text" strips them,
@@ -89,7 +86,7 @@ def load_records(
         )
     name, _, query = dataset_name.partition("?")
     triggers = {"reasoning_triggers": reasoning_triggers, "answer_triggers": answer_triggers}
-    reader = _RowReader(
+    reader = RowReader(
         question_field,
         reasoning_field,
         answer_field,
@@ -101,8 +98,11 @@ def load_records(
     )
     if name == SHELL_GAME_NAME:
         records = _load_shell_game(query, split)
-    elif dataset_name in GSM8K_NAMES:
-        records = _load_gsm8k(split, reader)
+    elif (found := find_task(dataset_name)) is not None:
+        task, path = found
+        # a task knows its fields; what is asked for is the form of its reasoning
+        own = RowReader(reasoning_form=reasoning_form, step_separator=step_separator)
+        records = task.load(path, split, own)
     else:
         records = _load_jsonl(_find_file(dataset_name, split), reader)
     return records if subset_size is None else _subset(records, subset_size, seed, dataset_name)
@@ -120,105 +120,6 @@ def default_template(dataset_name: str, *, drop_last_step: bool = True) -> Templ
     return Template(cue=cue, drop_last_step=drop_last_step)
 
 
-@dataclass(frozen=True)
-class _RowReader:
-    """From a row's fields to a record; `where` names the row in messages."""
-
-    question_field: str
-    reasoning_field: str
-    answer_field: str
-    reasoning_form: ReasoningForm
-    step_separator: str
-    text_field: str | None
-    identifier: SegmentIdentifier
-    on_missing: OnMissing
-
-    def read(self, row: Mapping[str, Any], default_id: str, where: str) -> Record:
-        student = row.get("student_question")
-        missing: tuple[str, ...] = ()
-        if self.text_field is not None or ("text" in row and self.question_field not in row):
-            text = self._text(row, self.text_field or "text", where)
-            question, reasoning, answer, missing = self._split(text, None, where)
-        else:
-            question = self._text(row, self.question_field, where)
-            answer = self._text(row, self.answer_field, where)
-            if self.reasoning_field in row:
-                reasoning = self._text(row, self.reasoning_field, where)
-            else:
-                prompt = question + "\n"
-                _, reasoning, answer, missing = self._split(prompt + answer, prompt, where)
-        separator = self.step_separator
-        if self.reasoning_form == "equations":
-            separator = " "
-            reasoning = " ".join(
-                f"<<{equation.replace(' ', '')}>>" for equation in _ANNOTATION.findall(reasoning)
-            )
-        elif self.reasoning_form == "text":
-            reasoning = _ANNOTATION.sub("", reasoning)
-        return Record(
-            id=str(row.get("id", default_id)),
-            question=question,
-            reasoning=reasoning,
-            answer=answer,
-            student_question=None
-            if student is None
-            else self._text(row, "student_question", where),
-            step_separator=separator,
-            missing=missing,
-        )
-
-    def _text(self, row: Mapping[str, Any], name: str, where: str) -> str:
-        if name not in row:
-            raise ValueError(
-                f"{where} has no field {name!r} (it has {', '.join(map(repr, row))}); name the "
-                f"field it uses"
-            )
-        value = row[name]
-        if isinstance(value, bool) or not isinstance(value, str | int | float):
-            raise ValueError(f"{where}: field {name!r} must be text, got {value!r:.40}")
-        return str(value).strip()
-
-    def _split(
-        self, text: str, prompt: str | None, where: str
-    ) -> tuple[str, str, str, tuple[str, ...]]:
-        """Question, reasoning and answer of a text, and those that were not found."""
-        spans = self.identifier.identify(text, prompt=prompt)
-        if spans.missing and self.on_missing == "error":
-            parts = " and ".join(spans.missing)
-            raise ValueError(
-                f"{where}: no marker of the {parts} is found in its text; give the markers it uses "
-                f"(reasoning_triggers, answer_triggers), or a field of its own for each part"
-                if prompt is None
-                else f"{where} has no field {self.reasoning_field!r}, and its "
-                f"{self.answer_field!r} holds no reasoning followed by a marker such as '#### 72'; "
-                f"give the markers it uses (answer_triggers)"
-            )
-        return (
-            text[: spans.reasoning_start].strip(),
-            text[spans.reasoning_start : spans.answer_start].strip(),
-            text[spans.value_start :].strip(),
-            spans.missing,
-        )
-
-
-def _load_gsm8k(split: str, reader: _RowReader) -> list[Record]:
-    if split not in ("train", "test"):
-        raise ValueError(f"split={split!r} is not in gsm8k; choose train or test")
-    import datasets
-
-    try:
-        rows = datasets.load_dataset("openai/gsm8k", "main", split=split)
-    except (OSError, datasets.exceptions.DatasetsError) as problem:
-        raise ValueError(
-            f"gsm8k cannot be loaded from the Hugging Face hub ({type(problem).__name__}); check "
-            f"the connection, or give the path of a local {split}.jsonl"
-        ) from problem
-    return [
-        reader.read(row, f"gsm8k-{split}-{index}", f"row {index} of gsm8k {split}")
-        for index, row in enumerate(rows)
-    ]
-
-
 def _find_file(name: str, split: str) -> Path:
     path = Path(name).expanduser()
     if path.is_dir():
@@ -228,15 +129,15 @@ def _find_file(name: str, split: str) -> Path:
     if not path.is_file():
         raise ValueError(
             f"dataset {name!r} is neither a file nor a known name: give the path of a .jsonl "
-            f"file, {GSM8K_NAMES[0]}, or {SHELL_GAME_NAME}"
+            f"file, a task ({', '.join(TASKS)}), or {SHELL_GAME_NAME}"
         )
     return path
 
 
-def _load_jsonl(path: Path, reader: _RowReader) -> list[Record]:
+def _load_jsonl(path: Path, reader: RowReader) -> list[Record]:
     records = []
     lines: dict[str, int] = {}
-    for number, row in _rows(path):
+    for number, row in json_lines(path):
         where = f"{path}, line {number}"
         record = reader.read(row, f"{path.stem}-{number - 1}", where)
         if record.id in lines:
@@ -246,24 +147,6 @@ def _load_jsonl(path: Path, reader: _RowReader) -> list[Record]:
     if not records:
         raise ValueError(f"{path} is empty: it holds no row")
     return records
-
-
-def _rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line.decode("utf-8-sig"))
-            except UnicodeDecodeError as problem:
-                raise ValueError(f"{path}, line {number} is not UTF-8 text") from problem
-            except json.JSONDecodeError as problem:
-                # a row is one line, so that its own line number would mislead
-                where = f"{problem.msg}, at character {problem.colno}"
-                raise ValueError(f"{path}, line {number} is not JSON: {where}") from problem
-            if not isinstance(row, dict):
-                raise ValueError(f"{path}, line {number} must be a JSON object, got {row!r:.40}")
-            yield number, row
 
 
 def _load_shell_game(query: str, split: str) -> list[Record]:

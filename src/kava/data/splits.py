@@ -76,7 +76,9 @@ def data_hash(records: Sequence[Record]) -> str:
     digests = sorted(
         hashlib.sha256(
             json.dumps(
-                [r.question, r.reasoning, r.answer, r.student_question, r.step_separator],
+                [r.question, r.reasoning, r.answer, r.student_question, r.step_separator]
+                # what it decides is left out of the text; a hash without it is as it always was
+                + ([] if r.states_answer else [False]),
                 ensure_ascii=True,
             ).encode()
         ).digest()

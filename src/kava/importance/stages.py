@@ -58,7 +58,7 @@ def token_stages(record: Record, encoded: Encoded, template: Template, reach: Re
         )
     text, starts = template.render(record), []
     place = text.reasoning_start
-    for step in record.steps[: -1 if template.drop_last_step else None]:
+    for step in template.written_steps(record):
         place = text.text.index(step, place)
         starts.append(place)
         place += len(step)

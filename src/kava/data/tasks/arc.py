@@ -1,0 +1,65 @@
+"""ARC, easy and challenge: questions on science with lettered choices, and no reasoning.
+
+Clark et al., arXiv 1803.05457. The question ends with its choices, `A. …` one a line, and the
+answer is a letter; `meta["choices"]` keeps the choices' texts, so that an answer in full is
+recognised too. Choices are lettered by their place, also where the source numbers them.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from kava.data.records import Record
+from kava.data.rows import RowReader, text_of
+from kava.data.tasks.base import Row, Task, field_of
+
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+def lettered(question: str, choices: list[str]) -> str:
+    """A question with its choices below it.
+
+    Example:
+        >>> print(lettered("Which is wet?", ["sand", "rain"]))
+        Which is wet?
+        A. sand
+        B. rain
+    """
+    return "\n".join([question, *(f"{a}. {text}" for a, text in zip(LETTERS, choices))])
+
+
+def _read(task: str, row: Row, name: str, where: str, reader: RowReader) -> Record:
+    if "answerKey" in row:  # the hub's rows
+        found = field_of(row, "choices", dict, where)
+        choices, labels = list(map(str, found["text"])), list(map(str, found["label"]))
+        question, key = text_of(row, "question", where), text_of(row, "answerKey", where)
+        gold = labels.index(key) if key in labels else -1
+    else:
+        choices = list(map(str, field_of(row, "choices", list, where)))
+        question = text_of(row, "query", where).removeprefix("Question:").strip()
+        key = gold = field_of(row, "gold", int, where)
+    if not 0 <= gold < len(choices) <= len(LETTERS):
+        raise ValueError(f"{where}: its answer {key!r} is none of its {len(choices)} choices")
+    return Record(
+        id=f"{task}-{row['id']}" if "id" in row else name,
+        question=lettered(question, choices),
+        reasoning="",
+        answer=LETTERS[gold],
+        meta={"choices": tuple(text.strip() for text in choices)},
+    )
+
+
+def _arc(name: str, configuration: str) -> Task:
+    whole = tuple(f"{name}.{suffix}" for suffix in ("jsonl", "json"))
+    return Task(
+        name=name,
+        hub=("allenai/ai2_arc", configuration),
+        hub_splits={"train": "train", "valid": "validation", "test": "test"},
+        files={"test": whole, "train": (f"{name}_train.jsonl", *whole)},
+        read=partial(_read, name),
+        reasons=False,
+    )
+
+
+ARC_EASY = _arc("arc_easy", "ARC-Easy")
+ARC_CHALLENGE = _arc("arc_challenge", "ARC-Challenge")

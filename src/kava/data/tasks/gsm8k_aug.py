@@ -1,0 +1,45 @@
+"""GSM8K-Aug: GSM8K's kind of problems, made many by a model, with equations for reasoning.
+
+Deng et al., arXiv 2311.01460; the form that CODI and KaVa train on. Its test split is GSM8K's,
+and its validation split is 500 rows of GSM8K's **train** split: a model that was trained on the
+one is not to be chosen on the other.
+"""
+
+from __future__ import annotations
+
+from kava.data.records import Record
+from kava.data.rows import RowReader, text_of
+from kava.data.tasks.base import Row, Task
+
+
+def _read(row: Row, name: str, where: str, reader: RowReader) -> Record:
+    """The equations stay whatever the form of reasoning, for there is nothing else."""
+    if "steps" in row or "cot" in row:
+        field = "steps" if "steps" in row else "cot"
+        steps = row[field]
+        reasoning = " ".join(steps) if isinstance(steps, list) else text_of(row, field, where)
+        answer = text_of(row, "answer", where)
+    else:
+        reasoning, marker, answer = text_of(row, "answer", where).rpartition("####")
+        if not marker:
+            raise ValueError(f"{where} has no answer behind '####', and no field 'steps' or 'cot'")
+    return Record(
+        id=str(row.get("id", name)),
+        question=text_of(row, "question", where),
+        reasoning=reasoning.strip(),
+        answer=answer.strip(),
+        step_separator=" ",
+    )
+
+
+GSM8K_AUG = Task(
+    name="gsm8k_aug",
+    hub=("whynlp/gsm8k-aug", None),
+    hub_splits={"train": "train", "valid": "validation", "test": "test"},
+    files={
+        split: (f"{split}.txt", f"{split}.jsonl", f"{split}.json")
+        for split in ("train", "valid", "test")
+    },
+    read=_read,
+    aliases=("whynlp/gsm8k-aug",),
+)

@@ -1,0 +1,39 @@
+"""StrategyQA: yes or no, where the steps to the answer are left implicit in the question.
+
+Geva et al., arXiv 2101.02235. The reasoning is the row's **facts**: they are statements, and
+both the original file and the hub's copy have them. Its decomposition asks questions that stay
+unanswered, and is left out. No fact states the answer, so that there is no last step to drop.
+
+The labels of the original test split are not public: "test" is dev.json, and on the hub the part
+that its copy sets apart.
+"""
+
+from __future__ import annotations
+
+from kava.data.records import Record
+from kava.data.rows import RowReader, text_of
+from kava.data.tasks.base import Row, Task, field_of
+
+
+def _read(row: Row, name: str, where: str, reader: RowReader) -> Record:
+    facts = field_of(row, "facts", (list, str), where)
+    return Record(
+        id=f"strategyqa-{row['qid']}" if "qid" in row else name,
+        question=text_of(row, "question", where),
+        reasoning=facts.strip() if isinstance(facts, str) else "\n".join(map(str.strip, facts)),
+        answer="yes" if field_of(row, "answer", bool, where) else "no",
+        states_answer=False,
+    )
+
+
+STRATEGYQA = Task(
+    name="strategyqa",
+    hub=("ChilleD/StrategyQA", None),
+    hub_splits={"train": "train", "test": "test"},
+    files={
+        "train": ("train.json", "train.jsonl"),
+        "test": ("dev.json", "test.json", "dev.jsonl", "test.jsonl"),
+    },
+    read=_read,
+    aliases=("ChilleD/StrategyQA",),
+)

@@ -1,0 +1,57 @@
+"""SVAMP: short arithmetic problems in varied wordings.
+
+Patel et al., arXiv 2103.07191. The reasoning is the row's equation, without its value, so that
+there is no last step that would state the answer.
+"""
+
+from __future__ import annotations
+
+import re
+
+from kava.data.records import Record
+from kava.data.rows import RowReader, text_of
+from kava.data.tasks.base import Row, Task
+
+
+def _read(row: Row, name: str, where: str, reader: RowReader) -> Record:
+    question = f"{text_of(row, 'Body', where)} {text_of(row, 'Question', where)}"
+    return Record(
+        id=f"svamp-{row['ID']}" if "ID" in row else name,
+        question=question,
+        reasoning=_equation(text_of(row, "Equation", where)),
+        answer=_whole(text_of(row, "Answer", where)),
+        states_answer=False,
+    )
+
+
+def _equation(text: str) -> str:
+    """`( ( 4.0 + 2.0 ) / 3.0 )` as one writes it: `(4 + 2) / 3`."""
+    text = _whole(text.strip())
+    if text.startswith("(") and _closes(text) == len(text) - 1:
+        text = text[1:-1].strip()
+    return text.replace("( ", "(").replace(" )", ")")
+
+
+def _closes(text: str) -> int:
+    """Where the bracket that opens the text is closed."""
+    depth = 0
+    for index, character in enumerate(text):
+        depth += {"(": 1, ")": -1}.get(character, 0)
+        if depth == 0:
+            return index
+    return -1
+
+
+def _whole(text: str) -> str:
+    """Whole numbers without their `.0`."""
+    return re.sub(r"(?<=\d)\.0+(?!\d)", "", text)
+
+
+SVAMP = Task(
+    name="svamp",
+    hub=("ChilleD/SVAMP", None),
+    hub_splits={"train": "train", "test": "test"},
+    files={split: (f"{split}.json", f"{split}.jsonl", "SVAMP.json") for split in ("train", "test")},
+    read=_read,
+    aliases=("ChilleD/SVAMP",),
+)
