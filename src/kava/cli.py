@@ -42,6 +42,12 @@ COMMANDS = (
         "Let a trained student answer questions.",
     ),
     Command(
+        "compare",
+        "kava.statistics.command",
+        "main",
+        "Compare models item by item: differences, intervals, p.",
+    ),
+    Command(
         "profile",
         "kava.profile",
         "main",

@@ -43,6 +43,7 @@ class ArmComparison:
         p: of the test, two-sided.
         item_low: lower end with items as clusters: for other items and these very runs.
         item_high: its upper end.
+        item_p: p of the test with items as clusters.
         seed_differences: of the accuracies, for each seed.
         seed_std: standard deviation of these.
         d_z: Cohen's d_z over seeds, difference / seed_std; None where they do not differ.
@@ -68,6 +69,7 @@ class ArmComparison:
     p: float
     item_low: float
     item_high: float
+    item_p: float
     seed_differences: tuple[float, ...]
     seed_std: float
     d_z: float | None
@@ -174,6 +176,7 @@ def compare_arms(
         p=wilcoxon_p if test == "wilcoxon" else chosen.p,
         item_low=judged["items"].low,
         item_high=judged["items"].high,
+        item_p=judged["items"].p,
         seed_differences=tuple(difference_S.tolist()),
         seed_std=seed_std,
         d_z=difference / seed_std if seed_std else None,

@@ -1,0 +1,252 @@
+"""`kava compare`: models on the same items, every pair of them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from itertools import combinations
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from kava.statistics.items import Items
+    from kava.statistics.paired import PairComparison
+
+DESCRIPTION = """Compare models on the same items.
+
+A file has one line per item: `id` and `correct`, as `kava evaluate --output` writes them, or a
+sample file of lm-evaluation-harness. Items are paired by their id."""
+
+
+class Pair(NamedTuple):
+    """Two models, the figures, and p adjusted for all pairs of the call."""
+
+    a: str
+    b: str
+    comparison: PairComparison
+    p_holm: float
+
+
+def main(argv: list[str]) -> int:
+    """Compare every pair of files: a table or JSON on stdout."""
+    options = _parser().parse_args(argv)
+    if len(options.files) < 2:
+        raise ValueError(
+            f"{options.files[0]} alone has nothing to be compared with; name two files"
+        )
+    labels = _labels(options.files, options.labels)
+
+    from kava.statistics.items import read_items
+
+    models = [
+        read_items(path, metric=options.metric, filter_name=options.filter)
+        for path in options.files
+    ]
+    pairs = compare_all(
+        labels,
+        models,
+        num_resamples=options.num_resamples,
+        seed=options.seed,
+        confidence=options.confidence,
+    )
+    if options.json:
+        print(json.dumps(as_json(labels, models, pairs), indent=2, ensure_ascii=False))
+    else:
+        print(as_text(labels, pairs))
+    return 0
+
+
+def compare_all(
+    labels: Sequence[str],
+    models: Sequence[Items],
+    *,
+    num_resamples: int = 10_000,
+    seed: int = 0,
+    confidence: float = 0.95,
+) -> list[Pair]:
+    """Compare each model with each one after it, p adjusted after Holm over all pairs."""
+    from kava.statistics.paired import compare_items
+    from kava.statistics.several import holm
+
+    indices = list(combinations(range(len(models)), 2))
+    found = [
+        compare_items(
+            models[a], models[b], num_resamples=num_resamples, seed=seed, confidence=confidence
+        )
+        for a, b in indices
+    ]
+    adjusted = holm([one.p for one in found])
+    return [Pair(labels[a], labels[b], one, p) for (a, b), one, p in zip(indices, found, adjusted)]
+
+
+def as_json(
+    labels: Sequence[str], models: Sequence[Items], pairs: Sequence[Pair]
+) -> dict[str, Any]:
+    """Every figure, for other programs."""
+    first = pairs[0].comparison
+    shared = ("num_items", "confidence", "num_resamples", "seed")
+    intervals = _intervals(pairs)
+    return {
+        **{name: getattr(first, name) for name in shared},
+        "models": [
+            {
+                "label": label,
+                "path": model.path,
+                "num_correct": model.num_correct,
+                "accuracy": model.accuracy,
+                "accuracy_low": intervals[label][0],
+                "accuracy_high": intervals[label][1],
+            }
+            for label, model in zip(labels, models)
+        ],
+        "adjustment": f"Holm over {_count(pairs)}",
+        "pairs": [
+            {
+                "a": pair.a,
+                "b": pair.b,
+                **{
+                    name: value
+                    for name, value in asdict(pair.comparison).items()
+                    if name not in shared
+                },
+                "p_holm": pair.p_holm,
+            }
+            for pair in pairs
+        ],
+    }
+
+
+def as_text(labels: Sequence[str], pairs: Sequence[Pair]) -> str:
+    """The figures as two tables, with what they mean below."""
+    first = pairs[0].comparison
+    share = f"{first.confidence:.0%}"
+    counts = {pair.a: pair.comparison.correct_a for pair in pairs}
+    counts |= {pair.b: pair.comparison.correct_b for pair in pairs}
+    intervals = _intervals(pairs)
+    models = [("model", "right", "accuracy", f"{share} interval")]
+    models += [
+        (
+            label,
+            str(counts[label]),
+            f"{100 * counts[label] / first.num_items:.1f} %",
+            f"{100 * intervals[label][0]:.1f} to {100 * intervals[label][1]:.1f} %",
+        )
+        for label in labels
+    ]
+    header = ["a", "b", "a − b", f"{share} interval", "only a", "only b", "p", "p Holm", "d_z"]
+    several = len(pairs) > 1
+    rows = [header if several else [name for name in header if name != "p Holm"]]
+    for pair in pairs:
+        one = pair.comparison
+        bounds = (
+            "none"
+            if one.low is None or one.high is None
+            else f"{_points(one.low)} to {_points(one.high)}"
+        )
+        rows.append(
+            [
+                pair.a,
+                pair.b,
+                _points(one.difference),
+                bounds,
+                str(one.only_a),
+                str(one.only_b),
+                f"{one.p:.3g}",
+                *([f"{pair.p_holm:.3g}"] if several else []),
+                "none" if one.d_z is None else f"{one.d_z:.3f}".replace("-", "−"),
+            ]
+        )
+    notes = [
+        "a − b: percentage points, with the BCa bootstrap interval "
+        f"({first.num_resamples} resamples, seed {first.seed}).",
+        "p: exact McNemar test on the items that only one of the two has right.",
+    ]
+    if several:
+        notes.append(f"p Holm: adjusted after Holm over {_count(pairs)}; the one to judge by.")
+    if any(pair.comparison.low is None for pair in pairs):
+        notes.append("none: all items differ alike, so that resampling them shows no spread.")
+    notes.append(
+        "One run each: p speaks of these models, not of the methods that trained them; for those,\n"
+        "train several seeds."
+    )
+    return "\n".join(
+        [
+            f"{first.num_items} items, paired by id\n",
+            *_columns(models, left=1),
+            "",
+            *_columns(rows, left=2),
+            "",
+            *notes,
+        ]
+    )
+
+
+def _columns(rows: Sequence[Sequence[str]], *, left: int) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    return [
+        "  ".join(
+            cell.ljust(width) if index < left else cell.rjust(width)
+            for index, (cell, width) in enumerate(zip(row, widths))
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def _intervals(pairs: Sequence[Pair]) -> dict[str, tuple[float, float]]:
+    found = {pair.a: pair.comparison.interval_a for pair in pairs}
+    return {**found, **{pair.b: pair.comparison.interval_b for pair in pairs}}
+
+
+def _count(pairs: Sequence[Pair]) -> str:
+    return f"{len(pairs)} pair{'s' if len(pairs) > 1 else ''}"
+
+
+def _points(share: float) -> str:
+    return f"{100 * share:+.1f}".replace("-", "−")
+
+
+def _labels(files: Sequence[str], asked: Sequence[str] | None) -> list[str]:
+    if asked is not None:
+        if len(asked) != len(files):
+            raise ValueError(
+                f"--labels names {len(asked)} models, but there are {len(files)} files"
+            )
+        if len(set(asked)) < len(asked):
+            raise ValueError(f"--labels {' '.join(asked)} names two models alike")
+        return list(asked)
+    stems = [Path(path).stem for path in files]
+    if len(set(stems)) == len(stems):
+        return stems
+    if len(set(files)) == len(files):
+        return list(files)
+    return [f"{path} ({number})" for number, path in enumerate(files, start=1)]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="kava compare",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("files", nargs="+", metavar="FILE", help="two or more jsonl files")
+    parser.add_argument(
+        "--labels", nargs="+", help="what to call the models; left out, the files' names"
+    )
+    parser.add_argument(
+        "--metric", help="of a harness file: the metric that is 0 or 1, such as exact_match"
+    )
+    parser.add_argument(
+        "--filter", help="of a harness file: the answer filter, such as strict-match"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (default 0)")
+    parser.add_argument(
+        "--num_resamples", type=int, default=10_000, help="of the bootstrap (default 10000)"
+    )
+    parser.add_argument(
+        "--confidence", type=float, default=0.95, help="of the intervals (default 0.95)"
+    )
+    parser.add_argument("--json", action="store_true", help="print every figure as JSON")
+    return parser
