@@ -5,7 +5,13 @@ import torch
 from matplotlib.patches import Rectangle
 
 from kava.align import FlatStack, HeadwiseMapProjector, LayerwiseProjector, layer_map
-from kava.align_pictures import head_map_picture, head_norms, layer_map_picture, time_map_picture
+from kava.align_pictures import (
+    MAX_TOKENS,
+    head_map_picture,
+    head_norms,
+    layer_map_picture,
+    time_map_picture,
+)
 from kava.theme import KV, drawing, to_png, to_svg
 
 
@@ -114,6 +120,14 @@ def test_a_long_text_is_broken_into_lines_and_cut(narrow: bool) -> None:
     assert "token48" not in words(figure)
     for axes in figure.axes:
         assert all(text.get_position()[0] < axes.get_xlim()[1] for text in axes.texts)
+
+
+def test_what_a_cut_text_does_not_reach_is_left_out() -> None:
+    ours, theirs = ["x"] * (2 * MAX_TOKENS), ["yy"] * MAX_TOKENS
+    weights = [[float(t == s // 2) for t in range(MAX_TOKENS)] for s in range(2 * MAX_TOKENS)]
+    figure = time_map_picture(ours, theirs, weights)
+    assert words(figure).count("x") == MAX_TOKENS
+    assert words(figure).count("yy") == MAX_TOKENS // 2
 
 
 def test_all_of_them_become_files() -> None:

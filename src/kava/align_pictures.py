@@ -206,13 +206,12 @@ def _groups(num_teacher_tokens: int, weights_ST: Matrix, cut: bool) -> list[list
     that is cut is left out.
     """
     groups: list[list[int]] = [[] for _ in weights_ST]
+    most = [max(row[j] for row in weights_ST) for j in range(num_teacher_tokens)]
+    stop = max((j + 1 for j, weight in enumerate(most) if weight > 0), default=0)
     owner = 0
-    for j in range(num_teacher_tokens):
-        weights = [row[j] for row in weights_ST]
-        if max(weights) > 0:
-            owner = weights.index(max(weights))
-        elif cut and owner == len(groups) - 1:
-            break
+    for j in range(stop if cut else num_teacher_tokens):
+        if most[j] > 0:
+            owner = [row[j] for row in weights_ST].index(most[j])
         groups[owner].append(j)
     return groups
 
