@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from kava.report.read import check_hash, read_json, read_lines
-from kava.study.plan import ROLES, Arm, Plan, Role, canonical_hash, read_plan
+from kava.study.plan import Arm, Plan, Role, canonical_hash, read_plan
 
 if TYPE_CHECKING:
     import numpy as np
@@ -224,7 +224,7 @@ def load_study(folder: str | Path) -> StudyLogs:
                 for seed in plan.seeds
             ),
         )
-        for arm in sorted(plan.arms, key=lambda arm: ROLES.index(arm.role))
+        for arm in sorted(plan.arms, key=lambda arm: get_args(Role).index(arm.role))
     ]
     ids = _check_ids(folder, [run for arm in arms for run in arm.finished])
     return StudyLogs(folder=folder, plan=plan, lock=lock, arms=tuple(arms), ids=ids)

@@ -1,0 +1,189 @@
+"""What a study's logs allow to be said, and what its control allows to be believed.
+
+Every treatment and every control is held against the baseline, with Holm's correction over all of
+them. Then the control is asked: does a cache of the wrong sample teach as well as the right one,
+or more than no teacher does? If so a gain says nothing of the sample's own cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from kava.report.areas import Areas, compare_areas
+from kava.report.logs import ArmLogs, StudyLogs
+
+if TYPE_CHECKING:
+    from kava.statistics import ArmComparison, Verdict
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compared:
+    """An arm held against another.
+
+    Attributes:
+        arm: the one.
+        against: the other.
+        comparison: of their right answers.
+        p_adjusted: Holm's, over the family that this comparison belongs to.
+        verdict: what that carries.
+        areas: of their learning curves; None where one of them has none.
+    """
+
+    arm: ArmLogs
+    against: ArmLogs
+    comparison: ArmComparison
+    p_adjusted: float
+    verdict: Verdict
+    areas: Areas | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trust:
+    """What a control says about one thing that could be believed.
+
+    Attributes:
+        holds: whether it may be.
+        sentence: why.
+    """
+
+    holds: bool
+    sentence: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judgement:
+    """All that is said of a study.
+
+    Attributes:
+        compared: treatments and controls against the baseline; empty without a verdict.
+        controlled: each treatment against each control.
+        untaught: each control against each arm that has no teacher.
+        trust: what the controls say.
+        headline: the result in a sentence or two.
+        state: `found` where a treatment is better and its control does not explain it, `doubtful`
+            where a control does, `none` where no treatment is better, `open` without a verdict.
+    """
+
+    compared: tuple[Compared, ...] = ()
+    controlled: tuple[Compared, ...] = ()
+    untaught: tuple[Compared, ...] = ()
+    trust: tuple[Trust, ...] = ()
+    headline: str
+    state: str
+
+    def of(self, arm: ArmLogs) -> Compared | None:
+        """The comparison of an arm with the baseline, if there is one."""
+        return next((one for one in self.compared if one.arm is arm), None)
+
+
+def judge(study: StudyLogs) -> Judgement:
+    """Draw the verdicts of a study, or say why there are none.
+
+    Raises:
+        ValueError: fewer than two seeds.
+
+    Example:
+        >>> judge(load_study("outputs/study/flat_vs_structured")).headline
+    """
+    from kava.report.words import headline_of, open_sentence
+
+    if not study.is_complete or study.plan.primary.test == "none":
+        return Judgement(headline=open_sentence(study), state="open")
+    treatments, controls = study.of_role("treatment"), study.of_role("control")
+    baseline = study.baseline
+    compared = _family(study, [(arm, baseline) for arm in (*treatments, *controls)], areas=True)
+    taught = [arm for arm in treatments if has_teacher(arm)]
+    controlled = _family(study, [(arm, control) for arm in taught for control in controls])
+    untaught = _family(
+        study,
+        [(control, arm) for control in controls for arm in study.arms if is_untaught(arm, study)],
+    )
+    trust = trust_of(compared, controlled, untaught)
+    better = [one for one in compared if is_better(one) and one.arm.role == "treatment"]
+    carried = [one for one in better if not explained(one.arm, controlled)]
+    state = "found" if carried else "doubtful" if better else "none"
+    return Judgement(
+        compared=compared,
+        controlled=controlled,
+        untaught=untaught,
+        trust=trust,
+        headline=headline_of(study, compared, controlled),
+        state=state,
+    )
+
+
+def is_better(one: Compared) -> bool:
+    """Whether the verdict is "better", and no other word."""
+    return one.verdict.kind == "better"
+
+
+def explained(arm: ArmLogs, controlled: Sequence[Compared]) -> list[ArmLogs]:
+    """The controls that a treatment is not shown to be better than."""
+    return [one.against for one in controlled if one.arm is arm and not is_better(one)]
+
+
+def has_teacher(arm: ArmLogs) -> bool:
+    """Whether an arm's runs logged a cache that they match, or a hidden state of the teacher's."""
+    return any(
+        any(run.curve(name)[1]) for run in arm.finished for name in ("kv", "eval_kv", "codi")
+    )
+
+
+def is_untaught(arm: ArmLogs, study: StudyLogs) -> bool:
+    """Whether an arm was trained from every seed, and by no teacher; a reference may be too."""
+    complete = len(arm.finished) == len(study.plan.seeds)
+    return arm.arm.trained and arm.role != "control" and complete and not has_teacher(arm)
+
+
+def trust_of(
+    compared: Sequence[Compared], controlled: Sequence[Compared], untaught: Sequence[Compared]
+) -> tuple[Trust, ...]:
+    """What the controls say, the doubts first."""
+    from kava.report import words
+
+    said = []
+    for one in untaught:
+        if is_better(one):
+            said.append(Trust(holds=False, sentence=words.control_teaches(one)))
+    for one in compared:
+        if one.arm.role == "control" and has_teacher(one.against) and is_better(one):
+            said.append(Trust(holds=False, sentence=words.control_beats_baseline(one)))
+    for one in controlled:
+        sentence = words.control_is_beaten(one) if is_better(one) else words.control_is_as_good(one)
+        said.append(Trust(holds=is_better(one), sentence=sentence))
+    return tuple(sorted(said, key=lambda trust: trust.holds))
+
+
+def _family(
+    study: StudyLogs, pairs: Sequence[tuple[ArmLogs, ArmLogs]], areas: bool = False
+) -> tuple[Compared, ...]:
+    """Comparisons that are corrected together."""
+    from kava.statistics import compare_arms, holm, verdict
+
+    primary = study.plan.primary
+    test: Any = primary.test
+    found = [
+        compare_arms(one.correct_SN, other.correct_SN, test=test, confidence=1 - primary.alpha)
+        for one, other in pairs
+    ]
+    curves = compare_areas(pairs, 1 - primary.alpha) if areas else [None] * len(pairs)
+    return tuple(
+        Compared(
+            arm=one,
+            against=other,
+            comparison=comparison,
+            p_adjusted=p,
+            verdict=verdict(
+                comparison,
+                p_adjusted=p,
+                minimum_effect=primary.minimum_effect,
+                alpha=primary.alpha,
+            ),
+            areas=curve,
+        )
+        for (one, other), comparison, p, curve in zip(
+            pairs, found, holm([comparison.p for comparison in found]), curves
+        )
+    )

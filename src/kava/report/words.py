@@ -1,0 +1,163 @@
+"""What the page says in sentences. Names of arms stand between backticks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from kava.format import counted, listed, p_clause, percent, point_interval, points
+from kava.report.logs import Run, StudyLogs
+from kava.report.verdicts import Compared, explained, is_better
+
+MOST_NAMED = 12
+
+
+def headline_of(
+    study: StudyLogs, compared: Sequence[Compared], controlled: Sequence[Compared]
+) -> str:
+    """The result, and the doubt about it where the control gives one."""
+    treatments = [one for one in compared if one.arm.role == "treatment"]
+    better = sorted(
+        filter(is_better, treatments), key=lambda one: one.comparison.difference, reverse=True
+    )
+    if not better:
+        return _none_is_better(study, treatments)
+    best, *others = better
+    parts = [f"{_accuracies(best)} {best.verdict.sentence}"]
+    if others:
+        named = listed(f"`{one.arm.name}` ({points(one.comparison.difference)})" for one in others)
+        parts.append(f"Better than `{study.baseline.name}` as well: {named}.")
+    for one in better:
+        if controls := explained(one.arm, controlled):
+            parts.append(
+                f"But `{one.arm.name}` is not shown to be better than "
+                f"{listed(f'`{control.name}`' for control in controls)}, which learned from the "
+                f"caches of other samples: its gain cannot be put down to the sample's own cache."
+            )
+    return " ".join(parts)
+
+
+def _none_is_better(study: StudyLogs, treatments: Sequence[Compared]) -> str:
+    name = f"`{study.baseline.name}`"
+    if not treatments:
+        return f"The plan holds no treatment against {name}; only its controls are compared."
+    if len(treatments) == 1:
+        (one,) = treatments
+        return (
+            f"`{one.arm.name}` is not shown to be better than {name}. {_accuracies(one)} "
+            f"{one.verdict.sentence}"
+        )
+    kinds = {
+        kind: [f"`{one.arm.name}`" for one in treatments if one.verdict.kind == kind]
+        for kind in ("no better", "undecided", "worse")
+    }
+    said = "; ".join(f"{kind}: {listed(names)}" for kind, names in kinds.items() if names)
+    return f"None of the {len(treatments)} treatments is shown to be better than {name} ({said})."
+
+
+def _accuracies(one: Compared) -> str:
+    found = one.comparison
+    return (
+        f"`{one.arm.name}` answers {percent(found.accuracy_treatment)} of the items right, "
+        f"`{one.against.name}` {percent(found.accuracy_baseline)}."
+    )
+
+
+def open_sentence(study: StudyLogs) -> str:
+    """Why there is no verdict."""
+    if study.is_complete:
+        return (
+            "No verdict: the plan asks for none (`test: none`). The numbers below describe the "
+            "runs, and differences between them may be chance."
+        )
+    planned = [run for run in study.runs if run.state == "finished"]
+    total = len(planned) + len(study.unfinished)
+    return (
+        f"No verdict yet: {len(planned)} of {counted(total, 'run')} are finished. What the "
+        f"finished ones show is below; it may change, so nothing is compared."
+    )
+
+
+def missing_sentence(runs: Sequence[Run]) -> str:
+    """Which runs are not there, by what became of them."""
+    said = []
+    for state in ("failed", "running", "missing"):
+        names = [f"`{run.name}`" for run in runs if run.state == state]
+        if len(names) > MOST_NAMED:
+            names = [*names[:MOST_NAMED], f"{len(names) - MOST_NAMED} more"]
+        if names:
+            word = {"running": "begun and not finished", "missing": "not begun"}.get(state, state)
+            said.append(f"{word}: {listed(names)}")
+    return f"{'; '.join(said)}.".capitalize() if said else ""
+
+
+def control_teaches(one: Compared) -> str:
+    """The wrong sample's cache is better than no teacher."""
+    return (
+        f"The control `{one.arm.name}` learned from the caches of other samples and yet is better "
+        f"than `{one.against.name}`, which has no teacher, by {_by(one)}. So a gain over "
+        f"`{one.against.name}` does not show that a sample's own cache was needed."
+    )
+
+
+def control_beats_baseline(one: Compared) -> str:
+    """The wrong sample's cache is better than the baseline."""
+    return (
+        f"The control `{one.arm.name}` learned from the caches of other samples and yet is better "
+        f"than the baseline `{one.against.name}`, by {_by(one)}. So a gain over the baseline does "
+        f"not show that a sample's own cache was needed."
+    )
+
+
+def control_is_as_good(one: Compared) -> str:
+    """A treatment is not shown to be better than the wrong sample's cache."""
+    return (
+        f"`{one.arm.name}` is not shown to be better than the control `{one.against.name}`, which "
+        f"learned from the caches of other samples: the difference is {_by(one)}. What it learned "
+        f"cannot be put down to the sample's own cache."
+    )
+
+
+def control_is_beaten(one: Compared) -> str:
+    """A treatment needs the right sample's cache."""
+    return (
+        f"`{one.arm.name}` is better than the control `{one.against.name}`, which learned from the "
+        f"caches of other samples, by {_by(one)}: what it learned depends on the cache being the "
+        f"sample's own."
+    )
+
+
+def _by(one: Compared) -> str:
+    found = one.comparison
+    return (
+        f"{points(found.difference).lstrip('+')} ({found.confidence:.0%} interval "
+        f"{point_interval(found.low, found.high)}, {p_clause(one.p_adjusted)})"
+    )
+
+
+def power_sentence(study: StudyLogs, compared: Sequence[Compared]) -> str:
+    """What the study could have found."""
+    known = [
+        one.comparison.minimum_detectable
+        for one in compared
+        if one.comparison.minimum_detectable is not None
+    ]
+    if not known:
+        return "The runs do not differ, so that no smallest detectable effect can be told."
+    found = compared[0].comparison
+    least = study.plan.primary.minimum_effect
+    most = max(known)
+    size = f"{counted(found.num_seeds, 'seed')} an arm and {counted(found.num_items, 'item')}"
+    span = points(most).lstrip("+")
+    if min(known) < most:
+        span = f"{points(min(known), unit=False).lstrip('+')} to {span}, depending on the arm"
+    enough = (
+        f"That is less than the {points(least).lstrip('+')} that the plan calls of interest: the "
+        f"study is large enough for its question."
+        if most <= least
+        else f"The plan calls {points(least).lstrip('+')} of interest: for smaller differences "
+        f"than the study can find, a missing verdict says nothing."
+    )
+    return (
+        f"With {size}, a true difference of {span} is found four times in five, before the "
+        f"correction for several comparisons. {enough}"
+    )
