@@ -1,22 +1,28 @@
 """Answers: find the answer in a generated text, and tell whether it is the right one.
 
-Two kinds of gold answer, and the gold decides: a number is compared as a number, exactly, whatever
-its thousands separators, currency, unit or trailing point; anything else is compared as words,
-without case, width and the punctuation around each word.
+The gold answer decides how. A number is compared as a number, exactly, whatever its thousands
+separators, currency, unit or trailing point; yes and no (true and false) by what a text says first;
+the letter of a choice by the letter or the choice's own words; anything else as words, without
+case, width and the punctuation around each word.
 
 Where an answer is looked for:
 
 - behind the last cue, on the first line that is not blank. What comes before the cue is
   reasoning, what comes on later lines is a next question that the model made up.
 - in a text without a cue, a number is the text's last one (as the "flexible" extraction of
-  lm-evaluation-harness, which favours a reasoning that breaks off at the right number), and words
-  are the whole text, so that a reasoning in words that breaks off is never right by its last step.
+  lm-evaluation-harness, which favours a reasoning that breaks off at the right number); yes, no
+  and a choice stand first or behind "the answer is" (`kava.data.closed_answers`); and words are
+  the whole text, so that a reasoning in words that breaks off is never right by its last step.
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from kava.data.closed_answers import polarity, read_letter, read_yes_no
 
 # A number stands apart: not the "2" of "CO2", not a part of a fraction or a clock time ("1/2",
 # "3:30"), not of "1.2.3" or "1e5". Possessive quantifiers keep it from giving back digits, and
@@ -34,6 +40,37 @@ _NUMBER = re.compile(
     re.VERBOSE | re.IGNORECASE | re.ASCII,
 )
 _ONLY_NUMBER = re.compile(rf"[\s\#*=]*{_NUMBER.pattern}\s*[%$€£¥]?[\s.*]*", _NUMBER.flags)
+
+
+class Judgement(NamedTuple):
+    """An answer as it was found in a text, and whether it is right."""
+
+    prediction: str
+    correct: bool
+
+
+def judge(text: str, gold: str, cue: str, choices: Sequence[str] = ()) -> Judgement:
+    """Find the answer in a generated text and tell whether it is right.
+
+    Args:
+        text: everything the model generated.
+        gold: the right answer; of a question with choices, its letter.
+        cue: what stands before an answer, such as "#### ".
+        choices: the texts of the choices, where the question has them.
+
+    Example:
+        >>> judge("Two and two.\n#### 4.", "4", "#### ")
+        Judgement(prediction='4.', correct=True)
+        >>> judge("The answer is (B).", "B", "#### ", choices=["sand", "rain"])
+        Judgement(prediction='B', correct=True)
+    """
+    found = extract_answer(text, cue, numeric=not choices and is_number(gold))
+    read = None
+    if choices:
+        read = read_letter(found, choices)
+    elif polarity(gold) is not None:
+        read = read_yes_no(found)
+    return Judgement(found if read is None else read, answers_match(found, gold, choices))
 
 
 def extract_answer(text: str, cue: str, *, numeric: bool = False) -> str:
@@ -91,20 +128,27 @@ def normalize_answer(answer: str) -> str:
     return " ".join(word for word in words if word)
 
 
-def answers_match(predicted: str, gold: str) -> bool:
+def answers_match(predicted: str, gold: str, choices: Sequence[str] = ()) -> bool:
     """Whether an answer is right.
 
     Args:
         predicted: the answer as `extract_answer` found it. For a numeric gold its first number
             counts, so that a unit or an explanation behind it does no harm.
-        gold: the right answer.
+        gold: the right answer; of a question with choices, its letter.
+        choices: the texts of the choices, where the question has them.
 
     Example:
         >>> answers_match("$18.00 per day", "18"), answers_match("18 or 19", "19")
         (True, False)
-        >>> answers_match("Yes.", "yes")
+        >>> answers_match("Yes, because it rains.", "yes")
+        True
+        >>> answers_match("rain", "B", choices=["sand", "rain"])
         True
     """
+    if choices:
+        return read_letter(predicted, choices) == gold.strip()
+    if polarity(gold) is not None:
+        return read_yes_no(predicted) == polarity(gold)
     if not is_number(gold):
         return normalize_answer(predicted) == normalize_answer(gold)
     found = _NUMBER.search(_plain(predicted))

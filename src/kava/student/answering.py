@@ -21,11 +21,12 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from kava.data.answers import answers_match, extract_answer, is_number
+from kava.data.answers import judge
 from kava.data.encode import encode_prompt
 from kava.data.records import Record, Template
 from kava.student.decode import Generation, generate_text
 from kava.student.latent import LatentStudent
+from kava.student.readout import Reading, likeliest
 
 LATENT_NEW_TOKENS = 32
 WRITTEN_NEW_TOKENS = 256
@@ -39,11 +40,13 @@ class Completion:
         text: everything it generated, without special tokens.
         num_tokens: tokens it generated, its end token included.
         num_passes: forward passes of its batch, the prompt's included.
+        readings: what each latent reads as, where that was asked for.
     """
 
     text: str
     num_tokens: int
     num_passes: int
+    readings: tuple[Reading, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -165,13 +168,14 @@ def answer_records(
     items = []
     for record, completion in zip(records, completions):
         gold = record.answer.strip()
-        found = extract_answer(completion.text, template.cue, numeric=is_number(gold))
+        choices = record.meta.get("choices", ())
+        prediction, correct = judge(completion.text, gold, template.cue, choices)
         items.append(
             Answer(
                 id=record.id,
-                prediction=found,
+                prediction=prediction,
                 gold=gold,
-                correct=answers_match(found, gold),
+                correct=correct,
                 text=completion.text,
                 num_tokens=completion.num_tokens,
                 num_passes=completion.num_passes,
@@ -191,6 +195,7 @@ def complete(
     max_new_tokens: int | None = None,
     progress: bool = False,
     max_length: int | None = None,
+    top_k: int = 0,
 ) -> tuple[list[Completion], float]:
     """What a model generates for each question, in their order, and the wall time of it.
 
@@ -200,6 +205,7 @@ def complete(
     Args:
         questions: what to ask; the template makes prompts of them.
         names: what each question is called in messages.
+        top_k: of a latent student, also tell so many tokens that each latent may be read as.
 
     Other arguments, errors: as `answer_records`.
     """
@@ -226,7 +232,13 @@ def complete(
             begin = time.perf_counter()
             prompt_ids, mask = _left_pad([prompts[index] for index in chosen], pad, model.device)
             generated: Generation = (
-                model.generate(prompt_ids, mask, max_new_tokens=max_new_tokens, eos_token_id=eos)
+                model.generate(
+                    prompt_ids,
+                    mask,
+                    max_new_tokens=max_new_tokens,
+                    eos_token_id=eos,
+                    readings=top_k > 0,
+                )
                 if isinstance(model, LatentStudent)
                 else generate_text(
                     model, prompt_ids, mask, max_new_tokens=max_new_tokens, eos_token_id=eos
@@ -234,10 +246,13 @@ def complete(
             )
             tokens, lengths = generated.tokens.tolist(), generated.lengths.tolist()
             seconds += time.perf_counter() - begin
-            for index, row, length in zip(chosen, tokens, lengths):
+            read: list[tuple[Reading, ...]] = [()] * len(chosen)
+            if generated.readings is not None:
+                read = likeliest(generated.readings, tokenizer, top_k)
+            for index, row, length, readings in zip(chosen, tokens, lengths, read):
                 text = tokenizer.decode(row[:length], skip_special_tokens=True)
                 assert isinstance(text, str)
-                completions[index] = Completion(text, length, generated.num_passes)
+                completions[index] = Completion(text, length, generated.num_passes, readings)
             bar.update(len(chosen))
     return [completions[index] for index in range(len(prompts))], seconds
 

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 from functools import partial
 
+from kava.data.closed_answers import LETTERS
 from kava.data.records import Record
 from kava.data.rows import RowReader, text_of
 from kava.data.tasks.base import Row, Task, field_of
-
-LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 def lettered(question: str, choices: list[str]) -> str:
