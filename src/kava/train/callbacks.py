@@ -102,16 +102,18 @@ class MetricsFile(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Keep the lines up to the step that the run goes on from."""
+        """Keep the lines up to the step that the run goes on from, and their clock."""
         if not state.is_world_process_zero:
             return
-        self.started = time.monotonic()
         kept = []
+        gone = 0.0
         if state.global_step and self.path.is_file():
             for line in self.path.read_text(encoding="utf-8").splitlines():
                 # a killed run may leave half a line; its step is done again
                 if line.endswith("}") and json.loads(line)["step"] <= state.global_step:
                     kept.append(line + "\n")
+                    gone = json.loads(line)["seconds"]
+        self.started = time.monotonic() - gone
         self.path.parent.mkdir(parents=True, exist_ok=True)
         temporary = self.path.with_name(self.path.name + ".tmp")
         temporary.write_text("".join(kept), encoding="utf-8")

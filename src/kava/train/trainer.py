@@ -33,6 +33,8 @@ from kava.train.checkpoint import CheckpointWriter, load_checkpoint
 from kava.train.config import TrainConfig
 from kava.train.guard import LookBeforeTraining, RunGuard
 from kava.train.objective import Distiller, count_items
+from kava.train.probes import CacheLikeness, attention_entropy
+from kava.train.recording import Recorder, peak_memory_bytes
 
 
 class EncodedDataset(Dataset[Encoded]):
@@ -125,6 +127,7 @@ class KVDistillTrainer(Trainer):
         self._terms: dict[str, Tensor] = {}
         self._ids: list[str] = []
         self._logged_step = 0
+        self.recorder = Recorder(explicit=config.student == "explicit")
         pad = tokenizer.pad_token_id
         assert isinstance(pad, int)
         super().__init__(
@@ -138,6 +141,7 @@ class KVDistillTrainer(Trainer):
                 MetricsFile(config.output_dir),
                 tensorboard(config.output_dir),
                 LogAndEvaluateAtEnd(),
+                self.recorder,
             ],
         )
         # the loss is divided by counts of the whole accumulated batch, not again by its parts
@@ -177,6 +181,7 @@ class KVDistillTrainer(Trainer):
             raise KavaError(f"{error} ({self._where()})") from error
         if not torch.isfinite(forward.loss):
             raise KavaError(self._not_finite(f"the loss is {forward.loss.item()}"))
+        self.recorder.consume(inputs)
         for name, term in forward.metrics.items():
             self._terms[name] = self._terms.get(name, 0.0) + term.detach()
         # distributed training averages gradients; the counts are those of all processes
@@ -193,6 +198,8 @@ class KVDistillTrainer(Trainer):
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)
         if norm is not None and not torch.isfinite(torch.as_tensor(norm)):
             raise KavaError(self._not_finite(f"the gradient norm is {float(norm)}"))
+        if norm is not None:
+            self.recorder.see_gradient(float(norm))
         return norm
 
     def _not_finite(self, what: str) -> str:
@@ -206,7 +213,7 @@ class KVDistillTrainer(Trainer):
         return f"at step {self.state.global_step + 1}, in the batch of samples {ids}"
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the loss terms, averaged over the steps since the last log."""
+        """Add the loss terms, averaged over the steps since the last log, and what was consumed."""
         if "loss" in logs and self._terms:
             steps = max(self.state.global_step - self._logged_step, 1)
             for name, term in self._terms.items():
@@ -215,6 +222,11 @@ class KVDistillTrainer(Trainer):
                 logs[name] = total.item() / steps
             self._terms = {}
             self._logged_step = self.state.global_step
+            record = self.recorder.settle()
+            tokens = torch.tensor(record.tokens, device=self.args.device)
+            logs["tokens"] = int(self.accelerator.reduce(tokens, reduction="sum"))
+            logs["nonfinite_steps"] = record.nonfinite_steps
+            logs["peak_memory_bytes"] = peak_memory_bytes(self.args.device)
         super().log(logs, start_time)
 
     @torch.no_grad()
@@ -228,7 +240,8 @@ class KVDistillTrainer(Trainer):
 
         Returns:
             `eval_accuracy`, `eval_forward_passes`, the terms of the loss over the held-out
-            samples, and the guard's report (`eval_kv_wrong_sample`, `eval_erank_student`, …).
+            samples, the guard's report (`eval_kv_wrong_sample`, `eval_erank_student`, …), CKA
+            with the target and the entropy of the attention.
         """
         metrics = self.held_out_losses(eval_dataset)
         distiller = self._tell_progress()
@@ -266,7 +279,7 @@ class KVDistillTrainer(Trainer):
             batch_size=self.args.per_device_eval_batch_size,
             collate_fn=self.data_collator,
         )
-        num_samples = 0
+        num_samples, likeness, entropy = 0, CacheLikeness(), None
         for batch in loader:
             batch = self._prepare_inputs(batch)
             with self.autocast_smart_context_manager():
@@ -276,8 +289,14 @@ class KVDistillTrainer(Trainer):
             for name, value in {"loss": forward.loss, **forward.metrics}.items():
                 totals[name] += float(value) * size
             self.guard.look(forward)
+            likeness.look(forward.student, forward.target and forward.target.trace)
+            if num_samples == size:  # of the first batch alone
+                entropy = attention_entropy(distiller.student, batch)  # type: ignore[arg-type]
         distiller.train()
         metrics = {f"eval_{name}": total / num_samples for name, total in totals.items()}
+        metrics.update({f"eval_{name}": value for name, value in likeness.metrics().items()})
+        if entropy is not None:
+            metrics["eval_attention_entropy"] = entropy
         self._say(self.guard.judge(metrics, self.state))
         return metrics
 
@@ -293,6 +312,8 @@ class KVDistillTrainer(Trainer):
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         with self.writer.staged(self.state.global_step):
             super()._save_checkpoint(model, trial)
+            if self.args.should_save:
+                self.recorder.save(self.writer.run_dir / f"checkpoint-{self.state.global_step}")
 
     def _save(
         self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None
@@ -302,3 +323,4 @@ class KVDistillTrainer(Trainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         load_checkpoint(resume_from_checkpoint, self.accelerator.unwrap_model(self.model))
+        self.recorder.load(resume_from_checkpoint)

@@ -1,0 +1,210 @@
+"""What every run records beside its losses: what it consumed, and whether it was healthy.
+
+Two runs can be compared when they consumed the same: tokens, samples in the same order, steps.
+All of it is kept in every checkpoint, so that a resumed run records what one that was not
+interrupted would.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import resource
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from kava.data.collate import Batch
+
+RECORDING_FILE = "recording.json"
+_STATUS = Path("/proc/self/status")
+_CLEAR = Path("/proc/self/clear_refs")
+_RESET_PEAK = "5"
+
+
+@dataclass
+class Record:
+    """The counts of a run up to a step.
+
+    Attributes:
+        tokens: of the student's text, padding left out; latents are no tokens.
+        samples: how many were consumed, each as often as it was.
+        data_order_hash: SHA-256 over the ids of the samples in the order in which they were
+            consumed, chained batch by batch.
+        optimizer_steps: of the gradient norms below.
+        grad_norm_sum: of the norms of all steps, before clipping.
+        grad_norm_max: the largest of them.
+        nonfinite_steps: steps whose loss or gradient was not finite. Such a step stops the run
+            with an error that names its batch, so that a run that went on has none.
+        seconds: wall time of the training steps, evaluations and saves left out.
+    """
+
+    tokens: int = 0
+    samples: int = 0
+    data_order_hash: str = ""
+    optimizer_steps: int = 0
+    grad_norm_sum: float = 0.0
+    grad_norm_max: float = 0.0
+    nonfinite_steps: int = 0
+    seconds: float = 0.0
+
+    @property
+    def grad_norm_mean(self) -> float | None:
+        """Over all steps; None before the first."""
+        return self.grad_norm_sum / self.optimizer_steps if self.optimizer_steps else None
+
+
+class Recorder(TrainerCallback):
+    """Keeps the `Record` of a run.
+
+    Args:
+        explicit: the student reads the whole text, not prompt and answer alone.
+
+    Example:
+        >>> run = build_run(config)
+        >>> run.trainer.train()
+        >>> run.trainer.recorder.record.tokens
+        96000
+    """
+
+    def __init__(self, explicit: bool):
+        self.explicit = explicit
+        self.record = Record()
+        self._new_tokens: Tensor | None = None
+        self._mark = time.perf_counter()
+
+    def consume(self, batch: Batch) -> None:
+        """Count a batch that is about to be learned from; on several devices, this one's."""
+        ids = batch["ids"]
+        text = json.dumps([self.record.data_order_hash, *ids])
+        self.record.data_order_hash = hashlib.sha256(text.encode()).hexdigest()
+        self.record.samples += len(ids)
+        tokens = student_tokens(batch, self.explicit)
+        self._new_tokens = tokens if self._new_tokens is None else self._new_tokens + tokens
+
+    def see_gradient(self, norm: float) -> None:
+        """Take the norm of a step."""
+        self.record.optimizer_steps += 1
+        self.record.grad_norm_sum += norm
+        self.record.grad_norm_max = max(self.record.grad_norm_max, norm)
+
+    def settle(self) -> Record:
+        """The record, with the tokens that were counted on the device."""
+        if self._new_tokens is not None:
+            self.record.tokens += int(self._new_tokens)
+            self._new_tokens = None
+        return self.record
+
+    def save(self, directory: str | Path) -> None:
+        """Write the record into a checkpoint."""
+        text = json.dumps(asdict(self.settle()), indent=2) + "\n"
+        (Path(directory) / RECORDING_FILE).write_text(text, encoding="utf-8")
+
+    def load(self, directory: str | Path) -> None:
+        """Go on from the record of a checkpoint.
+
+        Raises:
+            OSError: the checkpoint has none.
+        """
+        path = Path(directory) / RECORDING_FILE
+        if not path.is_file():
+            raise OSError(f"{path} is missing: the checkpoint is incomplete; resume from another")
+        self.record = Record(**json.loads(path.read_text(encoding="utf-8")))
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Start the clock, and the peak of the memory."""
+        reset_peak_memory(args.device)
+        self._mark = time.perf_counter()
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Add the step's time."""
+        now = time.perf_counter()
+        self.record.seconds += now - self._mark
+        self._mark = now
+
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Leave out the evaluation's time."""
+        self._mark = time.perf_counter()
+
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Leave out the save's time."""
+        self._mark = time.perf_counter()
+
+
+def student_tokens(batch: Batch, explicit: bool) -> Tensor:
+    """How many tokens of text a student reads in a batch, as a number on the batch's device.
+
+    Args:
+        batch: as the collator makes it.
+        explicit: the whole text; else prompt and answer alone.
+    """
+    if explicit:
+        return batch["attention_mask"].sum()
+    return batch["prompt_mask"].sum() + batch["answer_mask"].sum()
+
+
+def reset_peak_memory(device: torch.device) -> None:
+    """Let the next `peak_memory_bytes` be the peak from here on.
+
+    Of the GPU's memory always; of the process's where the kernel is Linux's and allows it.
+    """
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    elif _CLEAR.exists():
+        try:
+            _CLEAR.write_text(_RESET_PEAK)
+        except OSError:
+            return  # the peak is then that of the process since its start
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """The most memory that was held: allocated on a GPU, else resident of this process.
+
+    Example:
+        >>> peak_memory_bytes(torch.device("cpu")) > 0
+        True
+    """
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    if _STATUS.exists():
+        for line in _STATUS.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return 1024 * int(line.split()[1])
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else 1024 * most
+
+
+def loss_smoothness(losses: list[float]) -> float | None:
+    """How unevenly a loss moved: the spread of its steps against its whole range.
+
+    The standard deviation of the differences between neighbouring logged losses, divided by the
+    range (largest less smallest). 0 for a straight line, about 0.3 for 60 losses of noise alone.
+
+    Args:
+        losses: as they were logged, in order.
+
+    Returns:
+        None for fewer than three losses, or ones that are all the same.
+
+    Example:
+        >>> loss_smoothness([4.0, 3.0, 2.0, 1.0])
+        0.0
+    """
+    if len(losses) < 3 or max(losses) == min(losses):
+        return None
+    return float(np.diff(losses).std() / np.ptp(losses))
