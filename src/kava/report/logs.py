@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from kava.report.read import check_hash, read_json, read_lines
+from kava.report.read import check_hash, read_json, read_lines, sha256_of
 from kava.study.plan import Arm, Plan, Role, canonical_hash, read_plan
 
 if TYPE_CHECKING:
@@ -38,8 +38,9 @@ class Run:
         seed: its seed.
         state: `finished` with a result; `running` with a folder that has none yet; `failed` with
             a result that says so; `missing` without a folder.
-        result: of its result.json; empty where there is none. So are the next four of a run that
+        result: of its result.json; empty where there is none. So are the others of a run that
             is not finished.
+        result_hash: sha256 of its result.json.
         metrics: the lines of its metrics.jsonl.
         correct: item id → whether its answer was right.
         alignment: of its alignment.json, where it matched a cache.
@@ -50,6 +51,7 @@ class Run:
     seed: int
     state: State
     result: Mapping[str, Any]
+    result_hash: str = ""
     metrics: tuple[Mapping[str, Any], ...] = ()
     correct: Mapping[str, bool]
     alignment: Mapping[str, Any] | None = None
@@ -277,6 +279,7 @@ def _read_run(folder: Path, arm: str, seed: int, lock: Mapping[str, Any]) -> Run
         seed=seed,
         state="finished",
         result=result,
+        result_hash=sha256_of(folder / RESULT_FILE),
         metrics=read_lines(folder / METRICS_FILE) if METRICS_FILE in files else (),
         correct=_read_items(folder / ITEMS_FILE),
         alignment=read_json(folder / ALIGNMENT_FILE) if ALIGNMENT_FILE in files else None,

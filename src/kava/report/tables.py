@@ -1,0 +1,271 @@
+"""The tables of a study, as text: the page and the Markdown file show the same cells."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from kava.format import (
+    NOTHING,
+    counted,
+    fixed,
+    number,
+    p_text,
+    percent,
+    percents,
+    point_interval,
+    points,
+)
+from kava.report.areas import areas_of
+from kava.report.kinds import change_of_last, groups_of_kind, last_of
+from kava.report.logs import ArmLogs, StudyLogs
+from kava.report.verdicts import Compared, Judgement
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell.
+
+    Args:
+        text: what it says.
+        small: below it, in small letters.
+        mark: how it is set off: `strong`, a role or a verdict.
+    """
+
+    text: str
+    small: str = ""
+    mark: str = ""
+
+
+Row = Sequence[Cell | str]
+"""Cells, or bare texts."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table; the first cell of a row names the row.
+
+    Args:
+        name: its id in the page.
+        title: what it holds, for those who cannot see it, and above it in Markdown.
+        head: the names of the columns.
+        rows: cells.
+        note: below it.
+    """
+
+    name: str
+    title: str
+    head: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    note: str = ""
+
+
+def make_table(
+    name: str, title: str, head: Sequence[str], rows: Sequence[Row], note: str = ""
+) -> Table:
+    """A table of cells or bare texts.
+
+    Raises:
+        ValueError: a row with more or fewer cells than the head.
+    """
+    for row in rows:
+        if len(row) != len(head):
+            raise ValueError(f"table {name}: {len(row)} cells under {len(head)} heads")
+    cells = [[cell if isinstance(cell, Cell) else Cell(cell) for cell in row] for row in rows]
+    return Table(name, title, tuple(head), tuple(map(tuple, cells)), note)
+
+
+def arm_cell(arm: ArmLogs, small: str | None = None) -> Cell:
+    """The name of an arm, with what it is."""
+    return Cell(arm.name, arm.what if small is None else small, arm.role)
+
+
+def interval_of(arm: ArmLogs, confidence: float) -> tuple[float, float]:
+    """Of an arm's accuracy, for other runs and items; of a single run Wilson's."""
+    from kava.evaluate.intervals import wilson
+    from kava.statistics import accuracy_interval
+
+    if len(arm.finished) > 1:
+        return accuracy_interval(arm.correct_SN, confidence=confidence)
+    (run,) = arm.finished
+    return wilson(sum(run.correct.values()), len(run.correct), confidence)
+
+
+def arms_table(study: StudyLogs, judgement: Judgement) -> Table:
+    """Accuracy, and the difference to the baseline, of every arm with a finished run."""
+    confidence = 1 - study.plan.primary.alpha
+    rows: list[Row] = []
+    for arm in study.arms:
+        if not arm.finished:
+            continue
+        one = judgement.of(arm)
+        rows.append(
+            [
+                arm_cell(arm),
+                arm.role,
+                Cell(percent(arm.accuracy or 0.0), mark="strong"),
+                percents(*interval_of(arm, confidence)),
+                *_against_baseline(one),
+                _area(arm),
+                " ".join(f"{100 * accuracy:.1f}" for accuracy in arm.accuracies),
+            ]
+        )
+    test = study.plan.primary.test
+    note = (
+        f"Intervals are of {confidence:.0%}, for other runs and other items. p is of the test "
+        f"{test!r}, adjusted by Holm over all treatments and controls. d_z: the mean difference "
+        f"between runs of one seed over its standard deviation. Area: mean height of the curve "
+        f"of accuracy. Seeds: accuracy of each run, per cent, in the plan's order."
+        if judgement.compared
+        else f"Intervals are of {confidence:.0%}. Nothing is compared."
+    )
+    head = ("arm", "role", "right", "interval", "difference", "its interval", "p", "d_z")
+    return make_table("arms", "Arms", (*head, "verdict", "area", "seeds"), rows, note)
+
+
+def _against_baseline(one: Compared | None) -> list[Cell | str]:
+    if one is None:
+        return [NOTHING] * 5
+    found = one.comparison
+    return [
+        points(found.difference, unit=False),
+        point_interval(found.low, found.high),
+        p_text(one.p_adjusted),
+        fixed(found.d_z),
+        verdict_cell(one),
+    ]
+
+
+def verdict_cell(one: Compared) -> Cell:
+    """The verdict in its one or two words."""
+    return Cell(one.verdict.kind, mark=one.verdict.kind.replace(" ", "-"))
+
+
+def _area(arm: ArmLogs) -> str:
+    areas = areas_of(arm)
+    return fixed(sum(areas) / len(areas), 3) if areas else NOTHING
+
+
+def areas_table(judgement: Judgement) -> Table | None:
+    """Areas under the curves against the baseline's; None where there are none."""
+    rows: list[Row] = [
+        [
+            arm_cell(one.arm, ""),
+            fixed(one.areas.arm, 3),
+            fixed(one.areas.against, 3),
+            f"{one.areas.difference:+.3f}".replace("-", "−"),
+            f"{one.areas.low:+.3f} to {one.areas.high:+.3f}".replace("-", "−"),
+            p_text(one.areas.p_adjusted),
+        ]
+        for one in judgement.compared
+        if one.areas is not None
+    ]
+    note = (
+        "The area is the curve's mean height; 1 is right from the first evaluation on. Paired t "
+        "test over seeds, adjusted by Holm over these rows. It decides nothing: the plan's test "
+        "of the final accuracy does."
+    )
+    head = ("arm", "area", "baseline's", "difference", "interval", "p")
+    return (
+        make_table("areas", "Areas under the learning curves", head, rows, note) if rows else None
+    )
+
+
+def controls_table(judgement: Judgement) -> Table | None:
+    """Treatments against controls, and controls against arms without a teacher."""
+    rows: list[Row] = [
+        [
+            arm_cell(one.arm, ""),
+            arm_cell(one.against, ""),
+            points(one.comparison.difference, unit=False),
+            point_interval(one.comparison.low, one.comparison.high),
+            p_text(one.p_adjusted),
+            verdict_cell(one),
+        ]
+        for one in (*judgement.controlled, *judgement.untaught)
+    ]
+    note = (
+        "The same test as above; Holm over the comparisons with controls, and apart from them over "
+        "those of controls with arms that have no teacher."
+    )
+    head = ("arm", "against", "difference", "interval", "p", "verdict")
+    title = "Comparisons with the controls"
+    return make_table("controls", title, head, rows, note) if rows else None
+
+
+def caches_table(study: StudyLogs) -> Table | None:
+    """KV losses at the end, each beside its own control; differences only within one kind."""
+    arms = [arm for arm in study.arms if arm.has("eval_kv")]
+    if not arms:
+        return None
+    kinds = groups_of_kind("eval_kv", arms)
+    rows: list[Row] = []
+    for arm in arms:
+        own, wrong = last_of("eval_kv", arm), last_of("eval_kv_wrong_sample", arm)
+        rows.append(
+            [
+                arm_cell(arm, ""),
+                kinds[arm.name],
+                number(own),
+                number(wrong),
+                fixed(wrong / own) if own and wrong is not None else NOTHING,
+                _change(arm, arms[0]),
+                fixed(last_of("eval_cka_keys", arm)),
+                fixed(last_of("eval_cka_values", arm)),
+            ]
+        )
+    note = (
+        "At the last evaluation, on held-out samples. A ratio of 1 means that another sample's "
+        "cache is matched as well as the right one. Only losses of one kind (the same letter) "
+        "measure the same: same targets, geometry, key space and formula. Those of different kinds "
+        "are not compared."
+    )
+    head = ("arm", "kind", "KV loss", "another sample's", "ratio", f"change from {arms[0].name}")
+    return make_table(
+        "caches", "KV loss and its control", (*head, "CKA of keys", "CKA of values"), rows, note
+    )
+
+
+def _change(arm: ArmLogs, first: ArmLogs) -> str:
+    if arm is first:
+        return NOTHING
+    try:
+        change = change_of_last("eval_kv", arm, first)
+    except ValueError:
+        return "another kind"
+    return f"{change:+.3g}".replace("-", "−")
+
+
+def tests_table(judgement: Judgement) -> Table | None:
+    """Every number of the comparisons with the baseline, and what they could have found."""
+    rows: list[Row] = []
+    for one in judgement.compared:
+        found = one.comparison
+        bootstrap = NOTHING
+        if found.bootstrap_low is not None and found.bootstrap_high is not None:
+            bootstrap = point_interval(found.bootstrap_low, found.bootstrap_high)
+        least = found.minimum_detectable
+        rows.append(
+            [
+                arm_cell(one.arm, ""),
+                Cell(NOTHING if least is None else fixed(100 * least, 1), mark="strong"),
+                p_text(found.p),
+                point_interval(found.item_low, found.item_high),
+                bootstrap,
+                p_text(found.paired_t_p),
+                p_text(found.wilcoxon_p),
+                fixed(100 * found.seed_std, 1),
+                " ".join(points(d, unit=False) for d in found.seed_differences),
+            ]
+        )
+    if not rows:
+        return None
+    first = judgement.compared[0].comparison
+    note = (
+        f"{counted(first.num_seeds, 'seed')}, {counted(first.num_items, 'item')}. Detectable: the "
+        f"true difference, in points, that the deciding test finds four times in five. Differences "
+        f"are in points. Items: items as clusters, for these very runs. Bootstrap: BCa over items, "
+        f"10,000 resamples. The p-values in this table are not adjusted."
+    )
+    head = ("arm", "detectable", "p", "items", "bootstrap", "paired t", "Wilcoxon", "spread")
+    return make_table("tests", "Power, and other tests", (*head, "differences by seed"), rows, note)
