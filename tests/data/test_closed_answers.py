@@ -81,6 +81,7 @@ def test_yes_or_no(text: str, said: str | None) -> None:
         ("the answer is the sun", "D"),
         ("B\n\nQuestion: What is A?", "B"),
         ("A. sand\nThe answer is B.", "B"),
+        ("B.\n\nQuestion: Which?\nA. one\nB. two", "B"),
         # no answers
         ("", None),
         ("E", None),

@@ -59,7 +59,7 @@ def judge(text: str, gold: str, cue: str, choices: Sequence[str] = ()) -> Judgem
         choices: the texts of the choices, where the question has them.
 
     Example:
-        >>> judge("Two and two.\n#### 4.", "4", "#### ")
+        >>> judge("Two and two.\\n#### 4.", "4", "#### ")
         Judgement(prediction='4.', correct=True)
         >>> judge("The answer is (B).", "B", "#### ", choices=["sand", "rain"])
         Judgement(prediction='B', correct=True)

@@ -15,7 +15,8 @@ LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 _SAID = re.compile(
     r"""\b(?:answer|choice|option)(?:\ to\ (?:the|this)\ question)?
-    \s*(?:\ is|\ would\ be|\ must\ be|:|=)\s*:?\s*(?:the\s+)?(?:(?:answer|option|choice|letter)\b\s*)?
+    \s*(?:\ is|\ would\ be|\ must\ be|:|=)\s*:?\s*
+    (?:(?:the\s+)?(?:answer|option|choice|letter)\b\s*)?
     """,
     re.VERBOSE | re.IGNORECASE,
 )
@@ -88,7 +89,8 @@ def read_letter(text: str, choices: Sequence[str]) -> str | None:
         line,
     )
     if led is not None:
-        return None if _lists_choices(part, led.end(), letters) else (led[1] or led[2]).upper()
+        listed = line[led.end() :][:1] in ").:" and _lists_choices(part, led.end(), letters)
+        return None if listed else (led[1] or led[2]).upper()
     wanted = {_simple(line), _simple(re.split(r"[.!]\s", line)[0])}
     full = [a for a, choice in zip(LETTERS, choices) if _simple(choice) in wanted - {""}]
     return full[0] if len(full) == 1 else None
@@ -96,9 +98,9 @@ def read_letter(text: str, choices: Sequence[str]) -> str | None:
 
 def _lists_choices(text: str, start: int, letters: str) -> bool:
     """Whether other choices are lettered behind the first, as in "A. sand B. rain"."""
-    return (
-        re.search(rf"(?<![\w.])\(?[{letters}][).:](?=\s)", text[start:].lstrip(" ).:")) is not None
-    )
+    # a next question that the model made up, with choices of its own, comes after a blank line
+    rest = text.strip()[start:].lstrip(" ).:").partition("\n\n")[0]
+    return re.search(rf"(?<![\w.])\(?[{letters}][).:](?=\s|$)", rest) is not None
 
 
 def _bare(text: str) -> str:
