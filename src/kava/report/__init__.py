@@ -1,1 +1,10 @@
-"""The page of a study: its logs, read whole or refused, and what may be said of them."""
+"""The page of a study: its logs, read whole or refused, and what may be said of them.
+
+Nothing here loads torch.
+"""
+
+from kava.report.logs import StudyLogs, load_study
+from kava.report.page import write_report
+from kava.report.verdicts import Judgement, judge
+
+__all__ = ["Judgement", "StudyLogs", "judge", "load_study", "write_report"]

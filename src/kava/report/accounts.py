@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from kava.format import NOTHING, fixed, mebibytes, number, percent, seconds, whole
-from kava.report.logs import LOCK_FILE, ArmLogs, Run, StudyLogs
+from kava.report.logs import ArmLogs, Run, StudyLogs
 from kava.report.read import sha256_of
 from kava.report.tables import Cell, Row, Table, arm_cell, make_table
+from kava.study.folder import LOCK_FILE
 
 TOKENS_WITHIN = 0.01
 """Arms whose tokens differ by less were given the same."""

@@ -11,18 +11,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from kava.report.read import check_hash, read_json, read_lines, sha256_of
-from kava.study.plan import Arm, Plan, Role, canonical_hash, read_plan
+from kava.study.folder import (
+    ALIGNMENT_FILE,
+    CALIBRATION_FILE,
+    ITEMS_FILE,
+    LOCK_FILE,
+    METRICS_FILE,
+    RESULT_FILE,
+    RUNS_FOLDER,
+    read_lock,
+    run_folder,
+)
+from kava.study.plan import Arm, Plan, Role, read_plan
 
 if TYPE_CHECKING:
     import numpy as np
-
-LOCK_FILE = "plan.lock.json"
-RUNS_FOLDER = "runs"
-RESULT_FILE = "result.json"
-ITEMS_FILE = "items.jsonl"
-METRICS_FILE = "metrics.jsonl"
-ALIGNMENT_FILE = "alignment.json"
-CALIBRATION_FILE = "calibration.json"
 
 State = Literal["finished", "running", "missing", "failed"]
 Curve = tuple[list[int], list[float]]
@@ -208,21 +211,15 @@ def load_study(folder: str | Path) -> StudyLogs:
         ((5, 1000), [])
     """
     folder = Path(folder)
-    lock_path = folder / LOCK_FILE
-    if not lock_path.is_file():
-        raise ValueError(
-            f"{folder} holds no study: it has no {LOCK_FILE}; name the folder that kava study run "
-            f"wrote"
-        )
-    lock = read_json(lock_path)
-    plan = _read_plan(lock_path, lock)
+    lock = read_lock(folder)
+    plan = read_plan(lock["plan"])
     _check_names(folder, plan)
     arms = [
         ArmLogs(
             arm=arm,
             settings={**plan.base, **arm.changes},
             runs=tuple(
-                _read_run(folder / RUNS_FOLDER / arm.name / f"seed-{seed}", arm.name, seed, lock)
+                _read_run(run_folder(folder, arm.name, seed), arm.name, seed, lock)
                 for seed in plan.seeds
             ),
         )
@@ -230,19 +227,6 @@ def load_study(folder: str | Path) -> StudyLogs:
     ]
     ids = _check_ids(folder, [run for arm in arms for run in arm.finished])
     return StudyLogs(folder=folder, plan=plan, lock=lock, arms=tuple(arms), ids=ids)
-
-
-def _read_plan(path: Path, lock: Mapping[str, Any]) -> Plan:
-    for name in ("plan", "plan_hash"):
-        if name not in lock:
-            raise ValueError(f"{path} is damaged: it has no {name!r}")
-    found = canonical_hash(lock["plan"])
-    if found != lock["plan_hash"]:
-        raise ValueError(
-            f"{path} was edited after it was written: its plan has the hash {found[:12]}…, it "
-            f"names {lock['plan_hash'][:12]}…; restore it"
-        )
-    return read_plan(lock["plan"])
 
 
 def _check_names(folder: Path, plan: Plan) -> None:

@@ -86,8 +86,13 @@ def missing_sentence(runs: Sequence[Run]) -> str:
             names = [*names[:MOST_NAMED], f"{len(names) - MOST_NAMED} more"]
         if names:
             word = {"running": "begun and not finished", "missing": "not begun"}.get(state, state)
-            said.append(f"{word}: {listed(names)}")
-    return f"{'; '.join(said)}.".capitalize() if said else ""
+            said.append(f"{word[0].upper()}{word[1:]}: {listed(names)}.")
+    said += [
+        f"`{run.name}` failed: {' '.join(str(run.result['reason']).split())[:200]}"
+        for run in runs
+        if run.state == "failed" and run.result.get("reason")
+    ]
+    return " ".join(said)
 
 
 def control_teaches(one: Compared) -> str:

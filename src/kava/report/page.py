@@ -1,0 +1,135 @@
+"""The report of a study: one HTML file that needs nothing else, and the same as Markdown."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kava.report import words
+from kava.report.logs import StudyLogs, load_study
+from kava.report.sections import Section, sections_of
+from kava.report.verdicts import Judgement, judge
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+REPORT_FOLDER = "report"
+PAGE = "index.html"
+MARKDOWN = "report.md"
+PICTURES = "pictures"
+
+STATES = {
+    "found": "A difference was found",
+    "doubtful": "A difference, but in doubt",
+    "none": "No gain was found",
+    "open": "No verdict",
+}
+"""State of a judgement → above the verdict."""
+
+SIGNS = {"better": "▲", "worse": "▼", "no better": "＝", "undecided": "?"}
+"""Verdict → a sign, so that it does not hang on its colour."""
+
+
+def write_report(folder: str | Path, output: str | Path | None = None) -> Path:
+    """Make the page of a study from the logs of its runs, and from nothing else.
+
+    Args:
+        folder: of the study.
+        output: a folder for the report; one that is there and holds a report is replaced.
+            None: `report` in the study's folder.
+
+    Returns:
+        The page. Beside it are report.md and, below pictures/, every picture as PNG and SVG.
+
+    Raises:
+        ValueError: a missing, cut or edited log, named in one line, or an output that holds
+            something else.
+        OSError: it cannot be written; nothing of it is left.
+
+    Example:
+        >>> write_report("outputs/study/flat_vs_structured")
+        PosixPath('outputs/study/flat_vs_structured/report/index.html')
+    """
+    folder = Path(folder)
+    output = folder / REPORT_FOLDER if output is None else Path(output)
+    _check_output(output)
+    study = load_study(folder)
+    judgement = judge(study)
+    sections = sections_of(study, judgement)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
+    try:
+        partial.chmod(0o755)
+        (partial / PICTURES).mkdir()
+        for picture in (picture for section in sections for picture in section.pictures):
+            (partial / PICTURES / f"{picture.name}.png").write_bytes(picture.png)
+            (partial / PICTURES / f"{picture.name}.svg").write_text(picture.svg, encoding="utf-8")
+        (partial / PAGE).write_text(render_html(study, judgement, sections), encoding="utf-8")
+        (partial / MARKDOWN).write_text(
+            render_markdown(study, judgement, sections), encoding="utf-8"
+        )
+        if output.exists():
+            shutil.rmtree(output)
+        os.rename(partial, output)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return output / PAGE
+
+
+def _check_output(output: Path) -> None:
+    if output.is_dir() and any(output.iterdir()) and not (output / PAGE).is_file():
+        raise ValueError(f"{output} holds something other than a report; name another folder")
+    if output.exists() and not output.is_dir():
+        raise ValueError(f"{output} is a file; name a folder for the report")
+
+
+def render_html(study: StudyLogs, judgement: Judgement, sections: list[Section]) -> str:
+    """The page as text."""
+    from markupsafe import Markup, escape
+
+    def named(text: str) -> Markup:
+        """Names between backticks become code, and per cents keep their number."""
+        safe = str(escape(text)).replace(" %", "\u00a0%")
+        return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", safe))
+
+    environment = _environment(autoescape=True)
+    environment.filters["named"] = named
+    return environment.get_template("report.html.j2").render(**_values(study, judgement, sections))
+
+
+def render_markdown(study: StudyLogs, judgement: Judgement, sections: list[Section]) -> str:
+    """The same numbers for a paper's appendix."""
+    environment = _environment(autoescape=False)
+    environment.filters["cell"] = lambda text: text.replace("|", "\\|").replace("\n", " ")
+    text = environment.get_template("report.md.j2").render(**_values(study, judgement, sections))
+    return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
+
+
+def _environment(autoescape: bool) -> Environment:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    return Environment(
+        loader=PackageLoader("kava.report", "templates"),
+        autoescape=autoescape,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def _values(study: StudyLogs, judgement: Judgement, sections: list[Section]) -> dict[str, Any]:
+    return {
+        "study": study,
+        "plan": study.plan,
+        "judgement": judgement,
+        "state": STATES[judgement.state],
+        "signs": SIGNS,
+        "missing": words.missing_sentence(study.unfinished),
+        "sections": sections,
+        "pictures": PICTURES,
+        "num_items": len(study.ids),
+    }
