@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from dataclasses import asdict
 from pathlib import Path
 
@@ -171,6 +172,21 @@ def test_generate_shows_the_answer_or_all_that_was_written(
     assert capsys.readouterr().out == "6*3=18\n#### 18\n"
 
 
+def test_generate_shows_what_each_latent_reads_as(
+    latent: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = ["--checkpoint", str(latent), "--prompt", "Who?", "--max_new_tokens", "3"]
+    assert generate_main(argv) == 0
+    answer = capsys.readouterr().out
+    for flags, count in (([], 3), (["--top_k", "5"], 5)):
+        assert generate_main([*argv, "--show_latents", *flags]) == 0
+        shown = capsys.readouterr().out
+        assert shown.startswith(answer)
+        lines = shown.removeprefix(answer).splitlines()
+        assert [line[:14] for line in lines] == ["    latent 1: ", "    latent 2: "]
+        assert all(len(re.findall(r" \d+\.\d%", line)) == count for line in lines)
+
+
 @pytest.mark.parametrize("main", [evaluate_main, generate_main])
 @pytest.mark.parametrize(
     ("flags", "complaint"),
@@ -213,6 +229,15 @@ GENERATE_ERRORS = [
     (["--checkpoint", "{latent}", "--input", "{bad}"], "bad.jsonl, line 1 is not JSON"),
     (["--checkpoint", "{latent}", "--input", "{other}"], "other.jsonl, line 1 must be an object"),
     (["--checkpoint", "{latent}", "--written", "--prompt", "x"], "--written:"),
+    (
+        ["--checkpoint", "kava/tiny-gpt2", "--show_latents", "--prompt", "x"],
+        "--show_latents: kava/tiny-gpt2 writes its reasoning and has no latents",
+    ),
+    (["--checkpoint", "{latent}", "--top_k", "2", "--prompt", "x"], "--top_k 2 is read by"),
+    (
+        ["--checkpoint", "{latent}", "--show_latents", "--top_k", "0", "--prompt", "x"],
+        "--top_k 0 must be from 1 to",
+    ),
 ]
 
 

@@ -23,11 +23,13 @@ class Generation:
         tokens: [B, N]; after a sample's end, its last column repeats the end token.
         lengths: [B], the tokens of each sample, its end token included.
         num_passes: forward passes of the model over the batch, the prompt's included.
+        readings: [B, M, V], the logits of what latents read as, where they were asked for.
     """
 
     tokens: Tensor
     lengths: Tensor
     num_passes: int
+    readings: Tensor | None = None
 
 
 @torch.no_grad()

@@ -23,6 +23,7 @@ L layers, H key/value heads, D head dim.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -173,6 +174,7 @@ class LatentStudent(PreTrainedModel):
         *,
         max_new_tokens: int = 32,
         eos_token_id: int | None = None,
+        readings: bool = False,
     ) -> Generation:
         """Greedy answers to a batch of prompts, over one preallocated cache.
 
@@ -181,14 +183,15 @@ class LatentStudent(PreTrainedModel):
             prompt_mask: [B, P], 1 at valid columns.
             max_new_tokens: most answer tokens.
             eos_token_id: ends an answer; None runs to max_new_tokens.
+            readings: also return what each latent reads as through the output head.
         """
         M = self.config.num_latents
         room = prompt_ids.shape[1] + M + 2 + max_new_tokens
-        run = Passes(self, prompt_ids, prompt_mask, cache_length=room)
+        run = Passes(self, prompt_ids, prompt_mask, readings=readings, cache_length=room)
         run.begin(None)
         run.think()
         logits_BV = run.first_answer_logits()
-        return greedy_decode(
+        generation = greedy_decode(
             self.base,
             run.cache,
             logits_BV,
@@ -198,6 +201,7 @@ class LatentStudent(PreTrainedModel):
             max_new_tokens=max_new_tokens,
             eos_token_id=eos_token_id,
         )
+        return replace(generation, readings=run.readings())
 
 
 def embedding_weight(model: PreTrainedModel) -> Tensor:
