@@ -27,9 +27,8 @@ def power_of_t(effect: float, error: float, degrees: float, *, alpha: float = 0.
         )
     bound = stats.t.ppf(1 - alpha / 2, degrees)
     shift = abs(effect) / error
-    if shift - bound > 30:  # far beyond; scipy's noncentral t loses its digits there
-        return 1.0
-    found = stats.nct.sf(bound, degrees, shift) + stats.nct.cdf(-bound, degrees, shift)
+    # the lower tail by symmetry: as nct.cdf(-bound, …) scipy answers nan where it is tiny
+    found = stats.nct.sf(bound, degrees, shift) + stats.nct.sf(bound, degrees, -shift)
     return min(1.0, float(found))
 
 
@@ -48,12 +47,16 @@ def detectable_effect(
         >>> round(detectable_effect(0.03, 8), 4)
         0.096
     """
-    from scipy import optimize
+    from scipy import optimize, stats
 
     if not alpha < power < 1:
         raise ValueError(f"power={power} must lie between alpha={alpha} and 1, such as 0.8")
+    bound = float(stats.t.ppf(1 - alpha / 2, degrees))
     shift = optimize.brentq(
-        lambda one: power_of_t(one, 1.0, degrees, alpha=alpha) - power, 0.0, 1e4
+        lambda one: power_of_t(one, 1.0, degrees, alpha=alpha) - power,
+        0.0,
+        10 * bound + 10,
+        xtol=1e-6,
     )
     return float(shift * error)
 

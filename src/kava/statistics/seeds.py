@@ -20,6 +20,7 @@ from kava.statistics.power import detectable_effect
 Test = Literal["crossed", "seeds", "items", "wilcoxon"]
 TESTS: tuple[str, ...] = get_args(Test)
 POWER = 0.8
+NO_VARIANCE = 1e-15  # what rounding may leave of none
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +87,6 @@ class _Judged(NamedTuple):
     low: float
     high: float
     p: float
-    detectable: float | None
 
 
 def compare_arms(
@@ -157,6 +157,11 @@ def compare_arms(
         for name, spread in spreads.items()
     }
     chosen = judged["seeds" if test == "wilcoxon" else test]
+    detectable = None
+    if test != "wilcoxon" and spreads[test].variance >= NO_VARIANCE:
+        detectable = detectable_effect(
+            spreads[test].error, spreads[test].degrees, alpha=1 - confidence, power=POWER
+        )
     wilcoxon_p = _wilcoxon(difference_S)
     bootstrap = bca_interval(
         difference_N, confidence=confidence, num_resamples=num_resamples, seed=seed
@@ -184,7 +189,7 @@ def compare_arms(
         wilcoxon_p=wilcoxon_p,
         bootstrap_low=bootstrap.low if bootstrap else None,
         bootstrap_high=bootstrap.high if bootstrap else None,
-        minimum_detectable=None if test == "wilcoxon" else chosen.detectable,
+        minimum_detectable=detectable,
     )
 
 
@@ -220,19 +225,18 @@ def _judge(
 ) -> _Judged:
     from scipy import stats
 
-    if spread.variance < 1e-15:  # nothing but rounding
+    if spread.variance < NO_VARIANCE:
         if abs(difference) < 1e-12:
             most = wilson(0, num_items, confidence).high
-            return _Judged(-most, most, 1.0, None)
+            return _Judged(-most, most, 1.0)
         size = abs(difference)
         low = size * wilson(num_items, num_items, confidence).low
         ends = (low, size) if difference > 0 else (-size, -low)
-        return _Judged(*ends, exact_p, None)
+        return _Judged(*ends, exact_p)
     reach = float(stats.t.ppf((1 + confidence) / 2, spread.degrees)) * spread.error
     p = float(2 * stats.t.sf(abs(difference) / spread.error, spread.degrees))
-    detectable = detectable_effect(spread.error, spread.degrees, alpha=1 - confidence, power=POWER)
     low, high = max(-1.0, difference - reach), min(1.0, difference + reach)
-    return _Judged(low, high, p, detectable)
+    return _Judged(low, high, p)
 
 
 def _wilcoxon(difference_S: np.ndarray) -> float:

@@ -62,7 +62,7 @@ def verdict(
     gain = f"{_points(abs(found.difference))} points"
     figures = (
         f"({found.confidence:.0%} interval {_signed(found.low)} to {_signed(found.high)}, "
-        f"p = {_p(p_adjusted)})"
+        f"{_p(p_adjusted)})"
     )
     least = f"{_points(minimum_effect)} points"
     if significant and found.difference > 0:
@@ -124,4 +124,4 @@ def _signed(share: float) -> str:
 
 
 def _p(p: float) -> str:
-    return "below 0.0001" if p < 1e-4 else f"{p:.2g}"
+    return "p below 0.0001" if p < 1e-4 else f"p = {p:.2g}"

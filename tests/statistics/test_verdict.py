@@ -1,0 +1,73 @@
+"""What a comparison allows to be said."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from kava.statistics import ArmComparison, compare_arms, verdict
+
+BASE = compare_arms(np.ones((5, 100)), np.ones((5, 100)))
+
+
+def comparison(difference: float, low: float, high: float, p: float) -> ArmComparison:
+    return replace(BASE, difference=difference, low=low, high=high, p=p, minimum_detectable=0.123)
+
+
+@pytest.mark.parametrize(
+    ("figures", "p_adjusted", "kind", "clears", "words"),
+    [
+        ((0.2, 0.1, 0.3, 0.001), 0.002, "better", True, "Better by 20.0 points"),
+        ((0.2, 0.1, 0.3, 0.001), 0.002, "better", True, "whole interval lies above the least gain"),
+        ((0.04, 0.01, 0.07, 0.001), 0.002, "better", False, "does not rule out a gain smaller"),
+        ((-0.2, -0.3, -0.1, 0.001), 0.002, "worse", True, "Worse by 20.0 points"),
+        ((-0.04, -0.07, -0.01, 0.001), 0.002, "worse", False, "not rule out a loss smaller"),
+        ((0.01, -0.02, 0.04, 0.5), 0.5, "no better", True, "rules out a gain of 5.0 points"),
+        ((-0.2, -0.5, 0.04, 0.08), 0.08, "no better", True, "No better"),
+        ((0.01, -0.2, 0.2, 0.9), 0.9, "undecided", False, "12.3 points four times in five"),
+        # its own p is below alpha, the adjusted one is not: no win
+        ((0.2, 0.01, 0.39, 0.03), 0.06, "undecided", False, "It may be chance"),
+        ((0.2, 0.01, 0.39, 0.05), 0.05, "undecided", False, "It may be chance"),
+    ],
+)
+def test_the_kinds(
+    figures: tuple[float, float, float, float],
+    p_adjusted: float,
+    kind: str,
+    clears: bool,
+    words: str,
+) -> None:
+    found = verdict(comparison(*figures), p_adjusted=p_adjusted, minimum_effect=0.05, alpha=0.05)
+    assert (found.kind, found.clears_minimum) == (kind, clears)
+    assert words in found.sentence
+
+
+def test_the_sentence_holds_the_interval_and_the_adjusted_p() -> None:
+    found = verdict(comparison(0.2, -0.1, 0.35, 0.02), p_adjusted=0.034, minimum_effect=0.05)
+    assert "(95% interval −10.0 to +35.0, p = 0.034)" in found.sentence
+    found = verdict(comparison(0.2, 0.1, 0.35, 1e-9), p_adjusted=2e-9, minimum_effect=0.05)
+    assert "p below 0.0001" in found.sentence
+
+
+def test_without_a_detectable_effect_none_is_named() -> None:
+    one = replace(comparison(0.0, -0.2, 0.2, 1.0), minimum_detectable=None)
+    sentence = verdict(one, p_adjusted=1.0, minimum_effect=0.05).sentence
+    assert "None" not in sentence
+    assert "four times in five" not in sentence
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"p_adjusted": 0.01}, r"p_adjusted=0.01 must lie between the comparison's p=0.02 and 1"),
+        ({"p_adjusted": 1.5}, "p_adjusted=1.5"),
+        ({"minimum_effect": 5}, "minimum_effect=5 must lie between 0 and 1"),
+        ({"alpha": 0}, "alpha=0 must lie between 0 and 1"),
+    ],
+)
+def test_values_out_of_reach_are_named(changes: dict[str, float], complaint: str) -> None:
+    values = {"p_adjusted": 0.02, "minimum_effect": 0.05, "alpha": 0.05, **changes}
+    with pytest.raises(ValueError, match=complaint):
+        verdict(comparison(0.2, 0.1, 0.3, 0.02), **values)
