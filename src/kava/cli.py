@@ -42,6 +42,12 @@ COMMANDS = (
         "Let a trained student answer questions.",
     ),
     Command(
+        "costs",
+        "kava.evaluate.costs_command",
+        "main",
+        "Compare what answers cost: passes, tokens, time.",
+    ),
+    Command(
         "compare",
         "kava.statistics.command",
         "main",
@@ -65,6 +71,7 @@ COMMANDS = (
         "main",
         "Fit the map between two models' caches, and judge it.",
     ),
+    Command("study", "kava.study.command", "main", "Compare arms over seeds, by a plan."),
     Command(
         "demo",
         "kava.demo.command",

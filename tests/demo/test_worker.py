@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from kava.demo.arms import MAIN, train_config
-from kava.demo.worker import mean_r_squared, num_aligner_parameters
+from kava.demo.worker import mean_r_squared
 from kava.jobs.worker import Memory
+from kava.study.doing import num_aligner_parameters
 from kava.train import build
 from train.runs import small
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from kava.align_pictures import (
     head_map_picture,
@@ -46,6 +46,24 @@ def draw_tokens(sample: Encoded, text: str, mode: TokenAlignmentMode) -> Draw | 
         text: the sample's, whose characters the tokens' offsets count.
         mode: how the teacher's tokens are read.
     """
+    paired = paired_tokens(sample, text, mode)
+    if paired is None:
+        return None
+    reasoning = range(sample.prompt_length, sample.answer_start)
+    return partial(time_map_picture, *paired, reasoning)
+
+
+class PairedTokens(NamedTuple):
+    """One text in the tokens of two models."""
+
+    student: list[str]
+    teacher: list[str]
+    weights_ST: list[list[float]]
+    """How much of each of the student's tokens is each of the teacher's."""
+
+
+def paired_tokens(sample: Encoded, text: str, mode: TokenAlignmentMode) -> PairedTokens | None:
+    """The tokens of `draw_tokens` and their weights; None where both models read the same."""
     if sample.teacher is None:
         return None
     # the last token, the end of the sequence, is no text
@@ -54,5 +72,4 @@ def draw_tokens(sample: Encoded, text: str, mode: TokenAlignmentMode) -> Draw | 
         for part in (sample, sample.teacher.encoded)
     )
     weights_ST = sample.teacher.alignment.dense(mode)[:-1, :-1].tolist()
-    reasoning = range(sample.prompt_length, sample.answer_start)
-    return partial(time_map_picture, ours, theirs, weights_ST, reasoning)
+    return PairedTokens(ours, theirs, weights_ST)

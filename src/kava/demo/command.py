@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import os
 import shlex
 from collections.abc import Sequence
@@ -189,6 +188,7 @@ def plan_runs(
 ) -> list[RunJob]:
     """The runs of a study: every arm with its seeds, each in a folder of its own."""
     from kava.demo.worker import RunJob
+    from kava.jobs.fingerprint import fingerprint_of
 
     fingerprint = fingerprint_of(model_name, study.teacher_name)
     return [
@@ -209,18 +209,3 @@ def plan_runs(
         for arm in arms
         for seed in range(num_seeds or arm.num_seeds)
     ]
-
-
-def fingerprint_of(model_name: str, teacher_name: str | None = None) -> dict[str, str]:
-    """What decides a run beside its configuration: the libraries, and local models' weights."""
-    from kava.models import TRAINED_MODELS
-    from kava.student.checkpoint import WEIGHTS_FILE, library_versions
-
-    known = {}
-    for name, key in ((model_name, "weights"), (teacher_name, "teacher_weights")):
-        if name is None:
-            continue
-        weights = TRAINED_MODELS.get(name, Path(name)) / WEIGHTS_FILE
-        if weights.is_file():
-            known[key] = hashlib.sha256(weights.read_bytes()).hexdigest()
-    return {**library_versions(), **known}

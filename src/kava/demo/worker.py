@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 from kava.demo.logs import last_value
 from kava.demo.results import Outcome
 from kava.jobs.worker import Memory, Progress, make_watch, print_to
+from kava.study.doing import num_aligner_parameters
 
 if TYPE_CHECKING:
     from kava.data.records import Record
     from kava.train.build import Run
     from kava.train.config import TrainConfig
-    from kava.train.objective import Distiller
 
 RESULT_FILE = "result.json"
 CALIBRATION_FILE = "calibration.json"
@@ -163,18 +163,6 @@ def do_run(job: RunJob, connection: Connection, memory: Memory) -> Outcome:
     text = json.dumps({"settings": job.settings(), "outcome": asdict(outcome)}, indent=2)
     (job.folder / RESULT_FILE).write_text(text + "\n", encoding="utf-8")
     return outcome
-
-
-def num_aligner_parameters(distiller: Distiller) -> int:
-    """Of the maps of keys and values, and of queries where the loss compares them."""
-    parts = ("keys", "values", "queries") if distiller.queries else ("keys", "values")
-    projectors = distiller.map_aligner.projectors()
-    return sum(
-        parameter.numel()
-        for part in parts
-        if part in projectors
-        for parameter in projectors[part].parameters()
-    )
 
 
 def mean_r_squared(run: Run) -> float | None:

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
 ROLES = ("baseline", "treatment", "control", "reference")
 METRICS = ("accuracy",)
-TESTS = ("crossed", "none")
-"""`crossed` pairs arms by seed and item; `none` only describes."""
+TESTS = ("crossed", "seeds", "items", "wilcoxon", "none")
+"""Those of `kava.statistics.compare_arms`; `none` describes without a verdict."""
 
 MIN_SEEDS = 2
 

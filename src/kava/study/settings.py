@@ -43,7 +43,7 @@ def train_config(plan: Plan, arm: Arm, seed: int, output_dir: str | Path) -> Tra
     data, budget = plan.data, plan.budget
     settings: dict[str, Any] = {
         **_cadence(plan),
-        "save_total_limit": 1,
+        "save_total_limit": 2,  # the best and the newest
         "dataset_name": data.train,
         "split": data.train_split,
         "eval_dataset_name": data.test,

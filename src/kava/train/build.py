@@ -13,6 +13,7 @@ from kava.align import MapProjectionAligner
 from kava.align.calibrate import CalibrationReport
 from kava.data.collate import Collator
 from kava.data.encode import Encoded, EncodeReport, encode_records
+from kava.data.mix import draw_shares, is_mix
 from kava.data.pairing import encode_for_teacher
 from kava.data.records import Record, Template
 from kava.data.shell_game import with_oracle_positions
@@ -82,7 +83,7 @@ def load_data(
             evaluation.
     """
     template = default_template(config.dataset_name, drop_last_step=not config.keep_last_step)
-    train = _records(config, config.dataset_name, config.split)
+    train = records_of(config, config.dataset_name, config.split)
     held_out: list[Record] = []
     if config.eval_size and config.eval_dataset_name is None:
         if config.eval_size >= len(train):
@@ -94,7 +95,7 @@ def load_data(
         parts = split_records(train, sizes, seed=config.seed)
         train, held_out = parts["train"], parts["eval"]
     elif config.eval_size and config.eval_dataset_name is not None:
-        held_out = _records(config, config.eval_dataset_name, config.eval_split)
+        held_out = records_of(config, config.eval_dataset_name, config.eval_split)
         held_out = held_out[: config.eval_size]
     check_disjoint(_found(train), test=_found(held_out))
     if config.subset_size is not None:
@@ -135,7 +136,12 @@ def data_key(config: TrainConfig) -> tuple[Any, ...]:
     )
 
 
-def _records(config: TrainConfig, name: str, split: str) -> list[Record]:
+def records_of(config: TrainConfig, name: str, split: str) -> list[Record]:
+    """Records read as a configuration says: by its fields, markers and form of reasoning.
+
+    Raises:
+        ValueError: data that cannot be read.
+    """
     return load_records(
         name,
         split=split,
@@ -162,6 +168,8 @@ def _subset(records: list[Record], config: TrainConfig) -> list[Record]:
             f"--subset_size {config.subset_size} is more than the {len(records)} training records "
             f"of {config.dataset_name}; lower it"
         )
+    if is_mix(config.dataset_name):
+        return draw_shares(records, config.subset_size, config.seed)
     sizes = {"train": config.subset_size, "rest": len(records) - config.subset_size}
     return split_records(records, sizes, seed=config.seed)["train"]
 

@@ -1,0 +1,30 @@
+"""What decides a run beside its configuration."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+
+def fingerprint_of(model_name: str, teacher_name: str | None = None) -> dict[str, str]:
+    """The libraries' versions, and the hashes of local models' weights.
+
+    Args:
+        model_name: a hub id, a local folder, or a built-in kava/ name.
+        teacher_name: the same; None where the student teaches itself.
+
+    Example:
+        >>> fingerprint_of("kava/shell-teacher").keys()
+        dict_keys(['python', 'kava', 'torch', 'transformers', 'weights'])
+    """
+    from kava.models import TRAINED_MODELS
+    from kava.student.checkpoint import WEIGHTS_FILE, library_versions
+
+    known = {}
+    for name, key in ((model_name, "weights"), (teacher_name, "teacher_weights")):
+        if name is None:
+            continue
+        weights = TRAINED_MODELS.get(name, Path(name)) / WEIGHTS_FILE
+        if weights.is_file():
+            known[key] = hashlib.sha256(weights.read_bytes()).hexdigest()
+    return {**library_versions(), **known}

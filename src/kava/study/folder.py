@@ -1,0 +1,179 @@
+"""The folder of a study: its plan, locked before the first run, and what each run left.
+
+plan.yaml, plan.lock.json           the plan as it was given, and as it was understood
+runs/ARM/seed-S/metrics.jsonl       what was logged while training
+runs/ARM/seed-S/items.jsonl         every answer of the test
+runs/ARM/seed-S/alignment.json      which layers, heads and tokens of the teacher are read
+runs/ARM/seed-S/calibration.json    how well the maps fit, where they were fitted
+runs/ARM/seed-S/result.json         written last: a run without it is not finished
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from kava.files import write_whole
+from kava.study.plan import Plan, canonical_hash, read_plan
+
+PLAN_FILE = "plan.yaml"
+LOCK_FILE = "plan.lock.json"
+RUNS_FOLDER = "runs"
+METRICS_FILE = "metrics.jsonl"
+ITEMS_FILE = "items.jsonl"
+ALIGNMENT_FILE = "alignment.json"
+CALIBRATION_FILE = "calibration.json"
+RESULT_FILE = "result.json"
+SETTINGS_FILE = "settings.json"
+LOG_FILE = "log.txt"
+RECORDED = (METRICS_FILE, ITEMS_FILE, ALIGNMENT_FILE, CALIBRATION_FILE)
+"""The files whose hashes a result names, where a run has them."""
+
+_BUSY_FILE = ".busy"
+
+
+def default_folder(plan: Plan) -> Path:
+    """Where a study goes when nothing else is asked for."""
+    return Path("outputs/study") / plan.name
+
+
+def run_folder(folder: Path, arm: str, seed: int) -> Path:
+    """The folder of one run."""
+    return folder / RUNS_FOLDER / arm / f"seed-{seed}"
+
+
+def lock_plan(folder: Path, plan: Plan, source: str, command: str) -> None:
+    """Write the plan down before the first run, or check that it is the one that is there.
+
+    Args:
+        folder: of the study; made where it is not there.
+        plan: the plan.
+        source: the text of its file.
+        command: how the study was started.
+
+    Raises:
+        ValueError: the folder holds another plan's study.
+        OSError: it cannot be written.
+    """
+    from kava.student.checkpoint import library_versions
+
+    path = folder / LOCK_FILE
+    if path.is_file():
+        theirs = read_lock(folder)["plan_hash"]
+        if theirs != plan.hash:
+            raise ValueError(
+                f"{folder} holds a study with the plan {theirs[:12]}…, this one is "
+                f"{plan.hash[:12]}…: a plan is not changed after its first run; take another "
+                f"--output_dir or another name"
+            )
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = {
+        "plan": plan.canonical(),
+        "plan_hash": plan.hash,
+        "written": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": library_versions(),
+        "command": command,
+    }
+    write_whole(folder / PLAN_FILE, source)
+    write_whole(path, json.dumps(lock, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_lock(folder: Path) -> dict[str, Any]:
+    """What was locked.
+
+    Raises:
+        ValueError: no study, or a lock that was cut or edited.
+    """
+    path = folder / LOCK_FILE
+    if not path.is_file():
+        raise ValueError(
+            f"{folder} holds no study: it has no {LOCK_FILE}; name the folder that kava study run "
+            f"wrote"
+        )
+    try:
+        lock: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        changed = canonical_hash(lock["plan"]) != lock["plan_hash"]
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is cut or damaged ({error}); restore it") from error
+    if changed:
+        raise ValueError(
+            f"{path} was edited after it was written: its hash does not fit; restore it"
+        )
+    return lock
+
+
+def read_locked_plan(folder: Path) -> Plan:
+    """The plan of a study that was begun.
+
+    Raises:
+        ValueError: as `read_lock`.
+    """
+    return read_plan(read_lock(folder)["plan"])
+
+
+def read_result(folder: Path) -> dict[str, Any] | None:
+    """What a run's result says, of one that failed too; None where there is none.
+
+    Raises:
+        ValueError: the file is no JSON, which no run leaves behind.
+    """
+    path = folder / RESULT_FILE
+    if not path.is_file():
+        return None
+    try:
+        result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(
+            f"{path} is cut or damaged ({error}); remove it to do the run again"
+        ) from error
+    return result
+
+
+def metric_lines(folder: Path) -> list[dict[str, Any]]:
+    """What a run has logged so far; half a line at the end of a run that was killed is left out."""
+    path = folder / METRICS_FILE
+    if not path.is_file():
+        return []
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines if line.endswith("}")]
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Keep a second `kava study run` out of the folder while the block runs.
+
+    Raises:
+        ValueError: one is at work there.
+    """
+    import fcntl
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / _BUSY_FILE).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(
+                f"another kava study run is at work in {folder}: wait for it, or take another "
+                f"--output_dir"
+            ) from None
+        yield
+
+
+def is_busy(folder: Path) -> bool:
+    """Whether a `kava study run` is at work in the folder."""
+    import fcntl
+
+    path = folder / _BUSY_FILE
+    if not path.is_file():
+        return False
+    with path.open("r") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
