@@ -89,7 +89,8 @@ def read_letter(text: str, choices: Sequence[str]) -> str | None:
         line,
     )
     if led is not None:
-        listed = line[led.end() :][:1] in ").:" and _lists_choices(part, led.end(), letters)
+        marked = led[1] is not None or line[led.end()] in ").:"
+        listed = marked and _lists_choices(part, led.end(), letters)
         return None if listed else (led[1] or led[2]).upper()
     wanted = {_simple(line), _simple(re.split(r"[.!]\s", line)[0])}
     full = [a for a, choice in zip(LETTERS, choices) if _simple(choice) in wanted - {""}]

@@ -9,6 +9,7 @@ from urllib.parse import parse_qsl
 
 import numpy as np
 
+from kava.data.mix import draw_shares, is_mix, load_mix, mix_parts
 from kava.data.records import Record, Template
 from kava.data.rows import ReasoningForm, RowReader, json_lines
 from kava.data.shell_game import SHELL_GAME_TEMPLATE, Split, shell_game
@@ -44,6 +45,8 @@ def load_records(
             - a task, from the Hugging Face hub: "gsm8k", "gsm8k_aug", "svamp", "strategyqa",
               "arc_easy", "arc_challenge"; or from a local file or folder, as in
               "svamp:data/SVAMP.json". A task knows its fields, and ignores those named here;
+            - "mix:gsm8k=0.4,svamp:data/SVAMP.json=0.2,arc=0.4": sources and their shares of the
+              samples (`kava.data.mix`), drawn by `seed`;
             - a path to a .jsonl file, or to a folder that holds `<split>.jsonl`. A row has a
               question and an answer, and its reasoning either in a field of its own or, as in
               GSM8K, in the answer before a marker ("#### 72"); or it has one field `text` (or
@@ -55,7 +58,7 @@ def load_records(
         split: "train" or "test"; a path to a file has one split only, and ignores it.
         subset_size: how many records to take at random; a smaller subset of the same seed is
             part of a larger one. None takes all. The order of the source is kept.
-        seed: of that choice; it does not change the data themselves.
+        seed: of that choice, and of a mix; it does not change the data themselves.
         question_field: name of the field in a row of a jsonl file.
         reasoning_field: the same.
         answer_field: the same.
@@ -96,7 +99,33 @@ def load_records(
         SegmentIdentifier(**{name: t for name, t in triggers.items() if t is not None}),
         on_missing,
     )
-    if name == SHELL_GAME_NAME:
+    if is_mix(dataset_name):
+
+        def load(source: str) -> list[Record]:
+            return load_records(
+                source,
+                split=split,
+                question_field=question_field,
+                reasoning_field=reasoning_field,
+                answer_field=answer_field,
+                reasoning_form=reasoning_form,
+                step_separator=step_separator,
+                text_field=text_field,
+                reasoning_triggers=reasoning_triggers,
+                answer_triggers=answer_triggers,
+                on_missing=on_missing,
+            )
+
+        cues = {default_template(source).cue for source in mix_parts(dataset_name)}
+        if len(cues) > 1:
+            raise ValueError(
+                f"{dataset_name}: its sources have different cues ({', '.join(sorted(cues))}); "
+                f"leave {SHELL_GAME_NAME} out"
+            )
+        records = load_mix(dataset_name, load, seed=seed)
+        if subset_size is not None and 1 <= subset_size <= len(records):
+            return draw_shares(records, subset_size, seed)
+    elif name == SHELL_GAME_NAME:
         records = _load_shell_game(query, split)
     elif (found := find_task(dataset_name)) is not None:
         task, path = found
@@ -115,7 +144,8 @@ def default_template(dataset_name: str, *, drop_last_step: bool = True) -> Templ
         >>> default_template("kava/shell-game").cue
         'Answer '
     """
-    shell = dataset_name.partition("?")[0] == SHELL_GAME_NAME
+    source = next(iter(mix_parts(dataset_name))) if is_mix(dataset_name) else dataset_name
+    shell = source.partition("?")[0] == SHELL_GAME_NAME
     cue = SHELL_GAME_TEMPLATE.cue if shell else Template().cue
     return Template(cue=cue, drop_last_step=drop_last_step)
 

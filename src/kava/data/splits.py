@@ -54,7 +54,7 @@ def split_records(
         raise ValueError(f"fractions {dict(parts)} sum to {total:g}; they must sum to 1")
     splits: dict[str, list[Record]] = {name: [] for name in parts}
     for record in records:
-        place, edge = _hash(record, seed) / 2**64, 0.0
+        place, edge = question_order(record, seed) / 2**64, 0.0
         for name, part in parts.items():
             edge += part
             # the last non-empty part takes what rounding leaves above its edge
@@ -121,7 +121,24 @@ def check_disjoint(
         raise ValueError(f"{text}: leave them out of one of the two")
 
 
-def _hash(record: Record, seed: int) -> int:
+def shared_questions(records: Sequence[Record], others: Sequence[Record]) -> list[str]:
+    """The ids of those records whose question is also in the others.
+
+    Example:
+        >>> shared_questions(train, test)
+        []
+    """
+    known = {normalize_question(other.question) for other in others}
+    return [record.id for record in records if normalize_question(record.question) in known]
+
+
+def question_order(record: Record, seed: int) -> int:
+    """A number by which records are put in an order that is random, but theirs wherever they are.
+
+    Example:
+        >>> question_order(train[0], 0) == question_order(train[0], 0)
+        True
+    """
     text = f"{seed}\n{normalize_question(record.question)}"
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
 
@@ -135,7 +152,7 @@ def _by_size(
     groups: dict[str, list[int]] = {}
     for index, record in enumerate(records):
         groups.setdefault(normalize_question(record.question), []).append(index)
-    waiting = sorted(groups.values(), key=lambda group: _hash(records[group[0]], seed))
+    waiting = sorted(groups.values(), key=lambda group: question_order(records[group[0]], seed))
     splits: dict[str, list[Record]] = {}
     for name, size in sizes.items():
         taken: list[int] = []

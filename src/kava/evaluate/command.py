@@ -111,6 +111,7 @@ def evaluate_main(argv: list[str]) -> int:
     quiet_libraries()
     config = _parse(EvaluateConfig, argv, "evaluate", "Score a trained student.")
 
+    from kava.evaluate.device import choose_device
     from kava.evaluate.results import check_output, summary_path, table, write_results
     from kava.evaluate.score import score
     from kava.student.checkpoint import load_student
@@ -123,7 +124,7 @@ def evaluate_main(argv: list[str]) -> int:
     output = None if config.output is None else Path(config.output)
     if output is not None:
         check_output(output)
-    student = load_student(config.checkpoint, best=config.best, device=_device(config.device))
+    student = load_student(config.checkpoint, best=config.best, device=choose_device(config.device))
     answers, summary = score(
         student,
         dataset_name=config.dataset_name,
@@ -150,6 +151,7 @@ def evaluate_main(argv: list[str]) -> int:
 
 def _evaluate_tasks(config: EvaluateConfig, fields: dict[str, Any]) -> int:
     """Score a student on several tasks; what is finished is written before the next begins."""
+    from kava.evaluate.device import choose_device
     from kava.evaluate.results import check_output_folder, write_results
     from kava.evaluate.score import score
     from kava.evaluate.tasks import check_results, resolve_tasks, run_tasks, tasks_table
@@ -164,7 +166,7 @@ def _evaluate_tasks(config: EvaluateConfig, fields: dict[str, Any]) -> int:
     folder = None if config.output is None else Path(config.output)
     if folder is not None:
         check_output_folder(folder)
-    student = load_student(config.checkpoint, best=config.best, device=_device(config.device))
+    student = load_student(config.checkpoint, best=config.best, device=choose_device(config.device))
 
     def one(label: str, source: str) -> dict[str, Any]:
         answers, summary = score(
@@ -200,6 +202,7 @@ def generate_main(argv: list[str]) -> int:
     config = _parse(GenerateConfig, argv, "generate", "Let a trained student answer questions.")
 
     from kava.data.answers import extract_answer
+    from kava.evaluate.device import choose_device
     from kava.student.answering import complete
     from kava.student.checkpoint import load_student
     from kava.student.readout import check_readable, describe
@@ -209,7 +212,7 @@ def generate_main(argv: list[str]) -> int:
     if config.top_k is not None and not config.show_latents:
         raise ValueError(f"--top_k {config.top_k} is read by --show_latents alone: pass it too")
     top_k = (3 if config.top_k is None else config.top_k) if config.show_latents else 0
-    student = load_student(config.checkpoint, best=config.best, device=_device(config.device))
+    student = load_student(config.checkpoint, best=config.best, device=choose_device(config.device))
     if config.written and student.settings.get("student") == "latent":
         raise ValueError(
             f"--written: {student.path} reasons in latent tokens and writes no reasoning; leave "
@@ -225,7 +228,9 @@ def generate_main(argv: list[str]) -> int:
         student.template,
         names=names,
         batch_size=config.batch_size,
-        max_new_tokens=_new_tokens(config.max_new_tokens, student.settings),
+        max_new_tokens=student.settings.get("config", {}).get("max_new_tokens")
+        if config.max_new_tokens is None
+        else config.max_new_tokens,
         progress=len(questions) > config.batch_size,
         top_k=top_k,
     )
@@ -240,7 +245,7 @@ def generate_main(argv: list[str]) -> int:
         tokens = sum(completion.num_tokens for completion in completions) / count
         print(
             f"{passes:.1f} forward passes, {tokens:.1f} tokens and {seconds / count:.4g} s per "
-            f"answer ({count} in {seconds:.4g} s)",
+            f"answer ({count} in {seconds:.4g} s, {tokens * count / seconds:.4g} tokens per second)",
             file=sys.stderr,
         )
     return 0
@@ -262,29 +267,6 @@ def _parse(config: Callable[..., T], argv: list[str], name: str, description: st
         allow_abbrev=False,
     )
     return config(**vars(parser.parse_args(argv)))
-
-
-def _device(name: str) -> str:
-    import torch
-
-    if name == "auto":
-        return (
-            str(torch.accelerator.current_accelerator())
-            if torch.accelerator.is_available()
-            else "cpu"
-        )
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"--device {name} cannot be used here: {reason}") from error
-    return name
-
-
-def _new_tokens(asked: int | None, settings: Any) -> int | None:
-    if asked is not None:
-        return asked
-    return settings.get("config", {}).get("max_new_tokens")
 
 
 def _questions(config: GenerateConfig) -> tuple[list[str], list[str]]:

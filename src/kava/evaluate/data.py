@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from kava.data.records import Record
-from kava.data.sources import load_records
-from kava.data.splits import data_hash, split_records
+from kava.data.sources import SHELL_GAME_NAME, load_records
+from kava.data.splits import data_hash, shared_questions, split_records
 
 _FIELDS = (
     "question_field", "reasoning_field", "answer_field", "reasoning_form", "text_field",
@@ -78,11 +78,40 @@ def evaluation_records(
     warning = None
     if found == settings.get("data_hash") or (one_file and not set_apart):
         warning = "the student was trained on these very records: the score says nothing of others"
+    elif not set_apart:
+        warning = _overlap(run, records, options)
     if missing:
         names = ", ".join(missing[:3]) + (", …" if len(missing) > 3 else "")
         told = f"{len(missing)} records without their segments are left out ({names})"
         warning = told if warning is None else f"{warning}; {told}"
     return Evaluation(records, dataset_name, split, found, warning)
+
+
+def _overlap(
+    run: Mapping[str, Any], records: list[Record], options: Mapping[str, Any]
+) -> str | None:
+    """What is to be said of questions that are in the training data too, as GSM8K-Aug's valid."""
+    name = run.get("dataset_name")
+    if name is None or name.partition("?")[0] == SHELL_GAME_NAME:
+        return None  # the game's splits share no problem
+    try:
+        seen = load_records(name, split=run["split"], **options)
+    except (ValueError, OSError):
+        return (
+            f"the training data, {name}, cannot be read here: whether they hold these questions "
+            f"too was not looked at"
+        )
+    if run["eval_size"] and not run["eval_dataset_name"]:
+        sizes = {"train": len(seen) - run["eval_size"], "eval": run["eval_size"]}
+        seen = split_records(seen, sizes, seed=run["seed"])["train"]
+    shared = shared_questions(records, seen)
+    if not shared:
+        return None
+    names = ", ".join(shared[:3]) + (", …" if len(shared) > 3 else "")
+    return (
+        f"{len(shared)} of the {len(records)} questions are in the training data too ({names}): "
+        f"the score on them says nothing of others"
+    )
 
 
 def _set_apart(records: list[Record], run: Mapping[str, Any]) -> list[Record]:

@@ -24,7 +24,7 @@ def summarise(answers: Answers) -> dict[str, Any]:
     Returns:
         num_items, num_correct, accuracy (0 to 1), its Wilson interval as `accuracy_low` and
         `accuracy_high` at `confidence`, forward_passes (mean per answer), num_tokens (all),
-        seconds (all) and seconds_per_answer.
+        seconds (all), seconds_per_answer and tokens_per_second.
     """
     interval = wilson(answers.num_correct, answers.num_items, CONFIDENCE)
     return {
@@ -38,6 +38,7 @@ def summarise(answers: Answers) -> dict[str, Any]:
         "num_tokens": answers.num_tokens,
         "seconds": answers.seconds,
         "seconds_per_answer": answers.seconds_per_answer,
+        "tokens_per_second": answers.tokens_per_second,
     }
 
 
@@ -55,7 +56,11 @@ def table(summary: Mapping[str, Any]) -> str:
         ),
         ("forward passes", f"{summary['forward_passes']:.1f} per answer"),
         ("tokens", f"{summary['num_tokens'] / summary['num_items']:.1f} per answer"),
-        ("time", f"{summary['seconds_per_answer']:.4g} s per answer"),
+        (
+            "time",
+            f"{summary['seconds_per_answer']:.4g} s per answer, "
+            f"{summary['tokens_per_second']:.4g} tokens per second",
+        ),
     ]
     return "\n".join(f"{name:<16}{value}" for name, value in rows)
 
@@ -77,6 +82,20 @@ def check_output(output: Path) -> None:
     output.parent.mkdir(parents=True, exist_ok=True)
     if not os.access(output.parent, os.W_OK):
         raise OSError(f"--output {output}: its folder cannot be written to")
+
+
+def check_output_folder(folder: Path) -> None:
+    """Refuse a folder that could not be written to, before an hour of answering; else make it.
+
+    Raises:
+        ValueError: a file of that name.
+        OSError: it cannot be made or written to.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"--output {folder} is a file; with --tasks, name a folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    if not os.access(folder, os.W_OK):
+        raise OSError(f"--output {folder} cannot be written to")
 
 
 def write_results(output: Path, answers: Answers, summary: Mapping[str, Any]) -> None:

@@ -46,6 +46,7 @@ def train(config: TrainConfig) -> Path:
 
 
 def _describe(config: TrainConfig, run: object) -> None:
+    from kava.data.mix import mix_sizes
     from kava.train.build import Run
 
     assert isinstance(run, Run)
@@ -53,6 +54,10 @@ def _describe(config: TrainConfig, run: object) -> None:
     trainable = sum(p.numel() for p in distiller.parameters() if p.requires_grad)
     aligner = sum(p.numel() for p in distiller.map_aligner.parameters())
     teacher = config.teacher_name or "itself (self-distillation)"
+    sizes = mix_sizes(run.data.train_records)
+    if sizes:
+        parts = ", ".join(f"{name} {size}" for name, size in sizes.items())
+        print(f"mix:     {parts}")
     print(f"data:    {config.dataset_name}: {run.data.report}; hash {run.data.hash[:12]}")
     print(f"student: {config.model_name}, {config.student}, {trainable:,} trainable parameters")
     print(f"teacher: {teacher}")

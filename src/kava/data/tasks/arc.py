@@ -52,6 +52,7 @@ def _arc(name: str, configuration: str) -> Task:
     whole = tuple(f"{name}.{suffix}" for suffix in ("jsonl", "json"))
     return Task(
         name=name,
+        folder="arc",
         hub=("allenai/ai2_arc", configuration),
         hub_splits={"train": "train", "valid": "validation", "test": "test"},
         files={"test": whole, "train": (f"{name}_train.jsonl", *whole)},

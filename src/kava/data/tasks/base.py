@@ -33,6 +33,7 @@ class Task:
         read: makes a record of a row.
         reasons: whether its rows hold written reasoning.
         aliases: other names of it.
+        folder: what a folder of many tasks' data calls this one's.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Task:
     read: Reader
     reasons: bool = True
     aliases: tuple[str, ...] = ()
+    folder: str
 
     def load(self, path: str | None, split: str, reader: RowReader) -> list[Record]:
         """All records of a split.

@@ -16,6 +16,7 @@ def _read(row: Row, name: str, where: str, reader: RowReader) -> Record:
 
 GSM8K = Task(
     name="gsm8k",
+    folder="gsm8k",
     hub=("openai/gsm8k", "main"),
     hub_splits={"train": "train", "test": "test"},
     files={"train": ("train.jsonl",), "test": ("test.jsonl",)},

@@ -34,6 +34,7 @@ def _read(row: Row, name: str, where: str, reader: RowReader) -> Record:
 
 GSM8K_AUG = Task(
     name="gsm8k_aug",
+    folder="gsm8k_aug",
     hub=("whynlp/gsm8k-aug", None),
     hub_splits={"train": "train", "valid": "validation", "test": "test"},
     files={

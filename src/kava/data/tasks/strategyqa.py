@@ -28,6 +28,7 @@ def _read(row: Row, name: str, where: str, reader: RowReader) -> Record:
 
 STRATEGYQA = Task(
     name="strategyqa",
+    folder="strategyqa",
     hub=("ChilleD/StrategyQA", None),
     hub_splits={"train": "train", "test": "test"},
     files={

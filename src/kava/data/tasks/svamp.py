@@ -49,6 +49,7 @@ def _whole(text: str) -> str:
 
 SVAMP = Task(
     name="svamp",
+    folder="svamp",
     hub=("ChilleD/SVAMP", None),
     hub_splits={"train": "train", "test": "test"},
     files={split: (f"{split}.json", f"{split}.jsonl", "SVAMP.json") for split in ("train", "test")},

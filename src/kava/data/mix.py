@@ -1,0 +1,174 @@
+"""A mix of sources, each with its share of the samples: `mix:gsm8k=0.4,svamp=0.2,arc=0.4`.
+
+Drawn without replacement, exactly: as many samples as the shares allow before a source runs out,
+each source's number rounded by largest remainder. (`datasets.interleave_datasets` draws a source
+for every sample at random, so that its shares hold on average only, and it repeats or cuts off
+sources.) Which of a source's samples are drawn depends on the seed and on their questions, not on
+their order. Names of samples stay unique: a task's begin with the task, others get their source's.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from kava.data.records import Record
+from kava.data.splits import question_order
+from kava.data.tasks import find_task
+
+PREFIX = "mix:"
+_ARC = "arc"
+
+
+def is_mix(dataset_name: str) -> bool:
+    """Whether a name means a mix.
+
+    Example:
+        >>> is_mix("mix:gsm8k=1"), is_mix("gsm8k")
+        (True, False)
+    """
+    return dataset_name.startswith(PREFIX)
+
+
+def mix_parts(dataset_name: str) -> dict[str, float]:
+    """The sources of a mix and their shares, which sum to 1.
+
+    Args:
+        dataset_name: `mix:name=weight,name=weight,…`; weights above 0, in any unit. A name is
+            what `load_records` takes, without a comma, or `arc`, which is both parts of ARC.
+
+    Raises:
+        ValueError: no sources, a source twice, a weight that is no number above 0.
+
+    Example:
+        >>> mix_parts("mix:gsm8k=2,svamp:data/SVAMP.json=2")
+        {'gsm8k': 0.5, 'svamp:data/SVAMP.json': 0.5}
+    """
+    weights: dict[str, float] = {}
+    for part in dataset_name.removeprefix(PREFIX).split(","):
+        name, equals, text = part.strip().rpartition("=")
+        try:
+            weight = float(text)
+        except ValueError:
+            weight = math.nan
+        if not equals or not name:
+            raise ValueError(f"{dataset_name}: {part!r} must be a source and its weight, NAME=0.5")
+        if not (weight > 0 and math.isfinite(weight)):
+            raise ValueError(f"{dataset_name}: the weight {text!r} of {name} must be above 0")
+        if is_mix(name):
+            raise ValueError(f"{dataset_name}: a mix cannot hold another mix")
+        if name in weights:
+            raise ValueError(f"{dataset_name} names {name} twice; give it one weight")
+        weights[name] = weight
+    total = sum(weights.values())
+    return {name: weight / total for name, weight in weights.items()}
+
+
+def load_mix(
+    dataset_name: str, load: Callable[[str], list[Record]], *, seed: int = 0
+) -> list[Record]:
+    """Draw a mix.
+
+    Args:
+        dataset_name: as `mix_parts` takes it.
+        load: from a source's name to all its records.
+        seed: of the draw.
+
+    Returns:
+        the drawn records, source after source and in the source's order; `meta["source"]` is the
+        source's name.
+
+    Raises:
+        ValueError: a malformed mix, a source that cannot be loaded, one too small for its share.
+    """
+    parts = mix_parts(dataset_name)
+    sources = {name: _load(name, load) for name in parts}
+    total = min(math.floor(len(sources[name]) / share + 1e-9) for name, share in parts.items())
+    sizes = shares_of(total, list(parts.values()))
+    for name, size in zip(parts, sizes):
+        if size == 0:
+            raise ValueError(
+                f"{dataset_name}: the share of {name} is less than one of the {total} samples "
+                f"that the smallest source allows; raise its weight"
+            )
+    mixed: list[Record] = []
+    for records, size in zip(sources.values(), sizes):
+        mixed += draw(records, size, seed)
+    ids = [record.id for record in mixed]
+    if len(set(ids)) < len(ids):
+        twice = next(name for name in ids if ids.count(name) > 1)
+        raise ValueError(f"{dataset_name}: two samples have the id {twice!r}; mix other sources")
+    return mixed
+
+
+def draw(records: Sequence[Record], size: int, seed: int) -> list[Record]:
+    """So many of the records, by a hash of their questions; their order is kept."""
+    order = sorted(range(len(records)), key=lambda index: question_order(records[index], seed))
+    return [records[index] for index in sorted(order[:size])]
+
+
+def draw_shares(records: Sequence[Record], size: int, seed: int) -> list[Record]:
+    """So many of a mix's records, with the shares of its sources as they are.
+
+    Example:
+        >>> len(draw_shares(mixed, 100, seed=0))
+        100
+    """
+    groups: dict[str, list[Record]] = {}
+    for record in records:
+        groups.setdefault(record.meta["source"], []).append(record)
+    sizes = shares_of(size, [len(group) / len(records) for group in groups.values()])
+    return [
+        record for group, part in zip(groups.values(), sizes) for record in draw(group, part, seed)
+    ]
+
+
+def shares_of(total: int, shares: Sequence[float]) -> list[int]:
+    """A total in whole parts, by largest remainder (ties: the first).
+
+    Args:
+        total: what is divided.
+        shares: they sum to 1.
+
+    Example:
+        >>> shares_of(10, [0.55, 0.25, 0.2])
+        [6, 2, 2]
+    """
+    exact = [total * share for share in shares]
+    sizes = [math.floor(value + 1e-9) for value in exact]
+    order = sorted(range(len(shares)), key=lambda index: sizes[index] - exact[index])
+    for index in order[: total - sum(sizes)]:
+        sizes[index] += 1
+    return sizes
+
+
+def mix_sizes(records: Sequence[Record]) -> dict[str, int]:
+    """How many records are of which source; empty where they are no mix.
+
+    Example:
+        >>> mix_sizes([])
+        {}
+    """
+    sizes: dict[str, int] = {}
+    for record in records:
+        if "source" in record.meta:
+            sizes[record.meta["source"]] = sizes.get(record.meta["source"], 0) + 1
+    return sizes
+
+
+def _load(name: str, load: Callable[[str], list[Record]]) -> list[Record]:
+    head, colon, path = name.partition(":")
+    if head == _ARC:
+        records = [r for part in ("arc_easy", "arc_challenge") for r in load(part + colon + path)]
+    else:
+        records = load(name)
+    named = head == _ARC or find_task(name) is not None
+    return [
+        replace(
+            record,
+            id=record.id if named else f"{name}-{record.id}",
+            meta={**record.meta, "source": name},
+        )
+        for record in records
+    ]

@@ -1,0 +1,153 @@
+"""Many tasks, one student: `kava evaluate --tasks …`.
+
+Every task takes the same path, whatever the student: its records, `answer_records`, a file of
+items. One that fails is named at once and at the end, and makes the command fail; the others are
+answered all the same, and what is finished stays.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kava.data.mix import is_mix
+from kava.data.sources import SHELL_GAME_NAME
+from kava.data.tasks import TASKS, find_task
+from kava.errors import KavaError
+
+FAMILIES = {"arc": ("arc_easy", "arc_challenge")}
+"""Names that stand for more than one task."""
+
+TASK_ERRORS = (ValueError, OSError, KavaError, RuntimeError)
+"""What fails a task and not the others: bad data, a prompt too long, memory that is out."""
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """What became of a task.
+
+    Attributes:
+        name: of the task, and of its file.
+        summary: its figures; None where it failed.
+        error: why it failed, on one line; None where it did not.
+    """
+
+    name: str
+    summary: dict[str, Any] | None
+    error: str | None
+
+
+def resolve_tasks(names: Sequence[str], task_data: str | None = None) -> dict[str, str]:
+    """The data set of each task that is named.
+
+    Args:
+        names: tasks, `task:path` for a local file, `arc` for both parts of ARC, or anything else
+            that `load_records` takes.
+        task_data: a folder of local files, one folder for each task: gsm8k, gsm8k_aug, svamp,
+            strategyqa, arc. It serves the tasks that have no path.
+
+    Returns:
+        label → the name for `load_records`; the label names the task's file of items.
+
+    Raises:
+        ValueError: an unknown task, one that is named twice, or one that the folder lacks.
+
+    Example:
+        >>> resolve_tasks(["svamp:data/SVAMP.json", "arc"])
+        {'svamp': 'svamp:data/SVAMP.json', 'arc_easy': 'arc_easy', 'arc_challenge': 'arc_challenge'}
+    """
+    found: dict[str, str] = {}
+    for given in names:
+        head, colon, path = given.partition(":")
+        for name in (part + colon + path for part in FAMILIES.get(head, (head,))):
+            label, source = _source(name, task_data)
+            if label in found:
+                raise ValueError(f"--tasks names {label} twice; name each task once")
+            found[label] = source
+    return found
+
+
+def _source(name: str, task_data: str | None) -> tuple[str, str]:
+    task = find_task(name)
+    if task is None:
+        plain = name.partition("?")[0]
+        if is_mix(name) or plain == SHELL_GAME_NAME:
+            return plain.partition(":")[0].replace("/", "_"), name
+        if Path(name).expanduser().exists():
+            return Path(name).stem, name
+        raise ValueError(
+            f"--tasks {name}: there is no such task, file or folder; choose from "
+            f"{', '.join(TASKS)}, {', '.join(FAMILIES)}"
+        )
+    if task[1] is None and task_data is not None:
+        folder = Path(task_data).expanduser() / task[0].folder
+        if not folder.is_dir():
+            raise ValueError(f"--task_data {task_data} holds no folder {task[0].folder}")
+        return task[0].name, f"{task[0].name}:{folder}"
+    return task[0].name, name
+
+
+def run_tasks(
+    sources: Mapping[str, str], score: Callable[[str, str], dict[str, Any]]
+) -> list[TaskResult]:
+    """Score one task after the other; a failure is told on stderr, and the next one follows.
+
+    Args:
+        sources: of `resolve_tasks`.
+        score: from a label and a data set's name to the figures; it writes the items.
+    """
+    results = []
+    for label, source in sources.items():
+        try:
+            results.append(TaskResult(label, score(label, source), None))
+        except TASK_ERRORS as error:
+            reason = " ".join(str(error).split()) or type(error).__name__
+            print(f"kava: warning: {label} failed: {reason}", file=sys.stderr)
+            results.append(TaskResult(label, None, reason))
+    return results
+
+
+def check_results(results: Sequence[TaskResult]) -> None:
+    """Refuse results of which one failed.
+
+    Raises:
+        ValueError: a task failed; the message names each with its reason.
+    """
+    failed = [f"{result.name} ({result.error})" for result in results if result.error is not None]
+    if failed:
+        raise ValueError(f"{len(failed)} of {len(results)} tasks failed: {'; '.join(failed)}")
+
+
+def tasks_table(results: Sequence[TaskResult]) -> str:
+    """One line per task: items, accuracy with its interval, costs."""
+    head = ("task", "items", "right", "accuracy", "95% Wilson", "passes", "tokens", "s/answer")
+    rows = [head]
+    for result in results:
+        figures = result.summary
+        if figures is None:
+            rows.append((result.name, "failed", *("–",) * 6))
+            continue
+        low, high = 100 * figures["accuracy_low"], 100 * figures["accuracy_high"]
+        rows.append(
+            (
+                result.name,
+                f"{figures['num_items']}",
+                f"{figures['num_correct']}",
+                f"{100 * figures['accuracy']:.1f} %",
+                f"{low:.1f} – {high:.1f} %",
+                f"{figures['forward_passes']:.1f}",
+                f"{figures['num_tokens'] / figures['num_items']:.1f}",
+                f"{figures['seconds_per_answer']:.4f}",
+            )
+        )
+    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if column == 0 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths))
+        )
+        for row in rows
+    )
