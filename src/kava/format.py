@@ -7,7 +7,7 @@ Shares are written as per cent, differences of shares as points; ends of an inte
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 NOTHING = "–"
 """In a cell without a number."""
@@ -141,3 +141,20 @@ def counted(count: int, thing: str) -> str:
         ('1 seed', '1,200 items')
     """
     return f"{count:,} {thing}{'' if count == 1 else 's'}"
+
+
+def columns(rows: Sequence[Sequence[str]], *, left: int) -> list[str]:
+    """Cells in columns as wide as they need, the first so many to the left, the others right.
+
+    Example:
+        >>> columns([["a", "10"], ["long", "9"]], left=1)
+        ['a     10', 'long   9']
+    """
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    return [
+        "  ".join(
+            cell.ljust(width) if index < left else cell.rjust(width)
+            for index, (cell, width) in enumerate(zip(row, widths))
+        ).rstrip()
+        for row in rows
+    ]

@@ -42,6 +42,7 @@ def test_the_figures() -> None:
         "num_tokens": 14,
         "seconds": 2.0,
         "seconds_per_answer": 0.5,
+        "tokens_per_second": 7.0,
     }
 
 
@@ -51,7 +52,7 @@ def test_the_table() -> None:
         "accuracy        75.0 %  (3 right; 95% Wilson interval 30.1 to 95.4 %)",
         "forward passes  7.0 per answer",
         "tokens          3.5 per answer",
-        "time            0.5 s per answer",
+        "time            0.5 s per answer, 7 tokens per second",
     ]
 
 

@@ -245,7 +245,8 @@ def generate_main(argv: list[str]) -> int:
         tokens = sum(completion.num_tokens for completion in completions) / count
         print(
             f"{passes:.1f} forward passes, {tokens:.1f} tokens and {seconds / count:.4g} s per "
-            f"answer ({count} in {seconds:.4g} s, {tokens * count / seconds:.4g} tokens per second)",
+            f"answer ({count} in {seconds:.4g} s, {tokens * count / seconds:.4g} tokens per "
+            f"second)",
             file=sys.stderr,
         )
     return 0

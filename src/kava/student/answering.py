@@ -110,6 +110,11 @@ class Answers:
         return sum(item.num_tokens for item in self.items)
 
     @property
+    def tokens_per_second(self) -> float:
+        """Tokens generated in a second of wall time, over the whole batch."""
+        return self.num_tokens / self.seconds
+
+    @property
     def seconds_per_answer(self) -> float:
         """Mean wall time."""
         return self.seconds / self.num_items

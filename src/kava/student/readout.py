@@ -13,7 +13,7 @@ from typing import NamedTuple
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from kava.student.latent import LatentStudent
+from kava.student.latent import LatentStudent, embedding_weight
 
 
 class ReadToken(NamedTuple):
@@ -50,7 +50,7 @@ def check_readable(model: PreTrainedModel, name: str, top_k: int) -> None:
         raise ValueError(
             f"--show_latents: {name} {what}: there is no hidden state to read; leave it out"
         )
-    size = model.get_input_embeddings().weight.shape[0]
+    size = embedding_weight(model).shape[0]
     if not 1 <= top_k <= size:
         raise ValueError(f"--top_k {top_k} must be from 1 to the {size} tokens there are")
 

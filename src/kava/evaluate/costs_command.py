@@ -1,0 +1,197 @@
+"""`kava costs`: written reasoning, none, and latents on one set of items, and what each costs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kava.quiet import quiet_libraries
+
+if TYPE_CHECKING:
+    from kava.evaluate.costs import Contender, Cost
+    from kava.evaluate.data import Evaluation
+    from kava.student.checkpoint import LoadedStudent
+
+DESCRIPTION = """Compare what answers cost. Every model answers the same items, in turns.
+
+A model is a checkpoint, a run's output folder (its newest complete checkpoint), or a plain model,
+which writes its reasoning: a folder, a built-in kava/ name or a hub id. Costs are divided by those
+of the first model that writes its reasoning."""
+
+NAME = "costs"
+
+
+def main(argv: list[str]) -> int:
+    """Measure, print the table or JSON, and write JSON and pictures where asked for."""
+    options = _parser().parse_args(argv)
+    quiet_libraries()
+    output = None if options.output is None else Path(options.output)
+    labels = _labels(options.models, options.labels)
+
+    from kava.evaluate.costs import check_costs, measure_costs
+    from kava.evaluate.costs_table import costs_table
+    from kava.evaluate.device import choose_device
+    from kava.evaluate.results import check_output_folder
+    from kava.student.checkpoint import load_student
+
+    if output is not None:
+        if output.is_file():
+            raise ValueError(f"--output {output} is a file; name a folder")
+        check_output_folder(output)
+    device = choose_device(options.device)
+    students = [load_student(model, device=device) for model in options.models]
+    data = _data(students, options)
+    check_costs(labels, len(data.records), options.batch_size, options.rounds)
+    contenders = _contenders(labels, students, data, options.max_new_tokens)
+
+    from tqdm.auto import tqdm
+
+    total = len(contenders) * len(data.records) * len(options.batch_size)
+    with tqdm(total=total, desc="answering", unit="answer") as bar:
+        costs = measure_costs(
+            contenders,
+            data.records,
+            batch_sizes=options.batch_size,
+            num_rounds=options.rounds,
+            advance=bar.update,
+        )
+    report = _report(costs, data, device)
+    if output is not None:
+        _write(output, costs, report)
+    if options.json:
+        print(json.dumps(report, indent=2, ensure_ascii=False))
+        return 0
+    print(f"{len(data.records)} items of {data.dataset_name}, {data.split}\n")
+    print(costs_table(costs))
+    if output is not None:
+        print(f"\nwritten to {output}: {NAME}.json, {NAME}.png, {NAME}.svg")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="kava costs",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("models", nargs="+", metavar="MODEL", help="a checkpoint or a model")
+    parser.add_argument("--labels", nargs="+", help="what to call them; left out: their names")
+    parser.add_argument(
+        "--dataset_name",
+        help="kava/shell-game, gsm8k, another data set, or the path of a jsonl file; left out: "
+        "the evaluation data of the first model that kava trained",
+    )
+    parser.add_argument("--split", help="train or test; left out: that run's, or test")
+    parser.add_argument(
+        "--subset_size", type=int, help="answer this many items, taken at random; left out: all"
+    )
+    parser.add_argument(
+        "--batch_size", type=int, nargs="+", default=[1], help="questions at a time, one or more"
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=5, help="turns that the models take (default: 5)"
+    )
+    parser.add_argument(
+        "--max_new_tokens",
+        type=int,
+        help="most tokens per answer; left out: what a run evaluated with, else 32 latent, 256 "
+        "written",
+    )
+    parser.add_argument("--output", help=f"a folder for {NAME}.json, {NAME}.png and {NAME}.svg")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, …")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
+    return parser
+
+
+def _labels(models: Sequence[str], given: Sequence[str] | None) -> list[str]:
+    if given is None:
+        return [str(model).rstrip("/") for model in models]
+    if len(given) != len(models):
+        raise ValueError(
+            f"--labels names {len(given)} models, and there are {len(models)}: give one each"
+        )
+    return list(given)
+
+
+def _data(students: Sequence[LoadedStudent], options: argparse.Namespace) -> Evaluation:
+    """The one set of items; warns of every model that was trained on them."""
+    from kava.evaluate.data import evaluation_records
+
+    first = next((s for s in students if s.settings), students[0])
+    data = evaluation_records(
+        first.settings,
+        dataset_name=options.dataset_name,
+        split=options.split,
+        subset_size=options.subset_size,
+    )
+    for student in students:
+        warning = (
+            data.warning
+            if student is first
+            else "it was trained on these very records"
+            if data.data_hash == student.settings.get("data_hash")
+            else None
+        )
+        if warning is not None:
+            print(f"kava: warning: {student.path}: {warning}", file=sys.stderr)
+    return data
+
+
+def _contenders(
+    labels: Sequence[str],
+    students: Sequence[LoadedStudent],
+    data: Evaluation,
+    max_new_tokens: int | None,
+) -> list[Contender]:
+    from kava.data.sources import default_template
+    from kava.evaluate.costs import Contender
+
+    return [
+        Contender(
+            label,
+            student,
+            student.template if student.settings else default_template(data.dataset_name),
+            student.settings.get("config", {}).get("max_new_tokens")
+            if max_new_tokens is None
+            else max_new_tokens,
+        )
+        for label, student in zip(labels, students)
+    ]
+
+
+def _report(costs: Sequence[Cost], data: Evaluation, device: str) -> dict[str, Any]:
+    import torch
+
+    from kava.student.checkpoint import library_versions
+
+    return {
+        "dataset_name": data.dataset_name,
+        "split": data.split,
+        "data_hash": data.data_hash,
+        "num_items": len(data.records),
+        "device": device,
+        "threads": torch.get_num_threads(),
+        "written": next((cost.label for cost in costs if cost.writes), None),
+        "costs": [cost.as_dict() for cost in costs],
+        "versions": library_versions(),
+    }
+
+
+def _write(folder: Path, costs: Sequence[Cost], report: dict[str, Any]) -> None:
+    """The pictures, and last the figures: a folder with figures has its pictures."""
+    from kava.evaluate.costs_table import costs_picture
+    from kava.files import write_whole
+    from kava.theme import drawing, to_png, to_svg_file
+
+    with drawing():
+        figure = costs_picture(costs)
+        png, svg = to_png(figure), to_svg_file(figure, NAME)
+    write_whole(folder / f"{NAME}.png", png)
+    write_whole(folder / f"{NAME}.svg", svg)
+    text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
+    write_whole(folder / f"{NAME}.json", text)
