@@ -30,6 +30,9 @@ def bca_interval(
         The interval; None where all values are equal, since resampling them shows no spread, and
         a width of zero would claim a certainty that nobody has.
 
+    Raises:
+        ValueError: no values, too few resamples, a confidence outside (0, 1).
+
     Example:
         >>> low, high = bca_interval([1.0, 0.0, 0.0, -1.0, 1.0, 1.0, 0.0, 1.0])
         >>> round(low, 3), round(high, 3)
@@ -44,6 +47,8 @@ def bca_interval(
         raise ValueError(
             f"num_resamples={num_resamples} is too few for an interval; take at least 100"
         )
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence={confidence} must lie between 0 and 1, such as 0.95")
     if np.ptp(values_N) == 0:
         return None
     with warnings.catch_warnings():

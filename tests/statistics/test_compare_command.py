@@ -1,0 +1,123 @@
+"""`kava compare`, through the shell's error boundary."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kava.cli import run
+from kava.statistics import compare_items, read_items
+from kava.statistics.command import main
+
+
+def write(path: Path, correct: list[bool]) -> str:
+    rows = [{"id": f"q{index}", "correct": right} for index, right in enumerate(correct)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return str(path)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[str]:
+    rng = np.random.default_rng(0)
+    return [
+        write(tmp_path / f"{name}.jsonl", (rng.random(120) < share).tolist())
+        for name, share in (("weak", 0.4), ("strong", 0.7), ("same", 0.7))
+    ]
+
+
+def test_json_holds_every_figure(files: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    argv = [*files, "--json", "--seed", "2", "--num_resamples", "500", "--confidence", "0.9"]
+    assert run(main, argv) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [found[name] for name in ("num_items", "confidence", "num_resamples", "seed")] == [
+        120, 0.9, 500, 2,
+    ]  # fmt: skip
+    assert [model["label"] for model in found["models"]] == ["weak", "strong", "same"]
+    assert found["adjustment"] == "Holm over 3 pairs"
+    names = [("weak", "strong"), ("weak", "same"), ("strong", "same")]
+    assert [(pair["a"], pair["b"]) for pair in found["pairs"]] == names
+    first = found["pairs"][0]
+    expected = compare_items(
+        read_items(files[0]), read_items(files[1]), num_resamples=500, seed=2, confidence=0.9
+    )
+    for name in ("only_a", "only_b", "p", "difference", "low", "high", "d_z", "accuracy_b"):
+        assert first[name] == getattr(expected, name)
+    assert found["models"][1]["accuracy_low"] == expected.interval_b.low
+    smallest = min(pair["p"] for pair in found["pairs"])
+    assert min(pair["p_holm"] for pair in found["pairs"]) == pytest.approx(3 * smallest)
+
+
+def test_the_table_says_what_it_did(files: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(main, [*files, "--labels", "A", "B", "C"]) == 0
+    text = capsys.readouterr().out
+    assert "120 items, paired by id" in text
+    assert "adjusted after Holm over 3 pairs" in text
+    assert "10000 resamples, seed 0" in text
+    for label in "ABC":
+        assert f"\n{label} " in text
+
+
+def test_one_pair_needs_no_adjustment(files: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(main, files[:2]) == 0
+    assert "Holm" not in capsys.readouterr().out
+    assert run(main, [*files[:2], "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["pairs"][0]["p_holm"] == found["pairs"][0]["p"]
+
+
+def test_a_file_with_itself(files: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(main, [files[0], files[0]]) == 0
+    text = capsys.readouterr().out
+    assert f"{files[0]} (2)" in text
+    assert "resampling them shows no spread" in text
+    assert run(main, [files[0], files[0], "--json"]) == 0
+    pair = json.loads(capsys.readouterr().out)["pairs"][0]
+    assert (pair["p"], pair["difference"], pair["low"], pair["d_z"]) == (1.0, 0.0, None, None)
+
+
+def test_files_of_one_name_are_called_by_their_paths(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in "ab":
+        (tmp_path / name).mkdir()
+    paths = [write(tmp_path / name / "items.jsonl", [True, name == "a"]) for name in "ab"]
+    assert run(main, [*paths, "--json"]) == 0
+    models = json.loads(capsys.readouterr().out)["models"]
+    assert [model["label"] for model in models] == paths
+
+
+def test_bad_input_is_one_line(
+    files: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = write(tmp_path / "other.jsonl", [True] * 100)
+    for argv, complaint in (
+        (files[:1], "alone has nothing to be compared with"),
+        ([files[0], other], "20 of 120 ids are only in"),
+        ([files[0], str(tmp_path / "none.jsonl")], "No such file"),
+        ([*files, "--labels", "a", "b"], "--labels names 2 models for 3 files"),
+        ([*files, "--labels", "a", "b", "a"], "names two models alike"),
+        ([*files, "--num_resamples", "5"], "num_resamples=5 is too few"),
+        ([*files, "--confidence", "95"], "confidence=95.0 must lie between 0 and 1"),
+    ):
+        assert run(main, argv) == 1
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        assert complaint in captured.err
+        assert captured.err.count("\n") == 1
+
+
+def test_comparing_loads_no_model_library(files: list[str]) -> None:
+    program = (
+        "import sys; from kava.statistics.command import main\n"
+        f"main({files!r})\n"
+        "print([name for name in ('torch', 'transformers') if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
