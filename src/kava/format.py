@@ -96,7 +96,9 @@ def number(value: float | None, digits: int = 3) -> str:
 
 def fixed(value: float | None, digits: int = 2) -> str:
     """A number with so many digits behind the point; a dash where there is none."""
-    return NOTHING if value is None or math.isnan(value) else f"{value:.{digits}f}"
+    if value is None or math.isnan(value):
+        return NOTHING
+    return f"{value:.{digits}f}".replace("-", "−")
 
 
 def whole(value: float | None) -> str:

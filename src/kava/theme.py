@@ -98,12 +98,26 @@ def to_svg(figure: Figure, name: str) -> str:
         figure: what was drawn.
         name: makes the identifiers inside differ from those of the page's other pictures.
     """
+    return svg_element(to_svg_file(figure, name))
+
+
+def to_svg_file(figure: Figure, name: str) -> str:
+    """The picture as an SVG file of its own, the same bytes every time.
+
+    Args:
+        figure: what was drawn.
+        name: as in `to_svg`.
+    """
     import matplotlib
 
     buffer = StringIO()
     with matplotlib.rc_context({"svg.hashsalt": name}):
         figure.savefig(buffer, format="svg", metadata={"Date": None})
-    svg = buffer.getvalue()
+    return buffer.getvalue()
+
+
+def svg_element(svg: str) -> str:
+    """An SVG file as an element for a page, its colours the page's variables."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r' xmlns(:\w+)?="[^"]*"', "", svg)
@@ -114,14 +128,11 @@ def to_svg(figure: Figure, name: str) -> str:
     return svg.strip()
 
 
-def to_svg_file(figure: Figure, name: str) -> str:
-    """The picture as an SVG file of its own, on white paper, the same bytes every time."""
-    import matplotlib
-
-    buffer = StringIO()
-    with matplotlib.rc_context({"svg.hashsalt": name}):
-        figure.savefig(buffer, format="svg", facecolor=PAPER, metadata={"Date": None})
-    return buffer.getvalue()
+def on_paper(svg: str) -> str:
+    """An SVG file with white paper behind the picture."""
+    return re.sub(
+        r"(<svg\b[^>]*>)", rf'\1<rect width="100%" height="100%" fill="{PAPER}"/>', svg, count=1
+    )
 
 
 def percent_axis(axes: Axes, which: str = "y") -> None:

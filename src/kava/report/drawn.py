@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from kava.theme import drawing, to_png, to_svg, to_svg_file
+from kava.theme import drawing, on_paper, svg_element, to_png, to_svg, to_svg_file
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -46,12 +46,16 @@ def draw_picture(name: str, title: str, caption: str, draw: Draw) -> Picture:
     """
     with drawing():
         wide, narrow = draw(False), draw(True)
+        for figure in (wide, narrow):  # laid out once, not at every saving
+            figure.draw_without_rendering()
+            figure.set_layout_engine("none")
+        svg = to_svg_file(wide, f"{name}-wide")
         return Picture(
             name=name,
             title=title,
             caption=caption,
-            wide=to_svg(wide, f"{name}-wide"),
+            wide=svg_element(svg),
             narrow=to_svg(narrow, f"{name}-narrow"),
             png=to_png(wide),
-            svg=to_svg_file(wide, name),
+            svg=on_paper(svg),
         )

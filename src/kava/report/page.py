@@ -30,7 +30,7 @@ STATES = {
 }
 """State of a judgement → above the verdict."""
 
-SIGNS = {"better": "▲", "worse": "▼", "no better": "＝", "undecided": "?"}
+SIGNS = {"better": "▲", "worse": "▼", "no better": "=", "undecided": "?"}
 """Verdict → a sign, so that it does not hang on its colour."""
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kava.format import percent, points
 from kava.panels import panel_grid, row_axes, row_label, seeds_over_interval, step_axis
@@ -155,21 +155,21 @@ def curves_by_arm(arms: Sequence[ArmLogs], curves: Curves, narrow: bool = False)
             for run in arm.finished:
                 axes.plot(
                     *run.curve(line.name), color=line.color or ROLE_COLORS[arm.role],
-                    alpha=0.7 if line.thin else 0.85, linewidth=1.0 if line.thin else 1.3,
+                    alpha=0.85, linewidth=1.0 if line.thin else 1.3, linestyle=_style(line),
                 )  # fmt: skip
         if main == "eval_accuracy" and arm is not arms[0]:
             axes.plot(
                 *_mean_curve(arms[0], main), color=MUTED, linewidth=1.0, linestyle=(0, (3, 2))
             )
         if curves.log:
-            axes.set_yscale("log")
-            axes.minorticks_off()
+            _log_axis(axes)
         else:
             axes.locator_params(axis="y", nbins=4)
-        if curves.zero:
-            axes.set_ylim(bottom=0)
         if not alike:
             axes.tick_params(axis="y", labelsize=7)
+    if curves.zero:  # once all is drawn: an axis with a limit no longer grows
+        for axes in panels:
+            axes.set_ylim(bottom=0)
     if main == "eval_accuracy":
         panels[0].yaxis.set_major_formatter(lambda y, _: f"{100 * y:.0f} %")
     last = max(run.metrics[-1]["step"] for arm in arms for run in arm.finished)
@@ -179,17 +179,34 @@ def curves_by_arm(arms: Sequence[ArmLogs], curves: Curves, narrow: bool = False)
     return figure
 
 
+def _log_axis(axes: Axes) -> None:
+    """Ticks at 1, 2 and 5 times powers of ten, as plain numbers."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=5))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
+    axes.yaxis.set_minor_locator(NullLocator())
+
+
 def _legend(axes: Axes, lines: Sequence[Line], own: str) -> None:
-    """The names of the lines in their colours, in the corner with most room."""
+    """The names of the lines, in the corner with most room."""
     from matplotlib.lines import Line2D
 
-    handles = [Line2D([], [], color=line.color or own, label=line.label) for line in lines]
+    handles = [
+        Line2D([], [], color=line.color or own, linestyle=_style(line), label=line.label)
+        for line in lines
+    ]
     legend = axes.legend(
-        handles=handles, frameon=False, fontsize=7, handlelength=0, handletextpad=0,
+        handles=handles, frameon=False, fontsize=7, handlelength=1.4, handletextpad=0.5,
         labelspacing=0.15, borderaxespad=0.1, loc="best",
     )  # fmt: skip
     for text, line in zip(legend.get_texts(), lines):
         text.set_color(line.color or own)
+
+
+def _style(line: Line) -> Any:
+    return (0, (2.2, 1.2)) if line.thin else "solid"
 
 
 def _mean_curve(arm: ArmLogs, name: str) -> tuple[list[int], list[float]]:

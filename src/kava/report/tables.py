@@ -103,33 +103,35 @@ def arms_table(study: StudyLogs, judgement: Judgement) -> Table:
             [
                 arm_cell(arm),
                 arm.role,
-                Cell(percent(arm.accuracy or 0.0), mark="strong"),
-                percents(*interval_of(arm, confidence)),
+                Cell(
+                    percent(arm.accuracy or 0.0),
+                    percents(*interval_of(arm, confidence)),
+                    mark="strong",
+                ),
                 *_against_baseline(one),
                 _area(arm),
-                " ".join(f"{100 * accuracy:.1f}" for accuracy in arm.accuracies),
+                Cell(" ".join(f"{100 * share:.1f}" for share in arm.accuracies), mark="seeds"),
             ]
         )
     test = study.plan.primary.test
     note = (
-        f"Intervals are of {confidence:.0%}, for other runs and other items. p is of the test "
-        f"{test!r}, adjusted by Holm over all treatments and controls. d_z: the mean difference "
-        f"between runs of one seed over its standard deviation. Area: mean height of the curve "
-        f"of accuracy. Seeds: accuracy of each run, per cent, in the plan's order."
+        f"Below each number its {confidence:.0%} interval, for other runs and other items. p is of "
+        f"the test `{test}`, adjusted by Holm over all treatments and controls. d_z: the mean "
+        f"difference between runs of one seed over its standard deviation. Area: mean height of "
+        f"the curve of accuracy. Seeds: accuracy of each run, per cent, in the plan's order."
         if judgement.compared
-        else f"Intervals are of {confidence:.0%}. Nothing is compared."
+        else f"Below each accuracy its {confidence:.0%} interval. Nothing is compared."
     )
-    head = ("arm", "role", "right", "interval", "difference", "its interval", "p", "d_z")
-    return make_table("arms", "Arms", (*head, "verdict", "area", "seeds"), rows, note)
+    head = ("arm", "role", "right", "difference", "p", "d_z", "verdict", "area", "seeds")
+    return make_table("arms", "Arms", head, rows, note)
 
 
 def _against_baseline(one: Compared | None) -> list[Cell | str]:
     if one is None:
-        return [NOTHING] * 5
+        return [NOTHING] * 4
     found = one.comparison
     return [
-        points(found.difference, unit=False),
-        point_interval(found.low, found.high),
+        Cell(points(found.difference, unit=False), point_interval(found.low, found.high), "strong"),
         p_text(one.p_adjusted),
         fixed(found.d_z),
         verdict_cell(one),
@@ -255,7 +257,7 @@ def tests_table(judgement: Judgement) -> Table | None:
                 p_text(found.paired_t_p),
                 p_text(found.wilcoxon_p),
                 fixed(100 * found.seed_std, 1),
-                " ".join(points(d, unit=False) for d in found.seed_differences),
+                Cell(" ".join(points(d, unit=False) for d in found.seed_differences), mark="seeds"),
             ]
         )
     if not rows:
