@@ -54,6 +54,12 @@ COMMANDS = (
         "Compare models item by item: differences, intervals, p.",
     ),
     Command(
+        "lm-eval",
+        "kava.evaluate.harness",
+        "main",
+        "Run lm-evaluation-harness, with students as its model kava.",
+    ),
+    Command(
         "profile",
         "kava.profile",
         "main",

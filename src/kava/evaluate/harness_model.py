@@ -1,0 +1,176 @@
+"""The model that lm-evaluation-harness knows as `kava`.
+
+Generation goes through the very function that `kava evaluate` uses, with the student's template,
+so that the same items get the same texts. lm_eval's own tasks, filters and metrics then judge them.
+
+Shapes: B batch, N tokens of a continuation, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from lm_eval.api.instance import Instance
+from lm_eval.api.model import LM
+from lm_eval.api.registry import register_model
+from torch import Tensor
+
+from kava.data.text_tokens import tokenize
+from kava.evaluate.device import choose_device
+from kava.student.answering import complete, evaluating
+from kava.student.checkpoint import load_student
+from kava.student.latent import LatentStudent
+
+
+@register_model("kava")
+class KavaLM(LM):
+    """A student of `load_student`, for lm-evaluation-harness.
+
+    A request to generate takes its context for a question: it is put through the student's
+    template, and the text that follows the latents, or the written reasoning with its answer, is
+    handed back up to the first of the task's stop strings. A request to score a continuation
+    asks a latent student how likely it is behind the question, the latents and the cue, and any
+    other model how likely it is behind the context as it stands.
+
+    Args:
+        pretrained: what `load_student` takes: a checkpoint, a run's folder, a model.
+        best: of a run's folder, the checkpoint that the run found best.
+        batch_size: requests at a time.
+        device: where to put the model; None leaves it on the CPU. lm_eval asks for cuda where it
+            is told nothing: without a CUDA device, `auto` of `kava evaluate` is taken.
+        max_new_tokens: most tokens per answer; None: the task's `max_gen_toks`, else the
+            student's kind decides.
+        max_length: most positions; None: as many as the model's configuration names.
+        max_batch_size: given by lm_eval with automatic batch sizes, which there are none of.
+
+    Raises:
+        ValueError: a batch size that is no whole number above 0.
+
+    Example:
+        >>> lm_eval.simple_evaluate(KavaLM("outputs/run"), tasks=["gsm8k"])
+    """
+
+    def __init__(
+        self,
+        pretrained: str,
+        *,
+        best: bool = False,
+        batch_size: int | str = 64,
+        device: str | None = None,
+        max_new_tokens: int | None = None,
+        max_length: int | None = None,
+        max_batch_size: int | None = None,
+    ) -> None:
+        super().__init__()
+        if not str(batch_size).isdecimal() or int(batch_size) < 1:
+            raise ValueError(f"batch_size={batch_size} must be a whole number above 0")
+        if device is not None and device.startswith("cuda") and not torch.cuda.is_available():
+            device = "auto"
+        where = None if device is None else choose_device(device)
+        self.student = load_student(pretrained, best=best, device=where)
+        self.batch_size = int(batch_size)
+        self.max_new_tokens = max_new_tokens
+        self.max_length = max_length
+
+    @property
+    def tokenizer_name(self) -> str:
+        """What lm_eval calls the tokenizer in its caches."""
+        return self.student.path.replace("/", "__")
+
+    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
+        """The student's text for each context, cut at the first stop string.
+
+        Raises:
+            ValueError: a task that asks for sampling, or a context that does not fit.
+        """
+        groups: dict[int | None, list[int]] = {}
+        for index, request in enumerate(requests):
+            options = request.args[1]
+            if options.get("do_sample") and options.get("temperature", 1.0) > 0:
+                raise ValueError(
+                    "a student answers greedily, and the task asks for do_sample: true; set "
+                    "do_sample to false in its generation_kwargs"
+                )
+            most = self.max_new_tokens or options.get("max_gen_toks")
+            groups.setdefault(most, []).append(index)
+        texts = [""] * len(requests)
+        for most, chosen in groups.items():
+            completions, _ = complete(
+                self.student.model,
+                self.student.tokenizer,
+                [requests[index].args[0] for index in chosen],
+                self.student.template,
+                names=[f"request {index}" for index in chosen],
+                batch_size=self.batch_size,
+                max_new_tokens=most,
+                progress=not disable_tqdm,
+                max_length=self.max_length,
+            )
+            for index, completion in zip(chosen, completions):
+                texts[index] = _until(completion.text, requests[index].args[1].get("until"))
+        return texts
+
+    def loglikelihood(
+        self, requests: list[Instance], disable_tqdm: bool = False
+    ) -> list[tuple[float, bool]]:
+        """Log-probability of each continuation, and whether greedy decoding would give it.
+
+        Raises:
+            ValueError: an empty continuation, or text that does not fit.
+        """
+        scored: list[tuple[float, bool]] = []
+        with evaluating(self.student.model), torch.no_grad():
+            for request in requests:
+                scored.append(self._score(*request.args))
+        return scored
+
+    def loglikelihood_rolling(
+        self, requests: list[Instance], disable_tqdm: bool = False
+    ) -> list[float]:
+        """Not to be had: a student answers questions."""
+        raise ValueError(
+            "--model kava answers questions, and the perplexity of running text is not asked of "
+            "it; take --model hf for a plain model"
+        )
+
+    def _score(self, context: str, continuation: str) -> tuple[float, bool]:
+        student = self.student
+        latent = isinstance(student.model, LatentStudent)
+        if latent:
+            cue = student.template.cue
+            before, text = student.template.prompt(context), continuation.lstrip()
+            if cue and not cue[-1].isspace():
+                text = continuation
+            whole, start = before + cue + text, len(before + cue)
+        else:
+            before, whole, start = context, context + continuation, len(context)
+        (item,) = tokenize([whole], student.tokenizer)
+        (head,) = tokenize([before or whole[:1]], student.tokenizer)
+        first = sum(end <= start for _, end in item.offsets) if start else 0
+        first = max(first, 1)  # nothing stands before the very first token
+        if first >= len(item.ids):
+            raise ValueError(f"the continuation {continuation!r} has no token of its own")
+        device = student.model.device
+        ids = torch.tensor([item.ids], device=device)
+        if latent:
+            P = len(head.ids)
+            prompt, answer = ids[:, :P], ids[:, P:]
+            output = student.model(prompt, torch.ones_like(prompt), answer)
+            return _sum(output.logits[0, first - P :], answer[0, first - P :])
+        logits = student.model(input_ids=ids).logits
+        return _sum(logits[0, first - 1 : -1], ids[0, first:])
+
+
+def _sum(logits_NV: Tensor, ids_N: Tensor) -> tuple[float, bool]:
+    logs = logits_NV.float().log_softmax(-1)
+    chosen = logs.gather(1, ids_N[:, None]).sum().item()
+    return chosen, bool((logs.argmax(-1) == ids_N).all())
+
+
+def _until(text: str, stops: str | Sequence[str] | None) -> str:
+    """A text up to the first of its stop strings."""
+    for stop in [stops] if isinstance(stops, str) else stops or []:
+        if stop:
+            text = text.partition(stop)[0]
+    return text
