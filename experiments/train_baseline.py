@@ -19,8 +19,8 @@ def train_baseline(argv: list[str]) -> int:
         for arm in plan.arms:
             print(f"  {arm.name:<14}{arm.what}")
         return 0 if argv else 2
-    arm, *flags = argv
-    return main(["run", PLAN, "--arms", plan.arm(arm).name, *flags])
+    name, *flags = argv
+    return main(["run", PLAN, "--arms", plan.arm(name).name, *flags])
 
 
 if __name__ == "__main__":

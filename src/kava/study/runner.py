@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kava.errors import KavaError
-from kava.format import percent, seconds
+from kava.format import counted, percent, seconds
 from kava.jobs.crew import Crew, Failure
 from kava.jobs.fingerprint import fingerprint_of
 from kava.jobs.progress import ProgressView
@@ -157,9 +157,10 @@ def check_outcome(outcome: Outcome) -> None:
             f"kept: mend the cause and call kava study run again"
         )
     if outcome.unfair:
+        differences = counted(len(outcome.unfair), "difference")
         raise KavaError(
-            f"the arms had different budgets ({len(outcome.unfair)} differences, above): nothing "
-            f"can be said of them; mend the plan and run it under another name"
+            f"the arms had different budgets ({differences}, above): nothing can be said of them; "
+            f"mend the plan and run it under another name"
         )
 
 

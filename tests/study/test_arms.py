@@ -1,0 +1,36 @@
+"""Every arm of the plans for the CPU takes another path than its baseline."""
+
+import pytest
+import torch
+
+from kava.study.plan import load_plan
+from kava.study.settings import train_config
+from train.runs import distiller_and_batch
+
+MEASURED = {"routing_cka"}
+"""Arms whose change shows when a run is built, not in its first batch."""
+
+CASES = [
+    (plan, arm.name)
+    for plan in ("ablations", "baselines", "flat_vs_structured")
+    for arm in load_plan(plan, check_settings=False).arms
+    if arm.role != "baseline" and arm.name not in MEASURED
+]
+
+
+def loss_of(plan_name: str, arm_name: str) -> float:
+    from dataclasses import replace
+
+    plan = load_plan(plan_name, check_settings=False)
+    arm = plan.baseline if arm_name == "baseline" else plan.arm(arm_name)
+    config = train_config(plan, arm, 0, "unused")
+    config = replace(config, dataset_name="kava/shell-game?num_train=16", eval_size=0)
+    distiller, batch = distiller_and_batch(config)
+    with torch.no_grad():
+        return float(distiller.eval()(batch).loss)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("plan", "arm"), CASES)
+def test_an_arm_changes_the_loss(plan: str, arm: str) -> None:
+    assert loss_of(plan, arm) != pytest.approx(loss_of(plan, "baseline"), rel=1e-5)
