@@ -11,11 +11,12 @@ from demo.conftest import MakeLogs, MakeResults
 from kava.demo import pictures
 from kava.demo.arms import EVICTION, MAIN
 from kava.demo.kept import Kept
-from kava.demo.report import Draw, draw_pictures, render_report
+from kava.demo.report import draw_pictures, render_report
 from kava.demo.results import Summary, summarize
 from kava.demo.story import story_of
 from kava.demo.strips import kept_tokens
 from kava.demo.verdicts import main_expectations, main_verdict
+from kava.report.drawn import Draw
 from kava.theme import VARIABLES
 
 VERSIONS = {"kava": "0.1.0", "torch": "2.13.0"}

@@ -11,10 +11,11 @@ from kava.demo import pictures
 from kava.demo.arms import MAIN, Study, eviction_study
 from kava.demo.hetero import HETERO, JOINT, RANK
 from kava.demo.rank_picture import accuracy_by_rank
-from kava.demo.report import Draw, draw_pictures, render_report
+from kava.demo.report import draw_pictures, render_report
 from kava.demo.results import summarize
 from kava.demo.story import story_of
 from kava.demo.table import COLUMNS, note_of, text_table
+from kava.report.drawn import Draw
 
 MEASURED = {
     "aligner_parameters": 17024, "r_squared": 0.5612, "kv": 0.0123456, "kv_wrong_sample": 0.3,

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from kava.align import MapProjectionAligner
     from kava.align.overlap import TokenAlignmentMode
-    from kava.demo.report import Draw
     from kava.demo.worker import RunJob
+    from kava.report.drawn import Draw
     from kava.train.config import TrainConfig
 
 DRAWN = ("rank_8", "per_head", "flat", "shared")

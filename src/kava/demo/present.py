@@ -12,11 +12,12 @@ from kava.demo import hetero_verdicts, pictures, verdicts
 from kava.demo.arms import Arm, Kind, Study
 from kava.demo.logs import RunLog, read_log
 from kava.demo.rank_picture import accuracy_by_rank
-from kava.demo.report import Draw, budget_of, draw_pictures, render_report
+from kava.demo.report import budget_of, draw_pictures, render_report
 from kava.demo.results import Expectation, Result, Summary, save_json, save_results, summarize
 from kava.demo.strips import kept_tokens
 from kava.demo.table import note_of, text_table
 from kava.demo.worker import RunJob
+from kava.report.drawn import Draw
 
 
 @dataclass(frozen=True)

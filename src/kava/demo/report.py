@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,53 +12,20 @@ from kava.demo.results import Expectation, Summary
 from kava.demo.story import story_of
 from kava.demo.table import COLUMNS, note_of
 from kava.format import percent
-from kava.theme import drawing, to_png, to_svg
+from kava.report.drawn import Draw, Picture, draw_picture
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
     from kava.data.records import Record
 
 TEMPLATE = "report.html.j2"
-Draw = Callable[[bool], "Figure"]
-"""Draws a picture, in its narrow form when asked."""
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A picture of the page.
-
-    Args:
-        name: its file, without the ending.
-        title: above it.
-        caption: below it.
-        wide: as an SVG element.
-        narrow: the same, for small screens.
-    """
-
-    name: str
-    title: str
-    caption: str
-    wide: str
-    narrow: str
 
 
 def draw_pictures(study: Study, draws: Mapping[str, Draw], folder: Path) -> list[Picture]:
     """Draw every picture: its wide form as `<name>.png` in the folder, both for the page."""
-    pictures = []
     captions = story_of(study).captions
-    with drawing():
-        for name, draw in draws.items():
-            wide, narrow = draw(False), draw(True)
-            (folder / f"{name}.png").write_bytes(to_png(wide))
-            pictures.append(
-                Picture(
-                    name,
-                    *captions[name],
-                    wide=to_svg(wide, f"{name}-wide"),
-                    narrow=to_svg(narrow, f"{name}-narrow"),
-                )
-            )
+    pictures = [draw_picture(name, *captions[name], draw) for name, draw in draws.items()]
+    for picture in pictures:
+        (folder / f"{picture.name}.png").write_bytes(picture.png)
     return pictures
 
 
@@ -113,10 +79,12 @@ def render_report(
         budget: what every run gets.
         versions: library → version.
     """
-    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
-        loader=PackageLoader("kava.demo", "."),
+        loader=ChoiceLoader(
+            [PackageLoader("kava.demo", "."), PackageLoader("kava.report", "templates")]
+        ),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -47,10 +47,13 @@ CAPTIONS: Mapping[str, tuple[str, str]] = {
         "On held-out items that are not those of the test. One line a seed; dashed: the mean of "
         "the baseline.",
     ),
-    "ce_curves": ("Cross-entropy of the answer", "One line a seed."),
+    "ce_curves": (
+        "Cross-entropy of the answer",
+        "Solid: held-out; dashed: training. One line a seed.",
+    ),
     "kv_curves": (
         "KV loss on held-out samples",
-        "Coloured: the distance to the sample's own target; grey: to another sample's. Arms whose "
+        "Solid: the distance to the sample's own target; dashed: to another sample's. Arms whose "
         "losses are of different kinds have axes of their own.",
     ),
     "gradient_curves": ("Gradient norm", "Before clipping, one line a seed."),
