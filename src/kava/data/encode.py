@@ -88,6 +88,11 @@ class Encoded:
         return (index >= self.prompt_length).astype(np.int64) + (index >= self.answer_start)
 
     @property
+    def num_reasoning(self) -> int:
+        """Reasoning tokens; 0 where the answer alone is learned."""
+        return self.answer_start - self.prompt_length
+
+    @property
     def prompt_ids(self) -> np.ndarray:
         """The student's prompt."""
         if self.student_prompt_ids is not None:
@@ -156,6 +161,7 @@ def encode_records(
     *,
     target_len: int | None = None,
     overflow: Overflow = "error",
+    answer_alone: bool = False,
 ) -> tuple[list[Encoded], EncodeReport]:
     """Encode records; those that do not fit stop the run, or are left out and counted.
 
@@ -168,6 +174,8 @@ def encode_records(
         max_length: most tokens of a sample, with the end-of-sequence token.
         target_len: M, the fewest reasoning tokens a sample must have; None asks for one.
         overflow: "error" raises at the first record that does not fit, "skip" leaves it out.
+        answer_alone: take records whose task has no written reasoning, as ARC's: they have an
+            answer to learn, and no position to keep.
 
     Returns:
         the encoded samples, and the report of what was left out.
@@ -189,7 +197,7 @@ def encode_records(
     report = EncodeReport()
     for start in range(0, len(records), CHUNK):
         chunk = records[start : start + CHUNK]
-        results = _encode_chunk(chunk, tokenizer, template, max_length, target_len)
+        results = _encode_chunk(chunk, tokenizer, template, max_length, target_len, answer_alone)
         for record, result in zip(chunk, results):
             report.num_records += 1
             if isinstance(result, Encoded):
@@ -233,6 +241,7 @@ def _encode_chunk(
     template: Template,
     max_length: int,
     target_len: int | None,
+    answer_alone: bool = False,
 ) -> Iterator[Encoded | DoesNotFit]:
     if tokenizer.eos_token_id is None:
         raise ValueError(
@@ -246,7 +255,8 @@ def _encode_chunk(
     student = dict(zip(own, tokenize([rendered[i].student_prompt for i in own], tokenizer)))
     for index, (record, text, whole, prompt) in enumerate(zip(records, rendered, texts, prompts)):
         try:
-            _check_parts(record, template)
+            bare = answer_alone and not record.reasoning.strip()
+            _check_parts(record, template, bare)
             segments = token_segments(
                 np.array(whole.offsets), text.reasoning_start, text.answer_start
             )
@@ -271,9 +281,9 @@ def _encode_chunk(
                     f"where a token runs across its end {text.prompt[-12:]!r}; end the question "
                     f"template with a line break or pass --overflow skip",
                 )
-            _check_lengths(
-                record.id, len(whole.ids) + 1, answer_start - prompt_length, max_length, target_len
-            )
+            num_reasoning = answer_start - prompt_length
+            fewest = 0 if bare else target_len or 1
+            _check_lengths(record.id, len(whole.ids) + 1, num_reasoning, max_length, fewest)
         except DoesNotFit as problem:
             yield problem
             continue
@@ -290,7 +300,7 @@ def _encode_chunk(
         )
 
 
-def _check_parts(record: Record, template: Template) -> None:
+def _check_parts(record: Record, template: Template, bare: bool) -> None:
     if record.missing:
         raise DoesNotFit(
             "segments not found",
@@ -306,18 +316,18 @@ def _check_parts(record: Record, template: Template) -> None:
         raise DoesNotFit(
             "empty answer", f"sample {record.id!r} has an empty answer; pass --overflow skip"
         )
-    if not template.written_reasoning(record):
+    if not bare and not template.written_reasoning(record):
         steps = len(record.steps)
+        mend = "turn drop_last_step off" if steps else "learn its answer alone by --keep_short"
         dropped = "" if not steps else f" once the last of its {steps} step(s) is dropped"
         raise DoesNotFit(
             "empty reasoning",
-            f"sample {record.id!r} has no reasoning{dropped}; "
-            f"{'turn drop_last_step off' if steps else 'mend it'} or pass --overflow skip",
+            f"sample {record.id!r} has no reasoning{dropped}; {mend} or pass --overflow skip",
         )
 
 
 def _check_lengths(
-    name: str, length: int, num_reasoning: int, max_length: int, target_len: int | None
+    name: str, length: int, num_reasoning: int, max_length: int, fewest: int
 ) -> None:
     if length > max_length:
         raise DoesNotFit(
@@ -325,9 +335,9 @@ def _check_lengths(
             f"sample {name!r} has {length} tokens, more than --max_length {max_length}; raise it "
             f"or pass --overflow skip",
         )
-    if num_reasoning < (target_len or 1):
+    if num_reasoning < fewest:
         raise DoesNotFit(
             "reasoning shorter than target_len",
             f"sample {name!r} has {num_reasoning} reasoning tokens, fewer than --target_len "
-            f"{target_len or 1}; lower it or pass --overflow skip",
+            f"{fewest}; lower it or pass --overflow skip",
         )

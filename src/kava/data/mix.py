@@ -76,8 +76,8 @@ def load_mix(
         seed: of the draw.
 
     Returns:
-        the drawn records, source after source and in the source's order; `meta["source"]` is the
-        source's name.
+        the drawn records, the sources mingled, in an order that the seed and the questions
+        decide; `meta["source"]` is the source's name.
 
     Raises:
         ValueError: a malformed mix, a source that cannot be loaded, one too small for its share.
@@ -99,13 +99,16 @@ def load_mix(
     if len(set(ids)) < len(ids):
         twice = next(name for name in ids if ids.count(name) > 1)
         raise ValueError(f"{dataset_name}: two samples have the id {twice!r}; mix other sources")
-    return mixed
+    return _mingled(mixed, seed)
 
 
 def draw(records: Sequence[Record], size: int, seed: int) -> list[Record]:
-    """So many of the records, by a hash of their questions; their order is kept."""
-    order = sorted(range(len(records)), key=lambda index: question_order(records[index], seed))
-    return [records[index] for index in sorted(order[:size])]
+    """So many of the records, in the order of a hash of their questions."""
+    return sorted(records, key=lambda record: question_order(record, seed, "mix"))[:size]
+
+
+def _mingled(records: Sequence[Record], seed: int) -> list[Record]:
+    return sorted(records, key=lambda record: question_order(record, seed, "mingle"))
 
 
 def draw_shares(records: Sequence[Record], size: int, seed: int) -> list[Record]:
@@ -119,9 +122,10 @@ def draw_shares(records: Sequence[Record], size: int, seed: int) -> list[Record]
     for record in records:
         groups.setdefault(record.meta["source"], []).append(record)
     sizes = shares_of(size, [len(group) / len(records) for group in groups.values()])
-    return [
+    drawn = [
         record for group, part in zip(groups.values(), sizes) for record in draw(group, part, seed)
     ]
+    return _mingled(drawn, seed)
 
 
 def shares_of(total: int, shares: Sequence[float]) -> list[int]:

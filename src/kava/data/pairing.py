@@ -44,6 +44,7 @@ def encode_for_teacher(
     *,
     target_len: int | None = None,
     overflow: Overflow = "error",
+    answer_alone: bool = False,
 ) -> tuple[list[Encoded], EncodeReport]:
     """Give encoded samples what their teacher reads.
 
@@ -55,6 +56,7 @@ def encode_for_teacher(
         max_length: most tokens of the teacher's text.
         target_len: the fewest reasoning tokens that the teacher's text must have.
         overflow: as in `encode_records`.
+        answer_alone: as there.
 
     Returns:
         the samples whose teacher's text fits too, and the report of the others.
@@ -75,6 +77,7 @@ def encode_for_teacher(
         max_length,
         target_len=target_len,
         overflow=overflow,
+        answer_alone=answer_alone,
     )
     ours = {item.id: item for item in encoded}
     paired = [

@@ -54,7 +54,7 @@ def split_records(
         raise ValueError(f"fractions {dict(parts)} sum to {total:g}; they must sum to 1")
     splits: dict[str, list[Record]] = {name: [] for name in parts}
     for record in records:
-        place, edge = question_order(record, seed) / 2**64, 0.0
+        place, edge = _hash(record, seed) / 2**64, 0.0
         for name, part in parts.items():
             edge += part
             # the last non-empty part takes what rounding leaves above its edge
@@ -132,15 +132,25 @@ def shared_questions(records: Sequence[Record], others: Sequence[Record]) -> lis
     return [record.id for record in records if normalize_question(record.question) in known]
 
 
-def question_order(record: Record, seed: int) -> int:
+def question_order(record: Record, seed: int, purpose: str = "") -> int:
     """A number by which records are put in an order that is random, but theirs wherever they are.
+
+    Args:
+        record: its question decides.
+        seed: another seed, another order.
+        purpose: of the order; those of different purposes are independent of each other, so that
+            what one draw has taken does not come first in the next.
 
     Example:
         >>> question_order(train[0], 0) == question_order(train[0], 0)
         True
     """
-    text = f"{seed}\n{normalize_question(record.question)}"
+    text = f"{purpose}{seed}\n{normalize_question(record.question)}"
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
+
+
+def _hash(record: Record, seed: int) -> int:
+    return question_order(record, seed)
 
 
 def _by_size(
@@ -152,7 +162,7 @@ def _by_size(
     groups: dict[str, list[int]] = {}
     for index, record in enumerate(records):
         groups.setdefault(normalize_question(record.question), []).append(index)
-    waiting = sorted(groups.values(), key=lambda group: question_order(records[group[0]], seed))
+    waiting = sorted(groups.values(), key=lambda group: _hash(records[group[0]], seed))
     splits: dict[str, list[Record]] = {}
     for name, size in sizes.items():
         taken: list[int] = []

@@ -24,6 +24,7 @@ from kava.models import load_model, load_tokenizer
 from kava.student.checkpoint import latest_checkpoint
 from kava.student.latent import LatentStudent
 from kava.traceable import check_traceable
+from kava.train.bare import check_bare
 from kava.train.calibration import calibrate_aligner
 from kava.train.checkpoint import check_same_run
 from kava.train.config import TrainConfig
@@ -190,6 +191,7 @@ def _encode(
         config.max_length,
         target_len=None if own_positions else target_len or None,
         overflow=config.overflow,  # type: ignore[arg-type]
+        answer_alone=config.keep_short,
     )
     if teacher_tokenizer is not None:
         encoded, skipped = encode_for_teacher(
@@ -200,6 +202,7 @@ def _encode(
             config.max_length,
             target_len=target_len or None if own_positions else None,
             overflow=config.overflow,  # type: ignore[arg-type]
+            answer_alone=config.keep_short,
         )
         for reason, ids in skipped.skipped.items():
             report.skipped[reason].extend(ids)
@@ -328,6 +331,7 @@ def build_run(config: TrainConfig, data: Data | None = None) -> Run:
     if config.resume:
         assert checkpoint is not None
         check_same_run(checkpoint, config, data.hash)
+    check_bare(config, data.train)
     if config.wrong_sample and len(data.train) % config.batch_size == 1:
         raise ValueError(
             f"--wrong_sample needs two samples in every batch, but the last of {len(data.train)} "
@@ -350,8 +354,9 @@ def build_run(config: TrainConfig, data: Data | None = None) -> Run:
     )
     calibration = layers = None
     collate = Collator(tokenizer.pad_token_id, theirs)
+    written = [sample for sample in data.train if sample.num_reasoning]
     if config.measures_layers and config.matches_cache and not config.resume:
-        layers = measure_layer_map(distiller, config, data.train, collate, data.hash)
+        layers = measure_layer_map(distiller, config, written, collate, data.hash)
     if config.calibrates and config.matches_cache and not config.resume:
-        calibration = calibrate_aligner(distiller, config, data.train, collate)
+        calibration = calibrate_aligner(distiller, config, written, collate)
     return Run(trainer, data, checkpoint if config.resume else None, calibration, layers)

@@ -146,7 +146,8 @@ class Distiller(nn.Module):
             num_items: [5], the counts of `Items` over the accumulated batch; default: this one's.
         """
         counts = count_items(batch, self.settings) if num_items is None else num_items.unbind()
-        items = Items(*counts)
+        # a batch of samples without reasoning has no slots: its terms are zero, not 0/0
+        items = Items(*(max(n, 1) if isinstance(n, int) else n.clamp(min=1) for n in counts))
         if isinstance(self.student, LatentStudent):
             return self._latent(self.student, batch, items)
         return self._explicit(batch, items)

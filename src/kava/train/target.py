@@ -27,7 +27,7 @@ from kava.losses import attention_weights
 from kava.losses.guard import wrong_sample
 from kava.pairs import read_tokens, to_student_tokens
 from kava.rope import Rotary, at_length_of, unrotate_trace
-from kava.trace import KVTrace
+from kava.trace import KVTrace, Segment
 from kava.train.config import TrainConfig
 
 
@@ -101,7 +101,10 @@ class TargetBuilder:
     ) -> tuple[KVTrace, Tensor, Tensor | None]:
         """The positions that an eviction keeps, their columns, and their weights."""
         at_tokens = trace if tokens == "none" else read_tokens(trace, batch)
+        at_tokens, bare_B = _stand_in(at_tokens)
         kept, indices_BLHM = self._eviction(batch)(at_tokens, self.config.target_len)
+        if kept.mask is not None and bare_B.any():
+            kept = replace(kept, mask=kept.mask & ~bare_B[:, None])
         columns = indices_BLHM[:, 0, 0] if kept.scope == "model" else indices_BLHM
         looked_at = self.config.attention_weighted_kv
         weights = attention_weights(at_tokens, columns) if looked_at else None
@@ -160,6 +163,25 @@ class TargetBuilder:
         if self.config.kv_method == "random":
             options["sample_ids"] = batch["ids"]
         return build_eviction(self.config.kv_method, **options)
+
+
+def _stand_in(trace: KVTrace) -> tuple[KVTrace, Tensor]:
+    """A trace whose samples without reasoning have their last prompt position for it.
+
+    An eviction keeps at least one position of each sample; what it keeps of these is masked.
+
+    Returns:
+        the trace, and which samples [B] have no reasoning.
+    """
+    segments_BT = trace.segment_ids
+    assert segments_BT is not None
+    bare_B = ~segments_BT.eq(Segment.REASONING).any(1)
+    if not bare_B.any():
+        return trace, bare_B
+    last_B = segments_BT.eq(Segment.PROMPT).cumsum(1).argmax(1)
+    marked = torch.arange(segments_BT.shape[1], device=last_B.device) == last_B[:, None]
+    segments_BT = segments_BT.masked_fill(marked & bare_B[:, None], int(Segment.REASONING))
+    return replace(trace, segment_ids=segments_BT), bare_B
 
 
 def map_student(aligner: MapProjectionAligner, trace: KVTrace) -> KVTrace:
