@@ -113,6 +113,8 @@ def test_the_bootstrap_is_scipys_over_items_and_seeded(arms: Arms) -> None:
         rng=np.random.default_rng(4),
     ).confidence_interval
     assert (found.bootstrap_low, found.bootstrap_high) == pytest.approx((expected[0], expected[1]))
+    without = compare_arms(*arms, num_resamples=0)
+    assert (without.bootstrap_low, without.bootstrap_high) == (None, None)
     again, other = compare_arms(*arms, seed=4), compare_arms(*arms, seed=5)
     assert again == found
     assert other.bootstrap_low == pytest.approx(found.bootstrap_low, abs=0.01)

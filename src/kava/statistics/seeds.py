@@ -50,7 +50,8 @@ class ArmComparison:
         d_z: Cohen's d_z over seeds, difference / seed_std; None where they do not differ.
         paired_t_p: paired t test over seeds.
         wilcoxon_p: Wilcoxon's signed-rank test over seeds, exact.
-        bootstrap_low: lower end of the BCa interval over items; None where all items agree.
+        bootstrap_low: lower end of the BCa interval over items; None where all items agree,
+            and where it was left out.
         bootstrap_high: its upper end.
         minimum_detectable: the smallest true difference that the test would have found in 80 %
             of such studies; None for Wilcoxon's, and where no spread was seen.
@@ -119,7 +120,7 @@ def compare_arms(
         baseline: [S, N], the same seeds and items in the same order.
         test: which of the tests decides.
         confidence: of the intervals; 1 − confidence is the level of `minimum_detectable`.
-        num_resamples: of the bootstrap over items.
+        num_resamples: of the bootstrap over items; 0 leaves it out.
         seed: of the bootstrap.
 
     Raises:
@@ -163,9 +164,11 @@ def compare_arms(
             spreads[test].error, spreads[test].degrees, alpha=1 - confidence, power=POWER
         )
     wilcoxon_p = _wilcoxon(difference_S)
-    bootstrap = bca_interval(
-        difference_N, confidence=confidence, num_resamples=num_resamples, seed=seed
-    )
+    bootstrap = None
+    if num_resamples:
+        bootstrap = bca_interval(
+            difference_N, confidence=confidence, num_resamples=num_resamples, seed=seed
+        )
     return ArmComparison(
         test=test,
         num_seeds=num_seeds,
