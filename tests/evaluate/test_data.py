@@ -86,3 +86,35 @@ def test_another_data_set_is_read_with_the_fields_of_the_run_or_others(file: Pat
 def test_a_model_that_was_not_trained_here_names_no_data() -> None:
     with pytest.raises(ValueError, match="pass --dataset_name"):
         evaluation_records({})
+
+
+def test_questions_that_are_in_the_training_data_are_told(file: Path, tmp_path: Path) -> None:
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    other = [{**row, "id": f"x{i}"} for i, row in enumerate(rows[:4])]
+    other += [{**rows[0], "id": "y", "query": "new?"}]
+    test = tmp_path / "test.jsonl"
+    test.write_text("".join(json.dumps(row) + "\n" for row in other))
+    config = TrainConfig(dataset_name=str(file), question_field="query")
+    data = evaluation_records(settings(config), dataset_name=str(test))
+    assert str(data.warning).startswith("4 of the 5 questions are in the training data too (x0, x1")
+    new = {**rows[0], "id": "y", "query": "new?"}
+    test.write_text(json.dumps(new) + "\n")
+    assert evaluation_records(settings(config), dataset_name=str(test)).warning is None
+    # of a file that was divided, the part that was set apart was not trained on
+    divided = TrainConfig(dataset_name=str(file), question_field="query", eval_size=6, target_len=1)
+    apart = load_data(divided, load_tokenizer("kava/tiny-gpt2")).eval_records
+    test.write_text("".join(json.dumps(rows[int(r.id[1:])]) + "\n" for r in apart))
+    assert evaluation_records(settings(divided), dataset_name=str(test)).warning is None
+    gone = TrainConfig(dataset_name=str(tmp_path / "gone.jsonl"), question_field="query")
+    told = evaluation_records(settings(gone), dataset_name=str(test)).warning
+    assert "cannot be read here" in str(told)
+
+
+@pytest.mark.shared
+def test_the_leak_of_gsm8k_aug_is_told(shared: Path) -> None:
+    config = TrainConfig(dataset_name=f"gsm8k:{shared}/data/gsm8k")
+    name = f"gsm8k_aug:{shared}/data/gsm8k_aug"
+    leak = evaluation_records(settings(config), dataset_name=name, split="valid")
+    assert str(leak.warning).startswith("500 of the 500 questions are in the training data too")
+    fair = evaluation_records(settings(config), dataset_name=name, split="test")
+    assert fair.warning is None

@@ -17,7 +17,10 @@ from kava.student.answering import Answers
 PAGE = Path(__file__).parents[2] / "docs/evaluation.md"
 
 
-@pytest.mark.parametrize("name", ["data.answers", "evaluate.intervals"])
+@pytest.mark.parametrize(
+    "name",
+    ["data.answers", "data.closed_answers", "data.mix", "evaluate.intervals", "evaluate.tasks"],
+)
 def test_the_examples_of_a_module_run(name: str) -> None:
     failures, count = doctest.testmod(importlib.import_module(f"kava.{name}"))
     assert (failures, count > 0) == (0, True)

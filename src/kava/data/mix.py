@@ -115,8 +115,10 @@ def draw_shares(records: Sequence[Record], size: int, seed: int) -> list[Record]
     """So many of a mix's records, with the shares of its sources as they are.
 
     Example:
-        >>> len(draw_shares(mixed, 100, seed=0))
-        100
+        >>> from kava.data import load_records
+        >>> mixed = load_records("mix:kava/shell-game?num_train=9=1")
+        >>> len(draw_shares(mixed, 4, seed=0))
+        4
     """
     groups: dict[str, list[Record]] = {}
     for record in records:

@@ -59,8 +59,8 @@ class TrainConfig:
     # data
     dataset_name: str = _flag(
         "kava/shell-game",
-        "kava/shell-game (built in, with options such as ?num_moves=4&form=verbose), gsm8k (from "
-        "the hub), or the path of a jsonl file",
+        "kava/shell-game (built in, with options such as ?num_moves=4&form=verbose), a task (from "
+        "the hub, or TASK:PATH), mix:TASK=SHARE,…, or the path of a jsonl file",
     )
     split: str = _flag("train", "split to train on, where the source has splits")
     eval_dataset_name: str | None = _flag(
@@ -103,7 +103,8 @@ class TrainConfig:
     keep_short: bool = _flag(
         False,
         "keep samples with fewer reasoning tokens than target_len: all of their positions are "
-        "kept, and their last latents are left without a target",
+        "kept, and their last latents are left without a target; also samples of a task without "
+        "reasoning, whose answer alone is learned",
     )
 
     # the teacher's cache: compression, alignment
