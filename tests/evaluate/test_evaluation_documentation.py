@@ -19,7 +19,10 @@ PAGE = Path(__file__).parents[2] / "docs/evaluation.md"
 
 @pytest.mark.parametrize(
     "name",
-    ["data.answers", "data.closed_answers", "data.mix", "evaluate.intervals", "evaluate.tasks"],
+    [
+        *("data.answers", "data.closed_answers", "data.mix", "data.tasks", "data.tasks.arc"),
+        *("evaluate.intervals", "evaluate.tasks"),
+    ],
 )
 def test_the_examples_of_a_module_run(name: str) -> None:
     failures, count = doctest.testmod(importlib.import_module(f"kava.{name}"))
