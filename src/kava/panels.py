@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+LONGEST_TITLE = 16
+"""Characters that fit over a panel; a longer title is set smaller."""
+
 
 def panel_grid(
     titles: Sequence[str], what: str, *, narrow: bool = False, share_y: bool = True
@@ -29,7 +32,8 @@ def panel_grid(
     grid = figure.subplots(num_rows, num_columns, sharex=True, sharey=share_y, squeeze=False)
     panels: list[Axes] = grid.flatten().tolist()
     for axes, title in zip(panels, titles):
-        axes.set_title(title, pad=4, loc="left")
+        size = 9 * min(1.0, LONGEST_TITLE / len(title))
+        axes.set_title(title, pad=4, loc="left", fontsize=size)
     for axes in panels[len(titles) :]:
         axes.set_visible(False)
     for row in grid:

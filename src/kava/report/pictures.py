@@ -28,6 +28,8 @@ ROLE_COLORS: Mapping[Role, str] = {
     "reference": MUTED,
 }
 Interval = tuple[float, float]
+LEAST_RATIO = 5.0
+"""From the lower to the upper end of a logarithmic axis."""
 
 
 @dataclass(frozen=True)
@@ -161,12 +163,13 @@ def curves_by_arm(arms: Sequence[ArmLogs], curves: Curves, narrow: bool = False)
             axes.plot(
                 *_mean_curve(arms[0], main), color=MUTED, linewidth=1.0, linestyle=(0, (3, 2))
             )
-        if curves.log:
-            _log_axis(axes)
-        else:
+        if not curves.log:
             axes.locator_params(axis="y", nbins=4)
         if not alike:
             axes.tick_params(axis="y", labelsize=7)
+    if curves.log:
+        for axes in panels:
+            _log_axis(axes)
     if curves.zero:  # once all is drawn: an axis with a limit no longer grows
         for axes in panels:
             axes.set_ylim(bottom=0)
@@ -175,7 +178,7 @@ def curves_by_arm(arms: Sequence[ArmLogs], curves: Curves, narrow: bool = False)
     last = max(run.metrics[-1]["step"] for arm in arms for run in arm.finished)
     step_axis(panels[0], last)
     if len(curves.lines) > 1:
-        _legend(panels[0], curves.lines, ROLE_COLORS[arms[0].role])
+        _legend(figure, curves.lines, ROLE_COLORS[arms[0].role])
     return figure
 
 
@@ -187,22 +190,24 @@ def _log_axis(axes: Axes) -> None:
     axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=5))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
     axes.yaxis.set_minor_locator(NullLocator())
+    low, high = axes.get_ylim()
+    if high / low < LEAST_RATIO:  # a narrow range would look like a change
+        middle, reach = (low * high) ** 0.5, LEAST_RATIO**0.5
+        axes.set_ylim(middle / reach, middle * reach)
 
 
-def _legend(axes: Axes, lines: Sequence[Line], own: str) -> None:
-    """The names of the lines, in the corner with most room."""
+def _legend(figure: Figure, lines: Sequence[Line], own: str) -> None:
+    """The names of the lines above the panels, where no line runs."""
     from matplotlib.lines import Line2D
 
     handles = [
         Line2D([], [], color=line.color or own, linestyle=_style(line), label=line.label)
-        for line in lines
+        for line in reversed(lines)
     ]
-    legend = axes.legend(
-        handles=handles, frameon=False, fontsize=7, handlelength=1.4, handletextpad=0.5,
-        labelspacing=0.15, borderaxespad=0.1, loc="best",
+    figure.legend(
+        handles=handles, loc="outside upper right", ncols=len(lines), frameon=False, fontsize=7.5,
+        handlelength=1.6, columnspacing=1.4, borderaxespad=0.0, labelcolor=MUTED,
     )  # fmt: skip
-    for text, line in zip(legend.get_texts(), lines):
-        text.set_color(line.color or own)
 
 
 def _style(line: Line) -> Any:
