@@ -99,7 +99,7 @@ def test_bad_input_is_one_line(
         (files[:1], "alone has nothing to be compared with"),
         ([files[0], other], "20 of 120 ids are only in"),
         ([files[0], str(tmp_path / "none.jsonl")], "No such file"),
-        ([*files, "--labels", "a", "b"], "--labels names 2 models for 3 files"),
+        ([*files, "--labels", "a", "b"], "--labels names 2 models, but there are 3 files"),
         ([*files, "--labels", "a", "b", "a"], "names two models alike"),
         ([*files, "--num_resamples", "5"], "num_resamples=5 is too few"),
         ([*files, "--confidence", "95"], "confidence=95.0 must lie between 0 and 1"),

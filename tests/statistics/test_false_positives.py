@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections import Counter
 from functools import cache
 
@@ -12,6 +13,12 @@ from kava.statistics import ArmComparison, compare_arms, holm, power_before, ver
 from kava.statistics.simulate import SCENARIOS, Scenario, simulate_arms
 
 STUDIES = 200
+
+
+@pytest.fixture(autouse=True)
+def _no_collection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """statsmodels' multipletests collects all garbage at each call, half a second with torch."""
+    monkeypatch.setattr(gc, "collect", lambda *_: 0)
 
 
 @cache

@@ -76,6 +76,7 @@ def compare_items(
         ValueError: other ids.
 
     Example:
+        >>> import numpy as np
         >>> ids = tuple("abcdefgh")
         >>> a = Items(ids, np.array([1, 1, 1, 1, 1, 1, 1, 0], bool))
         >>> b = Items(ids, np.array([0, 0, 0, 0, 0, 0, 1, 0], bool))

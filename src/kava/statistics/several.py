@@ -30,6 +30,6 @@ def holm(p_values: Sequence[float]) -> list[float]:
     for p in p_values:
         if not 0 <= p <= 1:
             raise ValueError(f"p={p} is no probability")
-    if not p_values:
-        return []
+    if len(p_values) < 2:
+        return [float(p) for p in p_values]
     return [float(p) for p in multipletests(list(p_values), method="holm")[1]]
