@@ -58,6 +58,13 @@ def test_without_a_detectable_effect_none_is_named() -> None:
     assert "four times in five" not in sentence
 
 
+def test_an_effect_beyond_a_hundred_points_is_none_that_can_be_found() -> None:
+    one = replace(comparison(0.0, -0.6, 0.6, 0.9), minimum_detectable=1.11)
+    sentence = verdict(one, p_adjusted=0.9, minimum_effect=0.05).sentence
+    assert "no difference four times in five, however large" in sentence
+    assert "111" not in sentence
+
+
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [

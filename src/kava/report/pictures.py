@@ -104,7 +104,7 @@ def accuracy_by_arm(
     """
     figure, axes = row_axes(len(arms), narrow)
     ends = [end for arm in arms for end in (*intervals[arm.name], *arm.accuracies)]
-    _share_axis(axes, min(ends), max(ends))
+    _share_axis(axes, min(ends), max(ends), narrow)
     if arms[0].role == "baseline" and arms[0].accuracy is not None:
         axes.axvline(arms[0].accuracy, color=MUTED, linewidth=1.0, linestyle=(0, (3, 3)), zorder=1)
     for place, arm in zip(range(len(arms) - 1, -1, -1), arms):
@@ -221,15 +221,15 @@ def _mean_curve(arm: ArmLogs, name: str) -> tuple[list[int], list[float]]:
     return steps, [sum(column) / len(column) for column in zip(*values)]
 
 
-def _share_axis(axes: Axes, low: float, high: float) -> None:
+def _share_axis(axes: Axes, low: float, high: float, narrow: bool) -> None:
     """Per cents, not narrower than ten points, so that noise does not look like a difference."""
     middle, half = (low + high) / 2, max((high - low) * 0.56, 0.05)
     axes.set_xlim(max(-0.015, middle - half), min(1.015, middle + half))
-    axes.xaxis.set_major_locator(_few_ticks(False))
+    axes.xaxis.set_major_locator(_few_ticks(narrow))
     axes.xaxis.set_major_formatter(lambda x, _: f"{100 * x:.0f} %")
 
 
 def _few_ticks(narrow: bool) -> MaxNLocator:
     from matplotlib.ticker import MaxNLocator
 
-    return MaxNLocator(4 if narrow else 6)
+    return MaxNLocator(3 if narrow else 6)

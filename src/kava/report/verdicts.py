@@ -8,7 +8,7 @@ or more than no teacher does? If so a gain says nothing of the sample's own cach
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from kava.report.areas import Areas, compare_areas
@@ -159,15 +159,26 @@ def trust_of(
 def _family(
     study: StudyLogs, pairs: Sequence[tuple[ArmLogs, ArmLogs]], areas: bool = False
 ) -> tuple[Compared, ...]:
-    """Comparisons that are corrected together."""
+    """Comparisons that are corrected together.
+
+    What each could have found is told at the level that the smallest p of all has to reach, as
+    before the run; intervals are those of one comparison.
+    """
     from kava.statistics import compare_arms, holm, verdict
 
     primary = study.plan.primary
     test: Any = primary.test
-    found = [
-        compare_arms(one.correct_SN, other.correct_SN, test=test, confidence=1 - primary.alpha)
-        for one, other in pairs
-    ]
+    found = []
+    for one, other in pairs:
+        right = one.correct_SN, other.correct_SN
+        strict = 1 - primary.alpha / len(pairs)
+        least = compare_arms(*right, test=test, confidence=strict, num_resamples=0)
+        found.append(
+            replace(
+                compare_arms(*right, test=test, confidence=1 - primary.alpha),
+                minimum_detectable=least.minimum_detectable,
+            )
+        )
     curves = compare_areas(pairs, 1 - primary.alpha) if areas else [None] * len(pairs)
     return tuple(
         Compared(

@@ -152,7 +152,12 @@ def power_sentence(study: StudyLogs, compared: Sequence[Compared]) -> str:
     least = study.plan.primary.minimum_effect
     most = max(known)
     size = f"{counted(found.num_seeds, 'seed')} an arm and {counted(found.num_items, 'item')}"
-    span = points(most).lstrip("+")
+    span = points(min(most, 1.0)).lstrip("+")
+    if min(known) > 1:
+        return (
+            f"With {size} and runs so far apart, no difference would be found four times in five, "
+            f"however large: a missing verdict says nothing."
+        )
     if min(known) < most:
         span = f"{points(min(known), unit=False).lstrip('+')} to {span}, depending on the arm"
     enough = (
@@ -163,6 +168,6 @@ def power_sentence(study: StudyLogs, compared: Sequence[Compared]) -> str:
         f"than the study can find, a missing verdict says nothing."
     )
     return (
-        f"With {size}, a true difference of {span} is found four times in five, before the "
+        f"With {size}, a true difference of {span} is found four times in five, after the "
         f"correction for several comparisons. {enough}"
     )

@@ -98,12 +98,15 @@ def verdict(
             ),
             clears_minimum=True,
         )
-    reach = (
-        f"; this study would have found a true difference of "
-        f"{_points(found.minimum_detectable)} points four times in five"
-        if found.minimum_detectable is not None
-        else ""
-    )
+    reach = ""
+    if found.minimum_detectable is not None:
+        reach = (
+            f"; this study would have found a true difference of "
+            f"{_points(found.minimum_detectable)} points four times in five"
+            if found.minimum_detectable <= 1
+            else "; runs lie so far apart that this study would have found no difference four "
+            "times in five, however large"
+        )
     return Verdict(
         kind="undecided",
         sentence=(

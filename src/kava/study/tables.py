@@ -172,6 +172,12 @@ def detectable_lines(plan: Plan, folder: Path, done: Iterable[tuple[str, int]]) 
         if found.minimum_detectable is None:
             lines.append(f"{arm.name}: its answers do not vary, so that no error can be estimated")
             continue
+        if found.minimum_detectable > 1:
+            lines.append(
+                f"{arm.name}: over {len(seeds)} seeds that lie so far apart, no difference from "
+                f"{plan.baseline.name} is found in 80 % of such studies, however large"
+            )
+            continue
         lines.append(
             f"{arm.name}: over {len(seeds)} seeds and {own.shape[1]:,} items a difference of "
             f"{points(found.minimum_detectable).removeprefix('+')} from {plan.baseline.name} is "
