@@ -46,8 +46,9 @@ def test_alignment_never_imports_transformers() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_the_benchmark_compares_the_same_function() -> None:
+def test_the_benchmark_compares_the_same_function(monkeypatch: pytest.MonkeyPatch) -> None:
     path = Path(__file__).parents[2] / "benchmarks" / "align.py"
+    monkeypatch.syspath_prepend(path.parent)
     spec = importlib.util.spec_from_file_location("benchmark_align", path)
     assert spec is not None
     assert spec.loader is not None
