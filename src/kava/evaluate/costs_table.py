@@ -110,7 +110,7 @@ def _points(axes: Axes, costs: Sequence[Cost]) -> None:
         up = y < 0.15 or (y < 0.85 and place % 2 == 0)
         axes.annotate(
             cost.label, (x, figures["accuracy_high"] if up else figures["accuracy_low"]),
-            xytext=(0, (4 if up else -4) * (1 + 2.5 * (place % 2))), textcoords="offset points",
+            xytext=(0, (4 if up else -4) * (1 + 2.5 * (place % 3))), textcoords="offset points",
             ha="center", va="bottom" if up else "top", fontsize=8,
             color=INK if color != MUTED else MUTED,
         )  # fmt: skip
