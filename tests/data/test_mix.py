@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kava.data import load_records
-from kava.data.mix import draw_shares, mix_parts, mix_sizes, shares_of
+from kava.data.mix import draw_shares, load_mix, mix_parts, mix_sizes, shares_of
 
 
 def write(folder: Path, name: str, size: int, *, shuffled: bool = False) -> str:
@@ -87,7 +87,7 @@ def test_parts_of_a_total_sum_to_it_and_are_near(weights: list[int], total: int)
         ("mix:gsm8k=inf", "the weight 'inf'"),
         ("mix:gsm8k=nan", "the weight 'nan'"),
         ("mix:gsm8k=1,gsm8k=2", "names gsm8k twice"),
-        ("mix:swamp=1", "'swamp' is neither a file nor a known name"),
+        ("mix:swamp=1", "'swamp' is no task, file or folder"),
         ("mix:kava/shell-game=1,gsm8k=1", "its sources have different cues"),
     ],
 )
@@ -123,3 +123,10 @@ def test_the_real_tasks_mix(shared: Path) -> None:
     heads = Counter(record.id.partition("-")[0] for record in records)
     assert set(heads) == {"gsm8k", "svamp", "strategyqa", "arc_easy", "arc_challenge"}
     assert len({record.id for record in records}) == 5000
+
+
+def test_an_unknown_source_is_refused_before_any_other_is_read() -> None:
+    read: list[str] = []
+    with pytest.raises(ValueError, match="'nope' is no task, file or folder; choose from gsm8k"):
+        load_mix("mix:gsm8k=0.5,nope=0.5", lambda name: [read.append(name)])  # type: ignore[list-item]
+    assert not read

@@ -8,7 +8,14 @@ from pathlib import Path
 import pytest
 
 from kava.evaluate import results
-from kava.evaluate.results import check_output, summarise, summary_path, table, write_results
+from kava.evaluate.results import (
+    check_output,
+    check_output_folder,
+    summarise,
+    summary_path,
+    table,
+    write_results,
+)
 from kava.student.answering import Answer, Answers
 
 ANSWERS = Answers(
@@ -94,6 +101,12 @@ def test_a_failure_leaves_the_old_file_and_nothing_half_written(
         write_results(output, ANSWERS, {})
     assert output.read_text() == "old"
     assert list(tmp_path.iterdir()) == [output]
+
+
+def test_a_check_of_where_to_write_makes_no_folder(tmp_path: Path) -> None:
+    check_output(tmp_path / "one" / "items.jsonl")
+    check_output_folder(tmp_path / "two" / "deep")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_file_that_cannot_be_written_is_refused(tmp_path: Path) -> None:

@@ -130,7 +130,7 @@ def test_a_task_that_fails_is_named_and_the_others_stay(
         (["--tasks", "svamp", "--answer_field", "x"], "--tasks and --answer_field exclude"),
         (["--tasks", "gsm8k_aug", "--task_data", "{data}"], "holds no folder gsm8k_aug"),
         (["--task_data", "{data}", "--dataset_name", "svamp"], "is read by --tasks alone"),
-        (["--tasks", "svamp", "--output", "{data}/svamp/SVAMP.json"], "is a file; with --tasks"),
+        (["--tasks", "svamp", "--output", "{data}/svamp/SVAMP.json"], "is a file; name a folder"),
         (["--dataset_name", "{data}/gsm8k", "--max_length", "4000"], "learned 2048 positions"),
     ],
 )

@@ -12,10 +12,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from kava.data.records import Record
 from kava.data.splits import question_order
-from kava.data.tasks import find_task
+from kava.data.tasks import TASKS, find_task
 
 PREFIX = "mix:"
 _ARC = "arc"
@@ -83,6 +84,8 @@ def load_mix(
         ValueError: a malformed mix, a source that cannot be loaded, one too small for its share.
     """
     parts = mix_parts(dataset_name)
+    for name in parts:  # before any of them is read, or fetched from the hub
+        _check_known(dataset_name, name)
     sources = {name: _load(name, load) for name in parts}
     total = min(math.floor(len(sources[name]) / share + 1e-9) for name, share in parts.items())
     sizes = shares_of(total, list(parts.values()))
@@ -161,6 +164,17 @@ def mix_sizes(records: Sequence[Record]) -> dict[str, int]:
         if "source" in record.meta:
             sizes[record.meta["source"]] = sizes.get(record.meta["source"], 0) + 1
     return sizes
+
+
+def _check_known(dataset_name: str, name: str) -> None:
+    head = name.partition(":")[0]
+    built_in = name.startswith("kava/") or name == "openai/gsm8k"
+    known = head == _ARC or find_task(name) is not None or built_in
+    if not known and not Path(name).expanduser().exists():
+        raise ValueError(
+            f"{dataset_name}: {name!r} is no task, file or folder; choose from "
+            f"{', '.join(TASKS)}, {_ARC}, or give a path"
+        )
 
 
 def _load(name: str, load: Callable[[str], list[Record]]) -> list[Record]:

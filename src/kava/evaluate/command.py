@@ -190,7 +190,7 @@ def _evaluate_tasks(config: EvaluateConfig, fields: dict[str, Any]) -> int:
     else:
         print(f"checkpoint  {student.path}, {student.settings.get('student', 'explicit')}\n")
         print(tasks_table(results))
-        if folder is not None:
+        if folder is not None and any(result.summary for result in results):
             print(f"\nwritten to  {folder}, <task>.jsonl and <task>.jsonl.summary.json")
     check_results(results)
     return 0

@@ -39,8 +39,6 @@ def main(argv: list[str]) -> int:
     from kava.student.checkpoint import load_student
 
     if output is not None:
-        if output.is_file():
-            raise ValueError(f"--output {output} is a file; name a folder")
         check_output_folder(output)
     device = choose_device(options.device)
     students = [load_student(model, device=device) for model in options.models]
@@ -188,6 +186,7 @@ def _write(folder: Path, costs: Sequence[Cost], report: dict[str, Any]) -> None:
     from kava.files import write_whole
     from kava.theme import drawing, to_png, to_svg_file
 
+    folder.mkdir(parents=True, exist_ok=True)
     with drawing():
         figure = costs_picture(costs)
         png, svg = to_png(figure), to_svg_file(figure, NAME)

@@ -71,7 +71,7 @@ def summary_path(output: Path) -> Path:
 
 
 def check_output(output: Path) -> None:
-    """Refuse a file that could not be written, before an hour of answering.
+    """Refuse a file that could not be written, before an hour of answering; nothing is made.
 
     Raises:
         ValueError: a folder of that name.
@@ -79,30 +79,34 @@ def check_output(output: Path) -> None:
     """
     if output.is_dir():
         raise ValueError(f"--output {output} is a folder; name a file in it")
-    output.parent.mkdir(parents=True, exist_ok=True)
-    if not os.access(output.parent, os.W_OK):
-        raise OSError(f"--output {output}: its folder cannot be written to")
+    _check_writable(output.parent, output)
 
 
 def check_output_folder(folder: Path) -> None:
-    """Refuse a folder that could not be written to, before an hour of answering; else make it.
+    """Refuse a folder that could not be made or written to; nothing is made.
 
     Raises:
         ValueError: a file of that name.
         OSError: it cannot be made or written to.
     """
     if folder.exists() and not folder.is_dir():
-        raise ValueError(f"--output {folder} is a file; with --tasks, name a folder")
-    folder.mkdir(parents=True, exist_ok=True)
-    if not os.access(folder, os.W_OK):
-        raise OSError(f"--output {folder} cannot be written to")
+        raise ValueError(f"--output {folder} is a file; name a folder")
+    _check_writable(folder, folder)
+
+
+def _check_writable(folder: Path, output: Path) -> None:
+    nearest = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+        raise OSError(f"--output {output}: {nearest} is no folder that can be written to")
 
 
 def write_results(output: Path, answers: Answers, summary: Mapping[str, Any]) -> None:
     """Write one line per item to `output`, and the summary beside it.
 
-    Both appear whole or not at all; the summary comes last, so that it always has its items.
+    Both appear whole or not at all; the summary comes last, so that it always has its items. The
+    folder is made where it is not there.
     """
+    output.parent.mkdir(parents=True, exist_ok=True)
     _write(output, (json.dumps(asdict(item), ensure_ascii=False) for item in answers.items))
     _write(summary_path(output), [json.dumps(summary, indent=2, ensure_ascii=False)])
 
