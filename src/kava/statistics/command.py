@@ -10,6 +10,8 @@ from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from kava.format import columns
+
 if TYPE_CHECKING:
     from kava.statistics.items import Items
     from kava.statistics.paired import PairComparison
@@ -174,24 +176,13 @@ def as_text(labels: Sequence[str], pairs: Sequence[Pair]) -> str:
     return "\n".join(
         [
             f"{first.num_items} items, paired by id\n",
-            *_columns(models, left=1),
+            *columns(models, left=1),
             "",
-            *_columns(rows, left=2),
+            *columns(rows, left=2),
             "",
             *notes,
         ]
     )
-
-
-def _columns(rows: Sequence[Sequence[str]], *, left: int) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    return [
-        "  ".join(
-            cell.ljust(width) if index < left else cell.rjust(width)
-            for index, (cell, width) in enumerate(zip(row, widths))
-        ).rstrip()
-        for row in rows
-    ]
 
 
 def _intervals(pairs: Sequence[Pair]) -> dict[str, tuple[float, float]]:

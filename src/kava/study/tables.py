@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from kava.format import NOTHING, percent, points, seconds, whole
+from kava.format import NOTHING, columns, percent, points, seconds, whole
 from kava.study.folder import (
     LOG_FILE,
     is_busy,
@@ -56,7 +56,7 @@ def plan_table(plan: Plan, arms: Sequence[Arm], seeds: Sequence[int]) -> str:
             f"budget     batches of {batch}; the number of tokens is known when the data are read, "
             f"and must be equal across arms",
             "",
-            *_table(rows),
+            *columns(rows, left=len(rows[0])),
             "",
             f"{num_runs} runs",
             *power_lines(plan),
@@ -110,7 +110,7 @@ def status_table(plan: Plan, folder: Path) -> str:
         for arm in plan.arms
         for seed in (plan.seeds if arm.trained else plan.seeds[:1])
     ]
-    return "\n".join(_table(rows))
+    return "\n".join(columns(rows, left=len(rows[0])))
 
 
 def _status_of(arm: Arm, seed: int, folder: Path, busy: bool) -> tuple[str, ...]:
@@ -188,11 +188,3 @@ def detectable_lines(plan: Plan, folder: Path, done: Iterable[tuple[str, int]]) 
 
 def _by_id(items: Any) -> list[bool]:
     return [right for _, right in sorted(zip(items.ids, items.correct.tolist()))]
-
-
-def _table(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Columns of equal width, the last of them as long as it is."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows
-    ]
