@@ -95,7 +95,7 @@ def __getattr__(name: str) -> Any:
     if name == "__version__":
         from importlib.metadata import version
 
-        return version("kava")
+        return version("kava-distill")
     if name not in _MODULE_OF:
         raise AttributeError(f"module 'kava' has no attribute {name!r}")
     module = import_module(_MODULE_OF[name])
