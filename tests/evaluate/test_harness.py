@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-lm_eval = pytest.importorskip("lm_eval", reason="pip install 'kava-distill[harness]' for these tests")
+lm_eval = pytest.importorskip("lm_eval", reason="pip install lm_eval for these tests")
 
 from lm_eval.api.instance import Instance
 from lm_eval.tasks import TaskManager
