@@ -26,9 +26,7 @@ def main(argv: list[str]) -> int:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] != "lm_eval":
             raise
-        raise ValueError(
-            "lm-evaluation-harness is not installed: pip install lm_eval"
-        ) from error
+        raise ValueError("lm-evaluation-harness is not installed: pip install lm_eval") from error
     before = sys.argv
     sys.argv = ["kava lm-eval", *(argv or ["--help"])]
     try:
