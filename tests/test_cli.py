@@ -101,6 +101,20 @@ def test_everything_behind_the_name_is_handed_on(
             OSError(errno.ENOSPC, "No space left on device"),
             "the disk is full; free some space or write to another disk",
         ),
+        (
+            OSError(errno.EDQUOT, "Disk quota exceeded", "out/items.jsonl"),
+            "the disk quota is used up while writing out/items.jsonl; free some space or write to "
+            "another disk",
+        ),
+        (
+            OSError(errno.EFBIG, "File too large", "out/items.jsonl"),
+            "the file would grow beyond the limit on the size of files (ulimit -f, or the file "
+            "system's) while writing out/items.jsonl; raise it or write to another disk",
+        ),
+        (
+            OSError(errno.EROFS, "Read-only file system", "out/items.jsonl"),
+            "the file system is read-only while writing out/items.jsonl; write to another disk",
+        ),
     ],
 )
 def test_an_error_of_the_user_is_one_line(
@@ -160,6 +174,25 @@ def test_a_reader_that_leaves_early_causes_no_traceback() -> None:
         process.stdout.close()
         assert process.stderr.read() == b""
     assert process.returncode == 1
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+@pytest.mark.parametrize("what", ["print('x')", "print('x' * 100_000)", "sys.exit('no')"])
+def test_a_full_disk_behind_stdout_or_stderr_is_one_line_at_most(what: str) -> None:
+    program = (
+        "import sys; from kava.cli import run\n"
+        f"def command(argv):\n    {what}\n    return 0\n"
+        "sys.exit(run(command, []))"
+    )
+    with open("/dev/full", "w") as full:
+        told = subprocess.run(
+            [sys.executable, "-c", program], stdout=full, stderr=subprocess.PIPE, text=True
+        )
+        silent = subprocess.run([sys.executable, "-c", program], stdout=full, stderr=full)
+    (line,) = told.stderr.splitlines()
+    assert line.startswith("kava: error: ")
+    assert ("the disk is full" in line) == what.startswith("print")
+    assert (told.returncode, silent.returncode) == (1, 1)
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")

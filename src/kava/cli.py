@@ -7,19 +7,19 @@ it alone: everything behind the sub-command's name, `--help` too, is handed on a
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from importlib import import_module
 from typing import Annotated, NamedTuple
 
 import typer
 
-from kava.errors import KavaError
+from kava.errors import USER_ERRORS, describe
+from kava.stopping import Stopped, stop_on_signals
 
-USER_ERRORS = (ValueError, OSError, KavaError)
 INTERRUPTED = 130  # 128 + SIGINT, what shells expect after Ctrl-C
 
 
@@ -98,19 +98,22 @@ app = typer.Typer(
 )
 
 
-def describe(error: BaseException) -> str:
-    """What went wrong, on one line."""
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        where = f" while writing {error.filename}" if error.filename else ""
-        return f"the disk is full{where}; free some space or write to another disk"
-    if isinstance(error, OSError) and error.strerror and error.filename:
-        return f"{error.strerror}: {error.filename}"
-    return " ".join(str(error).split()) or type(error).__name__
+def _say(line: str) -> None:
+    with suppress(OSError):  # a full disk behind stderr changes nothing about the exit code
+        print(f"kava: {line}", file=sys.stderr, flush=True)
 
 
 def _fail(message: str) -> int:
-    print(f"kava: error: {message}", file=sys.stderr)
+    _say(f"error: {message}")
     return 1
+
+
+def _drop_output() -> None:
+    """Send what stdout still holds nowhere, so that it does not fail once more at the exit."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def run(command: Callable[[list[str]], int], argv: Sequence[str]) -> int:
@@ -124,31 +127,44 @@ def run(command: Callable[[list[str]], int], argv: Sequence[str]) -> int:
         command: takes the arguments and returns the exit code.
         argv: the arguments, without the program's name.
 
+    A signal (`kava.stopping.SIGNALS`) ends the command in good order.
+
     Returns:
-        The command's own exit code; 1 after an error, 2 after wrong usage, 130 after Ctrl-C.
+        The command's own exit code; 1 after an error, 2 after wrong usage, 128 and the signal's
+        number after a signal (130 after Ctrl-C, 143 after SIGTERM).
 
     Example:
         >>> run(lambda argv: 0, ["--seed", "1"])
         0
     """
+    with stop_on_signals():
+        try:
+            code = _code(command, argv)
+            sys.stdout.flush()  # a closed pipe or a full disk shows here, not at the exit
+        except BrokenPipeError:  # the reader, such as `head`, has seen enough
+            _drop_output()
+            return 1
+        except Stopped as stop:
+            _say(str(stop))
+            return stop.exit_code
+        except KeyboardInterrupt:
+            _say("interrupted")
+            return INTERRUPTED
+        except USER_ERRORS as error:
+            if os.environ.get("KAVA_TRACEBACK") == "1":
+                traceback.print_exc()
+            _drop_output()
+            return _fail(describe(error))
+    return code
+
+
+def _code(command: Callable[[list[str]], int], argv: Sequence[str]) -> int:
     try:
-        code = command(list(argv))
-        sys.stdout.flush()  # a closed pipe or a full disk shows here, not at the exit
+        return command(list(argv))
     except SystemExit as stop:  # argparse ends so, after --help and after a wrong flag
         if isinstance(stop.code, str):
             return _fail(stop.code)
         return stop.code or 0
-    except BrokenPipeError:  # the reader, such as `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except KeyboardInterrupt:
-        print("kava: interrupted", file=sys.stderr)
-        return INTERRUPTED
-    except USER_ERRORS as error:
-        if os.environ.get("KAVA_TRACEBACK") == "1":
-            traceback.print_exc()
-        return _fail(describe(error))
-    return code
 
 
 def _add(command: Command) -> None:

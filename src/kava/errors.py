@@ -1,4 +1,21 @@
-"""The error a command reports in one line when neither a value nor a file is to blame."""
+"""What the user of a command can mend, and how it is told in one line."""
+
+from __future__ import annotations
+
+import errno
+
+_FULL = "free some space or write to another disk"
+_MENDS = {
+    errno.ENOSPC: ("the disk is full", _FULL),
+    errno.EDQUOT: ("the disk quota is used up", _FULL),
+    errno.EFBIG: (
+        "the file would grow beyond the limit on the size of files (ulimit -f, or the file "
+        "system's)",
+        "raise it or write to another disk",
+    ),
+    errno.EROFS: ("the file system is read-only", "write to another disk"),
+}
+"""What an operating system refuses a write for → what it means, and what helps."""
 
 
 class KavaError(RuntimeError):
@@ -14,3 +31,23 @@ class KavaError(RuntimeError):
         ...
         kava.errors.KavaError: the loss is nan at step 12, samples 'a7' and 'b3'; lower --lr
     """
+
+
+USER_ERRORS = (ValueError, OSError, KavaError)
+"""What the shell prints as one line."""
+
+
+def describe(error: BaseException) -> str:
+    """What went wrong, on one line.
+
+    Example:
+        >>> describe(OSError(errno.ENOSPC, "No space left on device", "out/items.jsonl"))
+        'the disk is full while writing out/items.jsonl; free some space or write to another disk'
+    """
+    if isinstance(error, OSError) and error.errno in _MENDS:
+        what, mend = _MENDS[error.errno]
+        where = f" while writing {error.filename}" if error.filename else ""
+        return f"{what}{where}; {mend}"
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{error.strerror}: {error.filename}"
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,16 +1,31 @@
-"""Files that are whole or absent."""
+"""Files that are whole or absent, and lines that are whole or absent.
+
+Every result goes through here. A file is written under a temporary name and renamed; the
+temporary file is locked by its writer, so that the next writer knows one that a killed process
+left behind, and removes it.
+"""
 
 from __future__ import annotations
 
+import errno
+import glob
 import os
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
+
+from kava.stopping import holding
+
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 
 
 def write_whole(path: str | Path, content: str | bytes) -> None:
     """Write a file under another name and rename it, so that a reader never sees half of it.
 
     Args:
-        path: the file; one that is there is replaced.
+        path: the file; one that is there is replaced. A link stays, and what it names is replaced.
         content: text (written as UTF-8) or bytes.
 
     Raises:
@@ -23,11 +38,149 @@ def write_whole(path: str | Path, content: str | bytes) -> None:
         ...     os.listdir(folder)
         ['note.txt']
     """
-    path = Path(path)
-    # by process, since several runs of a study may write the same file
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    write_all({Path(path): content})
+
+
+def write_all(files: Mapping[Path, str | bytes]) -> None:
+    """Write several files that belong together: all of them, or none.
+
+    All are written under other names before the first is renamed, in their order: a reader that
+    finds the last one finds the others too.
+
+    Args:
+        files: path → content, as in `write_whole`.
+
+    Raises:
+        OSError: one of them cannot be written; nothing is left of any, and files that were there
+            before are as they were.
+    """
+    staged: list[_Staged] = []
+    with holding():
+        try:
+            for name, content in files.items():
+                data = content.encode() if isinstance(content, str) else content
+                path = Path(os.path.realpath(name))
+                with naming(path):
+                    if is_special(path):
+                        path.write_bytes(data)
+                    elif path.is_dir():
+                        raise IsADirectoryError(errno.EISDIR, "Is a directory")
+                    else:
+                        _sweep(path)
+                        staged.append(_stage(path))
+                        _write(staged[-1].descriptor, data)
+                        os.fsync(staged[-1].descriptor)
+            for one in staged:
+                with naming(one.path):
+                    os.replace(one.partial, one.path)
+        finally:
+            for one in staged:
+                one.partial.unlink(missing_ok=True)
+                os.close(one.descriptor)
+
+
+class _Staged(NamedTuple):
+    """A file on its way: its temporary name, which is locked, and where it goes."""
+
+    partial: Path
+    path: Path
+    descriptor: int
+
+
+def _stage(path: Path) -> _Staged:
+    while True:
+        partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+        try:
+            return _Staged(partial, path, open_locked(partial)[0])
+        except BlockingIOError:  # another writer is sweeping it away
+            continue
+
+
+def append_line(path: str | Path, line: str) -> None:
+    """Add a line to a file, whole or not at all.
+
+    Args:
+        path: the file; made where it is not there.
+        line: without its end.
+
+    Raises:
+        OSError: it cannot be written; the file is as it was.
+    """
+    with holding(), naming(path):
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+        try:
+            size = os.fstat(descriptor).st_size
+            try:
+                _write(descriptor, (line + "\n").encode())
+            except OSError:
+                os.ftruncate(descriptor, size)
+                raise
+        finally:
+            os.close(descriptor)
+
+
+@contextmanager
+def naming(path: str | Path) -> Iterator[None]:
+    """Name the file in an `OSError` of the block: the system names none when a write fails."""
     try:
-        partial.write_bytes(content.encode() if isinstance(content, str) else content)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+        yield
+    except OSError as error:
+        error.filename = str(path)
+        raise
+
+
+def is_special(path: Path) -> bool:
+    """Whether a path is a device or a pipe, such as /dev/null: written straight, never replaced."""
+    return path.exists() and not path.is_file() and not path.is_dir()
+
+
+def open_locked(path: Path) -> tuple[int, bool]:
+    """Open a file, made where it is not there, and lock it.
+
+    Returns:
+        its descriptor, which holds the lock until it is closed, and whether the file system can
+        lock at all.
+
+    Raises:
+        BlockingIOError: another process has locked it.
+        OSError: it cannot be made.
+    """
+    import fcntl
+
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _is_at(descriptor, path):  # its holder may have removed it between the two calls
+                return descriptor, True
+        except OSError as error:
+            if error.errno in _NO_LOCKS:
+                return descriptor, False
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _sweep(path: Path) -> None:
+    """Remove the temporary files of writers of this file that were killed."""
+    for partial in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
+        try:
+            descriptor, locked = open_locked(partial)
+        except OSError:  # its writer is at work, or has just renamed it
+            continue
+        if locked:
+            partial.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def _write(descriptor: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
