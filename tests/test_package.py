@@ -21,6 +21,7 @@ ROWS = (
     {"compress", "align", "losses", "segments", "tokenizers", "data"},
     {
         "quiet",
+        "devices",
         "models",
         "traceable",
         "capture",

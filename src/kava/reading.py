@@ -9,8 +9,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
 
+from kava.devices import DEVICE_HELP, check_device, check_device_name, choose_device
+
 if TYPE_CHECKING:
-    import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from kava.data.collate import Batch, Collator
@@ -61,12 +62,12 @@ class ReadingConfig:
     batch_size: int = flag(16, "samples per forward")
     dtype: str = flag("float32", "dtype in which weights are loaded: float32, bfloat16, float16")
     seed: int = flag(0, "seed of the choice of samples")
-    device: str = flag("auto", "auto (an accelerator where there is one), or cpu")
+    device: str = flag("auto", DEVICE_HELP)
 
     def __post_init__(self) -> None:
         check_choice(self, "token_alignment", ("hard", "soft"))
         check_choice(self, "overflow", ("error", "skip"))
-        check_choice(self, "device", ("auto", "cpu"))
+        check_device_name(self.device)
         check_positive(self, "max_length", "batch_size")
 
 
@@ -113,8 +114,8 @@ def read_texts(
         flag: the flag that says how many, for messages.
 
     Raises:
-        ValueError: data that cannot be loaded, fewer records than asked for, or a sample that
-            does not fit.
+        ValueError: a device that is not there, data that cannot be loaded, fewer records than
+            asked for, or a sample that does not fit.
         OSError: a tokenizer that cannot be read.
 
     Example:
@@ -126,21 +127,13 @@ def read_texts(
     from kava.data.collate import Collator
     from kava.models import load_tokenizer
 
+    check_device(config.device)
     tokenizers = load_tokenizer(student), load_tokenizer(teacher)
     records = _records(config, num_samples, flag)
     samples, report = _encode(config, records, tokenizers)
     pads = [tokenizer.pad_token_id for tokenizer in tokenizers]
     assert all(isinstance(pad, int) for pad in pads)
     return Texts(records, samples, Collator(*pads), report, tokenizers)
-
-
-def device_of(config: ReadingConfig) -> torch.device:
-    """Where the models run."""
-    import torch
-
-    auto = config.device == "auto" and torch.accelerator.is_available()
-    device = torch.accelerator.current_accelerator() if auto else None
-    return device if device is not None else torch.device("cpu")
 
 
 def load_models(
@@ -154,7 +147,7 @@ def load_models(
     """
     from kava.models import load_model
 
-    device = device_of(config)
+    device = choose_device(config.device)
     return (
         load_model(student, dtype=config.dtype, device=device),
         load_model(teacher, dtype=config.dtype, device=device),

@@ -218,7 +218,10 @@ EVALUATE_ERRORS = [
     (["--checkpoint", "{latent}", "--subset_size", "10"], "from 1 to the 9 records"),
     (["--checkpoint", "{latent}", "--batch_size", "0"], "batch_size=0"),
     (["--checkpoint", "{latent}", "--max_new_tokens", "5000"], "do not fit the 2048 positions"),
-    (["--checkpoint", "{latent}", "--device", "abacus"], "--device abacus cannot be used here"),
+    (
+        ["--checkpoint", "{latent}", "--device", "abacus"],
+        "--device 'abacus' is unknown; choose auto, cpu",
+    ),
     (["--checkpoint", "{latent}", "--output", "{empty}"], "is a folder; name a file in it"),
 ]
 GENERATE_ERRORS = [

@@ -271,7 +271,7 @@ ERRORS = [
     ([WRITTEN, "--dataset_name", GAME, "--batch_size", "2", "2"], "--batch_size 2 is asked for"),
     ([WRITTEN, "--dataset_name", GAME, "--rounds", "0"], "--rounds 0 must be at least 1"),
     ([WRITTEN, "--dataset_name", GAME, "--output", "{file}"], "is a file; name a folder"),
-    ([WRITTEN, "--dataset_name", GAME, "--device", "abacus"], "--device abacus cannot be used"),
+    ([WRITTEN, "--dataset_name", GAME, "--device", "abacus"], "--device 'abacus' is unknown"),
     ([WRITTEN, "--dataset_name", "no.jsonl"], "neither a file nor a known name"),
 ]
 

@@ -43,7 +43,6 @@ COMMON: dict[str, Any] = {
     "batch_size": BATCH_SIZE,
     "max_length": 64,
     "max_new_tokens": 24,
-    "device": "cpu",
     "no_progress": True,
     "overwrite": True,
 }
@@ -131,6 +130,7 @@ def train_config(
     num_steps: int,
     num_items: int,
     model_name: str = TEACHER,
+    device: str = "cpu",
     output_dir: str | Path = "outputs/run",
 ) -> TrainConfig:
     """The configuration of one run.
@@ -145,6 +145,7 @@ def train_config(
         num_steps: optimiser steps.
         num_items: questions of the final test; the curves use others.
         model_name: the student's start, and the teacher of a study that names none.
+        device: where it runs; models this small are quickest on the CPU.
         output_dir: folder of the run.
 
     Example:
@@ -169,6 +170,7 @@ def train_config(
         "logging_steps": max(num_steps // NUM_LOGS, 1),
         "save_steps": num_steps,
         "seed": seed,
+        "device": device,
         "output_dir": str(output_dir),
         **arm.changes,
     }

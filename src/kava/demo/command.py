@@ -20,6 +20,7 @@ from kava.demo.arms import (
     train_config,
 )
 from kava.demo.hetero import HETERO, HETERO_TEACHER, JOINT, RANK
+from kava.devices import DEVICE_HELP, check_device
 
 if TYPE_CHECKING:
     from kava.demo.worker import RunJob
@@ -40,6 +41,7 @@ def main(argv: list[str]) -> int:
         KavaError: a run failed; it is named.
     """
     args = parse(argv)
+    check_device(args.device)
     study = study_of(args)
     arms = study.choose(args.arms)
     steps = study.num_steps if args.steps is None else args.steps
@@ -57,6 +59,7 @@ def main(argv: list[str]) -> int:
         num_seeds=args.seeds,
         num_items=args.num_items,
         model_name=args.model_name,
+        device=args.device,
     )
     print(f"{len(runs)} runs of {steps:,} steps, {args.jobs} at a time, into {folder}", flush=True)
     folder.mkdir(parents=True, exist_ok=True)
@@ -150,6 +153,11 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         help=f"where the students start, and their teacher; with --pair hetero that is "
         f"{HETERO_TEACHER} (default %(default)s)",
     )
+    parser.add_argument(
+        "--device",
+        default="cpu",
+        help=f"{DEVICE_HELP} (default %(default)s: models this small are quickest there)",
+    )
     args = parser.parse_args(argv)
     for name in ("steps", "seeds", "jobs", "num_items"):
         value = getattr(args, name)
@@ -185,6 +193,7 @@ def plan_runs(
     num_seeds: int | None,
     num_items: int,
     model_name: str,
+    device: str = "cpu",
 ) -> list[RunJob]:
     """The runs of a study: every arm with its seeds, each in a folder of its own."""
     from kava.demo.worker import RunJob
@@ -201,6 +210,7 @@ def plan_runs(
                 num_steps=num_steps,
                 num_items=num_items,
                 model_name=model_name,
+                device=device,
                 output_dir=folder / "runs" / f"{arm.name}-seed{seed}",
             ),
             num_items,

@@ -185,10 +185,13 @@ def final_questions(job: RunJob) -> list[Record]:
 def time_students(job: TimingJob, connection: Connection) -> list[Cost]:
     """Let the students answer in turns, a few questions each, so that all meet the same machine."""
     print_to(job.log)
+    from kava.devices import choose_device
     from kava.student.answering import answer_records
     from kava.student.checkpoint import load_student
 
-    students = [load_student(run.folder) for run in job.runs]
+    students = [
+        load_student(run.folder, device=choose_device(run.config.device)) for run in job.runs
+    ]
     seconds, passes, step = [0.0] * len(students), [0.0] * len(students), 0
     questions = final_questions(job.runs[0])[:NUM_TIMED]
     size = -(-len(questions) // TIMED_ROUNDS)

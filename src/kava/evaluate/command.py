@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from kava.devices import DEVICE_HELP, choose_device
 from kava.quiet import quiet_libraries
 
 T = TypeVar("T")
@@ -73,7 +74,7 @@ class EvaluateConfig:
         "write every item to this jsonl file, and the figures to <output>.summary.json; with "
         "--tasks, a folder for a <task>.jsonl each",
     )
-    device: str = _flag("auto", "auto (an accelerator where there is one), cpu, cuda, cuda:1, …")
+    device: str = _flag("auto", DEVICE_HELP)
     json: bool = _flag(False, "print the figures as JSON instead of a table")
 
 
@@ -103,7 +104,7 @@ class GenerateConfig:
         None, "with --show_latents, tokens to print for each latent; left out: 3"
     )
     stats: bool = _flag(False, "also tell forward passes, tokens and time, on stderr")
-    device: str = _flag("auto", "auto (an accelerator where there is one), cpu, cuda, cuda:1, …")
+    device: str = _flag("auto", DEVICE_HELP)
 
 
 def evaluate_main(argv: list[str]) -> int:
@@ -111,7 +112,6 @@ def evaluate_main(argv: list[str]) -> int:
     quiet_libraries()
     config = _parse(EvaluateConfig, argv, "evaluate", "Score a trained student.")
 
-    from kava.evaluate.device import choose_device
     from kava.evaluate.results import check_output, summary_path, table, write_results
     from kava.evaluate.score import score
     from kava.student.checkpoint import load_student
@@ -151,7 +151,6 @@ def evaluate_main(argv: list[str]) -> int:
 
 def _evaluate_tasks(config: EvaluateConfig, fields: dict[str, Any]) -> int:
     """Score a student on several tasks; what is finished is written before the next begins."""
-    from kava.evaluate.device import choose_device
     from kava.evaluate.results import check_output_folder, write_results
     from kava.evaluate.score import score
     from kava.evaluate.tasks import check_results, resolve_tasks, run_tasks, tasks_table
@@ -202,7 +201,6 @@ def generate_main(argv: list[str]) -> int:
     config = _parse(GenerateConfig, argv, "generate", "Let a trained student answer questions.")
 
     from kava.data.answers import extract_answer
-    from kava.evaluate.device import choose_device
     from kava.student.answering import complete
     from kava.student.checkpoint import load_student
     from kava.student.readout import check_readable, describe

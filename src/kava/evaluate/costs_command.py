@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kava.devices import DEVICE_HELP, choose_device
 from kava.quiet import quiet_libraries
 
 if TYPE_CHECKING:
@@ -34,7 +35,6 @@ def main(argv: list[str]) -> int:
 
     from kava.evaluate.costs import check_costs, measure_costs
     from kava.evaluate.costs_table import costs_table
-    from kava.evaluate.device import choose_device
     from kava.evaluate.results import check_output_folder
     from kava.student.checkpoint import load_student
 
@@ -101,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
         "written",
     )
     parser.add_argument("--output", help=f"a folder for {NAME}.json, {NAME}.png and {NAME}.svg")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, …")
+    parser.add_argument("--device", default="auto", help=DEVICE_HELP)
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
     return parser
 

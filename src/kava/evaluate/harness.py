@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 
+from kava.devices import check_device
 from kava.quiet import quiet_libraries
 
 
@@ -16,9 +17,12 @@ def main(argv: list[str]) -> int:
     """Run lm_eval on its flags, as in `--model kava --model_args pretrained=outputs/run`.
 
     Raises:
-        ValueError: lm_eval is not installed.
+        ValueError: lm_eval is not installed, or a --device that is not there.
     """
     quiet_libraries()
+    device = _device_of(argv)
+    if device is not None:
+        check_device(device)
     try:
         from lm_eval.__main__ import cli_evaluate
 
@@ -34,3 +38,12 @@ def main(argv: list[str]) -> int:
     finally:
         sys.argv = before
     return 0
+
+
+def _device_of(argv: list[str]) -> str | None:
+    """What the flags name as the device; lm_eval itself names cuda:0 where they name none."""
+    for word, following in zip(argv, [*argv[1:], None]):
+        name, equals, value = word.partition("=")
+        if name == "--device":
+            return value if equals else following
+    return None

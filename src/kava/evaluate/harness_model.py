@@ -17,7 +17,7 @@ from lm_eval.api.registry import register_model
 from torch import Tensor
 
 from kava.data.text_tokens import tokenize
-from kava.evaluate.device import choose_device
+from kava.devices import choose_device
 from kava.student.answering import complete, evaluating
 from kava.student.checkpoint import load_student
 from kava.student.latent import LatentStudent
@@ -37,8 +37,8 @@ class KavaLM(LM):
         pretrained: what `load_student` takes: a checkpoint, a run's folder, a model.
         best: of a run's folder, the checkpoint that the run found best.
         batch_size: requests at a time.
-        device: where to put the model; None leaves it on the CPU. lm_eval asks for cuda where it
-            is told nothing: without a CUDA device, `auto` of `kava evaluate` is taken.
+        device: where to put the model; None leaves it on the CPU. lm_eval asks for cuda:0 where
+            it is told nothing: without a CUDA device, `auto` of `kava evaluate` is taken.
         max_new_tokens: most tokens per answer; None: the task's `max_gen_toks`, else the
             student's kind decides.
         max_length: most positions; None: as many as the model's configuration names.
@@ -65,7 +65,7 @@ class KavaLM(LM):
         super().__init__()
         if not str(batch_size).isdecimal() or int(batch_size) < 1:
             raise ValueError(f"batch_size={batch_size} must be a whole number above 0")
-        if device is not None and device.startswith("cuda") and not torch.cuda.is_available():
+        if device == "cuda:0" and not torch.cuda.is_available():
             device = "auto"
         where = None if device is None else choose_device(device)
         self.student = load_student(pretrained, best=best, device=where)

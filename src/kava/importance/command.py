@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
+from kava.devices import choose_device
 from kava.quiet import quiet_libraries
 from kava.reading import ReadingConfig, check_choice, check_positive, flag, parse_flags
 
@@ -94,12 +95,14 @@ def compare(config: ComparisonConfig) -> Comparison:
     from kava.importance.roles import oracle_ranks, token_roles
     from kava.importance.score import SCORERS, score_samples
     from kava.models import load_model
-    from kava.reading import device_of, read_texts, template_of
+    from kava.reading import read_texts, template_of
 
     name = config.teacher_name
     texts = read_texts(config, name, name, config.num_samples, "num_samples")
     print(f"data: {config.dataset_name}: {texts.report}")
-    model = load_model(name, dtype=config.dtype, device=device_of(config)).requires_grad_(False)
+    model = load_model(
+        name, dtype=config.dtype, device=choose_device(config.device)
+    ).requires_grad_(False)
     scores: dict[str, list[np.ndarray]] = {
         method: score_samples(
             model,

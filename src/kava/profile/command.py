@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 
 from kava.align import ALIGNMENT_MODES, CacheGeometry
 from kava.data.collate import Batch, Collator
+from kava.devices import choose_device
 from kava.models import RANDOM_MODELS, load_tokenizer
 from kava.profile.measure import PeakMemory, StageClock
 from kava.profile.report import Model, Profile
@@ -84,9 +85,7 @@ def profile_step(config: TrainConfig, num_steps: int = 10) -> Profile:
         raise ValueError(f"--steps {num_steps} must be above 0")
     if not config.kv_weight:
         raise ValueError("--kv_weight 0 leaves nothing to align; give it a weight above 0")
-    auto = config.device == "auto" and torch.accelerator.is_available()
-    device = torch.accelerator.current_accelerator() if auto else torch.device("cpu")
-    assert device is not None
+    device = torch.device(choose_device(config.device))
     built, tokenizer = build(config)
     batch = first_batch(config, tokenizer, device)
     clock = StageClock(device)

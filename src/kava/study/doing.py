@@ -91,12 +91,14 @@ def trained(run: StudyRun, connection: Connection, memory: Memory, resume: bool)
 def as_it_is(run: StudyRun) -> dict[str, Any]:
     """A model as it is: no budget, and one line of metrics before the first step."""
     from kava.data.sources import default_template
+    from kava.devices import choose_device
     from kava.student.answering import answer_records
     from kava.train.build import build_student, build_tokenizer, records_of
     from kava.train.recording import peak_memory_bytes, reset_peak_memory
 
     config = run.config
-    tokenizer, student = build_tokenizer(config), build_student(config)
+    device: Any = choose_device(config.device)
+    tokenizer, student = build_tokenizer(config), build_student(config).to(device)
     reset_peak_memory(student.device)
     template = default_template(config.dataset_name, drop_last_step=not config.keep_last_step)
     name = config.eval_dataset_name

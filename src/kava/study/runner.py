@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kava.devices import check_device
 from kava.errors import KavaError
 from kava.format import counted, percent, seconds
 from kava.jobs.crew import Crew, Failure
@@ -94,8 +95,11 @@ def run_study(
         num_jobs: how many runs at a time.
 
     Raises:
-        ValueError: a folder with another plan, or with finished runs of other settings.
+        ValueError: a device that is not there, a folder with another plan, or with finished runs
+            of other settings.
     """
+    for device in {run.config.device for run in runs}:
+        check_device(device)
     with alone(folder):
         lock_plan(folder, plan, source, command)
         kept = {run.name: result for run in runs if (result := run.finished()) is not None}

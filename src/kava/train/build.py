@@ -19,6 +19,7 @@ from kava.data.records import Record, Template
 from kava.data.shell_game import with_oracle_positions
 from kava.data.sources import default_template, load_records
 from kava.data.splits import check_disjoint, data_hash, split_records
+from kava.devices import choose_device
 from kava.layers import LayerMapping
 from kava.models import load_model, load_tokenizer
 from kava.student.checkpoint import latest_checkpoint
@@ -322,6 +323,7 @@ def build_run(config: TrainConfig, data: Data | None = None) -> Run:
         )
     if checkpoint is None and config.resume:
         raise ValueError(f"--resume: {config.output_dir} holds no complete checkpoint")
+    choose_device(config.device)
     # large models are loaded last: a wrong path or a bad sample shows at once
     tokenizer = build_tokenizer(config)
     teacher_tokenizer = build_teacher_tokenizer(config, tokenizer)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from kava.align import ALIGNMENT_MODES, FLAT_VARIANTS, LAYER_MAPS, TOKEN_ALIGNMENTS
 from kava.compress import EVICTIONS
+from kava.devices import check_device_name
 from kava.importance.stages import REACHES
 from kava.losses import KV_LOSSES, LAYER_EMPHASES
 from kava.student.config import DECODINGS
@@ -154,12 +155,12 @@ def _check_choices(config: TrainConfig) -> None:
         "overflow": ("error", "skip"),
         "reasoning_form": ("text", "annotated", "equations"),
         "dtype": ("float32", "bfloat16", "float16"),
-        "device": ("auto", "cpu"),
     }
     for name, allowed in choices.items():
         value = getattr(config, name)
         if value not in allowed:
             raise ValueError(f"--{name} {value!r} is unknown; choose {', '.join(allowed)}")
+    check_device_name(config.device)
     if config.kv_scope is not None and config.kv_scope not in SCOPES:
         raise ValueError(f"--kv_scope {config.kv_scope!r} is unknown; choose {', '.join(SCOPES)}")
 

@@ -12,6 +12,7 @@ from typing import Any
 from kava.align import LAYER_MAPS
 from kava.align.resample import SegmentResampling
 from kava.compress import EVICTIONS
+from kava.devices import DEVICE_HELP
 from kava.losses import KV_LOSSES, LAYER_EMPHASES
 from kava.student.config import DECODINGS
 from kava.trace import SCOPES
@@ -256,7 +257,7 @@ class TrainConfig:
     bf16: bool = _flag(False, "train in bfloat16 autocast")
     dtype: str = _flag("float32", "dtype in which weights are loaded: float32, bfloat16, float16")
     seed: int = _flag(0, "seed of initialisation, data order and dropout")
-    device: str = _flag("auto", "auto (an accelerator where there is one) or cpu")
+    device: str = _flag("auto", DEVICE_HELP)
 
     # the run
     output_dir: str = _flag("outputs/run", "folder for checkpoints, metrics and TensorBoard")

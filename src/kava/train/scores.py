@@ -10,12 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from transformers import PreTrainedModel
 
 from kava.compress import EVICTIONS
 from kava.data.encode import Encoded
 from kava.data.records import Record, Template
+from kava.devices import choose_device
 from kava.importance import score_samples
 from kava.train.config import TrainConfig
 
@@ -65,8 +65,7 @@ def with_scores(
         >>> scored = with_scores(config, teacher, data.train, data.train_records, data.template)
     """
     device = teacher.device
-    if config.device == "auto" and torch.cuda.is_available():
-        teacher.to("cuda")  # type: ignore[arg-type]
+    teacher.to(choose_device(config.device))  # type: ignore[arg-type]
     try:
         rows = score_samples(
             teacher,

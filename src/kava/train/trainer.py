@@ -25,6 +25,7 @@ from transformers import (
 from kava.data.collate import Batch, Collator
 from kava.data.encode import Encoded
 from kava.data.records import Record, Template
+from kava.devices import choose_device
 from kava.errors import KavaError
 from kava.losses import Progress
 from kava.student.answering import answer_records
@@ -51,8 +52,13 @@ class EncodedDataset(Dataset[Encoded]):
 
 
 def training_arguments(config: TrainConfig, evaluates: bool, answers: bool) -> TrainingArguments:
-    """The library's arguments; the best checkpoint is the one with the best held-out accuracy."""
-    return TrainingArguments(
+    """The library's arguments; the best checkpoint is the one with the best held-out accuracy.
+
+    Raises:
+        ValueError: a device that cannot be used here.
+    """
+    device = torch.device(choose_device(config.device))
+    arguments = TrainingArguments(
         output_dir=config.output_dir,
         num_train_epochs=config.epochs,
         max_steps=config.max_steps,
@@ -66,7 +72,7 @@ def training_arguments(config: TrainConfig, evaluates: bool, answers: bool) -> T
         bf16=config.bf16,
         seed=config.seed,
         data_seed=config.seed,
-        use_cpu=config.device == "cpu" or not torch.accelerator.is_available(),
+        use_cpu=device.type == "cpu",
         logging_steps=config.logging_steps,
         logging_nan_inf_filter=False,
         save_strategy="steps",
@@ -84,6 +90,26 @@ def training_arguments(config: TrainConfig, evaluates: bool, answers: bool) -> T
         ddp_find_unused_parameters=False,
         log_level="error",
     )
+    if arguments.world_size == 1:
+        use_one_device(arguments, device)
+    elif device.index is not None:
+        raise ValueError(
+            f"--device {device} names one GPU, but {arguments.world_size} processes train: pass "
+            f"--device cuda, and each takes its own"
+        )
+    return arguments
+
+
+def use_one_device(arguments: TrainingArguments, device: torch.device) -> None:
+    """Let a single process train on the device that was named.
+
+    Of several GPUs the library would take the first, and split batches over all of them by
+    `nn.DataParallel`, which cannot split the texts of a batch.
+    """
+    arguments._n_gpu = min(arguments.n_gpu, 1)
+    if device.type == "cuda" and device.index is not None:
+        torch.cuda.set_device(device)
+        vars(arguments)["_setup_devices"] = device  # what `arguments.device` has cached
 
 
 class KVDistillTrainer(Trainer):

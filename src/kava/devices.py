@@ -1,0 +1,101 @@
+"""Where models run: the device that `--device` names, the same in every command."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+DEVICE_HELP = "auto (an accelerator where there is one), cpu, cuda, cuda:1, … or mps"
+"""What `--help` says of `--device`."""
+
+_NAME = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
+
+
+def check_device_name(name: str) -> None:
+    """Refuse what is no name of a device; whether there is one here is for `choose_device`.
+
+    Raises:
+        ValueError: another name than auto, cpu, cuda, cuda:N or mps.
+
+    Example:
+        >>> check_device_name("cuda:1")
+    """
+    if not _NAME.fullmatch(name):
+        raise ValueError(
+            f"--device {name!r} is unknown; choose auto, cpu, cuda, cuda:N (N = 0, 1, …) or mps"
+        )
+
+
+def check_device(name: str) -> None:
+    """Refuse a device that is not there, without touching it: a process that starts others may.
+
+    Raises:
+        ValueError: an unknown name, or a device that is not visible; the message says why.
+
+    Example:
+        >>> check_device("auto")
+    """
+    import torch
+
+    check_device_name(name)
+    if name.startswith("cuda"):
+        _check_cuda(torch.device(name))
+    if name == "mps" and not torch.backends.mps.is_available():
+        raise ValueError(
+            "--device mps: no Apple GPU can be used here; pass --device cpu, or auto for the "
+            "accelerator that there is"
+        )
+
+
+def choose_device(name: str) -> str:
+    """The device of a name; "auto" is the accelerator where there is one, else the CPU.
+
+    Raises:
+        ValueError: an unknown name, or a device that cannot be used here; the message says why.
+
+    Example:
+        >>> choose_device("cpu")
+        'cpu'
+    """
+    import torch
+
+    check_device(name)
+    if name == "auto":
+        found = torch.accelerator.is_available()
+        return str(torch.accelerator.current_accelerator()) if found else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"--device {name} cannot be used here: {reason}; pass --device cpu"
+        ) from error
+    return name
+
+
+def _check_cuda(device: torch.device) -> None:
+    import torch
+
+    if not torch.cuda.is_available():
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        if torch.version.cuda is None and torch.version.hip is None:
+            reason = f"torch {torch.__version__} was built for CPU"
+            mend = "install a CUDA build of torch (pytorch.org), or pass --device cpu"
+        elif visible is not None:
+            reason = f"CUDA_VISIBLE_DEVICES={visible!r}"
+            mend = "unset it or name a device that nvidia-smi lists, or pass --device cpu"
+        else:
+            reason = f"torch {torch.__version__} finds no driver or no GPU"
+            mend = "look at nvidia-smi, or pass --device cpu"
+        raise ValueError(f"--device {device}: no CUDA device is visible ({reason}); {mend}")
+    count = torch.cuda.device_count()
+    if device.index is not None and device.index >= count:
+        there = "cuda:0" if count == 1 else f"cuda:0 to cuda:{count - 1}"
+        raise ValueError(
+            f"--device {device}: {count} CUDA device{'s are' if count > 1 else ' is'} visible; "
+            f"choose {there}"
+        )
