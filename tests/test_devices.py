@@ -19,9 +19,9 @@ from kava.importance.command import main as compare_evictions
 from kava.layers.command import main as layer_map
 from kava.profile.command import main as profile
 from kava.study.command import main as study
+from kava.train.arguments import training_arguments, use_one_device
 from kava.train.command import main as train
 from kava.train.config import TrainConfig
-from kava.train.trainer import training_arguments, use_one_device
 
 NOWHERE = "no.jsonl"  # data that would be complained of if they were read first
 DATA = ["--dataset_name", NOWHERE]

@@ -20,6 +20,9 @@ from kava.demo.worker import RESULT_FILE, RunJob, finished
 from kava.errors import KavaError
 from kava.jobs.crew import Crew, Worker
 from kava.jobs.progress import ProgressView
+from kava.student.checkpoint import library_versions
+
+TORCH = library_versions()["torch"]
 
 
 def jobs(folder: Path, *names: str) -> list[RunJob]:
@@ -158,9 +161,27 @@ def test_a_finished_run_is_used_again_only_with_the_same_settings(tmp_path: Path
     assert outcome is not None
     assert outcome.accuracy == 0.5
     assert outcome.r_squared is None  # an earlier version's result, which did not say
-    assert finished(replace(run, num_items=11)) is None
-    assert finished(replace(run, config=replace(run.config, max_steps=5))) is None
-    assert finished(replace(run, fingerprint={**run.fingerprint, "torch": "0"})) is None
+    for other, difference in (
+        (replace(run, num_items=11), "num_items 10, now 11"),
+        (replace(run, config=replace(run.config, max_steps=5)), "max_steps 4, now 5"),
+        (replace(run, fingerprint={**run.fingerprint, "torch": "0"}), f"torch {TORCH}, now 0"),
+    ):
+        assert finished(other) is None
+        message = f"kv-seed0 holds a finished run with other settings ({difference}): pass --over"
+        with pytest.raises(ValueError, match=re.escape(message)):
+            run_study([other], tmp_path, num_jobs=1, overwrite=False)
+        assert finished(run) == outcome  # nothing is lost
+
+
+def test_a_result_of_an_earlier_version_is_used_again(tmp_path: Path) -> None:
+    """One without a setting that is new, and with another default of one that decides nothing."""
+    (run,) = jobs(tmp_path, "kv")
+    save_outcome(run)
+    saved = json.loads((run.folder / RESULT_FILE).read_text())
+    del saved["settings"]["config"]["resume_from"], saved["settings"]["config"]["latent_ce_weight"]
+    saved["settings"]["config"]["save_total_limit"] = None
+    (run.folder / RESULT_FILE).write_text(json.dumps(saved))
+    assert finished(run) is not None
 
 
 def test_a_half_written_result_counts_for_nothing(tmp_path: Path) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import TrainerCallback
 
 from kava.data.collate import Batch, Collator
 from kava.train.build import (
@@ -80,3 +82,38 @@ def metrics(output_dir: Path | str) -> list[dict[str, float]]:
 def weights(module: torch.nn.Module) -> dict[str, torch.Tensor]:
     """A copy of all weights."""
     return {name: part.detach().clone() for name, part in module.state_dict().items()}
+
+
+class Interrupt(TrainerCallback):
+    """End a run by Ctrl-C, at the end of a step or in the evaluation of one."""
+
+    def __init__(self, step: int):
+        self.step = step
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step == self.step:
+            raise KeyboardInterrupt
+
+
+def interrupted(config: TrainConfig, step: int) -> None:
+    """Train, from the newest checkpoint with `resume`, and stop at the end of a step."""
+    built = build_run(config)
+    built.trainer.add_callback(Interrupt(step))
+    start = None if built.checkpoint is None else str(built.checkpoint)
+    with suppress(KeyboardInterrupt):
+        built.trainer.train(resume_from_checkpoint=start)
+
+
+WALL_CLOCK = {
+    "seconds", "peak_memory_bytes", "train_runtime", "train_samples_per_second",
+    "train_steps_per_second",
+}  # fmt: skip
+
+
+def all_rows(output_dir: Path | str) -> list[dict[str, float]]:
+    """All lines of a run's metrics.jsonl, without what the machine's speed decides."""
+    lines = (Path(output_dir) / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    return [
+        {name: value for name, value in json.loads(line).items() if name not in WALL_CLOCK}
+        for line in lines
+    ]

@@ -274,7 +274,7 @@ def test_unrotated_keys_of_equal_content_match_at_any_position() -> None:
         ({"lr": 0.0}, "--lr 0.0 must be above 0"),
         ({"kv_weight": -1.0}, "must not be negative"),
         ({"resume": True, "overwrite": True}, "exclude each other"),
-        ({"save_total_limit": 0}, "--save_total_limit 0 must be above 0"),
+        ({"save_total_limit": -1}, "--save_total_limit -1 must not be negative; 0 keeps all"),
         ({"seed": -1}, "--seed -1 must lie between"),
     ],
 )

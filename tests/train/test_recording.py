@@ -80,7 +80,7 @@ def test_a_resumed_run_records_what_an_uninterrupted_one_would(tmp_path: Path) -
 def test_a_checkpoint_without_a_record_is_refused(tmp_path: Path) -> None:
     run(small(tmp_path))
     (tmp_path / "checkpoint-4" / RECORDING_FILE).unlink()
-    with pytest.raises(OSError, match=r"recording\.json is missing: the checkpoint is incomplete"):
+    with pytest.raises(ValueError, match=r"no complete checkpoint .*recording\.json is missing"):
         run(small(tmp_path, resume=True))
 
 

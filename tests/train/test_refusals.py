@@ -9,12 +9,12 @@ from kava.cli import run
 from kava.errors import KavaError
 from kava.profile.command import first_batch
 from kava.trace import Segment
+from kava.train.arguments import training_arguments
 from kava.train.build import build_distiller, build_tokenizer
 from kava.train.command import main, train
 from kava.train.config import TrainConfig
 from kava.train.objective import count_items
 from kava.train.parse import parse_config
-from kava.train.trainer import training_arguments
 
 
 def config(tmp_path: Path, **settings: object) -> TrainConfig:

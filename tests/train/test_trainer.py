@@ -272,21 +272,25 @@ def test_evaluation_reports_the_control_and_the_accuracy(
 
 
 def test_the_best_checkpoint_is_kept_and_named(tmp_path: Path) -> None:
-    """By held-out accuracy, not by age: the rotation spares it."""
+    """By held-out accuracy, not by age: it is kept beside the newest two."""
     options = {"eval_dataset_name": "kava/shell-game", "eval_size": 8, "eval_steps": 1}
-    built = build_run(small(tmp_path, save_steps=1, save_total_limit=2, **options, **TEACHER))
-    accuracies = iter([0.1, 0.9, 0.3, 0.2])
-    evaluate = built.trainer.evaluate
-    built.trainer.evaluate = lambda *args, **kwargs: {  # type: ignore[method-assign]
-        **evaluate(*args, **kwargs),
-        "eval_accuracy": next(accuracies),
-    }
+    built = build_run(small(tmp_path, max_steps=5, save_steps=1, **options, **TEACHER))
+    accuracies = iter([0.1, 0.9, 0.3, 0.2, 0.4])
+    log = built.trainer.log
+
+    def accurate(logs: dict[str, float], *args: Any) -> None:
+        if "eval_accuracy" in logs:
+            logs["eval_accuracy"] = next(accuracies)
+        log(logs, *args)
+
+    built.trainer.log = accurate  # type: ignore[method-assign]
     built.trainer.train()
-    assert {path.name for path in tmp_path.glob("checkpoint-*")} == {"checkpoint-2", "checkpoint-4"}
+    names = {path.name for path in tmp_path.glob("checkpoint-*")}
+    assert names == {"checkpoint-2", "checkpoint-4", "checkpoint-5"}
     assert load_student(tmp_path, best=True).settings["step"] == 2
-    assert load_student(tmp_path).settings["step"] == 4
-    state = json.loads((tmp_path / "checkpoint-4" / "trainer_state.json").read_text())
-    assert state["best_model_checkpoint"] == str(tmp_path / "checkpoint-2")
+    assert load_student(tmp_path).settings["step"] == 5
+    state = json.loads((tmp_path / "checkpoint-5" / "trainer_state.json").read_text())
+    assert state["best_model_checkpoint"] == "checkpoint-2"
 
 
 def test_the_logged_loss_is_the_weighted_sum_of_its_terms(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from kava.demo.results import Outcome, Result
-from kava.demo.worker import Cost, RunJob, TimingJob, finished
+from kava.demo.worker import Cost, RunJob, TimingJob, finished, other_settings
 from kava.format import percent
 from kava.jobs.crew import Crew
 from kava.jobs.progress import ProgressView
@@ -32,8 +32,11 @@ def run_study(
         overwrite: do runs again that an earlier call has finished with the same settings.
 
     Raises:
+        ValueError: a folder holds a finished run with other settings.
         KavaError: a run failed; its name and its error, in one line.
     """
+    if not overwrite:
+        _check_nothing_is_lost(runs)
     done = {} if overwrite else {run.name: outcome for run in runs if (outcome := finished(run))}
     missing = [run for run in runs if run.name not in done]
     timing = TimingJob(tuple(runs), folder / "timing.log")
@@ -59,6 +62,16 @@ def run_study(
         )
         for run, cost in zip(runs, costs)
     ]
+
+
+def _check_nothing_is_lost(runs: Sequence[RunJob]) -> None:
+    for run in runs:
+        difference = other_settings(run)
+        if difference is not None:
+            raise ValueError(
+                f"{run.folder} holds a finished run with other settings ({difference}): pass "
+                f"--overwrite to do it again in its place, or another --output_dir"
+            )
 
 
 def _told(outcome: Outcome) -> str:

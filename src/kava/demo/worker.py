@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -110,16 +110,49 @@ class Cost:
 
 def finished(job: RunJob) -> Outcome | None:
     """The outcome of an earlier run with the same settings, if there is one."""
+    saved = _saved(job)
+    if saved is None or _differing(saved["settings"], job):
+        return None
+    return Outcome(**saved["outcome"])
+
+
+def other_settings(job: RunJob) -> str | None:
+    """By what the finished run in a job's folder differs from it; None where there is no other.
+
+    Example:
+        >>> other_settings(replace(job, num_items=11))
+        'num_items 10, now 11'
+    """
+    saved = _saved(job)
+    return None if saved is None else "; ".join(_differing(saved["settings"], job)) or None
+
+
+def _saved(job: RunJob) -> dict[str, Any] | None:
     path = job.folder / RESULT_FILE
     if not path.is_file():
         return None
     try:
-        saved = json.loads(path.read_text(encoding="utf-8"))
+        saved: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError:
         return None  # an interrupted write; the run is done again
-    if saved["settings"] != json.loads(json.dumps(job.settings())):
-        return None
-    return Outcome(**saved["outcome"])
+    return saved
+
+
+def _differing(saved: dict[str, Any], job: RunJob) -> list[str]:
+    """What decides the result and differs: name, value then, value now."""
+    from kava.train.config import RESUMABLE, TrainConfig
+
+    defaults = {field.name: field.default for field in fields(TrainConfig)}
+    now = json.loads(json.dumps(job.settings()))
+    # a setting that an earlier version did not have was as it is by default
+    then = {**saved, **defaults, **saved["config"]}
+    now.update(now.pop("config"))
+    del then["config"]
+    return [
+        f"{name} {then.get(name)!s:.12}, now {now.get(name)!s:.12}"
+        for name in {**now, **then}
+        if name not in RESUMABLE and then.get(name) != now.get(name)
+    ]
 
 
 def do_run(job: RunJob, connection: Connection, memory: Memory) -> Outcome:

@@ -15,7 +15,8 @@ TRAINING_ONLY = frozenset(
     {"kv_weight", "cka_weight", "codi_weight", "latent_ce_weight", "ce_weight", "lr"}
     | {"lr_scheduler", "warmup_steps", "weight_decay", "max_grad_norm", "projection_dropout"}
     | {"epochs", "max_steps", "batch_size", "gradient_accumulation_steps", "seed"}
-    | {"logging_steps", "save_steps", "save_total_limit", "eval_steps", "eval_batch_size"}
+    | {"logging_steps", "save_steps", "save_total_limit", "save_only_model", "eval_steps"}
+    | {"eval_batch_size"}
 )
 """Settings that change how a student is trained, and not what its cache is measured by."""
 

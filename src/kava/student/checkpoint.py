@@ -5,13 +5,15 @@
         tokenizer.json, …                   its tokenizer
         kava.json                           the settings: kind of student, template, data, versions
 
-`kava.json` is written last. A folder without it, or with weights that end too early, is an
-interrupted save: it is passed over where a newer or older one is whole, and named where not.
+`kava.json` is written last, and a run adds what it needs to go on and a manifest. A folder
+without `kava.json`, with weights that end too early or with a file of the student that is not as
+its manifest says is damaged: it is passed over where another one is whole, and named.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import platform
 import re
 import shutil
@@ -22,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from kava.data.records import Template
@@ -30,14 +32,16 @@ from kava.data.shell_game import SHELL_GAME_TEMPLATE
 from kava.models import load_model, load_tokenizer
 from kava.student.config import LatentStudentConfig
 from kava.student.latent import LatentStudent
+from kava.student.manifest import MANIFEST_FILE
+from kava.student.whole import STATE_FILE, WEIGHTS_FILE, student_damage
 
 FORMAT = 1
 """Version of the layout of `kava.json`; another one is refused."""
 
 SETTINGS_FILE = "kava.json"
-WEIGHTS_FILE = "model.safetensors"
-_STATE_FILE = "trainer_state.json"
 _NAME = re.compile(r"checkpoint-(\d+)")
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -102,7 +106,8 @@ def save_student(
     made = not directory.exists()
     directory.mkdir(parents=True, exist_ok=True)
     try:
-        (directory / SETTINGS_FILE).unlink(missing_ok=True)
+        for name in (SETTINGS_FILE, MANIFEST_FILE):  # of what was there before
+            (directory / name).unlink(missing_ok=True)
         # one file, whatever its size: its header then tells whether the weights are complete
         model.save_pretrained(directory, max_shard_size="100TB")
         tokenizer.save_pretrained(directory)
@@ -146,10 +151,11 @@ def read_settings(directory: str | Path) -> dict[str, Any]:
 def latest_checkpoint(output_dir: str | Path) -> Path | None:
     """The newest complete checkpoint of a run, or None.
 
-    Complete: `kava.json` and the weights can be read. Only folders named `checkpoint-<step>`
-    count, so that hidden and temporary ones are ignored.
+    Complete: `kava.json` and the weights can be read, and the student's files have the sizes of
+    the manifest. Only folders named `checkpoint-<step>` count, so that hidden and temporary ones
+    are ignored.
     """
-    for path in reversed(_checkpoints(Path(output_dir))):
+    for path in reversed(checkpoints_by_step(output_dir).values()):
         if _problem(path) is None:
             return path
     return None
@@ -193,7 +199,7 @@ def load_student(
 def _load_checkpoint(folder: Path, device: torch.device | str | None) -> LoadedStudent:
     settings = read_settings(folder)
     template = _template_of(settings, folder / SETTINGS_FILE)
-    problem = _weights_problem(folder)
+    problem = student_damage(folder)
     if problem is not None:
         raise ValueError(f"{problem}; take another checkpoint")
     if settings["student"] == "latent":
@@ -219,35 +225,50 @@ def _load_latent(folder: Path) -> LatentStudent:
 
 
 def _checkpoint_in(folder: Path, best: bool) -> Path:
-    newest = latest_checkpoint(folder)
+    newest, damaged = None, []
+    for path in reversed(checkpoints_by_step(folder).values()):
+        problem = _problem(path)
+        if problem is None:
+            newest = path
+            break
+        damaged.append(f"{path.name}: {problem}")
     if newest is None:
-        found = [f"{p.name}: {_problem(p)}" for p in reversed(_checkpoints(folder))]
-        reason = found[0] if found else "there is no checkpoint-<step>, kava.json or config.json"
+        reason = (
+            damaged[0] if damaged else "there is no checkpoint-<step>, kava.json or config.json"
+        )
         raise OSError(f"{folder} holds no complete checkpoint ({reason})")
+    if damaged and not best:
+        logger.warning("kava: warning: %s; taking %s", "; ".join(damaged), newest.name)
     if not best:
         return newest
-    state = newest / _STATE_FILE
+    state = newest / STATE_FILE
     if not state.is_file():
         raise OSError(f"{state} is missing, which names the best checkpoint; leave out best")
     named = json.loads(state.read_text(encoding="utf-8")).get("best_model_checkpoint")
     if named is None:
         raise ValueError(f"{state} names no best checkpoint; leave out best, for the newest")
     chosen = folder / Path(named).name  # the folder may have been moved since
-    if chosen not in _checkpoints(folder):
+    if not chosen.is_dir():
         raise OSError(f"{chosen}, the run's best checkpoint, is not there any more")
     return chosen
 
 
-def _checkpoints(output_dir: Path) -> list[Path]:
-    """Folders named as checkpoints are, by step."""
+def checkpoints_by_step(output_dir: str | Path) -> dict[int, Path]:
+    """The folders named `checkpoint-<step>`, whole or not, the oldest first.
+
+    Example:
+        >>> checkpoints_by_step("outputs/run")
+        {500: PosixPath('outputs/run/checkpoint-500')}
+    """
+    output_dir = Path(output_dir)
     if not output_dir.is_dir():
-        return []
+        return {}
     steps = {
-        path: int(match[1])
+        int(match[1]): path
         for path in output_dir.iterdir()
         if (match := _NAME.fullmatch(path.name)) and path.is_dir()
     }
-    return sorted(steps, key=lambda path: steps[path])
+    return dict(sorted(steps.items()))
 
 
 def _problem(folder: Path) -> str | None:
@@ -256,18 +277,7 @@ def _problem(folder: Path) -> str | None:
         read_settings(folder)
     except (OSError, ValueError) as error:
         return str(error)
-    return _weights_problem(folder)
-
-
-def _weights_problem(folder: Path) -> str | None:
-    path = folder / WEIGHTS_FILE
-    if not path.is_file():
-        return f"{path} is missing"
-    try:
-        with safe_open(path, framework="pt"):  # reads the header, and checks the file's length
-            return None
-    except SafetensorError as error:
-        return f"{path} is damaged or truncated ({error})"
+    return student_damage(folder)
 
 
 def _is_plain(folder: Path) -> bool:

@@ -24,6 +24,7 @@ L layers, H key/value heads, D head dim.
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -34,6 +35,7 @@ from kava.student.cache import Pairs
 from kava.student.config import LatentStudentConfig
 from kava.student.decode import Generation, greedy_decode
 from kava.student.passes import LatentOutput, Passes
+from kava.student.whole import WEIGHTS_FILE, has_manifest, student_damage
 
 
 class LatentProjection(nn.Sequential):
@@ -93,6 +95,20 @@ class LatentStudent(PreTrainedModel):
         if config.num_latents > 0 and jacobi:
             self.placeholders = nn.Parameter(torch.zeros(config.num_latents, width))
         self.post_init()
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **options: Any) -> Any:
+        """Load a student, as every model of transformers is loaded.
+
+        Raises:
+            ValueError: a checkpoint of a run that lacks a file, or holds one that was cut.
+        """
+        folder = Path(pretrained_model_name_or_path or "")
+        if (folder / WEIGHTS_FILE).is_file() or has_manifest(folder):
+            problem = student_damage(folder)
+            if problem is not None:
+                raise ValueError(f"{problem}; take another checkpoint")
+        return super().from_pretrained(pretrained_model_name_or_path, *args, **options)
 
     @classmethod
     def wrap(cls, model: PreTrainedModel, *, num_latents: int, **options: Any) -> LatentStudent:

@@ -38,6 +38,8 @@ def trained(run: StudyRun, connection: Connection, memory: Memory, resume: bool)
 
     built = memory.build(replace(run.config, resume=resume))
     trainer = built.trainer
+    for notice in built.start.notices:
+        print(f"warning: {notice}")
     if built.calibration is not None:
         write_whole(run.folder / files.CALIBRATION_FILE, built.calibration.to_json() + "\n")
     trainer.add_callback(make_watch(connection))
@@ -58,7 +60,7 @@ def trained(run: StudyRun, connection: Connection, memory: Memory, resume: bool)
         max_new_tokens=run.config.max_new_tokens,
     )
     write_items(run.folder / files.ITEMS_FILE, answers)
-    record = trainer.recorder.settle()
+    record = trainer.recorded()
     lines = files.metric_lines(run.folder)
     return run.finish(
         {

@@ -26,6 +26,12 @@ if TYPE_CHECKING:
     from kava.train.config import TrainConfig
 
 
+NOT_DECIDING = (
+    "output_dir", "resume", "resume_from", "overwrite", "no_progress", "save_only_model",
+)  # fmt: skip
+"""Settings that decide nothing of a result."""
+
+
 @dataclass(frozen=True)
 class StudyRun:
     """One arm with one seed.
@@ -80,7 +86,7 @@ class StudyRun:
     def settings_hash(self) -> str:
         """SHA-256 of all that decides the result, wherever it is written."""
         config = asdict(self.config)
-        for name in ("output_dir", "resume", "overwrite", "no_progress"):
+        for name in NOT_DECIDING:
             del config[name]
         settings = {
             "config": config,
@@ -144,12 +150,12 @@ class StudyRun:
 
     def _prepare(self) -> bool:
         """Make the folder ready; whether to go on from a checkpoint in it."""
-        from kava.student.checkpoint import latest_checkpoint
+        from kava.train.resume import whole_checkpoint
 
         path = self.folder / files.SETTINGS_FILE
         begun = path.is_file() and self.settings_hash in path.read_text(encoding="utf-8")
         (self.folder / files.RESULT_FILE).unlink(missing_ok=True)  # of a run that failed
-        if begun and latest_checkpoint(self.folder) is not None:
+        if begun and whole_checkpoint(self.folder) is not None:
             return True
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)

@@ -22,15 +22,14 @@ from kava.data.splits import check_disjoint, data_hash, split_records
 from kava.devices import choose_device
 from kava.layers import LayerMapping
 from kava.models import load_model, load_tokenizer
-from kava.student.checkpoint import latest_checkpoint
 from kava.student.latent import LatentStudent
 from kava.traceable import check_traceable
 from kava.train.bare import check_bare
 from kava.train.calibration import calibrate_aligner
-from kava.train.checkpoint import check_same_run
 from kava.train.config import TrainConfig
 from kava.train.layer_mapping import measure_layer_map
 from kava.train.objective import Distiller
+from kava.train.resume import Start, check_same_machine, check_same_run, find_start, machine_of
 from kava.train.scores import needs_scores, scores_path, with_scores
 from kava.train.trainer import KVDistillTrainer
 
@@ -59,13 +58,18 @@ class Data:
 
 @dataclass(frozen=True)
 class Run:
-    """A trainer, its data, and the checkpoint that it goes on from."""
+    """A trainer, its data, and where it starts."""
 
     trainer: KVDistillTrainer
     data: Data
-    checkpoint: Path | None
+    start: Start
     calibration: CalibrationReport | None = None
     layers: LayerMapping | None = None
+
+    @property
+    def checkpoint(self) -> Path | None:
+        """What the run goes on from."""
+        return self.start.checkpoint
 
 
 def load_data(
@@ -313,16 +317,9 @@ def build_run(config: TrainConfig, data: Data | None = None) -> Run:
 
     Raises:
         ValueError: an output folder that holds checkpoints without --resume or --overwrite, or
-            with --resume a checkpoint of another configuration; bad data; bad models.
+            with --resume none that is whole, or one of another configuration; bad data; bad models.
     """
-    checkpoint = latest_checkpoint(config.output_dir)
-    if checkpoint is not None and not (config.resume or config.overwrite):
-        raise ValueError(
-            f"--output_dir {config.output_dir} holds {checkpoint.name} already: pass --resume to "
-            f"go on from it, --overwrite to start anew, or another folder"
-        )
-    if checkpoint is None and config.resume:
-        raise ValueError(f"--resume: {config.output_dir} holds no complete checkpoint")
+    start = find_start(config)
     choose_device(config.device)
     # large models are loaded last: a wrong path or a bad sample shows at once
     tokenizer = build_tokenizer(config)
@@ -330,9 +327,8 @@ def build_run(config: TrainConfig, data: Data | None = None) -> Run:
     given = data is not None
     if data is None:
         data = load_data(config, tokenizer, teacher_tokenizer)
-    if config.resume:
-        assert checkpoint is not None
-        check_same_run(checkpoint, config, data.hash)
+    if start.checkpoint is not None:
+        check_same_run(start.checkpoint, config, data.hash)
     check_bare(config, data.train)
     if config.wrong_sample and len(data.train) % config.batch_size == 1:
         raise ValueError(
@@ -354,11 +350,16 @@ def build_run(config: TrainConfig, data: Data | None = None) -> Run:
         data_hash=data.hash,
         teacher_pad_token_id=theirs,
     )
+    if start.checkpoint is not None:
+        machine = machine_of(trainer.args.device, trainer.args.world_size)
+        told = check_same_machine(start.checkpoint, machine)
+        start = start._replace(notices=(*start.notices, *told))
     calibration = layers = None
+    anew = start.checkpoint is None
     collate = Collator(tokenizer.pad_token_id, theirs)
     written = [sample for sample in data.train if sample.num_reasoning]
-    if config.measures_layers and config.matches_cache and not config.resume:
+    if config.measures_layers and config.matches_cache and anew:
         layers = measure_layer_map(distiller, config, written, collate, data.hash)
-    if config.calibrates and config.matches_cache and not config.resume:
+    if config.calibrates and config.matches_cache and anew:
         calibration = calibrate_aligner(distiller, config, written, collate)
-    return Run(trainer, data, checkpoint if config.resume else None, calibration, layers)
+    return Run(trainer, data, start, calibration, layers)

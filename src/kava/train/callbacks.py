@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -18,19 +17,13 @@ from transformers import (
 )
 from transformers.integrations import TensorBoardCallback
 
+from kava.files import append_line, write_whole
+from kava.train.guard import RunGuard
+from kava.train.loss_line import log_line
+
 METRICS_FILE = "metrics.jsonl"
-
-
-def log_line(step: int, logs: dict[str, float], mode: str) -> str:
-    """The line that a logging step prints.
-
-    Example:
-        >>> log_line(10, {"loss": 2.5, "ce": 2.0, "kv": 0.5, "codi": 0.3}, "structured")
-        'Step 10: loss=2.5, CE=2, KV=0.5, CODI=0.3 [Mode: structured]'
-    """
-    names = {"loss": "loss", "ce": "CE", "kv": "KV", "codi": "CODI"}
-    terms = ", ".join(f"{label}={logs.get(name, 0.0):.4g}" for name, label in names.items())
-    return f"Step {step}: {terms} [Mode: {mode}]"
+CLOCK = "seconds"
+"""The wall time of a row, since the run began."""
 
 
 class ProgressAndLog(ProgressCallback):
@@ -39,12 +32,14 @@ class ProgressAndLog(ProgressCallback):
     Args:
         mode: the alignment mode, named in the line.
         bar: whether to draw the bar.
+        guard: whose verdict an evaluation's line names.
     """
 
-    def __init__(self, mode: str, bar: bool):
+    def __init__(self, mode: str, bar: bool, guard: RunGuard):
         super().__init__()
         self.mode = mode
         self.bar = bar
+        self.guard = guard
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -88,12 +83,14 @@ class ProgressAndLog(ProgressCallback):
         elif "eval_ce" in logs:
             shown = {k.removeprefix("eval_"): v for k, v in logs.items() if k.startswith("eval_")}
             names = ("accuracy", "ce", "kv", "kv_wrong_sample", "erank_student", "erank_target")
-            parts = (f"{name}={shown[name]:.4g}" for name in names if name in shown)
+            parts = [f"{name}={shown[name]:.4g}" for name in names if name in shown]
+            if self.guard.verdict is not None:
+                parts.append(f"guard={self.guard.verdict.state}")
             tqdm.write(f"Evaluation at step {state.global_step}: {', '.join(parts)}")
 
 
 class MetricsFile(TrainerCallback):
-    """Append every log to metrics.jsonl; a resumed run first drops what it will do again."""
+    """Append every log to metrics.jsonl; a resumed run first goes back to its checkpoint's log."""
 
     def __init__(self, output_dir: str | Path):
         self.path = Path(output_dir) / METRICS_FILE
@@ -102,22 +99,22 @@ class MetricsFile(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Keep the lines up to the step that the run goes on from, and their clock."""
+        """Keep the rows that the checkpoint knows of, and go on with their clock.
+
+        What was logged after the checkpoint is done again, and logged again. A row that the file
+        lacks, since the run goes on in another folder, is taken from the checkpoint.
+        """
         if not state.is_world_process_zero:
             return
-        kept = []
-        gone = 0.0
-        if state.global_step and self.path.is_file():
-            for line in self.path.read_text(encoding="utf-8").splitlines():
-                # a killed run may leave half a line; its step is done again
-                if line.endswith("}") and json.loads(line)["step"] <= state.global_step:
-                    kept.append(line + "\n")
-                    gone = json.loads(line)["seconds"]
-        self.started = time.monotonic() - gone
+        there = self._lines() if state.log_history else []
+        there += [None] * len(state.log_history)
+        rows = [
+            line if line is not None and _values(line) == _values(row) else {CLOCK: None, **row}
+            for line, row in zip(there, state.log_history)
+        ]
+        self.started = time.monotonic() - max((row[CLOCK] or 0.0 for row in rows), default=0.0)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.path.with_name(self.path.name + ".tmp")
-        temporary.write_text("".join(kept), encoding="utf-8")
-        os.replace(temporary, self.path)
+        write_whole(self.path, "".join(_line(row) + "\n" for row in rows))
 
     def on_log(
         self,
@@ -130,20 +127,55 @@ class MetricsFile(TrainerCallback):
         """Append one line."""
         if state.is_world_process_zero and logs:
             seconds = round(time.monotonic() - self.started, 3)
-            line = {"step": state.global_step, "seconds": seconds, **logs}
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
+            state.log_history[-1][CLOCK] = seconds  # for a run that goes on in another folder
+            append_line(self.path, _line({"step": state.global_step, CLOCK: seconds, **logs}))
+
+    def _lines(self) -> list[dict[str, Any] | None]:
+        """The rows of the file; None for half a line, which a killed run may leave."""
+        if not self.path.is_file():
+            return []
+        lines = self.path.read_text(encoding="utf-8").splitlines()
+        return [json.loads(line) if line.endswith("}") else None for line in lines]
 
 
-def tensorboard(output_dir: str | Path) -> TensorBoardCallback:
-    """The library's TensorBoard callback, writing into the run's own folder."""
-    callback = TensorBoardCallback()
-    callback.logging_dir = str(Path(output_dir) / "tensorboard")
-    return callback
+def _values(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name != CLOCK}
+
+
+def _line(row: dict[str, Any]) -> str:
+    first = {"step": row["step"], CLOCK: row[CLOCK]}
+    return json.dumps({**first, **row})
+
+
+class TensorBoardFile(TensorBoardCallback):
+    """The library's TensorBoard callback, for a run that may go on after a checkpoint.
+
+    Args:
+        output_dir: of the run; the events are in its folder `tensorboard`.
+    """
+
+    def __init__(self, output_dir: str | Path):
+        super().__init__()
+        self.logging_dir = str(Path(output_dir) / "tensorboard")
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Have TensorBoard leave out what earlier files say of steps that are done again."""
+        if state.is_world_process_zero and self.tb_writer is None:
+            again_from = state.global_step + 1 if state.global_step else 0
+            self.tb_writer = self._SummaryWriter(self.logging_dir, purge_step=again_from)
+        super().on_train_begin(args, state, control, **kwargs)
 
 
 class LogAndEvaluateAtEnd(TrainerCallback):
     """Log and evaluate at the last step too, whatever logging_steps and eval_steps are."""
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Take the cadence of this run, which may save otherwise than the checkpoint's did."""
+        state.compute_steps(args, state.max_steps)
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -1,42 +1,49 @@
 """Checkpoints that are whole or absent, and that hold everything a run needs to go on.
 
-A checkpoint is written under a temporary name and renamed when it is complete, so a process
-killed in the middle of a save leaves earlier checkpoints as they are. Beside the student it holds
-the aligner (`map_aligner.safetensors`, keys `map_aligner.*`), the configuration, the hash of the
-training data, the versions of the libraries, and what the library's trainer needs: optimiser,
-schedule, random states, progress.
+A checkpoint is written under a temporary name, with a manifest of its files as the last of them,
+and renamed when it is complete: a process killed in the middle of a save leaves earlier
+checkpoints as they are. Beside the student it holds the aligner (`map_aligner.safetensors`, keys
+`map_aligner.*`), the configuration, the hash of the training data, the versions of the libraries,
+what the run has recorded, and what the library's trainer needs: optimiser, schedule, random
+states, progress.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers.trainer_utils import rotate_checkpoints
 
 from kava.align.layerwise import LayerwiseProjector
-from kava.student.checkpoint import library_versions, read_settings, save_student
-from kava.train.config import RESUMABLE, TrainConfig
+from kava.student.checkpoint import checkpoints_by_step, library_versions, save_student
+from kava.student.manifest import amend, write_manifest
+from kava.student.whole import ALIGNER_FILE, RECORDING_FILE, STATE_FILE, WEIGHTS_FILE
+from kava.train.recording import read_recording
+from kava.train.resume import machine_of
 
 if TYPE_CHECKING:
     from kava.align import MapProjectionAligner
     from kava.train.objective import Distiller
     from kava.train.trainer import KVDistillTrainer
 
-ALIGNER_FILE = "map_aligner.safetensors"
 STAGING = ".saving"
 
 
 class CheckpointWriter:
-    """Writes a trainer's checkpoints: staged in a hidden folder, renamed when complete."""
+    """Writes a trainer's checkpoints: staged in a hidden folder, renamed when complete.
+
+    The newest `save_total_limit` are kept, and beside them the best of those that are there: the
+    one with the highest held-out accuracy at its step.
+    """
 
     def __init__(self, trainer: KVDistillTrainer):
         self.trainer = trainer
@@ -45,6 +52,14 @@ class CheckpointWriter:
         if trainer.args.should_save:
             # left behind by a process that was killed while it saved
             shutil.rmtree(self.output_dir / STAGING, ignore_errors=True)
+            for rest in self.output_dir.glob(".checkpoint-*.old"):
+                shutil.rmtree(rest, ignore_errors=True)
+
+    def clear(self, checkpoints: Iterable[Path]) -> None:
+        """Take away what the run was allowed to."""
+        if self.trainer.args.should_save:
+            for path in checkpoints:
+                remove_checkpoint(path)
 
     @contextmanager
     def staged(self, step: int) -> Iterator[None]:
@@ -55,40 +70,68 @@ class CheckpointWriter:
         """
         trainer = self.trainer
         name = f"checkpoint-{step}"
-        final = self.output_dir / name
         self.run_dir = self.output_dir / STAGING
         try:
             yield
             trainer.accelerator.wait_for_everyone()
             if trainer.args.should_save:
-                self._name_best(self.run_dir / name, step)
-                _replace(self.run_dir / name, final)
+                folder = self.run_dir / name
+                (folder / STATE_FILE).write_text(self._state(step), encoding="utf-8")
+                write_manifest(folder)
+                _replace(folder, self.output_dir / name)
         except (OSError, SafetensorError, RuntimeError) as error:
-            reason = str(error).splitlines()[0]
-            raise OSError(
-                f"the checkpoint of step {step} could not be written to {self.output_dir} "
-                f"({reason}); free some space or choose another --output_dir, then --resume: "
-                f"earlier checkpoints are intact"
-            ) from error
+            raise self._unwritten(step, error) from error
         finally:
             self.run_dir = self.output_dir
             if trainer.args.should_save:
                 shutil.rmtree(self.output_dir / STAGING, ignore_errors=True)
         trainer.accelerator.wait_for_everyone()
         if trainer.args.should_save:
-            rotate_checkpoints(
-                output_dir=str(self.output_dir),
-                save_total_limit=trainer.args.save_total_limit,
-                best_model_checkpoint=trainer.state.best_model_checkpoint,
-                use_mtime=False,
-            )
+            self._rotate()
 
-    def _name_best(self, staged: Path, step: int) -> None:
-        """Where the best checkpoint will be, rather than where the library just wrote it."""
+    def add_evaluation(self, step: int) -> None:
+        """Put the evaluation of a step into its checkpoint, which was written before it.
+
+        Raises:
+            OSError: it could not be written; the checkpoint is whole, without its evaluation.
+        """
+        trainer, folder = self.trainer, self.output_dir / f"checkpoint-{step}"
+        if not trainer.args.should_save or not folder.is_dir():
+            return
+        record = {**read_recording(folder), "verdict": trainer.guard.state()}
+        texts = {RECORDING_FILE: json.dumps(record, indent=2) + "\n", STATE_FILE: self._state(step)}
+        try:
+            amend(folder, texts)
+        except OSError as error:
+            raise self._unwritten(step, error) from error
+        self._rotate()
+
+    def _unwritten(self, step: int, error: Exception) -> OSError:
+        reason = str(error).splitlines()[0]
+        return OSError(
+            f"the checkpoint of step {step} could not be written to {self.output_dir} "
+            f"({reason}); free some space or choose another --output_dir, then --resume: "
+            f"earlier checkpoints are intact"
+        )
+
+    def _state(self, step: int) -> str:
+        """The library's state as JSON; the best checkpoint by its name, for a folder may move."""
         state = self.trainer.state
-        if state.best_global_step == step:
-            state.best_model_checkpoint = str(self.output_dir / staged.name)
-        state.save_to_json(str(staged / "trainer_state.json"))
+        there = checkpoints_by_step(self.output_dir)
+        best = best_step({*there, step}, state.log_history)
+        name = None if best is None else f"checkpoint-{best}"
+        state.best_model_checkpoint = None if name is None else str(self.output_dir / name)
+        saved = asdict(replace(state, best_model_checkpoint=name))
+        return json.dumps(saved, indent=2, sort_keys=True) + "\n"
+
+    def _rotate(self) -> None:
+        """Take the oldest checkpoints away."""
+        limit = self.trainer.config.save_total_limit
+        there = checkpoints_by_step(self.output_dir)
+        best = best_step(there, self.trainer.state.log_history)
+        for step in sorted(there)[: -limit if limit else 0]:
+            if step != best:
+                remove_checkpoint(there[step])
 
     def write_model(self, directory: str | Path) -> None:
         """Student, tokenizer, settings and aligner."""
@@ -116,6 +159,7 @@ def settings_of(trainer: KVDistillTrainer) -> dict[str, Any]:
         "data_hash": trainer.data_hash,
         "config": asdict(trainer.config),
         "versions": library_versions(),
+        "machine": machine_of(trainer.args.device, trainer.args.world_size),
     }
 
 
@@ -133,7 +177,7 @@ def load_checkpoint(directory: str | Path, distiller: Distiller) -> None:
         ValueError: weights of other names or shapes.
     """
     directory = Path(directory)
-    student = _read(directory / "model.safetensors")
+    student = _read(directory / WEIGHTS_FILE)
     ours = distiller.student.state_dict()
     # tied weights are stored once
     tied = {name for name in ours if name not in student}
@@ -185,37 +229,46 @@ def _read(path: Path) -> dict[str, Tensor]:
         raise OSError(f"{path} is damaged ({error}); resume from another checkpoint") from error
 
 
-def check_same_run(directory: Path, config: TrainConfig, data_hash: str) -> None:
-    """Refuse to go on with a checkpoint of another configuration or other data.
+def best_step(steps: Iterable[int], log_history: Sequence[Mapping[str, Any]]) -> int | None:
+    """The step with the highest held-out accuracy, the first of equals; None without any.
 
-    Raises:
-        ValueError: names the first key that differs, and both values.
+    Example:
+        >>> best_step([2, 4, 8], [{"step": 2, "eval_accuracy": 0.5}, {"step": 3, "loss": 1.0}])
+        2
     """
-    theirs = read_settings(directory)
-    ours = asdict(config)
-    for name, value in theirs["config"].items():
-        if name not in RESUMABLE and name in ours and ours[name] != value:
-            raise ValueError(
-                f"{directory} was written with --{name} {value!r}, this run has {ours[name]!r}: "
-                f"give the same value, or another --output_dir"
-            )
-    if theirs["data_hash"] != data_hash:
-        raise ValueError(
-            f"{directory} was trained on other data (hash {theirs['data_hash'][:12]}, now "
-            f"{data_hash[:12]}): give the same data, or another --output_dir"
-        )
+    accuracies = {
+        row["step"]: row["eval_accuracy"] for row in log_history if "eval_accuracy" in row
+    }
+    return max(sorted(accuracies.keys() & set(steps)), key=accuracies.__getitem__, default=None)
+
+
+def remove_checkpoint(folder: Path) -> None:
+    """Take a checkpoint away at once: a process killed in between leaves no half one."""
+    old = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    os.replace(folder, old)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _replace(source: Path, target: Path) -> None:
     """Rename a folder over another that may exist, so that one of them is always whole."""
-    for path in source.iterdir():
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
+    for path in [*source.rglob("*"), source]:
+        _flush(path)
     if target.exists():
         old = target.with_name(f".{target.name}.old")
         shutil.rmtree(old, ignore_errors=True)
         os.replace(target, old)
         os.replace(source, target)
-        shutil.rmtree(old)
+        shutil.rmtree(old, ignore_errors=True)
     else:
         os.replace(source, target)
+    _flush(target.parent)
+
+
+def _flush(path: Path) -> None:
+    """Have the disk hold a file, or the names in a folder, before what follows."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

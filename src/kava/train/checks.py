@@ -184,7 +184,11 @@ def _check_ranges(config: TrainConfig) -> None:
     for name in not_negative:
         if getattr(config, name) < 0:
             raise ValueError(f"--{name} {getattr(config, name)} must not be negative")
-    for name in ("subset_size", "save_total_limit", "layer_weight_annealing_steps"):
+    if config.save_total_limit is not None and config.save_total_limit < 0:
+        raise ValueError(
+            f"--save_total_limit {config.save_total_limit} must not be negative; 0 keeps all"
+        )
+    for name in ("subset_size", "layer_weight_annealing_steps"):
         if getattr(config, name) is not None and getattr(config, name) < 1:
             raise ValueError(f"--{name} {getattr(config, name)} must be above 0")
     if not 0 <= config.seed < 2**32:

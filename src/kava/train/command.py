@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-import shutil
+import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kava.quiet import quiet_libraries
 from kava.train.config import TrainConfig
 from kava.train.parse import parse_config
+
+if TYPE_CHECKING:
+    from kava.train.build import Run
 
 
 def main(argv: list[str]) -> int:
@@ -25,12 +29,12 @@ def train(config: TrainConfig) -> Path:
         The newest checkpoint.
     """
     from kava.student.checkpoint import latest_checkpoint
-    from kava.train.build import Run, build_run
+    from kava.train.build import build_run
 
-    run: Run = build_run(config)
-    if config.overwrite:
-        _remove_checkpoints(Path(config.output_dir))
-    _describe(config, run)
+    run = build_run(config)
+    run.trainer.writer.clear(run.start.gives_way)
+    if run.trainer.is_world_process_zero():
+        _describe(config, run)
     run.trainer.train(resume_from_checkpoint=str(run.checkpoint) if run.checkpoint else None)
     checkpoint = latest_checkpoint(config.output_dir)
     assert checkpoint is not None
@@ -45,11 +49,11 @@ def train(config: TrainConfig) -> Path:
     return checkpoint
 
 
-def _describe(config: TrainConfig, run: object) -> None:
+def _describe(config: TrainConfig, run: Run) -> None:
     from kava.data.mix import mix_sizes
-    from kava.train.build import Run
 
-    assert isinstance(run, Run)
+    for notice in run.start.notices:
+        print(f"kava: warning: {notice}", file=sys.stderr)
     distiller = run.trainer.model
     trainable = sum(p.numel() for p in distiller.parameters() if p.requires_grad)
     aligner = sum(p.numel() for p in distiller.map_aligner.parameters())
@@ -71,8 +75,3 @@ def _describe(config: TrainConfig, run: object) -> None:
         print(run.calibration)
     if run.checkpoint is not None:
         print(f"resumed: {run.checkpoint}")
-
-
-def _remove_checkpoints(output_dir: Path) -> None:
-    for path in output_dir.glob("checkpoint-*"):
-        shutil.rmtree(path)

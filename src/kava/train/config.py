@@ -263,11 +263,23 @@ class TrainConfig:
     output_dir: str = _flag("outputs/run", "folder for checkpoints, metrics and TensorBoard")
     logging_steps: int = _flag(10, "log every so many steps")
     save_steps: int = _flag(500, "write a checkpoint every so many steps, and at the end")
-    save_total_limit: int | None = _flag(None, "keep this many latest checkpoints")
+    save_total_limit: int | None = _flag(
+        2, "keep this many newest checkpoints, and the best beside them; 0: all"
+    )
+    save_only_model: bool = _flag(
+        False,
+        "write checkpoints without optimiser and random states, a third of the size: they can be "
+        "evaluated, but no run can go on from them",
+    )
     eval_steps: int = _flag(500, "evaluate every so many steps, and at the end")
     eval_batch_size: int = _flag(64, "samples per batch in evaluation")
     max_new_tokens: int = _flag(64, "most tokens to generate per answer in evaluation")
-    resume: bool = _flag(False, "go on from the newest checkpoint in output_dir")
+    resume: bool = _flag(False, "go on from the newest whole checkpoint in output_dir")
+    resume_from: str | None = _flag(
+        None,
+        "go on from this checkpoint: a folder, or the name of one in output_dir such as "
+        "checkpoint-500; later ones there are taken away with overwrite alone",
+    )
     overwrite: bool = _flag(False, "start anew although output_dir holds checkpoints")
     no_progress: bool = _flag(False, "no progress bars")
 
@@ -329,6 +341,6 @@ class TrainConfig:
 
 # what a resumed run may change without becoming another run
 RESUMABLE = frozenset(
-    {"resume", "overwrite", "no_progress", "output_dir", "save_steps", "save_total_limit", "device"}
-    | {"kv_scores_path"}
+    {"resume", "resume_from", "overwrite", "no_progress", "output_dir", "device"}
+    | {"save_steps", "save_total_limit", "save_only_model", "kv_scores_path"}
 )

@@ -59,6 +59,14 @@ class RunGuard:
         self.verdict = verdict(report, ce=metrics["eval_ce"], start=start)
         return self.verdict.sentence
 
+    def state(self) -> dict[str, str] | None:
+        """The last verdict, as JSON holds it."""
+        return None if self.verdict is None else self.verdict._asdict()
+
+    def restore(self, state: dict[str, Any] | None) -> None:
+        """Take the last verdict of an interrupted run."""
+        self.verdict = None if state is None else Verdict(**state)
+
     def last_word(self) -> str | None:
         """The verdict at the end of a run; None of a run that matches no cache."""
         if self.verdict is not None:
@@ -76,8 +84,9 @@ def start_of(state: TrainerState) -> Start | None:
     return None
 
 
-class LookBeforeTraining(TrainerCallback):
-    """Have the guard look at a run before its first step, where the target can move."""
+class MakeUpEvaluation(TrainerCallback):
+    """Look at a run before its first step where the target can move; after a resume, evaluate
+    where the evaluation of the checkpoint's step was interrupted."""
 
     def __init__(self, trainer: KVDistillTrainer):
         self.trainer = trainer
@@ -85,7 +94,9 @@ class LookBeforeTraining(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Log the losses over the held-out samples as step 0."""
+        """Log the losses over the held-out samples as step 0, or the evaluation that is due."""
         starts = state.global_step == 0 and self.trainer.config.trains_target
         if starts and self.trainer.eval_dataset is not None:
             self.trainer.log(self.trainer.held_out_losses())
+        elif self.trainer.evaluation_is_due(state):
+            self.trainer.make_up_evaluation()

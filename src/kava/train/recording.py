@@ -1,8 +1,8 @@
-"""What every run records beside its losses: what it consumed, and whether it was healthy.
+"""What every run records: what it consumed, whether it was healthy, its losses between two logs.
 
 Two runs can be compared when they consumed the same: tokens, samples in the same order, steps.
-All of it is kept in every checkpoint, so that a resumed run records what one that was not
-interrupted would.
+All of it is kept in every checkpoint, process by process, so that a resumed run records what one
+that was not interrupted would.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import json
 import resource
 import sys
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,9 @@ from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from kava.data.collate import Batch
+from kava.student.whole import RECORDING_FILE
+from kava.train.averages import Averages
 
-RECORDING_FILE = "recording.json"
 _STATUS = Path("/proc/self/status")
 _CLEAR = Path("/proc/self/clear_refs")
 _RESET_PEAK = "5"
@@ -37,7 +39,7 @@ class Record:
         tokens: of the student's text, padding left out; latents are no tokens.
         samples: how many were consumed, each as often as it was.
         data_order_hash: SHA-256 over the ids of the samples in the order in which they were
-            consumed, chained batch by batch.
+            consumed, chained batch by batch; of several processes, over their hashes in order.
         optimizer_steps: of the gradient norms below.
         grad_norm_sum: of the norms of all steps, before clipping.
         grad_norm_max: the largest of them.
@@ -61,8 +63,27 @@ class Record:
         return self.grad_norm_sum / self.optimizer_steps if self.optimizer_steps else None
 
 
+def total(records: Sequence[Record]) -> Record:
+    """What all processes of a run consumed together; norms and times are the same in each.
+
+    Example:
+        >>> total([Record(tokens=10, samples=2), Record(tokens=7, samples=2)]).tokens
+        17
+    """
+    first, *others = records
+    if not others:
+        return first
+    hashes = json.dumps([record.data_order_hash for record in records])
+    return replace(
+        first,
+        tokens=sum(record.tokens for record in records),
+        samples=sum(record.samples for record in records),
+        data_order_hash=hashlib.sha256(hashes.encode()).hexdigest(),
+    )
+
+
 class Recorder(TrainerCallback):
-    """Keeps the `Record` of a run.
+    """Keeps the `Record` of a run, and the sums of its losses since the last log.
 
     Args:
         explicit: the student reads the whole text, not prompt and answer alone.
@@ -77,6 +98,7 @@ class Recorder(TrainerCallback):
     def __init__(self, explicit: bool):
         self.explicit = explicit
         self.record = Record()
+        self.averages = Averages()
         self._new_tokens: Tensor | None = None
         self._mark = time.perf_counter()
 
@@ -96,27 +118,63 @@ class Recorder(TrainerCallback):
         self.record.grad_norm_max = max(self.record.grad_norm_max, norm)
 
     def settle(self) -> Record:
-        """The record, with the tokens that were counted on the device."""
+        """The record of this process, with the tokens that were counted on the device."""
         if self._new_tokens is not None:
             self.record.tokens += int(self._new_tokens)
             self._new_tokens = None
         return self.record
 
-    def save(self, directory: str | Path) -> None:
-        """Write the record into a checkpoint."""
-        text = json.dumps(asdict(self.settle()), indent=2) + "\n"
-        (Path(directory) / RECORDING_FILE).write_text(text, encoding="utf-8")
+    def share(self) -> dict[str, Any]:
+        """What this process has to keep in a checkpoint."""
+        return {"record": asdict(self.settle()), **self.averages.state()}
 
-    def load(self, directory: str | Path) -> None:
+    @staticmethod
+    def whole(shares: Sequence[Mapping[str, Any]]) -> Record:
+        """The record of the whole run, from the `share` of every process, in order."""
+        return total([Record(**share["record"]) for share in shares])
+
+    @staticmethod
+    def save(
+        directory: str | Path, shares: Sequence[Mapping[str, Any]], verdict: Any = None
+    ) -> None:
+        """Write the record of the whole run, and each process's part, into a checkpoint.
+
+        Args:
+            directory: the checkpoint.
+            shares: `share` of every process, in order.
+            verdict: the last that the collapse guard said, as JSON holds it.
+        """
+        whole = asdict(Recorder.whole(shares))
+        text = json.dumps({**whole, "processes": list(shares), "verdict": verdict}, indent=2)
+        (Path(directory) / RECORDING_FILE).write_text(text + "\n", encoding="utf-8")
+
+    def load(self, directory: str | Path, process: int = 0) -> Any:
         """Go on from the record of a checkpoint.
 
+        A checkpoint of an earlier version has one record, of its first process, and no sums: the
+        next log then averages over the steps since the resume.
+
+        Args:
+            directory: the checkpoint.
+            process: which of the run's processes this one is.
+
+        Returns:
+            The guard's last verdict, as it was saved; None without one.
+
         Raises:
-            OSError: the checkpoint has none.
+            OSError: the checkpoint has no record.
+            ValueError: it is damaged, or has none of this process.
         """
-        path = Path(directory) / RECORDING_FILE
-        if not path.is_file():
-            raise OSError(f"{path} is missing: the checkpoint is incomplete; resume from another")
-        self.record = Record(**json.loads(path.read_text(encoding="utf-8")))
+        saved = read_recording(directory)
+        verdict = saved.pop("verdict", None)
+        shares = saved.pop("processes", None)
+        if shares is None:
+            self.record, self.averages = Record(**saved), Averages()
+            return verdict
+        share = dict(shares[process])
+        self.record = Record(**share.pop("record"))
+        self.averages = Averages(**share)
+        return verdict
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -128,7 +186,8 @@ class Recorder(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Add the step's time."""
+        """Count the step, and add its time."""
+        self.averages.num_steps += 1
         now = time.perf_counter()
         self.record.seconds += now - self._mark
         self._mark = now
@@ -144,6 +203,24 @@ class Recorder(TrainerCallback):
     ) -> None:
         """Leave out the save's time."""
         self._mark = time.perf_counter()
+
+
+def read_recording(directory: str | Path) -> dict[str, Any]:
+    """What a checkpoint's record says.
+
+    Raises:
+        OSError: there is none.
+        ValueError: it is damaged.
+    """
+    path = Path(directory) / RECORDING_FILE
+    if not path.is_file():
+        raise OSError(f"{path} is missing: the checkpoint is incomplete; resume from another")
+    try:
+        saved = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is damaged ({error}); resume from another checkpoint") from error
+    assert isinstance(saved, dict)
+    return saved
 
 
 def student_tokens(batch: Batch, explicit: bool) -> Tensor:

@@ -2,7 +2,8 @@
 
 The loop, the schedule, mixed precision, distribution and resuming are the library's. Added here:
 loss terms normalised over the whole accumulated batch, a stop that names the batch when a loss
-is not finite, evaluation with the wrong-sample control, and checkpoints that are whole or absent.
+is not finite, evaluation with the wrong-sample control, and checkpoints that are whole or absent,
+written before the evaluation of their step, from which a run goes on as if never interrupted.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from accelerate.utils import gather_object
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from transformers import (
@@ -19,22 +21,32 @@ from transformers import (
     PrinterCallback,
     ProgressCallback,
     Trainer,
-    TrainingArguments,
 )
+from transformers.trainer_callback import TrainerState
+from transformers.trainer_utils import TrainOutput
 
 from kava.data.collate import Batch, Collator
 from kava.data.encode import Encoded
 from kava.data.records import Record, Template
-from kava.devices import choose_device
 from kava.errors import KavaError
 from kava.losses import Progress
 from kava.student.answering import answer_records
-from kava.train.callbacks import LogAndEvaluateAtEnd, MetricsFile, ProgressAndLog, tensorboard
+from kava.student.whole import STATE_FILE
+from kava.train.arguments import training_arguments
+from kava.train.averages import mean_loss
+from kava.train.callbacks import (
+    LogAndEvaluateAtEnd,
+    MetricsFile,
+    ProgressAndLog,
+    TensorBoardFile,
+)
 from kava.train.checkpoint import CheckpointWriter, load_checkpoint
 from kava.train.config import TrainConfig
-from kava.train.guard import LookBeforeTraining, RunGuard
+from kava.train.guard import MakeUpEvaluation, RunGuard
 from kava.train.objective import Distiller, count_items
 from kava.train.probes import CacheLikeness, attention_entropy
+from kava.train.randomness import random_states_kept
+from kava.train.recording import Record as Consumed
 from kava.train.recording import Recorder, peak_memory_bytes
 
 
@@ -49,67 +61,6 @@ class EncodedDataset(Dataset[Encoded]):
 
     def __getitem__(self, index: int) -> Encoded:
         return self.samples[index]
-
-
-def training_arguments(config: TrainConfig, evaluates: bool, answers: bool) -> TrainingArguments:
-    """The library's arguments; the best checkpoint is the one with the best held-out accuracy.
-
-    Raises:
-        ValueError: a device that cannot be used here.
-    """
-    device = torch.device(choose_device(config.device))
-    arguments = TrainingArguments(
-        output_dir=config.output_dir,
-        num_train_epochs=config.epochs,
-        max_steps=config.max_steps,
-        per_device_train_batch_size=config.batch_size,
-        gradient_accumulation_steps=config.gradient_accumulation_steps,
-        learning_rate=config.lr,
-        lr_scheduler_type=config.lr_scheduler,
-        warmup_steps=config.warmup_steps,
-        weight_decay=config.weight_decay,
-        max_grad_norm=config.max_grad_norm,
-        bf16=config.bf16,
-        seed=config.seed,
-        data_seed=config.seed,
-        use_cpu=device.type == "cpu",
-        logging_steps=config.logging_steps,
-        logging_nan_inf_filter=False,
-        save_strategy="steps",
-        save_steps=config.save_steps,
-        save_total_limit=config.save_total_limit,
-        eval_strategy="steps" if evaluates else "no",
-        eval_steps=config.eval_steps,
-        metric_for_best_model="eval_accuracy" if answers else None,
-        greater_is_better=True if answers else None,
-        per_device_eval_batch_size=config.eval_batch_size,
-        disable_tqdm=config.no_progress,
-        report_to="none",
-        remove_unused_columns=False,
-        label_names=[],
-        ddp_find_unused_parameters=False,
-        log_level="error",
-    )
-    if arguments.world_size == 1:
-        use_one_device(arguments, device)
-    elif device.index is not None:
-        raise ValueError(
-            f"--device {device} names one GPU, but {arguments.world_size} processes train: pass "
-            f"--device cuda, and each takes its own"
-        )
-    return arguments
-
-
-def use_one_device(arguments: TrainingArguments, device: torch.device) -> None:
-    """Let a single process train on the device that was named.
-
-    Of several GPUs the library would take the first, and split batches over all of them by
-    `nn.DataParallel`, which cannot split the texts of a batch.
-    """
-    arguments._n_gpu = min(arguments.n_gpu, 1)
-    if device.type == "cuda" and device.index is not None:
-        torch.cuda.set_device(device)
-        vars(arguments)["_setup_devices"] = device  # what `arguments.device` has cached
 
 
 class KVDistillTrainer(Trainer):
@@ -150,9 +101,7 @@ class KVDistillTrainer(Trainer):
         self.template = template
         self.eval_records = list(eval_records)
         self.data_hash = data_hash
-        self._terms: dict[str, Tensor] = {}
         self._ids: list[str] = []
-        self._logged_step = 0
         self.recorder = Recorder(explicit=config.student == "explicit")
         pad = tokenizer.pad_token_id
         assert isinstance(pad, int)
@@ -165,7 +114,7 @@ class KVDistillTrainer(Trainer):
             processing_class=tokenizer,
             callbacks=[
                 MetricsFile(config.output_dir),
-                tensorboard(config.output_dir),
+                TensorBoardFile(config.output_dir),
                 LogAndEvaluateAtEnd(),
                 self.recorder,
             ],
@@ -175,10 +124,11 @@ class KVDistillTrainer(Trainer):
         self.loss_is_scaled_for_ga = True
         self.remove_callback(ProgressCallback)
         self.remove_callback(PrinterCallback)
-        self.add_callback(ProgressAndLog(config.alignment_mode, bar=not config.no_progress))
-        distiller.move_teacher(self.args.device)
         self.guard = RunGuard(config, distiller.matching.guard_loss)
-        self.add_callback(LookBeforeTraining(self))
+        bar = not config.no_progress
+        self.add_callback(ProgressAndLog(config.alignment_mode, bar, self.guard))
+        distiller.move_teacher(self.args.device)
+        self.add_callback(MakeUpEvaluation(self))
         self.writer = CheckpointWriter(self)
 
     def _get_num_items_in_batch(
@@ -208,8 +158,7 @@ class KVDistillTrainer(Trainer):
         if not torch.isfinite(forward.loss):
             raise KavaError(self._not_finite(f"the loss is {forward.loss.item()}"))
         self.recorder.consume(inputs)
-        for name, term in forward.metrics.items():
-            self._terms[name] = self._terms.get(name, 0.0) + term.detach()
+        self.recorder.averages.add({"loss": forward.loss, **forward.metrics})
         # distributed training averages gradients; the counts are those of all processes
         loss = forward.loss * self.accelerator.num_processes
         return (loss, forward) if return_outputs else loss
@@ -240,20 +189,51 @@ class KVDistillTrainer(Trainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the loss terms, averaged over the steps since the last log, and what was consumed."""
-        if "loss" in logs and self._terms:
-            steps = max(self.state.global_step - self._logged_step, 1)
-            for name, term in self._terms.items():
-                # each process holds its share of the sum
-                total = self.accelerator.reduce(term.to(self.args.device), reduction="sum")
-                logs[name] = total.item() / steps
-            self._terms = {}
-            self._logged_step = self.state.global_step
+        if "loss" in logs:
+            # each process holds its share of the sums
+            logs.update(self.recorder.averages.settle(self._sum))
             record = self.recorder.settle()
-            tokens = torch.tensor(record.tokens, device=self.args.device)
-            logs["tokens"] = int(self.accelerator.reduce(tokens, reduction="sum"))
+            logs["tokens"] = int(self._sum(torch.tensor(record.tokens)))
             logs["nonfinite_steps"] = record.nonfinite_steps
             logs["peak_memory_bytes"] = peak_memory_bytes(self.args.device)
+        elif "train_loss" in logs:
+            # the library's is the mean over the steps since the last resume
+            logs["train_loss"] = mean_loss(self.state.log_history) or 0.0
         super().log(logs, start_time)
+
+    def recorded(self) -> Consumed:
+        """What all processes have consumed so far; all of them must ask."""
+        return self.recorder.whole(gather_object([self.recorder.share()]))
+
+    def _sum(self, part: Tensor) -> Tensor:
+        summed = self.accelerator.reduce(part.to(self.args.device), reduction="sum")
+        assert isinstance(summed, Tensor)
+        return summed
+
+    def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
+        """Log, save and evaluate, in this order: what an evaluation ends in costs no step."""
+        evaluates, saves = self.control.should_evaluate, self.control.should_save
+        self.control.should_evaluate = False
+        super()._maybe_log_save_evaluate(*args, **kwargs)
+        self.control.should_evaluate = evaluates
+        if evaluates:
+            super()._maybe_log_save_evaluate(*args, **kwargs)
+            if saves:
+                self.writer.add_evaluation(self.state.global_step)
+
+    def make_up_evaluation(self) -> None:
+        """Evaluate at the step of the checkpoint, whose evaluation was interrupted."""
+        metrics = self._evaluate(None, None)
+        self._determine_best_metric(metrics, None)
+        self.writer.add_evaluation(self.state.global_step)
+
+    def evaluation_is_due(self, state: TrainerState) -> bool:
+        """Whether the step of a checkpoint has an evaluation that its log does not hold."""
+        step = state.global_step
+        if self.args.eval_strategy == "no" or not step:
+            return False
+        due = step % self.config.eval_steps == 0 or step >= state.max_steps
+        return due and not any("eval_loss" in r and r["step"] == step for r in state.log_history)
 
     @torch.no_grad()
     def evaluate(
@@ -271,19 +251,20 @@ class KVDistillTrainer(Trainer):
         """
         metrics = self.held_out_losses(eval_dataset)
         distiller = self._tell_progress()
-        distiller.eval()
         if self.eval_records:
-            answers = answer_records(
-                distiller.student,
-                self.processing_class,  # type: ignore[arg-type]
-                self.eval_records,
-                self.template,
-                batch_size=self.args.per_device_eval_batch_size,
-                max_new_tokens=self.config.max_new_tokens,
-            )
+            distiller.eval()
+            with random_states_kept(self.args.device):
+                answers = answer_records(
+                    distiller.student,
+                    self.processing_class,  # type: ignore[arg-type]
+                    self.eval_records,
+                    self.template,
+                    batch_size=self.args.per_device_eval_batch_size,
+                    max_new_tokens=self.config.max_new_tokens,
+                )
+            distiller.train()
             metrics["eval_accuracy"] = answers.accuracy
             metrics["eval_forward_passes"] = answers.forward_passes
-        distiller.train()
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(
             self.args, self.state, self.control, metrics
@@ -306,18 +287,19 @@ class KVDistillTrainer(Trainer):
             collate_fn=self.data_collator,
         )
         num_samples, likeness, entropy = 0, CacheLikeness(), None
-        for batch in loader:
-            batch = self._prepare_inputs(batch)
-            with self.autocast_smart_context_manager():
-                forward = distiller(batch)
-            size = len(batch["ids"])
-            num_samples += size
-            for name, value in {"loss": forward.loss, **forward.metrics}.items():
-                totals[name] += float(value) * size
-            self.guard.look(forward)
-            likeness.look(forward.student, forward.target and forward.target.trace)
-            if num_samples == size:  # of the first batch alone
-                entropy = attention_entropy(distiller.student, batch)  # type: ignore[arg-type]
+        with random_states_kept(self.args.device):
+            for batch in loader:
+                batch = self._prepare_inputs(batch)
+                with self.autocast_smart_context_manager():
+                    forward = distiller(batch)
+                size = len(batch["ids"])
+                num_samples += size
+                for name, value in {"loss": forward.loss, **forward.metrics}.items():
+                    totals[name] += float(value) * size
+                self.guard.look(forward)
+                likeness.look(forward.student, forward.target and forward.target.trace)
+                if num_samples == size:  # of the first batch alone
+                    entropy = attention_entropy(distiller.student, batch)  # type: ignore[arg-type]
         distiller.train()
         metrics = {f"eval_{name}": total / num_samples for name, total in totals.items()}
         metrics.update({f"eval_{name}": value for name, value in likeness.metrics().items()})
@@ -338,8 +320,10 @@ class KVDistillTrainer(Trainer):
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         with self.writer.staged(self.state.global_step):
             super()._save_checkpoint(model, trial)
+            shares = gather_object([self.recorder.share()])
             if self.args.should_save:
-                self.recorder.save(self.writer.run_dir / f"checkpoint-{self.state.global_step}")
+                folder = self.writer.run_dir / f"checkpoint-{self.state.global_step}"
+                self.recorder.save(folder, shares, self.guard.state())
 
     def _save(
         self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None
@@ -347,6 +331,27 @@ class KVDistillTrainer(Trainer):
         if self.args.should_save:
             self.writer.write_model(output_dir or self.config.output_dir)
 
+    def train(
+        self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any
+    ) -> TrainOutput:
+        """Train to the end; a checkpoint of the end is loaded, and nothing is trained or logged."""
+        if isinstance(resume_from_checkpoint, str):
+            state = TrainerState.load_from_json(f"{resume_from_checkpoint}/{STATE_FILE}")
+            if state.global_step >= state.max_steps and not self.evaluation_is_due(state):
+                self._load_from_checkpoint(resume_from_checkpoint)
+                state.is_local_process_zero = self.is_local_process_zero()
+                state.is_world_process_zero = self.is_world_process_zero()
+                self.state = state
+                return TrainOutput(state.global_step, mean_loss(state.log_history) or 0.0, {})
+        return super().train(resume_from_checkpoint, *args, **kwargs)
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        # the library would take one step more after a resume at the last
+        if self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True
+            return
+        super()._run_epoch(*args, **kwargs)
+
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         load_checkpoint(resume_from_checkpoint, self.accelerator.unwrap_model(self.model))
-        self.recorder.load(resume_from_checkpoint)
+        self.guard.restore(self.recorder.load(resume_from_checkpoint, self.args.process_index))

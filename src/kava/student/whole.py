@@ -1,0 +1,107 @@
+"""What makes a checkpoint whole: for a student to answer, and for a run to go on.
+
+    model.safetensors, config.json, tokenizer…, kava.json           the student
+    optimizer.pt, scheduler.pt, rng_state.pth, trainer_state.json,
+    recording.json, map_aligner.safetensors                         what a run needs beside it
+
+Sizes are always held to the manifest, hashes where a run goes on. A checkpoint of an earlier
+version has no manifest: its files must be there, and end where they should.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import zipfile
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+
+from kava.student.manifest import MANIFEST_FILE, find_damage
+
+WEIGHTS_FILE = "model.safetensors"
+ALIGNER_FILE = "map_aligner.safetensors"
+STATE_FILE = "trainer_state.json"
+RECORDING_FILE = "recording.json"
+OPTIMISER_FILES = ("optimizer.pt", "scheduler.pt")
+TRAINING_FILES = (*OPTIMISER_FILES, "scaler.pt", STATE_FILE, RECORDING_FILE, ALIGNER_FILE)
+"""What a run needs to go on, beside the random states, and no student needs to answer."""
+
+_RANDOM_STATES = re.compile(r"rng_state(_\d+)?\.pth")
+
+
+def student_damage(folder: str | Path) -> str | None:
+    """What is wrong with the files of a student; None where nothing is.
+
+    Example:
+        >>> student_damage("outputs/run/checkpoint-500")
+    """
+    folder = Path(folder)
+    return _damaged_tensors(folder / WEIGHTS_FILE) or find_damage(folder, counts=_of_student)
+
+
+def run_damage(folder: str | Path) -> str | None:
+    """Why no run can go on from a checkpoint: a file that is missing, cut or changed; else None.
+
+    Every file is read once where there is a manifest.
+    """
+    folder = Path(folder)
+    found = _damaged_tensors(folder / WEIGHTS_FILE) or _damaged_tensors(folder / ALIGNER_FILE)
+    for name in (STATE_FILE, RECORDING_FILE):
+        found = found or _damaged_json(folder / name)
+    num_processes = written_by(folder)
+    for name in (*OPTIMISER_FILES, *random_state_files(num_processes or 1)):
+        found = found or _damaged_archive(folder / name)
+    return found or find_damage(folder, hashes=True)
+
+
+def written_by(folder: str | Path) -> int | None:
+    """How many processes wrote a checkpoint, by their random states; None where there are none."""
+    names = [path.name for path in Path(folder).glob("rng_state*.pth")]
+    matches = [match for name in names if (match := _RANDOM_STATES.fullmatch(name))]
+    if not matches:
+        return None
+    return max(1 if match[1] is None else int(match[1][1:]) + 1 for match in matches)
+
+
+def random_state_files(num_processes: int) -> list[str]:
+    """The names of the files of random states that so many processes write."""
+    if num_processes == 1:
+        return ["rng_state.pth"]
+    return [f"rng_state_{process}.pth" for process in range(num_processes)]
+
+
+def has_manifest(folder: str | Path) -> bool:
+    """Whether a checkpoint lists its files."""
+    return (Path(folder) / MANIFEST_FILE).is_file()
+
+
+def _of_student(name: str) -> bool:
+    return name not in TRAINING_FILES and not _RANDOM_STATES.fullmatch(name)
+
+
+def _damaged_tensors(path: Path) -> str | None:
+    if not path.is_file():
+        return f"{path} is missing"
+    try:
+        with safe_open(path, framework="pt"):  # reads the header, and checks the file's length
+            return None
+    except SafetensorError as error:
+        return f"{path} is damaged or truncated ({error})"
+
+
+def _damaged_json(path: Path) -> str | None:
+    if not path.is_file():
+        return f"{path} is missing"
+    try:
+        json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        return f"{path} is damaged or truncated ({error})"
+    return None
+
+
+def _damaged_archive(path: Path) -> str | None:
+    """Of what torch.save writes: a zip archive, whose directory is at its end."""
+    if not path.is_file():
+        return f"{path} is missing"
+    return None if zipfile.is_zipfile(path) else f"{path} is damaged or truncated"

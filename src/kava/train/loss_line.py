@@ -1,0 +1,61 @@
+"""The loss in print: what it adds up from, and the line of a logging step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from kava.train.config import TrainConfig
+
+ALWAYS = {"ce": "CE", "kv": "KV", "codi": "CODI"}
+"""Terms that every line has, whether or not they count, and what they are called in it."""
+WHERE_USED = {"cka": "CKA", "latent_ce": "latentCE", "teacher_ce": "teacherCE"}
+"""Terms that a line has where they count."""
+
+
+def loss_weights(config: TrainConfig) -> dict[str, float]:
+    """The terms that count in a run's loss, by their names in metrics.jsonl, and their weights.
+
+    Example:
+        >>> loss_weights(TrainConfig(kv_weight=5.0, codi_weight=10.0))
+        {'ce': 1.0, 'kv': 5.0, 'codi': 10.0, 'teacher_ce': 1.0}
+    """
+    writes = config.student == "latent" and config.self_distillation
+    weights = {
+        "ce": config.ce_weight,
+        "kv": config.kv_weight,
+        "codi": config.codi_weight,
+        "cka": config.cka_weight,
+        "latent_ce": config.latent_ce_weight,
+        "teacher_ce": config.teacher_ce_weight if writes else 0.0,
+    }
+    return {name: weight for name, weight in weights.items() if weight}
+
+
+def formula(config: TrainConfig) -> str:
+    """The loss as the sum of its terms.
+
+    Example:
+        >>> formula(TrainConfig(kv_weight=5.0, codi_weight=10.0))
+        'CE + 5·KV + 10·CODI + teacherCE'
+    """
+    labels = ALWAYS | WHERE_USED
+    terms = [
+        labels[name] if weight == 1 else f"{weight:g}·{labels[name]}"
+        for name, weight in loss_weights(config).items()
+    ]
+    return " + ".join(terms) or "0"
+
+
+def log_line(step: int, logs: Mapping[str, float], mode: str) -> str:
+    """The line that a logging step prints.
+
+    Example:
+        >>> log_line(10, {"loss": 2.5, "ce": 2.0, "kv": 0.5, "codi": 0.3}, "structured")
+        'Step 10: loss=2.5, CE=2, KV=0.5, CODI=0.3 [Mode: structured]'
+    """
+    names = {"loss": "loss"} | ALWAYS
+    names |= {name: label for name, label in WHERE_USED.items() if name in logs}
+    terms = ", ".join(f"{label}={logs.get(name, 0.0):.4g}" for name, label in names.items())
+    return f"Step {step}: {terms} [Mode: {mode}]"

@@ -1,0 +1,180 @@
+"""Which checkpoint a run goes on from, and what it would do otherwise than before.
+
+`--resume` takes the newest whole checkpoint of the output folder, and names the damaged ones that
+it passes over; `--resume_from` takes the one that is named, or none. What decides the run must be
+as it was; what may change it in the last digits is told.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from kava.student.checkpoint import checkpoints_by_step, library_versions, read_settings
+from kava.student.whole import run_damage, written_by
+from kava.train.config import RESUMABLE, TrainConfig
+
+
+class Start(NamedTuple):
+    """Where a run starts: at a checkpoint, or anew.
+
+    Attributes:
+        checkpoint: to go on from; None to start anew.
+        gives_way: checkpoints in the output folder that the run is allowed to take away.
+        notices: what its user should know, a sentence each.
+    """
+
+    checkpoint: Path | None
+    gives_way: tuple[Path, ...] = ()
+    notices: tuple[str, ...] = ()
+
+
+def find_start(config: TrainConfig) -> Start:
+    """The checkpoint that a configuration goes on from, if any.
+
+    Raises:
+        ValueError: checkpoints in the output folder that no flag says what to do with, or no
+            whole one to go on from; what is wrong with the newest is named.
+    """
+    there = checkpoints_by_step(config.output_dir)
+    if config.resume_from is not None:
+        return _named(config, there)
+    if config.resume:
+        return _newest(config, there)
+    if there and not config.overwrite:
+        raise ValueError(
+            f"--output_dir {config.output_dir} holds {there[max(there)].name} already: pass "
+            f"--resume to go on from it, --overwrite to start anew, or another folder"
+        )
+    return Start(None, tuple(there.values()))
+
+
+def _newest(config: TrainConfig, there: dict[int, Path]) -> Start:
+    damaged: list[tuple[Path, str]] = []
+    for path in reversed(there.values()):
+        problem = damage_for_resume(path)
+        if problem is None:
+            notices = [
+                f"{wrong.name} is not whole ({why}); going on from {path.name}"
+                for wrong, why in damaged
+            ]
+            return Start(path, notices=tuple(notices))
+        damaged.append((path, problem))
+    reason = f" ({damaged[0][0].name}: {damaged[0][1]})" if damaged else ""
+    raise ValueError(f"--resume: {config.output_dir} holds no complete checkpoint{reason}")
+
+
+def _named(config: TrainConfig, there: dict[int, Path]) -> Start:
+    assert config.resume_from is not None
+    inside = Path(config.output_dir) / config.resume_from
+    path = inside if inside.is_dir() else Path(config.resume_from).expanduser()
+    if not path.is_dir():
+        raise ValueError(
+            f"--resume_from {config.resume_from}: there is no such folder, nor one of this name "
+            f"in {config.output_dir}"
+        )
+    problem = damage_for_resume(path)
+    if problem is not None:
+        raise ValueError(f"--resume_from {config.resume_from}: {problem}; name another checkpoint")
+    own = [step for step, folder in there.items() if folder.samefile(path)]
+    later = [folder for step, folder in there.items() if not own or step > own[0]]
+    if later and not config.overwrite:
+        names = ", ".join(folder.name for folder in later)
+        raise ValueError(
+            f"--resume_from {config.resume_from}: {config.output_dir} holds {names}, which are not "
+            f"of this run's way: pass --overwrite to take them away, or another --output_dir"
+        )
+    return Start(path, tuple(later))
+
+
+def whole_checkpoint(output_dir: str | Path) -> Path | None:
+    """The newest checkpoint in a folder that a run can go on from; None without one."""
+    newest_first = reversed(checkpoints_by_step(output_dir).values())
+    return next((path for path in newest_first if damage_for_resume(path) is None), None)
+
+
+def damage_for_resume(folder: Path) -> str | None:
+    """Why no run can go on from a checkpoint; None where one can."""
+    try:
+        settings = read_settings(folder)
+    except (OSError, ValueError) as error:
+        return str(error)
+    if settings.get("config", {}).get("save_only_model"):
+        return (
+            f"{folder} was written with --save_only_model: it can be evaluated, but holds nothing "
+            f"to go on with"
+        )
+    return run_damage(folder)
+
+
+def check_same_run(directory: Path, config: TrainConfig, data_hash: str) -> None:
+    """Refuse to go on with a checkpoint of another configuration or other data.
+
+    Raises:
+        ValueError: names the first key that differs, and both values.
+    """
+    theirs = read_settings(directory)
+    ours = asdict(config)
+    for name, value in theirs["config"].items():
+        if name not in RESUMABLE and name in ours and ours[name] != value:
+            raise ValueError(
+                f"{directory} was written with --{name} {value!r}, this run has {ours[name]!r}: "
+                f"give the same value, or another --output_dir"
+            )
+    if theirs["data_hash"] != data_hash:
+        raise ValueError(
+            f"{directory} was trained on other data (hash {theirs['data_hash'][:12]}, now "
+            f"{data_hash[:12]}): give the same data, or another --output_dir"
+        )
+
+
+def machine_of(device: torch.device, num_processes: int) -> dict[str, Any]:
+    """What a checkpoint says of where its run was: what decides the last digits.
+
+    Example:
+        >>> machine_of(torch.device("cpu"), 1)
+        {'device': 'cpu', 'num_processes': 1}
+    """
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    return {"device": name, "num_processes": num_processes}
+
+
+def check_same_machine(directory: Path, machine: dict[str, Any]) -> tuple[str, ...]:
+    """Refuse to go on with another number of processes; tell of another device or version.
+
+    Args:
+        directory: the checkpoint.
+        machine: of `machine_of`, for this run.
+
+    Returns:
+        A sentence where device or versions differ, after which losses can differ too.
+
+    Raises:
+        ValueError: another number of processes, whose batches and random states would be others.
+    """
+    settings = read_settings(directory)
+    theirs = settings.get("machine", {})
+    before, now = written_by(directory), machine["num_processes"]
+    if before is not None and before != now:
+        raise ValueError(
+            f"{directory} was written by {_processes(before)}, this run has {now}: each step would "
+            f"see other samples; start {_processes(before)} (torchrun --nproc_per_node {before}), "
+            f"or take another --output_dir"
+        )
+    then = {"device": theirs.get("device"), **settings.get("versions", {})}
+    ours = {"device": machine["device"], **library_versions()}
+    parts = [
+        f"{name} {then[name]}, now {ours[name]}"
+        for name in ours
+        if then.get(name) is not None and then[name] != ours[name]
+    ]
+    if not parts:
+        return ()
+    return (f"{directory.name} was written with {'; '.join(parts)}: losses can differ from it on",)
+
+
+def _processes(number: int) -> str:
+    return "1 process" if number == 1 else f"{number} processes"
