@@ -1,4 +1,4 @@
-"""Where models run: the device that `--device` names, the same in every command."""
+"""Where models run, and in which numbers: what `--device` and `--dtype` name in every command."""
 
 from __future__ import annotations
 
@@ -11,6 +11,12 @@ if TYPE_CHECKING:
 
 DEVICE_HELP = "auto (an accelerator where there is one), cpu, cuda, cuda:1, … or mps"
 """What `--help` says of `--device`."""
+
+DTYPES = ("float32", "bfloat16", "float16")
+"""What `--dtype` can be."""
+
+DTYPE_HELP = f"dtype in which weights are loaded: auto (that of the files), {', '.join(DTYPES)}"
+"""What `--help` says of it, where nothing is compared or trained."""
 
 _NAME = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 
@@ -28,6 +34,19 @@ def check_device_name(name: str) -> None:
         raise ValueError(
             f"--device {name!r} is unknown; choose auto, cpu, cuda, cuda:N (N = 0, 1, …) or mps"
         )
+
+
+def check_dtype_name(name: str) -> None:
+    """Refuse what is neither "auto" nor one of `DTYPES`.
+
+    Raises:
+        ValueError: another name.
+
+    Example:
+        >>> check_dtype_name("bfloat16")
+    """
+    if name not in ("auto", *DTYPES):
+        raise ValueError(f"--dtype {name!r} is unknown; choose auto, {', '.join(DTYPES)}")
 
 
 def check_device(name: str) -> None:

@@ -32,6 +32,7 @@ from transformers import (
     Qwen2Config,
 )
 
+from kava.devices import DTYPES
 from kava.tokenizers import byte_tokenizer
 
 logger = logging.getLogger(__name__)
@@ -183,8 +184,7 @@ def load_model(
         >>> model = load_model("kava/tiny-llama")
     """
     name = str(name_or_path)
-    if isinstance(dtype, str) and dtype != "auto":
-        dtype = _dtype(dtype)
+    dtype = dtype_of(dtype)
     if name in RANDOM_MODELS:
         model: Any = _random_model(name)
         if isinstance(dtype, torch.dtype):
@@ -233,10 +233,21 @@ def load_tokenizer(
     return tokenizer
 
 
-def _dtype(name: str) -> torch.dtype:
+def dtype_of(name: torch.dtype | str) -> torch.dtype | str:
+    """The dtype of a name; "auto", which stands for that of a checkpoint, stays as it is.
+
+    Raises:
+        ValueError: another name.
+
+    Example:
+        >>> dtype_of("bfloat16")
+        torch.bfloat16
+    """
+    if isinstance(name, torch.dtype) or name == "auto":
+        return name
     dtype = vars(torch).get(name)
     if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
-        raise ValueError(f"dtype={name!r} is unknown; choose auto, float32, bfloat16 or float16")
+        raise ValueError(f"dtype={name!r} is unknown; choose auto, {', '.join(DTYPES)}")
     return dtype
 
 

@@ -105,6 +105,7 @@ def paired_traces(
                 hidden_states=False,
                 logits_to_keep=1,
             )
+            trace = trace.in_float32()
             traces.append(trace if rotated else unrotate_trace(trace, rotary))
         mask = batch["attention_mask"].bool()
         if segments is not None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
 
-from kava.devices import DEVICE_HELP, check_device, check_device_name, choose_device
+from kava.devices import DEVICE_HELP, DTYPES, check_device, check_device_name, choose_device
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -60,13 +60,14 @@ class ReadingConfig:
         "a sample that is too long, or holds what a tokenizer does not know: error, or skip",
     )
     batch_size: int = flag(16, "samples per forward")
-    dtype: str = flag("float32", "dtype in which weights are loaded: float32, bfloat16, float16")
+    dtype: str = flag("float32", f"dtype in which weights are loaded: {', '.join(DTYPES)}")
     seed: int = flag(0, "seed of the choice of samples")
     device: str = flag("auto", DEVICE_HELP)
 
     def __post_init__(self) -> None:
         check_choice(self, "token_alignment", ("hard", "soft"))
         check_choice(self, "overflow", ("error", "skip"))
+        check_choice(self, "dtype", DTYPES)
         check_device_name(self.device)
         check_positive(self, "max_length", "batch_size")
 

@@ -138,6 +138,13 @@ class KVTrace:
 
         return self._map(move)
 
+    def in_float32(self) -> KVTrace:
+        """The same trace with its floating parts in float32, or as they are where they are wider.
+
+        For what is computed with a cache of half precision: its own rounding is enough.
+        """
+        return self.to(dtype=torch.promote_types(self.keys.dtype, torch.float32))
+
     def slice(self, start: int | None = None, stop: int | None = None) -> KVTrace:
         """Positions start:stop of every part."""
         cut = slice(start, stop)

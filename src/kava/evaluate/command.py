@@ -7,10 +7,13 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from kava.devices import DEVICE_HELP, choose_device
+from kava.devices import DEVICE_HELP, DTYPE_HELP, check_dtype_name, choose_device
 from kava.quiet import quiet_libraries
+
+if TYPE_CHECKING:
+    from kava.student.checkpoint import LoadedStudent
 
 T = TypeVar("T")
 
@@ -74,6 +77,7 @@ class EvaluateConfig:
         "write every item to this jsonl file, and the figures to <output>.summary.json; with "
         "--tasks, a folder for a <task>.jsonl each",
     )
+    dtype: str = _flag("auto", DTYPE_HELP)
     device: str = _flag("auto", DEVICE_HELP)
     json: bool = _flag(False, "print the figures as JSON instead of a table")
 
@@ -104,6 +108,7 @@ class GenerateConfig:
         None, "with --show_latents, tokens to print for each latent; left out: 3"
     )
     stats: bool = _flag(False, "also tell forward passes, tokens and time, on stderr")
+    dtype: str = _flag("auto", DTYPE_HELP)
     device: str = _flag("auto", DEVICE_HELP)
 
 
@@ -114,7 +119,6 @@ def evaluate_main(argv: list[str]) -> int:
 
     from kava.evaluate.results import check_output, summary_path, table, write_results
     from kava.evaluate.score import score
-    from kava.student.checkpoint import load_student
 
     fields = {name: value for name in _FIELDS if (value := vars(config)[name]) is not None}
     if config.tasks is not None:
@@ -124,7 +128,7 @@ def evaluate_main(argv: list[str]) -> int:
     output = None if config.output is None else Path(config.output)
     if output is not None:
         check_output(output)
-    student = load_student(config.checkpoint, best=config.best, device=choose_device(config.device))
+    student = _load(config)
     answers, summary = score(
         student,
         dataset_name=config.dataset_name,
@@ -154,7 +158,6 @@ def _evaluate_tasks(config: EvaluateConfig, fields: dict[str, Any]) -> int:
     from kava.evaluate.results import check_output_folder, write_results
     from kava.evaluate.score import score
     from kava.evaluate.tasks import check_results, resolve_tasks, run_tasks, tasks_table
-    from kava.student.checkpoint import load_student
 
     given = [f"--{name}" for name in fields]
     given += ["--dataset_name"] if config.dataset_name is not None else []
@@ -165,7 +168,7 @@ def _evaluate_tasks(config: EvaluateConfig, fields: dict[str, Any]) -> int:
     folder = None if config.output is None else Path(config.output)
     if folder is not None:
         check_output_folder(folder)
-    student = load_student(config.checkpoint, best=config.best, device=choose_device(config.device))
+    student = _load(config)
 
     def one(label: str, source: str) -> dict[str, Any]:
         answers, summary = score(
@@ -195,6 +198,15 @@ def _evaluate_tasks(config: EvaluateConfig, fields: dict[str, Any]) -> int:
     return 0
 
 
+def _load(config: EvaluateConfig | GenerateConfig) -> LoadedStudent:
+    """The student that is asked for, on its device."""
+    from kava.student.checkpoint import load_student
+
+    check_dtype_name(config.dtype)
+    device = choose_device(config.device)
+    return load_student(config.checkpoint, best=config.best, device=device, dtype=config.dtype)
+
+
 def generate_main(argv: list[str]) -> int:
     """Answer questions: one answer per question on stdout."""
     quiet_libraries()
@@ -202,7 +214,6 @@ def generate_main(argv: list[str]) -> int:
 
     from kava.data.answers import extract_answer
     from kava.student.answering import complete
-    from kava.student.checkpoint import load_student
     from kava.student.readout import check_readable, describe
 
     if config.prompt is not None and config.input is not None:
@@ -210,7 +221,7 @@ def generate_main(argv: list[str]) -> int:
     if config.top_k is not None and not config.show_latents:
         raise ValueError(f"--top_k {config.top_k} is read by --show_latents alone: pass it too")
     top_k = (3 if config.top_k is None else config.top_k) if config.show_latents else 0
-    student = load_student(config.checkpoint, best=config.best, device=choose_device(config.device))
+    student = _load(config)
     if config.written and student.settings.get("student") == "latent":
         raise ValueError(
             f"--written: {student.path} reasons in latent tokens and writes no reasoning; leave "

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kava.devices import DEVICE_HELP, choose_device
+from kava.devices import DEVICE_HELP, DTYPE_HELP, check_dtype_name, choose_device
 from kava.quiet import quiet_libraries
 
 if TYPE_CHECKING:
@@ -40,8 +40,9 @@ def main(argv: list[str]) -> int:
 
     if output is not None:
         check_output_folder(output)
+    check_dtype_name(options.dtype)
     device = choose_device(options.device)
-    students = [load_student(model, device=device) for model in options.models]
+    students = [load_student(m, device=device, dtype=options.dtype) for m in options.models]
     data = _data(students, options)
     check_costs(labels, len(data.records), options.batch_size, options.rounds)
     contenders = _contenders(labels, students, data, options.max_new_tokens)
@@ -101,6 +102,7 @@ def _parser() -> argparse.ArgumentParser:
         "written",
     )
     parser.add_argument("--output", help=f"a folder for {NAME}.json, {NAME}.png and {NAME}.svg")
+    parser.add_argument("--dtype", default="auto", help=DTYPE_HELP)
     parser.add_argument("--device", default="auto", help=DEVICE_HELP)
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
     return parser

@@ -30,6 +30,7 @@ from kava.train.build import (
 from kava.train.config import TrainConfig
 from kava.train.objective import Distiller
 from kava.train.parse import parse_config
+from kava.train.precision import autocast_dtype, check_device_precision
 
 NUM_WARMUP_STEPS = 2
 DEFAULT_STUDENT = "kava/tiny-gpt2"
@@ -86,6 +87,8 @@ def profile_step(config: TrainConfig, num_steps: int = 10) -> Profile:
     if not config.kv_weight:
         raise ValueError("--kv_weight 0 leaves nothing to align; give it a weight above 0")
     device = torch.device(choose_device(config.device))
+    check_device_precision(config, device)
+    half = autocast_dtype(config)
     built, tokenizer = build(config)
     batch = first_batch(config, tokenizer, device)
     clock = StageClock(device)
@@ -98,7 +101,7 @@ def profile_step(config: TrainConfig, num_steps: int = 10) -> Profile:
         distiller.zero_grad(set_to_none=True)
         clock.seconds.clear()
         memory = PeakMemory(device)
-        with torch.autocast(device.type, torch.bfloat16, enabled=config.bf16):
+        with torch.autocast(device.type, half, enabled=half is not None):
             forward = distiller(batch)
         with clock.stage("backward"):
             forward.loss.backward()

@@ -29,7 +29,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from kava.data.records import Template
 from kava.data.shell_game import SHELL_GAME_TEMPLATE
-from kava.models import load_model, load_tokenizer
+from kava.models import dtype_of, load_model, load_tokenizer
 from kava.student.config import LatentStudentConfig
 from kava.student.latent import LatentStudent
 from kava.student.manifest import MANIFEST_FILE
@@ -162,7 +162,11 @@ def latest_checkpoint(output_dir: str | Path) -> Path | None:
 
 
 def load_student(
-    path: str | Path, *, best: bool = False, device: torch.device | str | None = None
+    path: str | Path,
+    *,
+    best: bool = False,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | str = "auto",
 ) -> LoadedStudent:
     """Load a student from wherever one may be.
 
@@ -173,6 +177,7 @@ def load_student(
             its own models).
         best: of an output folder, take the checkpoint that the run recorded as its best.
         device: where to put the model; None leaves it on the CPU.
+        dtype: of the model's weights, or its name; "auto" takes that of the files.
 
     Raises:
         OSError: no such folder, no complete checkpoint in it, or a file that cannot be read.
@@ -187,33 +192,35 @@ def load_student(
         if not (folder / SETTINGS_FILE).exists() and not (folder / "config.json").exists():
             folder = _checkpoint_in(folder, best)
         if not _is_plain(folder):
-            return _load_checkpoint(folder, device)
+            return _load_checkpoint(folder, device, dtype)
     if best:
         raise ValueError(f"{path} is not a run's output folder: it has no best checkpoint")
-    model = load_model(path, device=device)
+    model = load_model(path, dtype=dtype, device=device)
     # the default cue is not in the vocabulary of the shell game's models
     template = SHELL_GAME_TEMPLATE if str(path).startswith("kava/shell-") else Template()
     return LoadedStudent(model, load_tokenizer(path), template, {}, str(path))
 
 
-def _load_checkpoint(folder: Path, device: torch.device | str | None) -> LoadedStudent:
+def _load_checkpoint(
+    folder: Path, device: torch.device | str | None, dtype: torch.dtype | str
+) -> LoadedStudent:
     settings = read_settings(folder)
     template = _template_of(settings, folder / SETTINGS_FILE)
     problem = student_damage(folder)
     if problem is not None:
         raise ValueError(f"{problem}; take another checkpoint")
     if settings["student"] == "latent":
-        model: Any = _load_latent(folder)
+        model: Any = _load_latent(folder, dtype)
         model = model.eval() if device is None else model.eval().to(device)
     else:
-        model = load_model(folder, device=device)
+        model = load_model(folder, dtype=dtype, device=device)
     return LoadedStudent(model, load_tokenizer(folder), template, settings, str(folder))
 
 
-def _load_latent(folder: Path) -> LatentStudent:
+def _load_latent(folder: Path, dtype: torch.dtype | str) -> LatentStudent:
     loader: Any = LatentStudent
     student, loaded = loader.from_pretrained(
-        folder, dtype="auto", use_safetensors=True, output_loading_info=True
+        folder, dtype=dtype_of(dtype), use_safetensors=True, output_loading_info=True
     )
     strange = sorted(loaded["missing_keys"]) + sorted(loaded["unexpected_keys"])
     if strange:

@@ -7,15 +7,17 @@ from transformers import TrainingArguments
 
 from kava.devices import choose_device
 from kava.train.config import TrainConfig
+from kava.train.precision import check_device_precision
 
 
 def training_arguments(config: TrainConfig, evaluates: bool, answers: bool) -> TrainingArguments:
     """The library's arguments; the best checkpoint is the one with the best held-out accuracy.
 
     Raises:
-        ValueError: a device that cannot be used here.
+        ValueError: a device that cannot be used here, or not in this precision.
     """
     device = torch.device(choose_device(config.device))
+    check_device_precision(config, device)
     arguments = TrainingArguments(
         output_dir=config.output_dir,
         num_train_epochs=config.epochs,
@@ -28,6 +30,7 @@ def training_arguments(config: TrainConfig, evaluates: bool, answers: bool) -> T
         weight_decay=config.weight_decay,
         max_grad_norm=config.max_grad_norm,
         bf16=config.bf16,
+        fp16=config.fp16,
         seed=config.seed,
         data_seed=config.seed,
         use_cpu=device.type == "cpu",

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from kava.align import MapProjectionAligner
@@ -29,6 +30,7 @@ from kava.train.calibration import calibrate_aligner
 from kava.train.config import TrainConfig
 from kava.train.layer_mapping import measure_layer_map
 from kava.train.objective import Distiller
+from kava.train.precision import check_device_precision
 from kava.train.resume import Start, check_same_machine, check_same_run, find_start, machine_of
 from kava.train.scores import needs_scores, scores_path, with_scores
 from kava.train.trainer import KVDistillTrainer
@@ -220,9 +222,9 @@ def _encode(
 
 
 def build_student(config: TrainConfig) -> PreTrainedModel:
-    """The student to train, seeded where it has fresh weights."""
+    """The student to train, in float32, seeded where it has fresh weights."""
     set_seed(config.seed)
-    model = load_model(config.model_name, dtype=config.dtype)
+    model = load_model(config.model_name, dtype=torch.float32)
     if config.student == "explicit":
         return model
     return LatentStudent.wrap(
@@ -320,7 +322,7 @@ def build_run(config: TrainConfig, data: Data | None = None) -> Run:
             with --resume none that is whole, or one of another configuration; bad data; bad models.
     """
     start = find_start(config)
-    choose_device(config.device)
+    check_device_precision(config, torch.device(choose_device(config.device)))
     # large models are loaded last: a wrong path or a bad sample shows at once
     tokenizer = build_tokenizer(config)
     teacher_tokenizer = build_teacher_tokenizer(config, tokenizer)

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING
 
 from kava.align import ALIGNMENT_MODES, FLAT_VARIANTS, LAYER_MAPS, TOKEN_ALIGNMENTS
 from kava.compress import EVICTIONS
-from kava.devices import check_device_name
+from kava.devices import DTYPES, check_device_name
 from kava.importance.stages import REACHES
 from kava.losses import KV_LOSSES, LAYER_EMPHASES
 from kava.student.config import DECODINGS
 from kava.trace import SCOPES
 from kava.train.matching import check_matching
+from kava.train.precision import check_precision
 from kava.train.resampling import resampling_of
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ def check_config(config: TrainConfig) -> None:
             "--codi_weight needs a latent student: an explicit one reads the same text as its "
             "teacher; pass --codi_weight 0"
         )
+    check_precision(config)
     _check_latent_ce(config)
     if config.student == "explicit" and config.teacher_name is None and config.matches_cache:
         raise ValueError(
@@ -154,7 +156,7 @@ def _check_choices(config: TrainConfig) -> None:
         "layer_weight_annealing": LAYER_EMPHASES,
         "overflow": ("error", "skip"),
         "reasoning_form": ("text", "annotated", "equations"),
-        "dtype": ("float32", "bfloat16", "float16"),
+        "dtype": DTYPES,
     }
     for name, allowed in choices.items():
         value = getattr(config, name)

@@ -12,7 +12,7 @@ from typing import Any
 from kava.align import LAYER_MAPS
 from kava.align.resample import SegmentResampling
 from kava.compress import EVICTIONS
-from kava.devices import DEVICE_HELP
+from kava.devices import DEVICE_HELP, DTYPES
 from kava.losses import KV_LOSSES, LAYER_EMPHASES
 from kava.student.config import DECODINGS
 from kava.trace import SCOPES
@@ -254,8 +254,14 @@ class TrainConfig:
     warmup_steps: int = _flag(0, "steps of linear warm-up")
     weight_decay: float = _flag(0.01, "AdamW's weight decay")
     max_grad_norm: float = _flag(1.0, "clip gradients to this norm")
-    bf16: bool = _flag(False, "train in bfloat16 autocast")
-    dtype: str = _flag("float32", "dtype in which weights are loaded: float32, bfloat16, float16")
+    bf16: bool = _flag(False, "compute in bfloat16 (autocast); what is trained stays float32")
+    fp16: bool = _flag(
+        False, "compute in float16 with a scaled loss, on a GPU; what is trained stays float32"
+    )
+    dtype: str = _flag(
+        "float32",
+        f"dtype of the frozen teacher's weights: {', '.join(DTYPES)}; what is trained is float32",
+    )
     seed: int = _flag(0, "seed of initialisation, data order and dropout")
     device: str = _flag("auto", DEVICE_HELP)
 

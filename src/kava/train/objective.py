@@ -272,6 +272,7 @@ class Distiller(nn.Module):
         items: Items,
         rotary: Rotary | None,
     ) -> Forward:
+        student = student.in_float32()
         if self.settings.key_space == "student":
             there = rotate_trace(target.trace, rotary, student.positions)
             target = replace(target, trace=there)

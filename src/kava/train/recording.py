@@ -44,7 +44,8 @@ class Record:
         grad_norm_sum: of the norms of all steps, before clipping.
         grad_norm_max: the largest of them.
         nonfinite_steps: steps whose loss or gradient was not finite. Such a step stops the run
-            with an error that names its batch, so that a run that went on has none.
+            with an error that names its batch, so that a run that went on has none; under
+            `--fp16` a gradient that overflows is left out, and counted here.
         seconds: wall time of the training steps, evaluations and saves left out.
     """
 
@@ -116,6 +117,10 @@ class Recorder(TrainerCallback):
         self.record.optimizer_steps += 1
         self.record.grad_norm_sum += norm
         self.record.grad_norm_max = max(self.record.grad_norm_max, norm)
+
+    def see_overflow(self) -> None:
+        """Count a step whose gradient overflowed float16, and changed nothing."""
+        self.record.nonfinite_steps += 1
 
     def settle(self) -> Record:
         """The record of this process, with the tokens that were counted on the device."""

@@ -71,7 +71,7 @@ class TargetBuilder:
             build_eviction(config.kv_method, **self.options)
 
     def __call__(self, trace: KVTrace, batch: Batch) -> Target:
-        """The target of a batch whose teacher left `trace` behind."""
+        """The target, in float32, of a batch whose teacher left `trace` behind."""
         trace = trace.detach()
         tokens = self.config.token_alignment if "teacher" in batch else "none"
         weights: Tensor | None = None
@@ -108,6 +108,7 @@ class TargetBuilder:
         columns = indices_BLHM[:, 0, 0] if kept.scope == "model" else indices_BLHM
         looked_at = self.config.attention_weighted_kv
         weights = attention_weights(at_tokens, columns) if looked_at else None
+        kept = kept.in_float32()
         if self.config.unrotates:
             kept = unrotate_trace(kept, at_length_of(trace, self.rotary))
         if tokens == "soft":
@@ -118,6 +119,7 @@ class TargetBuilder:
         self, resampling: SegmentResampling, trace: KVTrace, batch: Batch, tokens: str
     ) -> tuple[KVTrace, Tensor]:
         """The whole text at the student's slots, segment by segment, and their columns."""
+        trace = trace.in_float32()
         if self.config.unrotates:
             trace = unrotate_trace(trace, self.rotary)
         if tokens != "none":
@@ -136,7 +138,9 @@ class TargetBuilder:
                 "--token_alignment soft needs positions shared by all heads and layers: pass "
                 "--kv_scope model"
             )
-        plain = unrotate_trace(trace, self.rotary) if self.config.unrotates else trace
+        plain = trace.in_float32()
+        if self.config.unrotates:
+            plain = unrotate_trace(plain, self.rotary)
         wide = columns[:, :, None].expand(-1, -1, theirs["covered"].shape[2])
         return blend(
             plain, theirs["covered"].gather(1, wide), theirs["shares"].gather(1, wide), kept

@@ -44,6 +44,7 @@ from kava.train.checkpoint import CheckpointWriter, load_checkpoint
 from kava.train.config import TrainConfig
 from kava.train.guard import MakeUpEvaluation, RunGuard
 from kava.train.objective import Distiller, count_items
+from kava.train.precision import MIN_LOSS_SCALE
 from kava.train.probes import CacheLikeness, attention_entropy
 from kava.train.randomness import random_states_kept
 from kava.train.recording import Record as Consumed
@@ -171,11 +172,17 @@ class KVDistillTrainer(Trainer):
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)
-        if norm is not None and not torch.isfinite(torch.as_tensor(norm)):
-            raise KavaError(self._not_finite(f"the gradient norm is {float(norm)}"))
-        if norm is not None:
+        if norm is None:
+            return None
+        if torch.isfinite(torch.as_tensor(norm)):
             self.recorder.see_gradient(float(norm))
-        return norm
+            return norm
+        scaler = self.accelerator.scaler
+        if scaler is None or scaler.get_scale() <= MIN_LOSS_SCALE:
+            raise KavaError(self._not_finite(f"the gradient norm is {float(norm)}"))
+        # the scaled loss overflowed float16: the step is left out, and the scale halved
+        self.recorder.see_overflow()
+        return None
 
     def _not_finite(self, what: str) -> str:
         return (
