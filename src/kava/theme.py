@@ -1,4 +1,4 @@
-"""How pictures look: one palette, direct labels, PNG files and SVG that follows a page.
+"""How pictures look: one palette and style, PNG files, and SVG that follows a page.
 
 The colours are told apart by the usual kinds of colour blindness and in grey. In an SVG they
 become the variables of the page it stands in, so that a dark page has light ink.
@@ -13,14 +13,13 @@ from io import BytesIO, StringIO
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 INK = "#1d2733"
-MUTED = "#66717d"
+MUTED = "#5d6874"
 FAINT = "#d3d9df"
 KV = "#0a66b0"
-WITHOUT = "#c2571a"
+WITHOUT = "#b04c12"
 REFERENCE = "#4a5663"
 PAPER = "#ffffff"
 
@@ -81,7 +80,14 @@ def new_figure(width: float, height: float) -> Figure:
     """A figure of this size in inches, apart from pyplot's global state."""
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(width, height), layout="constrained")
+    return Figure(figsize=(width, height), dpi=DPI, layout="constrained")
+
+
+def settle(figure: Figure) -> None:
+    """Lay a picture out once and for all, so that what is added to it keeps its place."""
+    if figure.get_layout_engine() is not None:
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
 
 
 def to_png(figure: Figure) -> bytes:
@@ -133,11 +139,3 @@ def on_paper(svg: str) -> str:
     return re.sub(
         r"(<svg\b[^>]*>)", rf'\1<rect width="100%" height="100%" fill="{PAPER}"/>', svg, count=1
     )
-
-
-def percent_axis(axes: Axes, which: str = "y") -> None:
-    """An axis from 0 to 100 %, with air at both ends."""
-    axis = axes.yaxis if which == "y" else axes.xaxis
-    set_limits = axes.set_ylim if which == "y" else axes.set_xlim
-    set_limits(-0.04, 1.06)
-    axis.set_ticks([0, 0.5, 1.0], ["0", "50", "100 %"])

@@ -15,6 +15,8 @@ from kava.evaluate.intervals import wilson
 from kava.format import percent
 
 CHANCE_MARGIN = 0.10
+CONFIDENCE = 0.95
+"""Of all intervals."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,7 +174,7 @@ def summarize(arms: Sequence[Arm], results: Sequence[Result]) -> list[Summary]:
         if own:
             accuracy = _mean([result.accuracy for result in own])
             num_items = min(result.num_items for result in own)
-            low, high = wilson(round(accuracy * num_items), num_items)
+            low, high = wilson(round(accuracy * num_items), num_items, CONFIDENCE)
             summaries.append(Summary(arm=arm, results=own, accuracy=accuracy, low=low, high=high))
     return summaries
 

@@ -34,8 +34,8 @@ _BUDGET = (
     "data, and were not used for the curves either."
 )
 _INTERVAL = (
-    "Dots: the single seeds. Bars: the 95 % Wilson interval of their mean, for as many questions "
-    "as one seed was asked."
+    "Dots: the single seeds; those that are alike stand above one another. Bars: the 95 % Wilson "
+    "interval of their mean, for as many questions as one seed was asked."
 )
 _CURVES = "Right answers on held-out questions while training; one line a seed."
 
@@ -51,9 +51,9 @@ MAIN_STORY = Story(
     ),
     captions={
         "accuracy": ("Right answers by arm", _INTERVAL),
-        "curves": ("How the students learn", _CURVES),
+        "curves": ("Right answers while training", _CURVES),
         "losses": (
-            "What the losses say",
+            "Losses while training",
             "Answer: the loss of the latent students on their training data. KV cache: the "
             "distance between a student's cache and its teacher's on held-out samples and, as a "
             "control, the distance from the teacher's cache of another sample; were the two alike, "
@@ -61,7 +61,7 @@ MAIN_STORY = Story(
             "state: the distance before the answer, on the training data.",
         ),
         "passes": (
-            "What an answer costs",
+            "Right answers and forward passes",
             "Forward passes are counted one question at a time, the prompt's among them.",
         ),
     },
@@ -102,9 +102,9 @@ def eviction_story(num_latents: int) -> Story:
                 "tokens that a step arrives at. The student is matched with what its rule keeps, "
                 "in order.",
             ),
-            "curves": ("How the students learn", _CURVES),
+            "curves": ("Right answers while training", _CURVES),
             "losses": (
-                "What the losses say",
+                "Losses while training",
                 "The distance between a student's cache and the kept positions of its teacher's, "
                 "on held-out samples, and, in grey, those of another sample. How small it gets "
                 "depends on what is kept, so rules are not to be ranked by it.",
@@ -155,8 +155,8 @@ MAPS_STORY = Story(
     ),
     captions={
         "accuracy": ("Right answers by map", _INTERVAL),
-        "curves": ("How the students learn", _CURVES),
-        "losses": ("What the losses say", _DISTANCE),
+        "curves": ("Right answers while training", _CURVES),
+        "losses": ("Losses while training", _DISTANCE),
         "layers": (
             "Which layers are read",
             "For each of the student's layers, the weights of the teacher's.",
@@ -192,14 +192,14 @@ RANK_STORY = Story(
     ),
     captions={
         "rank": (
-            "Where more terms stop helping",
+            "Right answers and fit by the number of terms",
             "Above: right answers; dots are the single seeds, bars the 95 % Wilson interval of "
             "their mean. Below: of the variance of held-out keys and values, the share that the "
             "fitted map explains. Grey: the full map.",
         ),
         "accuracy": ("Right answers by map", _INTERVAL),
-        "curves": ("How the students learn", _CURVES),
-        "losses": ("What the losses say", _DISTANCE),
+        "curves": ("Right answers while training", _CURVES),
+        "losses": ("Losses while training", _DISTANCE),
     },
     mind=(_START, _FITTED),
 )
@@ -216,9 +216,9 @@ JOINT_STORY = Story(
         "nothing can be learned. A loss that gets as small there has said nothing of the sample.",
     ),
     captions={
-        "accuracy": ("Right answers by way of learning", _INTERVAL),
-        "curves": ("How the students learn", _CURVES),
-        "losses": ("What the losses say", _DISTANCE),
+        "accuracy": ("Right answers by arm", _INTERVAL),
+        "curves": ("Right answers while training", _CURVES),
+        "losses": ("Losses while training", _DISTANCE),
     },
     mind=(_START, _FITTED),
 )

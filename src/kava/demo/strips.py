@@ -7,31 +7,36 @@ from typing import TYPE_CHECKING
 
 from kava.demo.arms import Arm
 from kava.demo.kept import Kept
-from kava.theme import FAINT, INK, KV, MUTED, NARROW, PAPER, WIDE, new_figure
+from kava.panels import cells, color_bar
+from kava.placement import wrapped
+from kava.theme import INK, MUTED, NARROW, PAPER, WIDE, new_figure
+from kava.ticks import in_percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+_NAME = 8.0  # points of a rule's name
+
 
 def kept_tokens(arms: Sequence[Arm], kept: Kept, narrow: bool = False) -> Figure:
     """Example problems, and the frequency over all problems; the bluer, the oftener kept."""
     num_examples = 1 if narrow else len(kept.tokens)
-    row = 0.19
+    names = [wrapped(arm.name, 80 if narrow else 150, _NAME) for arm in arms]
+    row = 0.15 * max(name.count("\n") + 1 for name in names) + 0.04
     heights = [row * len(arms) + 0.42] * num_examples + [row * len(arms) + 0.55]
-    figure = new_figure(NARROW if narrow else WIDE, sum(heights) + 0.35 * len(heights))
+    figure = new_figure(NARROW if narrow else WIDE, sum(heights) + 0.4 * len(heights))
     panels = figure.subplots(
         len(heights), 1, squeeze=False, gridspec_kw={"height_ratios": heights}
     ).flatten()
-    names = [arm.name for arm in arms]
     for index in range(num_examples):
-        strips = [kept.examples[name][index] for name in names]
-        _strips(panels[index], names, strips, kept, upright=narrow)
+        strips = [kept.examples[arm.name][index] for arm in arms]
+        _strips(panels[index], names, strips)
         _tokens(panels[index], kept.tokens[index], kept, upright=narrow)
         panels[index].set_title(f"Problem {index + 1}", fontsize=8.5, pad=4, loc="left")
     last = panels[-1]
-    frequencies = [kept.frequency[name] for name in names]
-    _strips(last, names, frequencies, kept, upright=narrow)
+    frequencies = [kept.frequency[arm.name] for arm in arms]
+    _strips(last, names, frequencies)
     if not narrow:
         for y, shares in enumerate(frequencies):
             for x, share in enumerate(shares):
@@ -46,31 +51,17 @@ def kept_tokens(arms: Sequence[Arm], kept: Kept, narrow: bool = False) -> Figure
     )  # fmt: skip
     places = ["before", "move", "arrow", "after", "end"] * (len(frequencies[0]) // 5)
     _tokens(last, places, kept, upright=narrow)
+    what = "kept by, % of layers and heads" + ("" if narrow else "; below, of problems too")
+    color_bar(figure, panels.tolist(), what, text=in_percent)
     return figure
 
 
-def _strips(
-    axes: Axes, names: Sequence[str], rows: Sequence[Sequence[float]], kept: Kept, upright: bool
-) -> None:
-    from matplotlib.patches import Rectangle
-
-    for y, shares in enumerate(rows):
-        for x, share in enumerate(shares):
-            axes.add_patch(
-                Rectangle((x - 0.46, y - 0.4), 0.92, 0.8, facecolor=FAINT, alpha=0.45, lw=0)
-            )
-            if share > 0:
-                axes.add_patch(
-                    Rectangle((x - 0.46, y - 0.4), 0.92, 0.8, facecolor=KV, alpha=share, lw=0)
-                )
-    axes.set_xlim(-0.6, len(rows[0]) - 0.4)
-    axes.set_ylim(len(rows) - 0.5, -0.5)
-    for spine in axes.spines.values():
-        spine.set_visible(False)
+def _strips(axes: Axes, names: Sequence[str], rows: Sequence[Sequence[float]]) -> None:
+    cells(axes, rows)
     axes.set_yticks(range(len(names)), names)
-    axes.tick_params(length=0, axis="y", labelcolor=INK)
+    axes.tick_params(axis="y", labelcolor=INK, labelsize=_NAME)
     for edge in range(5, len(rows[0]), 5):
-        axes.axvline(edge - 0.5, color=MUTED, linewidth=0.7)
+        axes.axvline(edge - 0.5, color=MUTED, linewidth=0.7, label="_end of a step")
 
 
 def _tokens(axes: Axes, tokens: Sequence[str], kept: Kept, upright: bool) -> None:
@@ -81,7 +72,7 @@ def _tokens(axes: Axes, tokens: Sequence[str], kept: Kept, upright: bool) -> Non
         if upright and len(tokens[place]) > 1:
             label.set_rotation(90)
         label.set_fontfamily("DejaVu Sans Mono")
-        label.set_fontsize(7.5)
+        label.set_fontsize(6.5)
         if place in kept.results:
             label.set_color(INK)
             label.set_fontweight("bold")

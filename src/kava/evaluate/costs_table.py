@@ -7,19 +7,10 @@ from typing import TYPE_CHECKING
 
 from kava.evaluate.costs import Cost
 from kava.format import columns, number, percent, percents
-from kava.theme import (
-    FAINT,
-    INK,
-    KV,
-    MUTED,
-    NARROW,
-    PAPER,
-    REFERENCE,
-    WIDE,
-    WITHOUT,
-    new_figure,
-    percent_axis,
-)
+from kava.panels import Look, add_key
+from kava.placement import Mark, direct_labels
+from kava.theme import FAINT, INK, KV, NARROW, REFERENCE, WIDE, WITHOUT, new_figure
+from kava.ticks import percent_axis, ticks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -63,6 +54,14 @@ def _row(cost: Cost) -> list[str]:
     ]
 
 
+MOST_SIDE_BY_SIDE = 6
+"""Models whose names fit into a panel of half a page."""
+
+WRITES = Look("writes its reasoning", REFERENCE, marker="s", width=0)
+LATENT = Look("latents", KV, marker="o", width=0)
+NEITHER = Look("neither", WITHOUT, marker="^", width=0)
+
+
 def costs_picture(costs: Sequence[Cost], narrow: bool = False) -> Figure:
     """Accuracy with its interval against the time of an answer, a panel for each batch size.
 
@@ -70,54 +69,52 @@ def costs_picture(costs: Sequence[Cost], narrow: bool = False) -> Figure:
         costs: of `measure_costs`.
         narrow: for small screens.
     """
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
     sizes = list(dict.fromkeys(cost.batch_size for cost in costs))
-    num_columns = 1 if narrow else min(len(sizes), 2)
+    num_models = len(costs) // len(sizes)
+    num_columns = 1 if narrow or num_models > MOST_SIDE_BY_SIDE else min(len(sizes), 2)
     num_rows = -(-len(sizes) // num_columns)
-    figure = new_figure(NARROW if narrow else WIDE, 2.4 * num_rows + 0.3)
+    height = max(2.4, 0.2 * num_models + 1.0)
+    figure = new_figure(NARROW if narrow else WIDE, height * num_rows + 0.2)
     grid = figure.subplots(num_rows, num_columns, sharey=True, squeeze=False)
     panels: list[Axes] = grid.flatten().tolist()
     for axes in panels[len(sizes) :]:
         axes.set_visible(False)
+    interval = Look(f"{100 * costs[0].figures['confidence']:g} % interval", width=1.4)
     for axes, size in zip(panels, sizes):
+        own = [cost for cost in costs if cost.batch_size == size]
         axes.set_title(f"batches of {size}" if size > 1 else "one at a time", loc="left", pad=4)
+        times = [1000 * cost.figures["seconds_per_answer"] for cost in own]
         axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
-        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.set_xlim(min(times) / 1.3, max(times) * 1.3)
+        ticks(axes.xaxis, most=4)
         axes.set_xlabel("milliseconds per answer")
         axes.grid(axis="y", color=FAINT, linewidth=0.5)
-        percent_axis(axes)
-        axes.margins(x=0.25)
-        _points(axes, [cost for cost in costs if cost.batch_size == size])
+        axes.tick_params(labelleft=True)
+        for cost, time in zip(own, times):
+            figures, look = cost.figures, _look(cost)
+            ends = (figures["accuracy_low"], figures["accuracy_high"])
+            axes.plot([time, time], ends, **interval.drawn(look.color))
+            axes.plot(time, figures["accuracy"], zorder=3, **look.drawn(markersize=7))
+    percent_axis(panels[0])
     for row in grid:
-        row[0].set_ylabel("right answers")
+        row[0].set_ylabel("right answers, %")
+    seen = [look for look in (WRITES, LATENT, NEITHER) if look in map(_look, costs)]
+    add_key(figure, [*seen, interval])
+    for axes, size in zip(panels, sizes):
+        direct_labels(axes, [_mark(cost) for cost in costs if cost.batch_size == size])
     return figure
 
 
-def _points(axes: Axes, costs: Sequence[Cost]) -> None:
-    for place, cost in enumerate(sorted(costs, key=lambda c: c.figures["seconds_per_answer"])):
-        figures = cost.figures
-        x, y = 1000 * figures["seconds_per_answer"], figures["accuracy"]
-        color, marker = _look(cost)
-        ends = [[y - figures["accuracy_low"]], [figures["accuracy_high"] - y]]
-        axes.errorbar(
-            [x], [y], yerr=ends, color=color, marker=marker, markersize=7, elinewidth=1.4,
-            markeredgecolor=PAPER, markeredgewidth=0.8, clip_on=False, zorder=3,
-        )  # fmt: skip
-        # neighbours in time stand above and below in turn, away from the edge of the picture
-        up = y < 0.15 or (y < 0.85 and place % 2 == 0)
-        axes.annotate(
-            cost.label, (x, figures["accuracy_high"] if up else figures["accuracy_low"]),
-            xytext=(0, (4 if up else -4) * (1 + 2.5 * (place % 3))), textcoords="offset points",
-            ha="center", va="bottom" if up else "top", fontsize=8,
-            color=INK if color != MUTED else MUTED,
-        )  # fmt: skip
+def _mark(cost: Cost) -> Mark:
+    figures = cost.figures
+    return Mark(
+        1000 * figures["seconds_per_answer"], figures["accuracy"], cost.label, INK,
+        figures["accuracy_low"], figures["accuracy_high"],
+    )  # fmt: skip
 
 
-def _look(cost: Cost) -> tuple[str, str]:
+def _look(cost: Cost) -> Look:
     """Colour and marker: written reasoning, latents, and neither."""
     if cost.writes:
-        return REFERENCE, "s"
-    return (KV, "o") if "latents" in cost.thinks else (WITHOUT, "^")
+        return WRITES
+    return LATENT if "latents" in cost.thinks else NEITHER

@@ -11,21 +11,24 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from kava.layers.mapping import LayerMapping
-from kava.theme import FAINT, INK, KV, PAPER, WIDE, new_figure
+from kava.panels import Look, add_key, cells, color_bar
+from kava.theme import INK, NARROW, PAPER, WIDE, new_figure
+from kava.ticks import count_ticks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from matplotlib.image import AxesImage
 
 MAX_NUMBERED_COLUMNS = 8
+READ = Look("what the map reads; the larger, the more of it", INK, marker="o", width=0)
 
 
-def similarity_picture(mapping: LayerMapping) -> Figure:
+def similarity_picture(mapping: LayerMapping, narrow: bool = False) -> Figure:
     """CKA of keys, of values and their mean; dots show the map's weights on the mean.
 
     Args:
         mapping: rows are the student's layers, columns the teacher's.
+        narrow: for small screens.
 
     Example:
         >>> Path("map.png").write_bytes(to_png(similarity_picture(mapping)))
@@ -33,42 +36,29 @@ def similarity_picture(mapping: LayerMapping) -> Figure:
     similarity = mapping.similarity
     num_rows, num_columns = similarity.keys.shape
     height = min(max(1.1 + 0.3 * num_rows, 2.2), 6.0)
-    figure = new_figure(WIDE, height)
-    panels = figure.subplots(1, 3, sharex=True, sharey=True)
+    shape = (3, 1) if narrow else (1, 3)
+    figure = new_figure(NARROW if narrow else WIDE, height * shape[0])
+    panels = figure.subplots(*shape, sharex=True, sharey=True).tolist()
     highest = max(float(part.max()) for part in (similarity.keys, similarity.values))
     top = max(math.ceil(highest * 10) / 10, 0.1)
-    parts = {"Keys": similarity.keys, "Values": similarity.values}
+    parts = {
+        "Keys": similarity.keys, "Values": similarity.values, "Mean, and the map": similarity.mean
+    }  # fmt: skip
     for axes, (title, cka_ST) in zip(panels, parts.items()):
-        image = _heat(axes, cka_ST, top)
+        cells(axes, (cka_ST / top).tolist())
         axes.set_title(title, loc="left", pad=6)
-        if num_columns <= MAX_NUMBERED_COLUMNS:
-            _number(axes, cka_ST, top)
-    _heat(panels[2], similarity.mean, top)
-    panels[2].set_title("Mean, and the map", loc="left", pad=6)
-    _dots(panels[2], mapping.weights)
-    panels[0].set_ylabel("student's layer")
-    for axes in panels:
+        axes.tick_params(labelbottom=True, labelleft=True)
+        count_ticks(axes.xaxis, num_columns, 12 if narrow else 8)
+        count_ticks(axes.yaxis, num_rows, 12)
+        if axes is panels[0] or narrow:
+            axes.set_ylabel("student's layer")
         axes.set_xlabel("teacher's layer")
-    bar = figure.colorbar(image, ax=panels, shrink=0.8, pad=0.02, aspect=18)
-    bar.set_label("CKA, debiased")
-    bar.outline.set_visible(False)
-    bar.ax.tick_params(length=0)
+        if num_columns <= MAX_NUMBERED_COLUMNS and cka_ST is not similarity.mean:
+            _number(axes, cka_ST, top)
+    _dots(panels[2], mapping.weights)
+    color_bar(figure, panels, "CKA, debiased", top=top)
+    add_key(figure, [READ])
     return figure
-
-
-def _heat(axes: Axes, cka_ST: Tensor, top: float) -> AxesImage:
-    from matplotlib.colors import LinearSegmentedColormap
-
-    colors = LinearSegmentedColormap.from_list("kava", [PAPER, KV])
-    image = axes.imshow(cka_ST.tolist(), cmap=colors, vmin=0, vmax=top, aspect="auto")
-    for spine in axes.spines.values():
-        spine.set_visible(True)
-        spine.set_color(FAINT)
-    num_rows, num_columns = cka_ST.shape
-    for axis, count in ((axes.xaxis, num_columns), (axes.yaxis, num_rows)):
-        axis.set_ticks(range(0, count, -(-count // 12)))
-    axes.tick_params(length=0)
-    return image
 
 
 def _number(axes: Axes, cka_ST: Tensor, top: float) -> None:
@@ -85,4 +75,6 @@ def _dots(axes: Axes, weights_ST: Tensor) -> None:
     rows, columns = [row for row, _ in read], [column for _, column in read]
     largest = 64 if max(weights_ST.shape) <= 12 else 24
     areas = [largest * float(weights_ST[row, column]) for row, column in read]
-    axes.scatter(columns, rows, s=areas, color=INK, edgecolors=PAPER, linewidths=0.8)
+    axes.scatter(
+        columns, rows, s=areas, color=INK, edgecolors=PAPER, linewidths=0.8, label=READ.name
+    )

@@ -13,7 +13,13 @@ from kava.format import listed
 from kava.report import accounts, tables, words
 from kava.report.drawn import Draw, Picture, draw_picture
 from kava.report.logs import StudyLogs
-from kava.report.pictures import CURVES, accuracy_by_arm, curves_by_arm, differences
+from kava.report.pictures import (
+    CURVES,
+    accuracy_by_arm,
+    curves_by_arm,
+    differences,
+    with_curves,
+)
 from kava.report.tables import Table, interval_of
 from kava.report.verdicts import Judgement
 
@@ -122,7 +128,7 @@ def _answers(study: StudyLogs, judgement: Judgement) -> Section:
 def _curve(study: StudyLogs, name: str) -> Iterator[Picture]:
     """The picture of a quantity, where an arm has it."""
     curves = CURVES[name]
-    arms = [arm for arm in study.arms if arm.has(curves.lines[-1].name)]
+    arms = with_curves(study.arms, curves)
     if arms:
         yield draw_picture(name, *CAPTIONS[name], partial(curves_by_arm, arms, curves))
 
