@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from matplotlib.patches import Rectangle
 
 from kava.align import FlatStack, HeadwiseMapProjector, LayerwiseProjector, layer_map
 from kava.align_pictures import (
@@ -17,11 +16,13 @@ from kava.theme import KV, drawing, to_png, to_svg
 
 def blues(axes) -> dict[tuple[float, float], float]:
     """Centre of each blue cell → how blue it is."""
+    (boxes,) = (one for one in axes.collections if one.get_label() == "cells")
+    assert {tuple(color[:3]) for color in boxes.get_facecolors()} == {rgb(KV)}
+    centres = [path.vertices[:4].mean(0).round(6).tolist() for path in boxes.get_paths()]
     return {
-        (round(x + w / 2, 6), round(y + h / 2, 6)): patch.get_alpha()
-        for patch in axes.patches
-        if isinstance(patch, Rectangle) and patch.get_facecolor()[:3] == rgb(KV)
-        for (x, y), w, h in [(patch.get_xy(), patch.get_width(), patch.get_height())]
+        tuple(centre): alpha
+        for centre, alpha in zip(centres, boxes.get_facecolors()[:, 3].tolist())
+        if alpha
     }
 
 
@@ -62,7 +63,8 @@ def test_a_map_that_is_no_matrix_is_refused() -> None:
 @pytest.mark.parametrize("narrow", [False, True])
 def test_the_layer_map_has_a_cell_for_every_weight(narrow: bool) -> None:
     weights = layer_map(6, 3, "uniform").tolist()
-    (axes,) = layer_map_picture(weights, narrow).axes
+    axes, bar = layer_map_picture(weights, narrow).axes
+    assert bar.get_ylabel() == "weight"
     drawn = blues(axes)
     expected = {
         (column, row): weight
@@ -77,20 +79,22 @@ def test_the_layer_map_has_a_cell_for_every_weight(narrow: bool) -> None:
 def test_every_part_and_layer_has_a_panel_of_its_heads() -> None:
     norms = {"keys": [[[2.0, 1.0]], [[0.0, 4.0]]], "values": [[[3.0, 3.0]], [[0.0, 0.0]]]}
     figure = head_map_picture(norms, ("teacher", "student"))
-    titles = [axes.get_title("left") for axes in figure.axes]
+    *panels, bar = figure.axes
+    titles = [axes.get_title("left") for axes in panels]
     assert titles == ["keys, layer 0", "keys, layer 1", "values, layer 0", "values, layer 1"]
-    assert [blues(axes) for axes in figure.axes] == [
+    assert [blues(axes) for axes in panels] == [
         {(0, 0): 1.0, (1, 0): 0.5}, {(1, 0): 1.0}, {(0, 0): 1.0, (1, 0): 1.0}, {},
     ]  # fmt: skip
-    assert figure.axes[0].get_ylabel() == "teacher's head"
-    assert figure.axes[-1].get_xlabel() == "student's head"
+    assert panels[0].get_ylabel() == "teacher's head"
+    assert panels[-1].get_xlabel() == "student's head"
+    assert "norm of the block" in bar.get_ylabel()
 
 
 def test_many_layers_are_drawn_in_part_with_the_ends() -> None:
     norms = {"keys": [[[1.0]]] * 24}
-    wide = [axes.get_title("left") for axes in head_map_picture(norms).axes]
+    wide = [axes.get_title("left") for axes in head_map_picture(norms).axes[:-1]]
     assert wide == ["keys, layer 0", "keys, layer 8", "keys, layer 15", "keys, layer 23"]
-    narrow = [axes.get_title("left") for axes in head_map_picture(norms, narrow=True).axes]
+    narrow = [axes.get_title("left") for axes in head_map_picture(norms, narrow=True).axes[:-1]]
     assert narrow == ["keys, layer 0", "keys, layer 23"]
 
 
@@ -102,7 +106,7 @@ def test_a_line_runs_wherever_a_token_is_read() -> None:
     weights = [[1.0, 0, 0, 0], [0, 0.25, 0.75, 0]]
     figure = time_map_picture(["Cups", "abcd"], ["Cups", " ab", "cd", "\n"], weights, bold={1})
     (axes,) = figure.axes
-    assert words(figure) == ["Cups", "Cups", "abcd", "·ab", "cd", "↵"]
+    assert words(figure) == ["student", "teacher", "Cups", "Cups", "abcd", "·ab", "cd", "↵"]
     assert [line.get_alpha() for line in axes.lines] == [1.0, 0.25, 0.75]
     middle = {text.get_text(): text.get_position()[0] for text in axes.texts}
     ends = [tuple(line.get_xdata()) for line in axes.lines]

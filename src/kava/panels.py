@@ -252,7 +252,7 @@ def panel_grid(
 
 
 def plot_curve(axes: Axes, steps: Sequence[float], values: Sequence[float], **look: Any) -> None:
-    """A line along steps or counts; a single value is a dot, since a line through it cannot be seen."""
+    """A line along steps or counts; a dot for a single value, whose line could not be seen."""
     if len(steps) == 1:
         look |= {"marker": "o", "markersize": 3.5, "clip_on": False}
     axes.plot(steps, values, **look)

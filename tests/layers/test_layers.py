@@ -135,12 +135,15 @@ def test_the_picture_shows_both_parts_their_mean_and_the_map(size: tuple[int, in
     with drawing():
         figure = similarity_picture(mapping)
         assert to_png(figure).startswith(b"\x89PNG")
-    keys, values, mean = figure.axes[:3]
-    shown = {axes.get_title(loc="left"): axes.images[0].get_array() for axes in (keys, values)}
-    assert shown["Keys"].tolist() == mapping.similarity.keys.tolist()
-    assert shown["Values"].tolist() == mapping.similarity.values.tolist()
-    assert mean.images[0].get_array().tolist() == mapping.similarity.mean.tolist()
-    dots = {(round(y), round(x)) for x, y in mean.collections[0].get_offsets().tolist()}
+    keys, values, mean, bar = figure.axes
+    top = bar.get_ylim()[1]
+    for axes, part in zip((keys, values, mean), ("keys", "values", "mean")):
+        assert axes.get_title(loc="left").lower().startswith(part)
+        expected = getattr(mapping.similarity, part).flatten().tolist()
+        assert axes.collections[1].get_facecolors()[:, 3].tolist() == pytest.approx(
+            [value / top for value in expected]
+        )
+    dots = {(round(y), round(x)) for x, y in mean.collections[2].get_offsets().tolist()}
     assert dots == {tuple(place) for place in mapping.weights.nonzero().tolist()}
     numbered = [float(text.get_text().replace(".", "0.", 1)) for text in keys.texts]
     expected = mapping.similarity.keys.flatten().tolist() if size[1] <= 8 else []

@@ -51,21 +51,23 @@ CAPTIONS: Mapping[str, tuple[str, str]] = {
     "accuracy_curves": (
         "Right answers while training",
         "On held-out items that are not those of the test. One line a seed; dashed: the mean of "
-        "the baseline.",
+        "the baseline. An arm that was not trained has no curve.",
     ),
     "ce_curves": (
         "Cross-entropy of the answer",
-        "Solid: held-out; dashed: training. One line a seed.",
+        "Solid: held-out; dashed: training. One line a seed. Kinds, where the titles name them, "
+        "are of different tokens and are not compared.",
     ),
     "kv_curves": (
         "KV loss on held-out samples",
-        "Solid: the distance to the sample's own target; dashed: to another sample's. Arms whose "
-        "losses are of different kinds have axes of their own.",
+        "Solid: the distance to the sample's own target; dashed: to another sample's. Kinds, where "
+        "the titles name them, are measured differently and are not compared.",
     ),
     "gradient_curves": ("Gradient norm", "Before clipping, one line a seed."),
     "cka_curves": (
-        "How alike student and target are",
-        "Debiased CKA of keys and values between the student's cache and its target, held-out.",
+        "CKA of student and target",
+        "Debiased CKA of keys and values between the student's cache and its target, held-out. "
+        "Kinds, where the titles name them, are measured differently and are not compared.",
     ),
     "entropy_curves": ("Attention entropy", "Of the student's attention, held-out."),
 }
@@ -101,9 +103,10 @@ def _answers(study: StudyLogs, judgement: Judgement) -> Section:
         draw_picture(
             "accuracy",
             "Right answers by arm",
-            f"Dots: single seeds. Bars: {confidence:.0%} intervals of the mean, for other runs and "
-            f"other items. Dashed: the baseline.",
-            partial(accuracy_by_arm, arms, intervals),
+            f"Dots: single seeds; those that are alike stand above one another. Bars: "
+            f"{confidence:.0%} intervals of the mean, for other runs and other items, of a single "
+            f"run for other items alone. Dashed: the mean of the baseline.",
+            partial(accuracy_by_arm, arms, intervals, confidence=confidence),
         )
     ]
     if judgement.compared:
