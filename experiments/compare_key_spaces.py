@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kava.cli import run
-from kava.inputs import whole_json_lines
 
 if TYPE_CHECKING:
     from kava.train.config import TrainConfig
@@ -159,7 +158,8 @@ def train_student(config: TrainConfig) -> Row:
     assert built.calibration is not None
     print(built.calibration)
     built.trainer.train()
-    lines = whole_json_lines(Path(config.output_dir) / "metrics.jsonl")
+    metrics = Path(config.output_dir) / "metrics.jsonl"
+    lines = [json.loads(line) for line in metrics.read_text().splitlines()]
     evaluations = [line for line in lines if "eval_accuracy" in line]
     return Row(
         key_space=config.key_space,
@@ -200,6 +200,7 @@ def read_options(argv: list[str]) -> argparse.Namespace:
 
 
 def main(argv: list[str]) -> int:
+    from kava.files import write_whole
     from kava.quiet import quiet_libraries
 
     quiet_libraries()
@@ -210,7 +211,7 @@ def main(argv: list[str]) -> int:
     for seed in options.seeds:
         for key_space in KEY_SPACES:
             rows.append(train_student(student_config(key_space, seed, teacher, options)))
-            results.write_text(json.dumps([row._asdict() for row in rows], indent=2) + "\n")
+            write_whole(results, json.dumps([row._asdict() for row in rows], indent=2) + "\n")
     print(table(sorted(rows, key=lambda row: KEY_SPACES.index(row.key_space))))
     return 0
 

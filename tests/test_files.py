@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from kava import files
-from kava.files import append_line, open_locked, write_all, write_whole
+from kava.files import append_whole, open_locked, write_all, write_whole
 
 Write = Callable[[int, bytes], int]
 
@@ -76,10 +76,10 @@ def test_a_line_is_whole_or_absent(
     tmp_path: Path, full_after: Callable[[int], None], space: int
 ) -> None:
     path = tmp_path / "log.jsonl"
-    append_line(path, "first")
+    append_whole(path, "first\n")
     full_after(space)
     with pytest.raises(OSError, match="No space left") as error:
-        append_line(path, "the second line")
+        append_whole(path, "the second line\n")
     assert error.value.filename == str(path)
     assert path.read_text() == "first\n"
 
@@ -112,9 +112,9 @@ def test_what_a_killed_writer_left_is_swept_away_and_nothing_else(tmp_path: Path
     assert killed.returncode == -9
     (left,) = tmp_path.iterdir()
     assert left.name.startswith(".a[1].json.")
-    at_work = tmp_path / ".a[1].json.0.partial"
+    at_work = tmp_path / ".a[1].json.01234567.partial"
     descriptor, _ = open_locked(at_work)
-    other = tmp_path / ".b.json.0.partial"
+    other = tmp_path / ".b.json.01234567.partial"
     other.write_text("another file's")
     write_whole(tmp_path / "a[1].json", "whole")
     assert names(tmp_path) == {"a[1].json", at_work.name, other.name}

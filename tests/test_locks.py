@@ -57,6 +57,17 @@ def test_nothing_is_left_of_a_lock_but_what_was_written_under_it(
     assert [path.name for path in tmp_path.rglob("*")] == ["a", "kept"]
 
 
+def test_what_killed_writers_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    left = [".items.jsonl.0123abcd.partial", "checkpoint-3/.manifest.json.ffffffff.partial"]
+    kept = [".items.jsonl.partial", ".cache.part", "checkpoint-3/manifest.json", "a/b/.c"]
+    for name in left + kept:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    with lock_folder(tmp_path, "kava train"):
+        found = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    assert found == {*kept, LOCK_NAME}
+
+
 def test_a_folder_that_was_there_stays(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     with lock_folder(tmp_path / "mine", "kava train"):

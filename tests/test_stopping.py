@@ -14,7 +14,7 @@ import pytest
 
 from kava import files, stopping
 from kava.cli import run
-from kava.files import append_line, write_all
+from kava.files import append_whole, write_all
 from kava.stopping import (
     SIGNALS,
     Stopped,
@@ -87,6 +87,17 @@ def test_an_error_of_the_block_goes_before_the_signal() -> None:
 
     with stop_on_signals(), pytest.raises(OSError, match="full"):
         block()
+
+
+def test_cleaning_up_behind_a_signal_raises_no_other_one() -> None:
+    def block() -> None:
+        try:
+            raise Stopped(signal.SIGTERM, "step 3 is saved")
+        finally:
+            with holding():
+                send()
+
+    assert stopped_in(block).advice == "step 3 is saved"
 
 
 def test_a_part_of_a_held_block_can_be_interrupted() -> None:
@@ -168,7 +179,7 @@ def test_nothing_happens_in_other_threads_and_without_handlers() -> None:
 
 @pytest.mark.parametrize("write", [
     lambda folder: write_all({folder / "a": "x" * 9, folder / "b": "y"}),
-    lambda folder: append_line(folder / "a", "x" * 9),
+    lambda folder: append_whole(folder / "a", "x" * 9),
 ])  # fmt: skip
 def test_a_signal_in_the_middle_of_a_write_comes_behind_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Callable[[Path], None]

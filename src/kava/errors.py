@@ -37,6 +37,11 @@ USER_ERRORS = (ValueError, OSError, KavaError)
 """What the shell prints as one line."""
 
 
+def cannot_write(error: BaseException) -> bool:
+    """Whether the disk takes nothing more, so that going on with other work is of no use."""
+    return isinstance(error, OSError) and error.errno in _MENDS
+
+
 def describe(error: BaseException) -> str:
     """What went wrong, on one line.
 

@@ -11,6 +11,7 @@ import errno
 import glob
 import os
 import secrets
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import NamedTuple
 
 from kava.stopping import holding
 
+_TOKEN_BYTES = 4
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 
 
@@ -60,13 +62,13 @@ def write_all(files: Mapping[Path, str | bytes]) -> None:
             for name, content in files.items():
                 data = content.encode() if isinstance(content, str) else content
                 path = Path(os.path.realpath(name))
-                with naming(path):
+                with naming(name):
                     if is_special(path):
                         path.write_bytes(data)
                     elif path.is_dir():
                         raise IsADirectoryError(errno.EISDIR, "Is a directory")
                     else:
-                        _sweep(path)
+                        sweep(path.parent, glob.escape(path.name))
                         staged.append(_stage(path))
                         _write(staged[-1].descriptor, data)
                         os.fsync(staged[-1].descriptor)
@@ -89,19 +91,50 @@ class _Staged(NamedTuple):
 
 def _stage(path: Path) -> _Staged:
     while True:
-        partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+        partial = path.with_name(f".{path.name}.{secrets.token_hex(_TOKEN_BYTES)}.partial")
         try:
             return _Staged(partial, path, open_locked(partial)[0])
         except BlockingIOError:  # another writer is sweeping it away
             continue
 
 
-def append_line(path: str | Path, line: str) -> None:
-    """Add a line to a file, whole or not at all.
+def replace_folder(folder: Path, files: Mapping[str, str | bytes]) -> None:
+    """Write a folder under another name, and put it in the place of one that is there.
+
+    The caller holds a lock on the folder, so that nobody else does the same.
+
+    Args:
+        folder: what it will be called; those above it are made.
+        files: name within the folder → content.
+
+    Raises:
+        OSError: it cannot be written; nothing of it is left, and one that was there is as it was.
+    """
+    partial, old = (folder.with_name(f".{folder.name}.{end}") for end in ("partial", "old"))
+    with holding():
+        shutil.rmtree(partial, ignore_errors=True)
+        if old.exists() and not folder.exists():  # killed between the two renames below
+            os.replace(old, folder)
+        try:
+            for name, content in files.items():
+                path = partial / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with naming(folder / name):
+                    path.write_bytes(content.encode() if isinstance(content, str) else content)
+            if folder.exists():
+                os.replace(folder, old)
+            os.replace(partial, folder)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def append_whole(path: str | Path, data: str | bytes) -> None:
+    """Add to the end of a file, whole or not at all.
 
     Args:
         path: the file; made where it is not there.
-        line: without its end.
+        data: a record, or a line with its end.
 
     Raises:
         OSError: it cannot be written; the file is as it was.
@@ -111,7 +144,7 @@ def append_line(path: str | Path, line: str) -> None:
         try:
             size = os.fstat(descriptor).st_size
             try:
-                _write(descriptor, (line + "\n").encode())
+                _write(descriptor, data.encode() if isinstance(data, str) else data)
             except OSError:
                 os.ftruncate(descriptor, size)
                 raise
@@ -168,9 +201,14 @@ def _is_at(descriptor: int, path: Path) -> bool:
         return False
 
 
-def _sweep(path: Path) -> None:
-    """Remove the temporary files of writers of this file that were killed."""
-    for partial in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
+def sweep(folder: Path, pattern: str = "*") -> None:
+    """Remove the temporary files of writers that were killed.
+
+    Args:
+        folder: where they were written to.
+        pattern: of the names of the files that they were to become.
+    """
+    for partial in folder.glob(f".{pattern}.{'[0-9a-f]' * 2 * _TOKEN_BYTES}.partial"):
         try:
             descriptor, locked = open_locked(partial)
         except OSError:  # its writer is at work, or has just renamed it

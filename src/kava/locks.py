@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -23,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from kava.errors import KavaError
-from kava.files import is_special, naming, open_locked
+from kava.files import is_special, naming, open_locked, sweep
 from kava.stopping import holding
 
 LOCK_NAME = ".kava.lock"
@@ -66,11 +67,14 @@ def _in_child(descriptor: Any, path: Path) -> Lock:
 
 
 @contextmanager
-def lock_folder(folder: str | Path, holder: str) -> Iterator[Lock]:
+def lock_folder(folder: str | Path | None, holder: str) -> Iterator[Lock | None]:
     """Keep other runs out of a folder while the block runs; it is made where it is not there.
 
+    What runs that were killed left behind in the middle of a write is removed, from the folder
+    and those directly in it.
+
     Args:
-        folder: what the run writes to.
+        folder: what the run writes to; None needs no lock.
         holder: what the run is, for the message that others get, such as "kava train".
 
     Raises:
@@ -81,9 +85,14 @@ def lock_folder(folder: str | Path, holder: str) -> Iterator[Lock]:
         >>> with lock_folder("outputs/run", "kava train"):
         ...     train_student()
     """
+    if folder is None:
+        yield None
+        return
     folder = Path(folder)
     lock = _acquire(folder / LOCK_NAME, folder, holder)
     try:
+        for place in (folder, *filter(Path.is_dir, folder.iterdir())):
+            sweep(place)
         yield lock
     finally:
         lock.release()
@@ -110,6 +119,17 @@ def lock_file(path: str | Path | None, holder: str) -> Iterator[Lock | None]:
         yield lock
     finally:
         lock.release()
+
+
+def clear_folder(folder: str | Path) -> None:
+    """Remove all that a folder holds but its lock, for a run that begins anew under it."""
+    for path in Path(folder).iterdir():
+        if path.name == LOCK_NAME:
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def is_locked(folder: str | Path) -> bool:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -151,8 +152,8 @@ def holding() -> Iterator[None]:
     """Let signals wait until the block has ended.
 
     Raises:
-        Stopped: at the end of the outermost block, where a signal came within it. An error of the
-            block itself goes first.
+        Stopped: at the end of the outermost block, where a signal came within it. An error that
+            is under way, such as an earlier `Stopped` that is being cleaned up after, goes first.
     """
     state = _state if _in_main_thread() else None
     if state is None:
@@ -186,7 +187,7 @@ def interruptible() -> Iterator[None]:
 
 
 def _raise_if_asked(state: _State) -> None:
-    if state.received is not None and not state.depth:
+    if state.received is not None and not state.depth and sys.exc_info()[0] is None:
         raise Stopped(state.received)
 
 

@@ -216,7 +216,7 @@ def test_a_failing_arm_fails_the_study_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(KavaError) as failure:
         run_study([replace(broken, config=config), whole], tmp_path, num_jobs=2, overwrite=False)
     message = str(failure.value)
-    assert message.startswith("none, seed 0 failed: ValueError: dataset 'nowhere.jsonl' is neither")
+    assert message.startswith("none, seed 0 failed: dataset 'nowhere.jsonl' is neither")
     assert f"(its log: {broken.log})" in message
     assert "\n" not in message
     assert not (tmp_path / "results.json").exists()

@@ -16,7 +16,7 @@ import pytest
 
 from kava.cli import run
 from kava.study.command import main
-from kava.study.folder import alone, read_locked_plan
+from kava.study.folder import read_locked_plan
 from kava.study.plan import read_plan
 from kava.study.runner import study_runs
 from study.test_plan import GOOD, changed, written
@@ -90,15 +90,6 @@ def test_a_folder_without_a_study_or_with_an_edited_one_is_named(tmp_path: Path)
     lock.write_text(json.dumps(whole)[:-30])
     with pytest.raises(ValueError, match="is cut or damaged"):
         main(["status", str(tmp_path)])
-
-
-def test_two_studies_do_not_share_a_folder(tmp_path: Path) -> None:
-    with (
-        alone(tmp_path),
-        pytest.raises(ValueError, match="another kava study run is at work"),
-        alone(tmp_path),
-    ):
-        pass
 
 
 def test_a_finished_run_of_other_libraries_is_refused_and_kept(tmp_path: Path) -> None:

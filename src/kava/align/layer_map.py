@@ -19,7 +19,6 @@ import torch
 from torch import Tensor
 
 from kava.files import write_whole
-from kava.inputs import Malformed, read_json
 
 LayerMapStrategy = Callable[[int, int], Tensor]
 
@@ -180,6 +179,11 @@ def save_layer_map(
         tensor([[1., 0., 0.],
                 [0., 0., 1.]])
     """
+    write_whole(path, layer_map_text(weights, facts))
+
+
+def layer_map_text(weights: Tensor, facts: Mapping[str, Any] | None = None) -> str:
+    """What `save_layer_map` writes."""
     num_student, num_teacher = weights.shape
     record = {
         **(facts or {}),
@@ -191,7 +195,7 @@ def save_layer_map(
     text = json.dumps(record, indent=1, ensure_ascii=False)
     # a row of a matrix on one line
     text = re.sub(r"\[\n[^][{}\"]+\]", lambda row: " ".join(row[0].split()), text)
-    write_whole(path, text + "\n")
+    return text + "\n"
 
 
 def load_layer_map(
@@ -212,8 +216,8 @@ def load_layer_map(
         ValueError: not such a file, or one made for other depths.
     """
     try:
-        record = read_json(path)
-    except Malformed as error:
+        record = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not a layer map: {error}") from None
     if not isinstance(record, dict) or record.get("format") != FILE_FORMAT:
         raise ValueError(f"{path} is not a layer map: its format is not {FILE_FORMAT!r}")

@@ -209,23 +209,21 @@ def main(argv: list[str]) -> int:
     folder = Path(config.output_dir)
 
     from kava.calibration.files import ALIGNER_FILE, REPORT_FILE, save_calibration
-    from kava.files import write_whole
+    from kava.locks import lock_folder
     from kava.theme import drawing, to_png
 
-    if (folder / REPORT_FILE).exists() and not config.overwrite:
-        raise ValueError(
-            f"--output_dir {folder} holds a calibration already: pass --overwrite to replace it, "
-            f"or another folder"
-        )
-    calibrated = calibrate_models(config)
-    print(calibrated.report)
-    with drawing():
-        pictures = {name: to_png(draw()) for name, draw in _draw(calibrated, config).items()}
-    save_calibration(
-        folder, calibrated.aligner, calibrated.options, calibrated.report, calibrated.facts
-    )
-    for name, png in pictures.items():
-        write_whole(folder / f"{name}.png", png)
+    with lock_folder(folder, "kava calibrate"):
+        if (folder / REPORT_FILE).exists() and not config.overwrite:
+            raise ValueError(
+                f"--output_dir {folder} holds a calibration already: pass --overwrite to replace "
+                f"it, or another folder"
+            )
+        calibrated = calibrate_models(config)
+        print(calibrated.report)
+        with drawing():
+            pictures = {name: to_png(draw()) for name, draw in _draw(calibrated, config).items()}
+        aligner, options, report, _, facts = calibrated
+        save_calibration(folder, aligner, options, report, facts, pictures)
     written = [REPORT_FILE, ALIGNER_FILE, *(f"{name}.png" for name in pictures)]
     print(f"written to {folder}: {', '.join(written)}")
     return 0

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from kava.align import CalibrationReport, MapProjectionAligner
-from kava.files import write_whole
-from kava.inputs import read_json
+from kava.files import write_all
 
 REPORT_FILE = "calibration.json"
 ALIGNER_FILE = "aligner.safetensors"
@@ -32,8 +31,9 @@ def save_calibration(
     options: Mapping[str, Any],
     report: CalibrationReport,
     facts: Mapping[str, Any],
+    pictures: Mapping[str, bytes] | None = None,
 ) -> None:
-    """Write the aligner and the report.
+    """Write the aligner, its pictures and the report: all of them, or none.
 
     Args:
         folder: made where it is not there.
@@ -41,16 +41,18 @@ def save_calibration(
         options: what the aligner was made with, as JSON can hold it.
         report: of its calibration.
         facts: models, data, versions.
+        pictures: name → PNG, of those that go beside them.
 
     Raises:
-        OSError: a file cannot be written.
+        OSError: a file cannot be written; what was in the folder is as it was.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     state = {name: part.detach().contiguous() for name, part in aligner.state_dict().items()}
-    save_file(state, folder / ALIGNER_FILE)
     known = {**facts, "aligner": dict(options), "report": report.as_dict()}
-    write_whole(folder / REPORT_FILE, json.dumps(known, indent=2) + "\n")
+    drawn = {folder / f"{name}.png": png for name, png in (pictures or {}).items()}
+    text = json.dumps(known, indent=2) + "\n"
+    write_all({folder / ALIGNER_FILE: save(state), **drawn, folder / REPORT_FILE: text})
 
 
 def load_calibration(folder: str | Path) -> Calibration:
@@ -69,7 +71,7 @@ def load_calibration(folder: str | Path) -> Calibration:
         if not (folder / name).is_file():
             raise OSError(f"{folder} has no {name}: it is no output folder of kava calibrate")
     try:
-        facts = read_json(folder / REPORT_FILE)
+        facts = json.loads((folder / REPORT_FILE).read_text(encoding="utf-8"))
         state = load_file(folder / ALIGNER_FILE)
         aligner = MapProjectionAligner(**facts["aligner"])
         aligner.load_state_dict(state)

@@ -48,6 +48,7 @@ def main(argv: list[str]) -> int:
     folder = Path(args.output_dir or f"outputs/{study.name}")
     from kava.demo.present import present
     from kava.demo.runner import run_study
+    from kava.locks import lock_folder
     from kava.quiet import quiet_libraries
 
     quiet_libraries()
@@ -62,10 +63,10 @@ def main(argv: list[str]) -> int:
         device=args.device,
     )
     print(f"{len(runs)} runs of {steps:,} steps, {args.jobs} at a time, into {folder}", flush=True)
-    folder.mkdir(parents=True, exist_ok=True)
-    results = run_study(runs, folder, num_jobs=args.jobs, overwrite=args.overwrite)
     command = shlex.join(["kava", "demo", *(flag for flag in argv if flag != "--overwrite")])
-    present(study, arms, runs, results, folder, steps=steps, command=command)
+    with lock_folder(folder, "kava demo") as lock:
+        results = run_study(runs, folder, num_jobs=args.jobs, overwrite=args.overwrite, lock=lock)
+        present(study, arms, runs, results, folder, steps=steps, command=command)
     return 0
 
 

@@ -17,6 +17,7 @@ from kava.demo.results import Expectation, Result, Summary, save_json, save_resu
 from kava.demo.strips import kept_tokens
 from kava.demo.table import note_of, text_table
 from kava.demo.worker import RunJob
+from kava.files import write_whole
 from kava.report.drawn import Draw
 
 
@@ -89,7 +90,7 @@ def present(
         budget=budget_of(study, steps, results[0].num_items),
         versions=library_versions(),
     )
-    (folder / "report.html").write_text(page, encoding="utf-8")
+    write_whole(folder / "report.html", page)
     print(f"\n{text_table(study.kind, summaries)}\n{textwrap.fill(note_of(study.kind), 100)}\n")
     for paragraph in filter(None, (told.verdict, told.reference)):
         print(textwrap.fill(paragraph, 100))

@@ -11,6 +11,7 @@ from kava.demo.arms import Study, train_config
 from kava.demo.results import Expectation, Summary
 from kava.demo.story import story_of
 from kava.demo.table import COLUMNS, note_of
+from kava.files import write_all
 from kava.format import percent
 from kava.report.drawn import Draw, Picture, draw_picture
 
@@ -24,8 +25,7 @@ def draw_pictures(study: Study, draws: Mapping[str, Draw], folder: Path) -> list
     """Draw every picture: its wide form as `<name>.png` in the folder, both for the page."""
     captions = story_of(study).captions
     pictures = [draw_picture(name, *captions[name], draw) for name, draw in draws.items()]
-    for picture in pictures:
-        (folder / f"{picture.name}.png").write_bytes(picture.png)
+    write_all({folder / f"{picture.name}.png": picture.png for picture in pictures})
     return pictures
 
 

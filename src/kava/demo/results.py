@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 from kava.data.shell_game import CHANCE
 from kava.demo.arms import Arm
 from kava.evaluate.intervals import wilson
+from kava.files import write_whole
 from kava.format import percent
 
 CHANCE_MARGIN = 0.10
@@ -157,9 +157,7 @@ def save_results(path: Path, results: Sequence[Result]) -> None:
 
 def save_json(path: Path, value: Any) -> None:
     """Write a value as JSON; the file is whole or absent."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    write_whole(path, json.dumps(value, indent=2) + "\n")
 
 
 def summarize(arms: Sequence[Arm], results: Sequence[Result]) -> list[Summary]:

@@ -1,6 +1,6 @@
 """Do the jobs of the demo, a few at a time.
 
-A worker that fails, or is killed, ends the study and is named; Ctrl-C ends the workers.
+A worker that fails, or is killed, ends the study and is named.
 """
 
 from __future__ import annotations
@@ -13,16 +13,23 @@ from pathlib import Path
 
 from kava.demo.results import Outcome, Result
 from kava.demo.worker import Cost, RunJob, TimingJob, finished, other_settings
+from kava.files import write_whole
 from kava.format import percent
-from kava.inputs import Malformed, read_json
 from kava.jobs.crew import Crew
 from kava.jobs.progress import ProgressView
+from kava.locks import Lock
+from kava.stopping import Stopped
 
 TIMING_FILE = "timing.json"
 
 
 def run_study(
-    runs: Sequence[RunJob], folder: Path, *, num_jobs: int, overwrite: bool
+    runs: Sequence[RunJob],
+    folder: Path,
+    *,
+    num_jobs: int,
+    overwrite: bool,
+    lock: Lock | None = None,
 ) -> list[Result]:
     """Train, test and time all students.
 
@@ -31,6 +38,7 @@ def run_study(
         folder: of the study.
         num_jobs: how many runs at a time.
         overwrite: do runs again that an earlier call has finished with the same settings.
+        lock: of the folder; the workers hold it too.
 
     Raises:
         ValueError: a folder holds a finished run with other settings.
@@ -45,7 +53,7 @@ def run_study(
     with ProgressView(sum(run.num_steps for run in missing)) as view:
         for count, (name, outcome) in enumerate(done.items(), start=1):
             view.say(f"[{count}/{len(runs)}] {name}: {_told(outcome)}, from an earlier call")
-        crew = Crew(min(num_jobs, len(missing)) or int(costs is None), view)
+        crew = Crew(min(num_jobs, len(missing)) or int(costs is None), view, lock=lock)
         try:
             for run, outcome in crew.do(missing):
                 done[run.name] = outcome
@@ -53,6 +61,12 @@ def run_study(
             if costs is None:
                 ((_, costs),) = crew.do([timing])
                 _save_costs(folder / TIMING_FILE, runs, costs)
+        except Stopped as stop:
+            stop.advice = (
+                f"{len(done)} of {len(runs)} runs are finished; the same command, without "
+                f"--overwrite, goes on"
+            )
+            raise
         finally:
             crew.end()
     return [
@@ -89,8 +103,8 @@ def _read_costs(path: Path, runs: Sequence[RunJob]) -> list[Cost] | None:
     if not path.is_file():
         return None
     try:
-        saved = read_json(path)
-    except Malformed:
+        saved = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError:
         return None
     if saved["settings_hash"] != _settings_hash(runs):
         return None
@@ -99,4 +113,4 @@ def _read_costs(path: Path, runs: Sequence[RunJob]) -> list[Cost] | None:
 
 def _save_costs(path: Path, runs: Sequence[RunJob], costs: Sequence[Cost]) -> None:
     saved = {"settings_hash": _settings_hash(runs), "costs": [asdict(cost) for cost in costs]}
-    path.write_text(json.dumps(saved, indent=2) + "\n", encoding="utf-8")
+    write_whole(path, json.dumps(saved, indent=2) + "\n")

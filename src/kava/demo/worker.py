@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import time
 from dataclasses import asdict, dataclass, fields
 from multiprocessing.connection import Connection
@@ -13,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from kava.demo.logs import last_value
 from kava.demo.results import Outcome
-from kava.inputs import Malformed, read_json
+from kava.files import write_whole
 from kava.jobs.worker import Memory, Progress, make_watch, print_to
+from kava.locks import clear_folder, lock_folder
 from kava.study.doing import num_aligner_parameters
 
 if TYPE_CHECKING:
@@ -133,8 +133,8 @@ def _saved(job: RunJob) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        saved: dict[str, Any] = read_json(path)
-    except Malformed:
+        saved: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError:
         return None  # an interrupted write; the run is done again
     return saved
 
@@ -158,8 +158,12 @@ def _differing(saved: dict[str, Any], job: RunJob) -> list[str]:
 
 def do_run(job: RunJob, connection: Connection, memory: Memory) -> Outcome:
     """Train and test one student; keep everything in the run's folder."""
-    shutil.rmtree(job.folder, ignore_errors=True)
-    job.folder.mkdir(parents=True)
+    with lock_folder(job.folder, "kava demo"):
+        clear_folder(job.folder)
+        return _train_and_test(job, connection, memory)
+
+
+def _train_and_test(job: RunJob, connection: Connection, memory: Memory) -> Outcome:
     print_to(job.log)
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(job.folder / "tensorboard")
     from kava.student.answering import answer_records
@@ -167,8 +171,7 @@ def do_run(job: RunJob, connection: Connection, memory: Memory) -> Outcome:
     run = memory.build(job.config)
     trainer = run.trainer
     if run.calibration is not None:
-        text = run.calibration.to_json() + "\n"
-        (job.folder / CALIBRATION_FILE).write_text(text, encoding="utf-8")
+        write_whole(job.folder / CALIBRATION_FILE, run.calibration.to_json() + "\n")
     tokenizer: Any = trainer.processing_class
     watch = make_watch(connection)
     trainer.add_callback(watch)
@@ -195,7 +198,7 @@ def do_run(job: RunJob, connection: Connection, memory: Memory) -> Outcome:
         kv_wrong_sample=last_value(job.folder, "eval_kv_wrong_sample"),
     )
     text = json.dumps({"settings": job.settings(), "outcome": asdict(outcome)}, indent=2)
-    (job.folder / RESULT_FILE).write_text(text + "\n", encoding="utf-8")
+    write_whole(job.folder / RESULT_FILE, text + "\n")
     return outcome
 
 

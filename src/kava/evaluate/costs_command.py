@@ -33,14 +33,34 @@ def main(argv: list[str]) -> int:
     output = None if options.output is None else Path(options.output)
     labels = _labels(options.models, options.labels)
 
-    from kava.evaluate.costs import check_costs, measure_costs
     from kava.evaluate.costs_table import costs_table
     from kava.evaluate.results import check_output_folder
-    from kava.student.checkpoint import load_student
+    from kava.locks import lock_folder
 
     if output is not None:
         check_output_folder(output)
     check_dtype_name(options.dtype)
+    with lock_folder(output, "kava costs"):
+        costs, data, report = _measure(labels, options)
+        if output is not None:
+            _write(output, costs, report)
+    if options.json:
+        print(json.dumps(report, indent=2, ensure_ascii=False))
+        return 0
+    print(f"{len(data.records)} items of {data.dataset_name}, {data.split}\n")
+    print(costs_table(costs))
+    if output is not None:
+        print(f"\nwritten to {output}: {NAME}.json, {NAME}.png, {NAME}.svg")
+    return 0
+
+
+def _measure(
+    labels: Sequence[str], options: argparse.Namespace
+) -> tuple[Sequence[Cost], Evaluation, dict[str, Any]]:
+    """The costs, the items that they were measured on, and all figures for a file."""
+    from kava.evaluate.costs import check_costs, measure_costs
+    from kava.student.checkpoint import load_student
+
     device = choose_device(options.device)
     students = [load_student(m, device=device, dtype=options.dtype) for m in options.models]
     data = _data(students, options)
@@ -58,17 +78,7 @@ def main(argv: list[str]) -> int:
             num_rounds=options.rounds,
             advance=bar.update,
         )
-    report = _report(costs, data, device)
-    if output is not None:
-        _write(output, costs, report)
-    if options.json:
-        print(json.dumps(report, indent=2, ensure_ascii=False))
-        return 0
-    print(f"{len(data.records)} items of {data.dataset_name}, {data.split}\n")
-    print(costs_table(costs))
-    if output is not None:
-        print(f"\nwritten to {output}: {NAME}.json, {NAME}.png, {NAME}.svg")
-    return 0
+    return costs, data, _report(costs, data, device)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -82,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--labels", nargs="+", help="what to call them; left out: their names")
     parser.add_argument(
         "--dataset_name",
-        help="kava/shell-game, gsm8k, another data set, or the path of a file; left out: "
+        help="kava/shell-game, gsm8k, another data set, or the path of a jsonl file; left out: "
         "the evaluation data of the first model that kava trained",
     )
     parser.add_argument("--split", help="train or test; left out: that run's, or test")
@@ -183,16 +193,16 @@ def _report(costs: Sequence[Cost], data: Evaluation, device: str) -> dict[str, A
 
 
 def _write(folder: Path, costs: Sequence[Cost], report: dict[str, Any]) -> None:
-    """The pictures, and last the figures: a folder with figures has its pictures."""
+    """The pictures and the figures: all of them, or none."""
     from kava.evaluate.costs_table import costs_picture
-    from kava.files import write_whole
+    from kava.files import write_all
     from kava.theme import drawing, to_png, to_svg_file
 
     folder.mkdir(parents=True, exist_ok=True)
     with drawing():
         figure = costs_picture(costs)
         png, svg = to_png(figure), to_svg_file(figure, NAME)
-    write_whole(folder / f"{NAME}.png", png)
-    write_whole(folder / f"{NAME}.svg", svg)
     text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
-    write_whole(folder / f"{NAME}.json", text)
+    write_all(
+        {folder / f"{NAME}.png": png, folder / f"{NAME}.svg": svg, folder / f"{NAME}.json": text}
+    )

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from kava.evaluate.intervals import wilson
+from kava.files import write_all
 from kava.student.answering import Answers
 
 CONFIDENCE = 0.95
@@ -103,19 +104,16 @@ def _check_writable(folder: Path, output: Path) -> None:
 def write_results(output: Path, answers: Answers, summary: Mapping[str, Any]) -> None:
     """Write one line per item to `output`, and the summary beside it.
 
-    Both appear whole or not at all; the summary comes last, so that it always has its items. The
-    folder is made where it is not there.
+    Both appear, or neither. The folder is made where it is not there.
+
+    Raises:
+        OSError: they cannot be written; earlier ones are as they were.
     """
     output.parent.mkdir(parents=True, exist_ok=True)
-    _write(output, (json.dumps(asdict(item), ensure_ascii=False) for item in answers.items))
-    _write(summary_path(output), [json.dumps(summary, indent=2, ensure_ascii=False)])
-
-
-def _write(path: Path, lines: Iterable[str]) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.writelines(line + "\n" for line in lines)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    lines = (json.dumps(asdict(item), ensure_ascii=False) + "\n" for item in answers.items)
+    write_all(
+        {
+            output: "".join(lines),
+            summary_path(output): json.dumps(summary, indent=2, ensure_ascii=False) + "\n",
+        }
+    )

@@ -13,11 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kava.data.files import stem_of
 from kava.data.mix import is_mix
 from kava.data.sources import SHELL_GAME_NAME
 from kava.data.tasks import TASKS, find_task
-from kava.errors import KavaError
+from kava.errors import KavaError, cannot_write, describe
 
 FAMILIES = {"arc": ("arc_easy", "arc_challenge")}
 """Names that stand for more than one task."""
@@ -78,7 +77,7 @@ def _source(name: str, task_data: str | None) -> tuple[str, str]:
         if is_mix(name) or plain == SHELL_GAME_NAME:
             return plain.partition(":")[0].replace("/", "_"), name
         if Path(name).expanduser().exists():
-            return stem_of(Path(name)), name
+            return Path(name).stem, name
         raise ValueError(
             f"--tasks {name}: there is no such task, file or folder; choose from "
             f"{', '.join(TASKS)}, {', '.join(FAMILIES)}"
@@ -96,6 +95,8 @@ def run_tasks(
 ) -> list[TaskResult]:
     """Score one task after the other; a failure is told on stderr, and the next one follows.
 
+    A disk that takes nothing more ends them all, since nothing further could be kept.
+
     Args:
         sources: of `resolve_tasks`.
         score: from a label and a data set's name to the figures; it writes the items.
@@ -105,7 +106,9 @@ def run_tasks(
         try:
             results.append(TaskResult(label, score(label, source), None))
         except TASK_ERRORS as error:
-            reason = " ".join(str(error).split()) or type(error).__name__
+            if cannot_write(error):
+                raise
+            reason = describe(error)
             print(f"kava: warning: {label} failed: {reason}", file=sys.stderr)
             results.append(TaskResult(label, None, reason))
     return results

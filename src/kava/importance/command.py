@@ -30,7 +30,7 @@ class ComparisonConfig(ReadingConfig):
 
     dataset_name: str = flag(
         "kava/shell-game?form=verbose",
-        "a task, the path of a .jsonl, .json, .csv or .parquet file, or kava/shell-game (built in)",
+        "gsm8k (from the hub), the path of a jsonl file, or kava/shell-game (built in)",
     )
     teacher_name: str = flag(
         "kava/shell-teacher", "a hub id, a local folder, or a built-in kava/ name"
@@ -164,12 +164,16 @@ def main(argv: list[str]) -> int:
         "compare_evictions",
         "Show what each eviction keeps of a teacher's reasoning.",
     )
-    comparison = compare(config)
+
+    from kava.files import write_whole
+    from kava.locks import lock_file
+
+    with lock_file(config.output, "compare_evictions"):
+        comparison = compare(config)
+        if config.output is not None:
+            write_whole(config.output, json.dumps(asdict(comparison), indent=2) + "\n")
     print(f"teacher: {config.teacher_name}\n")
     print(comparison)
     if config.output is not None:
-        from kava.files import write_whole
-
-        write_whole(config.output, json.dumps(asdict(comparison), indent=2) + "\n")
         print(f"written to {config.output}")
     return 0

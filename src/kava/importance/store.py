@@ -28,7 +28,6 @@ from torch import nn
 
 from kava.data.encode import Encoded
 from kava.files import write_whole
-from kava.inputs import Malformed, parse_json
 
 FORMAT = 1
 """Version of the file's layout; another one is refused."""
@@ -135,7 +134,7 @@ class ScoreStore:
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     try:
         with safe_open(path, framework="pt") as file:
-            manifest = parse_json((file.metadata() or {})["kava"], path)
+            manifest = json.loads((file.metadata() or {})["kava"])
             return manifest, {n: file.get_tensor(n) for n in ("samples", "lengths", "scores")}
-    except (SafetensorError, KeyError, Malformed) as error:
+    except (SafetensorError, KeyError, json.JSONDecodeError) as error:
         raise ValueError(f"{path} is damaged or holds no scores ({error}); remove it") from error

@@ -1,12 +1,12 @@
 """Do jobs a few at a time, in worker processes.
 
 Processes are spawned, not forked: a fork of a process that has used torch's threads can hang.
-Ctrl-C ends the workers; what they had finished is finished.
+A signal ends the workers in good order; what they had finished is finished. They hold the lock of
+the output folder with their parent, and do not outlive it.
 """
 
 from __future__ import annotations
 
-import signal
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,8 +14,12 @@ from multiprocessing import Pipe, connection, get_context
 from typing import Any
 
 from kava.errors import KavaError
+from kava.format import counted
+from kava.jobs.parent import terminal_signals_blocked
 from kava.jobs.progress import ProgressView
-from kava.jobs.worker import Job, Progress, work
+from kava.jobs.worker import Failed, Job, Progress, work
+from kava.locks import Lock
+from kava.stopping import holding
 
 
 @dataclass(frozen=True)
@@ -32,12 +36,21 @@ class Crew:
         size: how many.
         view: shows what they do.
         keep_going: go on with the other jobs when one fails; its outcome is then a `Failure`.
+        lock: of the output folder; the workers hold it too.
     """
 
-    def __init__(self, size: int, view: ProgressView, *, keep_going: bool = False):
+    def __init__(
+        self,
+        size: int,
+        view: ProgressView,
+        *,
+        keep_going: bool = False,
+        lock: Lock | None = None,
+    ):
         self.view = view
         self.keep_going = keep_going
-        self.workers = [Worker() for _ in range(size)]
+        self.lock = lock
+        self.workers = [Worker(lock) for _ in range(size)]
 
     def do(self, jobs: Sequence[Job]) -> Iterator[tuple[Any, Any]]:
         """Each job with its outcome, as soon as it has ended.
@@ -63,7 +76,7 @@ class Crew:
                 if isinstance(message, Failure):
                     self.workers.remove(worker)
                     if waiting:
-                        worker = Worker()
+                        worker = Worker(self.lock)
                         self.workers.append(worker)
                 if waiting:
                     self._start(worker, waiting)
@@ -83,7 +96,10 @@ class Crew:
         self.view.start(job.name, job.num_steps, job.unit)
 
     def end(self) -> None:
-        """End the processes: idle ones on their own, busy ones by force."""
+        """End the processes: idle ones on their own, busy ones by SIGTERM, in good order."""
+        busy = sum(w.job is not None and w.process.is_alive() for w in self.workers)
+        if busy:
+            self.view.say(f"ending {counted(busy, 'run')}, with a checkpoint where it trains")
         for worker in self.workers:
             worker.dismiss()
         for worker in self.workers:
@@ -91,30 +107,38 @@ class Crew:
 
 
 class Worker:
-    """A process, and the job it is at."""
+    """A process, and the job it is at.
 
-    def __init__(self) -> None:
+    Args:
+        lock: of the output folder; the process holds it too.
+    """
+
+    def __init__(self, lock: Lock | None = None) -> None:
         self.connection, theirs = Pipe()
         self.job: Job | None = None
-        self.process = get_context("spawn").Process(target=work, args=(theirs,), daemon=True)
-        # Ctrl-C reaches the parent, which ends its workers; a process inherits what it ignores
-        interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
-        try:
+        self.process = get_context("spawn").Process(target=work, args=(theirs, lock), daemon=True)
+        with holding(), terminal_signals_blocked():
             self.process.start()
-        finally:
-            signal.signal(signal.SIGINT, interrupt)
         theirs.close()  # so that the end of the process is the end of the connection
 
     def hear(self) -> Any:
         """The next message.
 
         Raises:
-            KavaError: the process has ended instead.
+            KavaError: the job has failed, or the process has ended.
         """
         try:
-            return self.connection.recv()
+            message = self.connection.recv()
         except (EOFError, ConnectionResetError):
-            raise KavaError(self._obituary()) from None
+            raise self._failure(self._obituary()) from None
+        if isinstance(message, Failed):
+            self.process.join()
+            raise self._failure(message.reason)
+        return message
+
+    def _failure(self, reason: str) -> KavaError:
+        assert self.job is not None
+        return KavaError(f"{self.job.name} failed: {reason} (its log: {self.job.log})")
 
     def dismiss(self) -> None:
         """Let an idle process go; end a busy one."""
@@ -130,8 +154,6 @@ class Worker:
         code, log = self.process.exitcode, self.job.log
         text = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
         said = [line.strip() for line in text.splitlines() if line.strip()]
-        if code is not None and code < 0:
-            reason = f"its process was ended by signal {-code}"
-        else:
-            reason = said[-1] if said else f"its process ended with exit code {code}"
-        return f"{self.job.name} failed: {reason} (its log: {log})"
+        if code is not None and not 0 <= code <= 128:
+            return f"its process was ended by signal {-code if code < 0 else code - 128}"
+        return said[-1] if said else f"its process ended with exit code {code}"

@@ -1,7 +1,7 @@
 """The life of a worker process: it does the jobs that its parent sends, one after the other.
 
-What a job prints goes to its log file; an error ends the process, and its last line stands at the
-end of that file.
+What a job prints goes to its log file. An error ends the process: its traceback goes to the log,
+and its reason to the parent. SIGTERM ends it in good order, and the end of the parent at once.
 """
 
 from __future__ import annotations
@@ -10,12 +10,19 @@ import os
 import signal
 import sys
 import time
+import traceback
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from kava.errors import USER_ERRORS, describe
+from kava.jobs.parent import end_with_parent, leave_terminal_to_parent
+from kava.stopping import Stopped, stop_on_signals
+
 if TYPE_CHECKING:
+    from kava.locks import Lock
     from kava.train.build import Data, Run
     from kava.train.config import TrainConfig
 
@@ -72,13 +79,42 @@ class Memory:
         return run
 
 
-def work(connection: Connection) -> None:
-    """Do the jobs that come through `connection` until None does."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that exit handlers still run
-    memory = Memory()
-    while (job := connection.recv()) is not None:
-        _settle()
-        connection.send(job.do(connection, memory))
+@dataclass(frozen=True)
+class Failed:
+    """What a job that failed sends in place of an outcome: the reason, in one line."""
+
+    reason: str
+
+
+def work(connection: Connection, lock: Lock | None) -> None:
+    """Do the jobs that come through `connection` until None does.
+
+    Args:
+        connection: to the parent.
+        lock: of the parent's output folder, which stays locked as long as this process lives.
+    """
+    end_with_parent()
+    leave_terminal_to_parent()
+    try:
+        with stop_on_signals((signal.SIGTERM,), repeat_ends=False):
+            memory = Memory()
+            while (job := connection.recv()) is not None:
+                _settle()
+                connection.send(_done(job, connection, memory))
+    except Stopped as stop:
+        sys.exit(stop.exit_code)
+
+
+def _done(job: Job, connection: Connection, memory: Memory) -> Any:
+    try:
+        return job.do(connection, memory)
+    except Exception as error:
+        with suppress(OSError):  # a full disk takes no traceback
+            traceback.print_exc()
+        mendable = isinstance(error, USER_ERRORS)
+        reason = describe(error) if mendable else traceback.format_exception_only(error)[-1]
+        connection.send(Failed(" ".join(reason.split())))
+        sys.exit(1)
 
 
 def make_watch(connection: Connection) -> Any:

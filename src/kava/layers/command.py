@@ -110,18 +110,19 @@ def main(argv: list[str]) -> int:
     """Parse flags, measure, print the matrix and the map, and write both files."""
     quiet_libraries()
     config = parse(argv)
-    mapping = make_layer_map(config)
 
-    from kava.files import write_whole
+    from kava.files import write_all
     from kava.layers.picture import similarity_picture
+    from kava.locks import lock_file
     from kava.theme import drawing, to_png
 
     output = Path(config.output)
     picture = output.with_suffix(".png")
-    with drawing():
-        png = to_png(similarity_picture(mapping))
-    mapping.save(output)
-    write_whole(picture, png)
+    with lock_file(output, "kava layer-map"):
+        mapping = make_layer_map(config)
+        with drawing():
+            png = to_png(similarity_picture(mapping))
+        write_all({picture: png, output: mapping.to_json()})
     print(f"student: {config.student_model}\nteacher: {config.teacher_model}")
     print(f"CKA of keys and values, mean, over {mapping.similarity.num_positions:,} tokens:")
     print(mapping)

@@ -8,6 +8,7 @@ Shapes: L_s/L_t layers of student and teacher.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kava.align import cka_layer_map, load_layer_map, save_layer_map
+from kava.align import cka_layer_map, load_layer_map
 from kava.align.cka_map import DEFAULT_TOP_K
-from kava.inputs import read_json
+from kava.align.layer_map import layer_map_text
+from kava.files import write_whole
 from kava.layers.similarity import LayerSimilarity
 
 MEASUREMENT = "cka"
@@ -44,6 +46,10 @@ class LayerMapping:
 
     def save(self, path: str | Path) -> None:
         """Write the map as JSON, whole or not at all."""
+        write_whole(path, self.to_json())
+
+    def to_json(self) -> str:
+        """What `save` writes."""
         measured = {
             "strategy": self.strategy,
             "top_k": self.top_k,
@@ -52,7 +58,7 @@ class LayerMapping:
             "mean": self.similarity.mean.tolist(),
             "num_positions": self.similarity.num_positions,
         }
-        save_layer_map(self.weights, path, {MEASUREMENT: measured, **self.facts})
+        return layer_map_text(self.weights, {MEASUREMENT: measured, **self.facts})
 
     @classmethod
     def load(cls, path: str | Path) -> LayerMapping:
@@ -63,7 +69,7 @@ class LayerMapping:
             ValueError: no layer map, or one that was not measured.
         """
         weights = load_layer_map(path)
-        record = read_json(path)
+        record = json.loads(Path(path).read_text(encoding="utf-8"))
         measured = record.get(MEASUREMENT)
         if measured is None:
             raise ValueError(

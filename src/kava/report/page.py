@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kava.files import replace_folder
+from kava.locks import lock_file
 from kava.report import words
 from kava.report.logs import StudyLogs, load_study
 from kava.report.sections import Section, sections_of
@@ -57,27 +56,23 @@ def write_report(folder: str | Path, output: str | Path | None = None) -> Path:
     folder = Path(folder)
     output = folder / REPORT_FOLDER if output is None else Path(output)
     _check_output(output)
-    study = load_study(folder)
+    with lock_file(output, "kava study report"):
+        replace_folder(output, _files(load_study(folder)))
+    return output / PAGE
+
+
+def _files(study: StudyLogs) -> dict[str, str | bytes]:
+    """What the report is made of: name within its folder → content."""
     judgement = judge(study)
     sections = sections_of(study, judgement)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
-    try:
-        partial.chmod(0o755)
-        (partial / PICTURES).mkdir()
-        for picture in (picture for section in sections for picture in section.pictures):
-            (partial / PICTURES / f"{picture.name}.png").write_bytes(picture.png)
-            (partial / PICTURES / f"{picture.name}.svg").write_text(picture.svg, encoding="utf-8")
-        (partial / PAGE).write_text(render_html(study, judgement, sections), encoding="utf-8")
-        (partial / MARKDOWN).write_text(
-            render_markdown(study, judgement, sections), encoding="utf-8"
-        )
-        if output.exists():
-            shutil.rmtree(output)
-        os.rename(partial, output)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return output / PAGE
+    files: dict[str, str | bytes] = {
+        PAGE: render_html(study, judgement, sections),
+        MARKDOWN: render_markdown(study, judgement, sections),
+    }
+    for picture in (picture for section in sections for picture in section.pictures):
+        files[f"{PICTURES}/{picture.name}.png"] = picture.png
+        files[f"{PICTURES}/{picture.name}.svg"] = picture.svg
+    return files
 
 
 def _check_output(output: Path) -> None:

@@ -8,8 +8,6 @@ import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from kava.inputs import read_text
-
 Run = Callable[[argparse.Namespace, list[str]], int]
 
 
@@ -100,7 +98,7 @@ def _run(args: argparse.Namespace, argv: list[str]) -> int:
         plan,
         folder,
         runs,
-        source=read_text(find_plan(args.plan)),
+        source=find_plan(args.plan).read_text(encoding="utf-8"),
         command=shlex.join(["kava", "study", *argv]),
         num_jobs=args.jobs,
     )

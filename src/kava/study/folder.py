@@ -11,14 +11,11 @@ runs/ARM/seed-S/result.json         written last: a run without it is not finish
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from kava.files import write_whole
-from kava.inputs import Malformed, read_json, whole_json_lines
+from kava.files import write_all
 from kava.study.plan import Plan, canonical_hash, read_plan
 
 PLAN_FILE = "plan.yaml"
@@ -33,8 +30,6 @@ SETTINGS_FILE = "settings.json"
 LOG_FILE = "log.txt"
 RECORDED = (METRICS_FILE, ITEMS_FILE, ALIGNMENT_FILE, CALIBRATION_FILE)
 """The files whose hashes a result names, where a run has them."""
-
-_BUSY_FILE = ".busy"
 
 
 def default_folder(plan: Plan) -> Path:
@@ -80,8 +75,8 @@ def lock_plan(folder: Path, plan: Plan, source: str, command: str) -> None:
         "versions": library_versions(),
         "command": command,
     }
-    write_whole(folder / PLAN_FILE, source)
-    write_whole(path, json.dumps(lock, indent=2, ensure_ascii=False) + "\n")
+    text = json.dumps(lock, indent=2, ensure_ascii=False) + "\n"
+    write_all({folder / PLAN_FILE: source, path: text})
 
 
 def read_lock(folder: Path) -> dict[str, Any]:
@@ -97,9 +92,9 @@ def read_lock(folder: Path) -> dict[str, Any]:
             f"wrote"
         )
     try:
-        lock: dict[str, Any] = read_json(path)
+        lock: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         changed = canonical_hash(lock["plan"]) != lock["plan_hash"]
-    except (Malformed, KeyError, TypeError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is cut or damaged ({error}); restore it") from error
     if changed:
         raise ValueError(
@@ -127,8 +122,8 @@ def read_result(folder: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        result: dict[str, Any] = read_json(path)
-    except Malformed as error:
+        result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(
             f"{path} is cut or damaged ({error}); remove it to do the run again"
         ) from error
@@ -140,40 +135,5 @@ def metric_lines(folder: Path) -> list[dict[str, Any]]:
     path = folder / METRICS_FILE
     if not path.is_file():
         return []
-    return whole_json_lines(path)
-
-
-@contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Keep a second `kava study run` out of the folder while the block runs.
-
-    Raises:
-        ValueError: one is at work there.
-    """
-    import fcntl
-
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / _BUSY_FILE).open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(
-                f"another kava study run is at work in {folder}: wait for it, or take another "
-                f"--output_dir"
-            ) from None
-        yield
-
-
-def is_busy(folder: Path) -> bool:
-    """Whether a `kava study run` is at work in the folder."""
-    import fcntl
-
-    path = folder / _BUSY_FILE
-    if not path.is_file():
-        return False
-    with path.open("r") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines if line.endswith("}")]

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from multiprocessing.connection import Connection
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from kava.files import write_whole
 from kava.jobs.worker import Memory, print_to
+from kava.locks import clear_folder, lock_folder
 from kava.study import folder as files
 from kava.study.plan import Arm, Plan, canonical_hash
 from kava.study.settings import train_config
@@ -115,12 +115,13 @@ class StudyRun:
 
     def do(self, connection: Connection, memory: Memory) -> dict[str, Any]:
         """Train and test; returns the result."""
-        resume = self._prepare()
-        print_to(self.log, append=resume)
-        os.environ["TENSORBOARD_LOGGING_DIR"] = str(self.folder / "tensorboard")
-        from kava.study.doing import as_it_is, trained
+        with lock_folder(self.folder, "kava study run"):
+            resume = self._prepare()
+            print_to(self.log, append=resume)
+            os.environ["TENSORBOARD_LOGGING_DIR"] = str(self.folder / "tensorboard")
+            from kava.study.doing import as_it_is, trained
 
-        return trained(self, connection, memory, resume) if self.arm.trained else as_it_is(self)
+            return trained(self, connection, memory, resume) if self.arm.trained else as_it_is(self)
 
     def fail(self, reason: str) -> None:
         """Record that the run failed; its checkpoints stay."""
@@ -157,8 +158,7 @@ class StudyRun:
         (self.folder / files.RESULT_FILE).unlink(missing_ok=True)  # of a run that failed
         if begun and whole_checkpoint(self.folder) is not None:
             return True
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self.folder.mkdir(parents=True)
+        clear_folder(self.folder)
         write_json(path, {"settings_hash": self.settings_hash})
         return False
 

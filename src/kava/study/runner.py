@@ -14,8 +14,10 @@ from kava.format import counted, percent, seconds
 from kava.jobs.crew import Crew, Failure
 from kava.jobs.fingerprint import fingerprint_of
 from kava.jobs.progress import ProgressView
+from kava.locks import Lock, lock_folder
+from kava.stopping import Stopped
 from kava.study.fairness import unfair_differences
-from kava.study.folder import alone, lock_plan, read_result, run_folder
+from kava.study.folder import lock_plan, read_result, run_folder
 from kava.study.plan import Plan
 from kava.study.run import StudyRun
 
@@ -97,18 +99,30 @@ def run_study(
     Raises:
         ValueError: a device that is not there, a folder with another plan, or with finished runs
             of other settings.
+        KavaError: another `kava study run` is at work in the folder.
+        Stopped: a signal came; the runs at work have saved what they can go on from.
     """
     for device in {run.config.device for run in runs}:
         check_device(device)
-    with alone(folder):
+    with lock_folder(folder, "kava study run") as lock:
         lock_plan(folder, plan, source, command)
         kept = {run.name: result for run in runs if (result := run.finished()) is not None}
-        failed = _do(runs, kept, num_jobs)
+        try:
+            failed = _do(runs, kept, num_jobs, lock)
+        except Stopped as stop:
+            done = sum(run.finished() is not None for run in runs)
+            stop.advice = f"{done} of {len(runs)} runs are finished; the same command goes on"
+            raise
         results = finished_results(plan, folder)
     return Outcome(results, failed, unfair_differences(plan, results))
 
 
-def _do(runs: Sequence[StudyRun], kept: dict[str, dict[str, Any]], num_jobs: int) -> dict[str, str]:
+def _do(
+    runs: Sequence[StudyRun],
+    kept: dict[str, dict[str, Any]],
+    num_jobs: int,
+    lock: Lock | None,
+) -> dict[str, str]:
     """Do what is missing; what failed, and why."""
     missing = [run for run in runs if run.name not in kept]
     failed: dict[str, str] = {}
@@ -117,7 +131,7 @@ def _do(runs: Sequence[StudyRun], kept: dict[str, dict[str, Any]], num_jobs: int
         for run in runs:
             if run.name in kept:
                 view.say(f"{run.name}: {_told(kept[run.name])}, from an earlier call")
-        crew = Crew(min(num_jobs, len(missing)), view, keep_going=True)
+        crew = Crew(min(num_jobs, len(missing)), view, keep_going=True, lock=lock)
         try:
             for run, outcome in crew.do(missing):
                 ended += 1

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from kava.format import NOTHING, columns, percent, points, seconds, whole
+from kava.locks import is_locked
 from kava.study.folder import (
     LOG_FILE,
-    is_busy,
     metric_lines,
     read_result,
     run_folder,
@@ -103,7 +103,7 @@ def status_table(plan: Plan, folder: Path) -> str:
     Raises:
         ValueError: a result that is damaged.
     """
-    busy = is_busy(folder)
+    busy = is_locked(folder)
     rows: list[tuple[str, ...]] = [("arm", "seed", "state", "steps", "accuracy", "time")]
     rows += [
         _status_of(arm, seed, run_folder(folder, arm.name, seed), busy)

@@ -17,7 +17,8 @@ from transformers import (
 )
 from transformers.integrations import TensorBoardCallback
 
-from kava.files import append_line, write_whole
+from kava.files import append_whole, write_whole
+from kava.train.events import EventsWriter
 from kava.train.guard import RunGuard
 from kava.train.loss_line import log_line
 
@@ -63,6 +64,10 @@ class ProgressAndLog(ProgressCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Close the bar."""
+        self.close()
+
+    def close(self) -> None:
+        """Close the bar of a run that has ended, or was ended."""
         if self.training_bar is not None:
             self.training_bar.close()
             self.training_bar = None
@@ -128,7 +133,8 @@ class MetricsFile(TrainerCallback):
         if state.is_world_process_zero and logs:
             seconds = round(time.monotonic() - self.started, 3)
             state.log_history[-1][CLOCK] = seconds  # for a run that goes on in another folder
-            append_line(self.path, _line({"step": state.global_step, CLOCK: seconds, **logs}))
+            line = _line({"step": state.global_step, CLOCK: seconds, **logs})
+            append_whole(self.path, line + "\n")
 
     def _lines(self) -> list[dict[str, Any] | None]:
         """The rows of the file; None for half a line, which a killed run may leave."""
@@ -156,6 +162,7 @@ class TensorBoardFile(TensorBoardCallback):
 
     def __init__(self, output_dir: str | Path):
         super().__init__()
+        self._SummaryWriter: type[Any] = EventsWriter
         self.logging_dir = str(Path(output_dir) / "tensorboard")
 
     def on_train_begin(

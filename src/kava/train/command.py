@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kava.locks import lock_folder
 from kava.quiet import quiet_libraries
+from kava.stopping import Stopped
 from kava.train.config import TrainConfig
 from kava.train.parse import parse_config
 
@@ -18,7 +22,14 @@ def main(argv: list[str]) -> int:
     """Parse flags, train, and say where everything was written."""
     quiet_libraries()
     config = parse_config(argv)
-    train(config)
+    try:
+        train(config)
+    except Stopped as stop:
+        from kava.train.stop import command_to_go_on
+
+        again = command_to_go_on(argv) if stop.advice else shlex.join(["kava", "train", *argv])
+        stop.advice = f"{stop.advice or 'no step was done'}; go on with: {again}"
+        raise
     return 0
 
 
@@ -27,7 +38,17 @@ def train(config: TrainConfig) -> Path:
 
     Returns:
         The newest checkpoint.
+
+    Raises:
+        KavaError: another run is at work in the output folder.
     """
+    # of processes that train together the first writes
+    first = os.environ.get("RANK", "0") == "0"
+    with lock_folder(config.output_dir if first else None, "kava train"):
+        return _train(config)
+
+
+def _train(config: TrainConfig) -> Path:
     from kava.student.checkpoint import latest_checkpoint
     from kava.train.build import build_run
 

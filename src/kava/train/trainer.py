@@ -49,6 +49,7 @@ from kava.train.probes import CacheLikeness, attention_entropy
 from kava.train.randomness import random_states_kept
 from kava.train.recording import Record as Consumed
 from kava.train.recording import Recorder, peak_memory_bytes
+from kava.train.stop import StopAtSignal
 
 
 class EncodedDataset(Dataset[Encoded]):
@@ -127,9 +128,12 @@ class KVDistillTrainer(Trainer):
         self.remove_callback(PrinterCallback)
         self.guard = RunGuard(config, distiller.matching.guard_loss)
         bar = not config.no_progress
-        self.add_callback(ProgressAndLog(config.alignment_mode, bar, self.guard))
+        self.progress = ProgressAndLog(config.alignment_mode, bar, self.guard)
+        self.add_callback(self.progress)
         distiller.move_teacher(self.args.device)
         self.add_callback(MakeUpEvaluation(self))
+        self.stop = StopAtSignal(self)
+        self.add_callback(self.stop)
         self.writer = CheckpointWriter(self)
 
     def _get_num_items_in_batch(
@@ -260,7 +264,7 @@ class KVDistillTrainer(Trainer):
         distiller = self._tell_progress()
         if self.eval_records:
             distiller.eval()
-            with random_states_kept(self.args.device):
+            with self.stop.evaluating(), random_states_kept(self.args.device):
                 answers = answer_records(
                     distiller.student,
                     self.processing_class,  # type: ignore[arg-type]
@@ -294,7 +298,7 @@ class KVDistillTrainer(Trainer):
             collate_fn=self.data_collator,
         )
         num_samples, likeness, entropy = 0, CacheLikeness(), None
-        with random_states_kept(self.args.device):
+        with self.stop.evaluating(), random_states_kept(self.args.device):
             for batch in loader:
                 batch = self._prepare_inputs(batch)
                 with self.autocast_smart_context_manager():
@@ -341,7 +345,11 @@ class KVDistillTrainer(Trainer):
     def train(
         self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any
     ) -> TrainOutput:
-        """Train to the end; a checkpoint of the end is loaded, and nothing is trained or logged."""
+        """Train to the end; a checkpoint of the end is loaded, and nothing is trained or logged.
+
+        Raises:
+            Stopped: a signal came; the step that was done last is saved.
+        """
         if isinstance(resume_from_checkpoint, str):
             state = TrainerState.load_from_json(f"{resume_from_checkpoint}/{STATE_FILE}")
             if state.global_step >= state.max_steps and not self.evaluation_is_due(state):
@@ -350,7 +358,11 @@ class KVDistillTrainer(Trainer):
                 state.is_world_process_zero = self.is_world_process_zero()
                 self.state = state
                 return TrainOutput(state.global_step, mean_loss(state.log_history) or 0.0, {})
-        return super().train(resume_from_checkpoint, *args, **kwargs)
+        try:
+            with self.stop.after_step():
+                return super().train(resume_from_checkpoint, *args, **kwargs)
+        finally:
+            self.progress.close()
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
         # the library would take one step more after a resume at the last

@@ -1,0 +1,130 @@
+"""A run that is asked to end does so after a step, with a checkpoint of it.
+
+SIGTERM, Ctrl-C and a closed terminal wait until the step is done (see `kava.stopping`); it is
+saved, and its evaluation, where one is due, is left to the run that goes on: a scheduler grants
+seconds. An evaluation that is under way is ended at once, for it is done again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from kava.stopping import Stopped, holding, interruptible, stop_requested
+
+if TYPE_CHECKING:
+    from kava.train.trainer import KVDistillTrainer
+
+
+class StopAtSignal(TrainerCallback):
+    """Save and stop after the step in which a signal came; the last of a trainer's callbacks.
+
+    Args:
+        trainer: whose run it is.
+    """
+
+    def __init__(self, trainer: KVDistillTrainer):
+        self.trainer = trainer
+        self.signum = 0
+
+    @contextmanager
+    def after_step(self) -> Iterator[None]:
+        """Train inside the block: a signal waits there until a step is saved.
+
+        Raises:
+            Stopped: a signal came; says which step is saved, where one is.
+        """
+        try:
+            with holding():
+                yield
+        except Stopped as stop:
+            if self._checkpoint.is_dir():
+                stop.advice = f"step {self.trainer.state.global_step} is saved: {self._checkpoint}"
+            raise
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """A part of an evaluation: a signal ends it, and its step is saved.
+
+        Of processes that train together none can end it alone.
+        """
+        if self.trainer.accelerator.num_processes > 1:
+            yield
+            return
+        try:
+            with interruptible():
+                yield
+        except Stopped:
+            trainer = self.trainer
+            if trainer.is_in_train and trainer.state.global_step and not self._checkpoint.is_dir():
+                trainer._save_checkpoint(trainer.model, None)
+            raise
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Stop where a signal came before the first step."""
+        self._ask()
+        self._stop()
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Have the step saved, and not evaluated, where a signal has come."""
+        self._ask()
+        if self.signum:
+            control.should_save = True
+            control.should_evaluate = False
+
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Stop once the step is saved."""
+        self._stop()
+
+    def _ask(self) -> None:
+        """Ask whether a signal has come to any of the processes; all must come to one answer."""
+        asked = torch.tensor([stop_requested() or 0])
+        accelerator = self.trainer.accelerator
+        if accelerator.num_processes > 1:
+            asked = accelerator.gather(asked.to(accelerator.device))
+        self.signum = int(asked.max())
+
+    def _stop(self) -> None:
+        if self.signum:
+            raise Stopped(self.signum)
+
+    @property
+    def _checkpoint(self) -> Path:
+        """Of the step that was done last."""
+        trainer = self.trainer
+        return Path(trainer.config.output_dir) / f"checkpoint-{trainer.state.global_step}"
+
+
+def command_to_go_on(argv: list[str]) -> str:
+    """The command line that goes on with the run of another one.
+
+    Example:
+        >>> command_to_go_on(["--lr", "1e-3", "--overwrite", "--output_dir", "my runs/a"])
+        "kava train --lr 1e-3 --output_dir 'my runs/a' --resume"
+    """
+    import shlex
+
+    kept: list[str] = []
+    left_out = False  # the flag before
+    for token in argv:
+        name = token.partition("=")[0]
+        if left_out and not token.startswith("-"):
+            left_out = False  # its value
+            continue
+        left_out = name in {"--overwrite", "--resume", "--resume_from"}
+        if not left_out:
+            kept.append(token)
+        elif token != name:
+            left_out = False  # --flag=value is whole
+    return shlex.join(["kava", "train", *kept, "--resume"])
