@@ -14,16 +14,17 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     Raises:
         ValueError: no such file, not a mapping, or a key that `TrainConfig` does not have.
     """
-    from kava.inputs import Malformed
-    from kava.inputs.yaml_text import read_yaml as read
+    import yaml
 
     path = Path(path)
-    if not path.exists():
+    if not path.is_file():
         raise ValueError(f"--config {path}: no such file")
     try:
-        values = read(path)
-    except Malformed as error:
-        raise ValueError(f"--config {error}") from error
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(
+            f"--config {path} is not valid YAML: {str(error).splitlines()[0]}"
+        ) from error
     if not isinstance(values, dict) or not values:
         raise ValueError(f"--config {path} must hold keys and values, such as `lr: 5e-5`")
     kinds = get_type_hints(TrainConfig)
