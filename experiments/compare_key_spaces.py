@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kava.cli import run
+from kava.inputs import whole_json_lines
 
 if TYPE_CHECKING:
     from kava.train.config import TrainConfig
@@ -158,8 +159,7 @@ def train_student(config: TrainConfig) -> Row:
     assert built.calibration is not None
     print(built.calibration)
     built.trainer.train()
-    metrics = Path(config.output_dir) / "metrics.jsonl"
-    lines = [json.loads(line) for line in metrics.read_text().splitlines()]
+    lines = whole_json_lines(Path(config.output_dir) / "metrics.jsonl")
     evaluations = [line for line in lines if "eval_accuracy" in line]
     return Row(
         key_space=config.key_space,

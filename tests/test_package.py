@@ -16,7 +16,7 @@ SOURCE = Path(kava.__file__).parent
 
 # A part may import from itself, its own row and the rows above it.
 ROWS = (
-    {"errors", "callable_module", "stopping", "files", "locks", "format"}
+    {"errors", "callable_module", "stopping", "files", "inputs", "locks", "format"}
     | {"theme", "ticks", "placement", "panels"},
     {"trace"},
     {"compress", "align", "losses", "segments", "tokenizers", "data"},

@@ -38,13 +38,13 @@ class ReadingConfig:
     """
 
     dataset_name: str = needed(
-        "gsm8k (from the hub), the path of a jsonl file, or kava/shell-game (built in)"
+        "a task, the path of a .jsonl, .json, .csv or .parquet file, or kava/shell-game (built in)"
     )
     split: str = flag("train", "split of the data, where the source has splits")
     token_alignment: str = flag(
         "hard", "tokenizers that differ: hard takes the teacher's last token, soft averages"
     )
-    question_field: str = flag("question", "field of a jsonl row that holds the question")
+    question_field: str = flag("question", "field of a row that holds the question")
     reasoning_field: str = flag("reasoning", "field that holds the reasoning")
     answer_field: str = flag("answer", "field that holds the answer")
     reasoning_form: str = flag("text", "calculator annotations: text, annotated or equations")

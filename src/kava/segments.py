@@ -22,29 +22,39 @@ from kava.trace import Segment
 Trigger = str | re.Pattern[str]
 OnMissing = Literal["error", "report"]
 
+# A line begins behind LF, CR LF or CR, of which `^` knows the two that end in LF. Every pattern is
+# matched in time linear in the text, however it is made: no two repetitions in a row can share
+# out the same characters, and none begins a pattern that is tried at each of them.
+_LINE = r"(?:^|(?<=\r))[ \t]*"
+_CALCULATION = r"<<(?=[^<>=\r\n]*=[^<>\r\n]*>>)"
+
 REASONING_TRIGGERS: tuple[Trigger, ...] = (
-    re.compile(r"^[ \t]*(?:reasoning|rationale|solution|explanation)[ \t]*:", re.I | re.M),
+    re.compile(_LINE + r"(?:reasoning|rationale|solution|explanation)[ \t]*:", re.I | re.M),
     re.compile(r"\blet['’]?s think\b", re.I),
     re.compile(r"(?:^|(?<=[\s。？！?]))(?:解答|解析|解)[ \t]*[:：]", re.M),
-    re.compile(r"^[ \t]*首先", re.M),
+    re.compile(_LINE + r"首先", re.M),
     # a question that ends its line by a question mark: the next line begins the reasoning
-    re.compile(r"(?<=[?？]\n)(?=\S)"),
+    re.compile(r"(?:(?<=[?？]\n)|(?<=[?？]\r)|(?<=[?？]\r\n))(?=\S)"),
     # GSM8K's calculator annotations, where it is plain which line the reasoning begins with: the
     # question is one line, the next holds an annotation; or there are annotations alone
-    re.compile(r"\A[^\n]*\n(?P<start>[^\n]*<<)"),
-    re.compile(r"[.?!？。]\s+(?P<start><<)"),
-    re.compile(r"^[ \t]*(?:step 1\b|第一步)", re.I | re.M),
+    re.compile(rf"\A[^\r\n]*(?:\r\n|\r|\n)(?P<start>[^\r\n]*{_CALCULATION})"),
+    re.compile(rf"[.?!？。]\s+(?P<start>{_CALCULATION})"),
+    re.compile(_LINE + r"(?:step 1\b|第一步)", re.I | re.M),
     # a list marker is followed by a blank, "1.5" is a number
-    re.compile(r"^[ \t]*(?:1[.)](?=\s)|1、|\(1\)(?=\s)|（1）)", re.M),
+    re.compile(_LINE + r"(?:1[.)](?=\s)|1、|\(1\)(?=\s)|（1）)", re.M),
 )
 """Where the reasoning begins, the surest first."""
 
 ANSWER_TRIGGERS: tuple[Trigger, ...] = (
     re.compile(r"####\s*"),
     re.compile(r"(?:\b(?:so|therefore|thus|hence),? )?\bthe (?:final )?answer is:?\s*", re.I),
-    re.compile(r"^[ \t]*(?:final )?answer[ \t]*:\s*", re.I | re.M),
-    re.compile(r"(?:所以|因此|故)?[,，]?\s*(?:最终|正确)?答案(?:是|为)?\s*[:：]?\s*"),
-    re.compile(r"^[ \t]*答\s*[:：]\s*", re.M),
+    re.compile(_LINE + r"(?:final )?answer[ \t]*:\s*", re.I | re.M),
+    # blanks in front belong to it from the first of them on
+    re.compile(
+        r"(?:(?:所以|因此|故)[,，]?\s*|[,，]\s*|(?<!\s)\s+)?"
+        r"(?:最终|正确)?答案(?:是|为)?\s*(?:[:：]\s*)?"
+    ),
+    re.compile(_LINE + r"答\s*[:：]\s*", re.M),
 )
 """Where the answer begins, the surest first; the value begins where the match ends."""
 

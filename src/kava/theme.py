@@ -125,7 +125,8 @@ def to_svg_file(figure: Figure, name: str) -> str:
 def svg_element(svg: str) -> str:
     """An SVG file as an element for a page, its colours the page's variables."""
     svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    head, _, rest = svg.partition("<metadata>")
+    svg = head + rest.partition("</metadata>")[2] if rest else svg
     svg = re.sub(r' xmlns(:\w+)?="[^"]*"', "", svg)
     svg = svg.replace("xlink:href", "href")
     svg = re.sub(r'<g id="[^"]*"(/?)>', r"<g\1>", svg)  # names of parts, the same in all pictures
@@ -137,5 +138,5 @@ def svg_element(svg: str) -> str:
 def on_paper(svg: str) -> str:
     """An SVG file with white paper behind the picture."""
     return re.sub(
-        r"(<svg\b[^>]*>)", rf'\1<rect width="100%" height="100%" fill="{PAPER}"/>', svg, count=1
+        r"(<svg\b[^<>]*>)", rf'\1<rect width="100%" height="100%" fill="{PAPER}"/>', svg, count=1
     )

@@ -30,12 +30,37 @@ def test_the_parts_stand_where_they_are_said_to(
 def test_the_last_step_is_left_out() -> None:
     record = Record(id="a", question="?", reasoning="1+1=2\n\n 2+1=3 \n3+1=4\n", answer="4")
     assert record.steps == ("1+1=2", "2+1=3", "3+1=4")
-    assert Template().written_reasoning(record) == "1+1=2\n2+1=3"
+    assert Template().written_reasoning(record) == "1+1=2\n\n 2+1=3"
     assert Template(drop_last_step=False).written_reasoning(record) == record.reasoning.strip()
     one = Record(id="a", question="?", reasoning="dbca", answer="dbca", step_separator=" ")
     assert Template().written_reasoning(one) == ""
     two = Record(id="a", question="?", reasoning="dbca acbd", answer="acbd", step_separator=" ")
     assert Template().written_reasoning(two) == "dbca"
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_what_is_kept_is_kept_as_it_is_written(end: str) -> None:
+    code = f"def f(x):{end}    y = 2 * x{end}{end}    return y {end}f(2) = 4"
+    record = Record(id="a", question="?", reasoning=code, answer="4")
+    assert record.steps == ("def f(x):", "y = 2 * x", "return y", "f(2) = 4")
+    assert Template().written_reasoning(record) == code.removesuffix(f" {end}f(2) = 4")
+
+
+def test_a_separator_of_line_breaks_divides_at_as_many_of_any_kind() -> None:
+    text = "one\r\nstill one\r\n\r\ntwo\n\nthree\r\rfour"
+    record = Record(id="a", question="?", reasoning=text, answer="4", step_separator="\n\n")
+    assert record.steps == ("one\r\nstill one", "two", "three", "four")
+    empty = Record(id="a", question="?", reasoning=text, answer="4", step_separator="")
+    with pytest.raises(ValueError, match="step_separator='' divides no steps"):
+        empty.steps  # noqa: B018
+
+
+def test_a_record_is_named_by_its_place_where_it_has_one() -> None:
+    record = Record(id="a", question="?", reasoning="r", answer="4")
+    assert record.named == "sample 'a'"
+    placed = Record(id="a", question="?", reasoning="r", answer="4", where="a.csv, line 3, row 1")
+    assert placed.named == "a.csv, line 3, row 1: sample 'a'"
+    assert placed == record
 
 
 def test_steps_that_do_not_state_the_answer_are_all_kept() -> None:

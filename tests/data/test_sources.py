@@ -78,6 +78,24 @@ def test_a_folder_holds_its_splits(tmp_path: Path) -> None:
             "line 2 is not JSON",
         ),
         (b'\xff\xfe{"a": 1}\n', "line 1 is not UTF-8 text"),
+        (b'{"text": "caf\xe9"}\n', "line 1 is not UTF-8 text: byte 0xe9; if it is Latin-1"),
+        (b'{"question": "a", "answer": NaN}', "line 1: field 'answer' is the number NaN, which"),
+        (b'{"question": -Infinity, "answer": "b"}', "field 'question' is the number -inf"),
+        (b'{"question": "a", "answer": true}', "line 1: field 'answer' must be text, got True"),
+        (b'{"question": ["a"], "answer": "b"}', r"field 'question' must be text, got \['a'\]"),
+        (b'{"question": {"a": 1}, "answer": "b"}', r"'question' must be text, got \{'a': 1\}"),
+        (
+            b'{"question": "a", "reasoning": "\\ud800", "answer": "b"}',
+            r"line 1: field 'reasoning' holds '\\ud800', half of a surrogate pair",
+        ),
+        (b'{"text": "\\udc00?\\nb\\n#### 1"}', "line 1: field 'text' holds"),
+        (b'{"question": "a", "answer": "b", "answer": "c"}', 'line 1 has the key "answer" twice'),
+        (b'{"id": [1], "text": "a?\\nb\\n#### 1"}', r"line 1: field 'id' must be text, got \[1"),
+        (b'{"id": NaN, "text": "a?\\nb\\n#### 1"}', "line 1: field 'id' is the number NaN"),
+        (b'{"student_question": {}, "text": "a?\\nb\\n#### 1"}', "'student_question' must be text"),
+        (b'{"question": "a", "answer": "#### 1"},', "line 1 is not JSON: Extra data"),
+        (b'[{"question": "a", "answer": "b"}]', "line 1 must be a JSON object, got"),
+        (b"[" * 100_000, "line 1 is nested too deep"),
         (b"[1, 2]\n", r"line 1 must be a JSON object, got \[1, 2\]"),
         (b'\n{"question": "a"}\n', "line 2 has no field 'answer'"),
         (b'{"question": null, "answer": "#### 1"}\n', "field 'question' must be text, got None"),
@@ -99,6 +117,33 @@ def test_a_bad_file_is_named_by_line(tmp_path: Path, content: bytes, message: st
         load_records(str(path))
     assert str(path) in str(problem.value)
     assert "\n" not in str(problem.value)
+
+
+@pytest.mark.parametrize("number", ["0.00001", "1e-05", "1e16", "1E+16", "72.0", "-0", "9" * 5000])
+def test_a_number_stays_as_it_is_written(tmp_path: Path, number: str) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(f'{{"id": {number}, "question": "a", "reasoning": "b", "answer": {number}}}')
+    (record,) = load_records(str(path))
+    assert (record.id, record.answer) == (number, number)
+
+
+def test_rows_without_an_id_are_named_by_their_place(tmp_path: Path) -> None:
+    rows = [{**GENERIC, "id": id_} for id_ in (None, "", "  ", 1)]
+    records = load_records(write(tmp_path / "a.jsonl", *rows))
+    assert [record.id for record in records] == ["a-0", "a-1", "a-2", "1"]
+    assert [record.where for record in records] == [
+        f"{tmp_path / 'a.jsonl'}, line {line}" for line in (1, 2, 3, 4)
+    ]
+
+
+@pytest.mark.parametrize("end", ["\r\n", "\r"])
+def test_markers_of_raw_text_stand_on_lines_of_any_ends(tmp_path: Path, end: str) -> None:
+    lines = ["How many clips?", "Solution: half of 48.", "That is 24.", "Answer: 24"]
+    (record,) = load_records(write(tmp_path / "a.jsonl", {"text": end.join(lines)}))
+    assert record.question == lines[0]
+    assert record.reasoning == end.join(lines[1:3])
+    assert record.answer == "24"
+    assert record.steps == (lines[1], lines[2])
 
 
 def test_a_byte_order_mark_is_no_text(tmp_path: Path) -> None:

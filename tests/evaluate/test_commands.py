@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import re
@@ -15,6 +16,7 @@ from kava.cli import run
 from kava.data.records import Template
 from kava.data.sources import load_records
 from kava.evaluate.command import evaluate_main, generate_main
+from kava.evaluate.questions import read_questions
 from kava.models import load_model, load_tokenizer
 from kava.student.answering import answer_records
 from kava.student.checkpoint import load_student, save_student
@@ -136,6 +138,11 @@ def test_generate_reads_questions_from_files_and_stdin(
     questions = ["one?", "and two?"]
     (tmp_path / "q.txt").write_text("\n".join(["one?", "", " and two? "]))
     (tmp_path / "q.jsonl").write_text("".join(f'{{"question": "{q}"}}\n' for q in questions))
+    (tmp_path / "q.json").write_bytes(
+        b"\xef\xbb\xbf" + json.dumps([{"question": q} for q in questions]).encode()
+    )
+    (tmp_path / "q.csv").write_bytes(b"\xef\xbb\xbfquestion,n\r\none?,1\r\nand two?,2\r\n")
+    (tmp_path / "q.txt.gz").write_bytes(gzip.compress(b"one?\rand two?"))
     argv = ["--checkpoint", str(latent), "--batch_size", "1"]
     asked = []
 
@@ -148,14 +155,35 @@ def test_generate_reads_questions_from_files_and_stdin(
     monkeypatch.setattr("kava.student.answering.complete", note)
     monkeypatch.setattr("sys.stdin", io.StringIO("one?\n\nand two?\n"))
     for source in (
-        ["--input", str(tmp_path / "q.txt")],
-        ["--input", str(tmp_path / "q.jsonl")],
+        *(["--input", str(path)] for path in sorted(tmp_path.glob("q.*"))),
         [],
     ):
         assert generate_main([*argv, *source]) == 0
-    assert asked == [questions] * 3
+    assert asked == [questions] * 6
     printed = capsys.readouterr().out
-    assert printed[: len(printed) // 3] * 3 == printed
+    assert printed[: len(printed) // 6] * 6 == printed
+
+
+@pytest.mark.parametrize(
+    ("data", "complaint"),
+    [
+        (b"one?\ncaf\xe9?\n", "stdin, line 2 is not UTF-8 text: byte 0xe9"),
+        (b"\n \n", "stdin holds no question"),
+    ],
+)
+def test_what_stdin_holds_is_named(
+    monkeypatch: pytest.MonkeyPatch, data: bytes, complaint: str
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(data)))
+    with pytest.raises(ValueError, match=complaint):
+        read_questions(None, None)
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"\xef\xbb\xbfone?\r\n\rtwo?")))
+    assert read_questions(None, None) == (["stdin, line 1", "stdin, line 3"], ["one?", "two?"])
+
+
+def test_a_prompt_of_bytes_that_are_no_text_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"--prompt holds '\\udce9', half of a surrogate pair"):
+        read_questions("caf\udce9?", None)
 
 
 def test_generate_shows_the_answer_or_all_that_was_written(

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from kava.files import write_whole
+from kava.inputs import Malformed, read_json
 
 LayerMapStrategy = Callable[[int, int], Tensor]
 
@@ -216,8 +217,8 @@ def load_layer_map(
         ValueError: not such a file, or one made for other depths.
     """
     try:
-        record = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        record = read_json(path)
+    except Malformed as error:
         raise ValueError(f"{path} is not a layer map: {error}") from None
     if not isinstance(record, dict) or record.get("format") != FILE_FORMAT:
         raise ValueError(f"{path} is not a layer map: its format is not {FILE_FORMAT!r}")

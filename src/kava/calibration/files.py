@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save
 
 from kava.align import CalibrationReport, MapProjectionAligner
 from kava.files import write_all
+from kava.inputs import read_json
 
 REPORT_FILE = "calibration.json"
 ALIGNER_FILE = "aligner.safetensors"
@@ -71,7 +72,7 @@ def load_calibration(folder: str | Path) -> Calibration:
         if not (folder / name).is_file():
             raise OSError(f"{folder} has no {name}: it is no output folder of kava calibrate")
     try:
-        facts = json.loads((folder / REPORT_FILE).read_text(encoding="utf-8"))
+        facts = read_json(folder / REPORT_FILE)
         state = load_file(folder / ALIGNER_FILE)
         aligner = MapProjectionAligner(**facts["aligner"])
         aligner.load_state_dict(state)

@@ -39,7 +39,7 @@ _NUMBER = re.compile(
     """,
     re.VERBOSE | re.IGNORECASE | re.ASCII,
 )
-_ONLY_NUMBER = re.compile(rf"[\s\#*=]*{_NUMBER.pattern}\s*[%$€£¥]?[\s.*]*", _NUMBER.flags)
+_ONLY_NUMBER = re.compile(rf"[\s\#*=]*{_NUMBER.pattern}\s*+[%$€£¥]?[\s.*]*+", _NUMBER.flags)
 
 
 class Judgement(NamedTuple):

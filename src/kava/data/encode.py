@@ -271,19 +271,19 @@ def _encode_chunk(
                 if unknown is not None:
                     raise DoesNotFit(
                         "unknown token",
-                        f"sample {record.id!r} has {unknown!r}, which the tokenizer does not know; "
+                        f"{record.named} has {unknown!r}, which the tokenizer does not know; "
                         f"mend it or pass --overflow skip",
                     )
             if prompt.ids != whole.ids[:prompt_length]:
                 raise DoesNotFit(
                     "prompt boundary",
-                    f"sample {record.id!r}: its prompt alone has other tokens than in its text, "
+                    f"{record.named}: its prompt alone has other tokens than in its text, "
                     f"where a token runs across its end {text.prompt[-12:]!r}; end the question "
                     f"template with a line break or pass --overflow skip",
                 )
             num_reasoning = answer_start - prompt_length
             fewest = 0 if bare else target_len or 1
-            _check_lengths(record.id, len(whole.ids) + 1, num_reasoning, max_length, fewest)
+            _check_lengths(record.named, len(whole.ids) + 1, num_reasoning, max_length, fewest)
         except DoesNotFit as problem:
             yield problem
             continue
@@ -304,17 +304,18 @@ def _check_parts(record: Record, template: Template, bare: bool) -> None:
     if record.missing:
         raise DoesNotFit(
             "segments not found",
-            f"sample {record.id!r}: no marker of the {' and '.join(record.missing)} is found in "
+            f"{record.named}: no marker of the {' and '.join(record.missing)} is found in "
             f"its text; give the markers it uses by --reasoning_triggers and --answer_triggers, or "
             f"pass --overflow skip",
         )
-    if not record.question.strip() or not (record.student_question or "?").strip():
+    own = record.student_question
+    if not record.question.strip() or (own is not None and not own.strip()):
         raise DoesNotFit(
-            "empty question", f"sample {record.id!r} has an empty question; pass --overflow skip"
+            "empty question", f"{record.named} has an empty question; pass --overflow skip"
         )
     if not record.answer.strip():
         raise DoesNotFit(
-            "empty answer", f"sample {record.id!r} has an empty answer; pass --overflow skip"
+            "empty answer", f"{record.named} has an empty answer; pass --overflow skip"
         )
     if not bare and not template.written_reasoning(record):
         steps = len(record.steps)
@@ -322,7 +323,7 @@ def _check_parts(record: Record, template: Template, bare: bool) -> None:
         dropped = "" if not steps else f" once the last of its {steps} step(s) is dropped"
         raise DoesNotFit(
             "empty reasoning",
-            f"sample {record.id!r} has no reasoning{dropped}; {mend} or pass --overflow skip",
+            f"{record.named} has no reasoning{dropped}; {mend} or pass --overflow skip",
         )
 
 
@@ -332,12 +333,12 @@ def _check_lengths(
     if length > max_length:
         raise DoesNotFit(
             "longer than max_length",
-            f"sample {name!r} has {length} tokens, more than --max_length {max_length}; raise it "
+            f"{name} has {length} tokens, more than --max_length {max_length}; raise it "
             f"or pass --overflow skip",
         )
     if num_reasoning < fewest:
         raise DoesNotFit(
             "reasoning shorter than target_len",
-            f"sample {name!r} has {num_reasoning} reasoning tokens, fewer than --target_len "
+            f"{name} has {num_reasoning} reasoning tokens, fewer than --target_len "
             f"{fewest}; lower it or pass --overflow skip",
         )

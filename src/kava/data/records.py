@@ -6,8 +6,10 @@ begin are known exactly, in characters; tokens find their segments from those pl
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, NamedTuple
 
 
@@ -41,12 +43,44 @@ class Record:
     meta: Mapping[str, Any] = field(
         default_factory=dict, hash=False, metadata={"help": "what a task keeps beside the text"}
     )
+    where: str = field(
+        default="",
+        compare=False,
+        metadata={"help": "file and line that it was read from, for messages"},
+    )
 
     @property
     def steps(self) -> tuple[str, ...]:
         """The reasoning steps; blank ones are left out."""
-        parts = self.reasoning.split(self.step_separator)
-        return tuple(part.strip() for part in parts if part.strip())
+        return tuple(self.reasoning[start:end].strip() for start, end in self._step_spans())
+
+    @property
+    def without_last_step(self) -> str:
+        """The reasoning up to its last step, as it is written."""
+        ends = [end for _, end in self._step_spans()]
+        return self.reasoning[: ends[-2]].strip() if len(ends) > 1 else ""
+
+    @property
+    def named(self) -> str:
+        """The sample as messages name it: by its place, where it has one, and its id."""
+        return f"{self.where}: sample {self.id!r}" if self.where else f"sample {self.id!r}"
+
+    def _step_spans(self) -> list[tuple[int, int]]:
+        """Begin and end of every step that is not blank, in characters of the reasoning."""
+        edges = [0]
+        for found in _separator(self.step_separator).finditer(self.reasoning):
+            edges += found.span()
+        edges.append(len(self.reasoning))
+        spans = zip(edges[::2], edges[1::2])
+        return [(start, end) for start, end in spans if self.reasoning[start:end].strip()]
+
+
+@cache
+def _separator(text: str) -> re.Pattern[str]:
+    """A separator of steps; a line break in it is LF, CR LF or CR."""
+    if not text:
+        raise ValueError("step_separator='' divides no steps; give what stands between them")
+    return re.compile(r"(?>\r\n|\r|\n)".join(map(re.escape, text.split("\n"))))
 
 
 class Rendered(NamedTuple):
@@ -107,7 +141,7 @@ class Template:
         """The reasoning that goes into the text: "" where no step is left."""
         if not self._drops_last_of(record):
             return record.reasoning.strip()
-        return record.step_separator.join(self.written_steps(record))
+        return record.without_last_step
 
     def render(self, record: Record) -> Rendered:
         """Write a record as text and tell where its parts begin."""

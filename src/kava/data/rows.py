@@ -1,23 +1,34 @@
-"""Rows of a file, and how a row's fields become a record.
+"""How a row's fields become a record.
 
 Every malformed row is named by its file and line.
 """
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from typing import Literal, NamedTuple
 
+from kava.data.calculator import equations, strip_marks
+from kava.data.fields import Row, id_of, optional_text, text_of
 from kava.data.records import Record
 from kava.segments import OnMissing, SegmentIdentifier
 
 ReasoningForm = Literal["text", "annotated", "equations"]
 
-_ANNOTATION = re.compile(r"<<([^<>]*)>>")
+
+class PlacedRow(NamedTuple):
+    """A row of a file or of the hub.
+
+    Attributes:
+        number: of the row in its file, from 0; of its line, where each line is a row.
+        where: its place, for messages.
+        fields: by name.
+    """
+
+    number: int
+    where: str
+    fields: Row
 
 
 @dataclass(frozen=True)
@@ -36,7 +47,7 @@ class RowReader:
     identifier: SegmentIdentifier = field(default_factory=SegmentIdentifier)
     on_missing: OnMissing = "error"
 
-    def read(self, row: Mapping[str, Any], default_id: str, where: str) -> Record:
+    def read(self, row: Row, default_id: str, where: str) -> Record:
         """The record of a row.
 
         Args:
@@ -47,7 +58,6 @@ class RowReader:
         Raises:
             ValueError: a missing field, one that is no text, or a text without its markers.
         """
-        student = row.get("student_question")
         missing: tuple[str, ...] = ()
         if self.text_field is not None or ("text" in row and self.question_field not in row):
             text = text_of(row, self.text_field or "text", where)
@@ -62,18 +72,15 @@ class RowReader:
                 _, reasoning, answer, missing = self._split(prompt + answer, prompt, where)
         separator = self.step_separator
         if self.reasoning_form == "equations":
-            separator = " "
-            reasoning = " ".join(
-                f"<<{equation.replace(' ', '')}>>" for equation in _ANNOTATION.findall(reasoning)
-            )
+            separator, reasoning = " ", equations(reasoning)
         elif self.reasoning_form == "text":
-            reasoning = _ANNOTATION.sub("", reasoning)
+            reasoning = strip_marks(reasoning)
         return Record(
-            id=str(row.get("id", default_id)),
+            id=id_of(row, default_id, where),
             question=question,
             reasoning=reasoning,
             answer=answer,
-            student_question=None if student is None else text_of(row, "student_question", where),
+            student_question=optional_text(row, "student_question", where),
             step_separator=separator,
             missing=missing,
         )
@@ -101,41 +108,30 @@ class RowReader:
         )
 
 
-def text_of(row: Mapping[str, Any], name: str, where: str) -> str:
-    """A field of a row as text, without blanks around it.
+def read_rows(
+    rows: Iterable[PlacedRow], read: Callable[[PlacedRow], Record], source: str, task: str = ""
+) -> list[Record]:
+    """The records of rows, each of which keeps its place.
+
+    Args:
+        rows: of one source.
+        read: makes a record of a row.
+        source: its name, for messages.
+        task: whose rows they are, for messages.
 
     Raises:
-        ValueError: it is missing, or neither text nor a number.
+        ValueError: two rows of one id, or no row at all.
     """
-    if name not in row:
-        raise ValueError(
-            f"{where} has no field {name!r} (it has {', '.join(map(repr, row))}); name the "
-            f"field it uses"
-        )
-    value = row[name]
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise ValueError(f"{where}: field {name!r} must be text, got {value!r:.40}")
-    return str(value).strip()
-
-
-def json_lines(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """The line number and the row of every line of a .jsonl file that is not blank.
-
-    Raises:
-        ValueError: a line that is no UTF-8 text, no JSON, or no object.
-    """
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line.decode("utf-8-sig"))
-            except UnicodeDecodeError as problem:
-                raise ValueError(f"{path}, line {number} is not UTF-8 text") from problem
-            except json.JSONDecodeError as problem:
-                # a row is one line, so that its own line number would mislead
-                where = f"{problem.msg}, at character {problem.colno}"
-                raise ValueError(f"{path}, line {number} is not JSON: {where}") from problem
-            if not isinstance(row, dict):
-                raise ValueError(f"{path}, line {number} must be a JSON object, got {row!r:.40}")
-            yield number, row
+    records: list[Record] = []
+    places: dict[str, str] = {}
+    for row in rows:
+        record = replace(read(row), where=row.where)
+        if record.id in places:
+            earlier = places[record.id].removeprefix(f"{source}, ")
+            raise ValueError(f"{row.where} has the id {record.id!r} of {earlier}")
+        places[record.id] = row.where
+        records.append(record)
+    if not records:
+        whose = f" of {task}" if task else ""
+        raise ValueError(f"{source} is empty: it holds no row{whose}")
+    return records

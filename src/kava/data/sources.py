@@ -1,4 +1,4 @@
-"""Where records come from: a task, a mix of them, a jsonl file, or the built-in shell game."""
+"""Where records come from: a task, a mix of them, a file, or the built-in shell game."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from urllib.parse import parse_qsl
 
 import numpy as np
 
+from kava.data.files import READ, find_files, rows_of, stem_of
 from kava.data.mix import draw_shares, is_mix, load_mix, mix_parts
 from kava.data.records import Record, Template
-from kava.data.rows import ReasoningForm, RowReader, json_lines
+from kava.data.rows import PlacedRow, ReasoningForm, RowReader, read_rows
 from kava.data.shell_game import SHELL_GAME_TEMPLATE, Split, shell_game
+from kava.data.tables import is_saved
 from kava.data.tasks import TASKS, find_task
 from kava.segments import OnMissing, SegmentIdentifier, Trigger
 
@@ -47,7 +49,8 @@ def load_records(
               "svamp:data/SVAMP.json". A task knows its fields, and ignores those named here;
             - "mix:gsm8k=0.4,svamp:data/SVAMP.json=0.2,arc=0.4": sources and their shares of the
               samples (`kava.data.mix`), drawn by `seed`;
-            - a path to a .jsonl file, or to a folder that holds `<split>.jsonl`. A row has a
+            - a path to a .jsonl, .json, .csv or .parquet file, to a folder that holds one
+              named by the split, or to a folder by `save_to_disk` of `datasets`. A row has a
               question and an answer, and its reasoning either in a field of its own or, as in
               GSM8K, in the answer before a marker ("#### 72"); or it has one field `text` (or
               another `text_field`), whose parts are found by `SegmentIdentifier`. `id` and
@@ -59,10 +62,10 @@ def load_records(
         subset_size: how many records to take at random; a smaller subset of the same seed is
             part of a larger one. None takes all. The order of the source is kept.
         seed: of that choice, and of a mix; it does not change the data themselves.
-        question_field: name of the field in a row of a jsonl file.
+        question_field: name of the field in a row of a file.
         reasoning_field: the same.
         answer_field: the same.
-        reasoning_form: what becomes of calculator annotations `<<48/2=24>>`: "text" strips them,
+        reasoning_form: what becomes of calculator marks `<<48/2=24>>24`: "text" strips them,
             "annotated" leaves them, "equations" keeps nothing else, one a step (the form of
             GSM8k-Aug).
         step_separator: what stands between two steps in text; equations are joined by a blank.
@@ -133,7 +136,7 @@ def load_records(
         own = RowReader(reasoning_form=reasoning_form, step_separator=step_separator)
         records = task.load(path, split, own)
     else:
-        records = _load_jsonl(_find_file(dataset_name, split), reader)
+        records = _load_files(dataset_name, split, reader)
     return records if subset_size is None else _subset(records, subset_size, seed, dataset_name)
 
 
@@ -150,33 +153,33 @@ def default_template(dataset_name: str, *, drop_last_step: bool = True) -> Templ
     return Template(cue=cue, drop_last_step=drop_last_step)
 
 
-def _find_file(name: str, split: str) -> Path:
+def _load_files(name: str, split: str, reader: RowReader) -> list[Record]:
+    files = _find_files(name, split)
+    one_file = len(files) == 1 and files[0].is_file()
+    stem = stem_of(files[0]) if one_file else split
+
+    def read(row: PlacedRow) -> Record:
+        return reader.read(row.fields, f"{stem}-{row.number}", row.where)
+
+    return read_rows(rows_of(files, (split,)), read, str(files[0]) if one_file else name)
+
+
+def _find_files(name: str, split: str) -> list[Path]:
     path = Path(name).expanduser()
-    if path.is_dir():
-        path = path / f"{split}.jsonl"
-        if not path.is_file():
-            raise ValueError(f"the folder {name} holds no {split}.jsonl")
-    if not path.is_file():
+    if path.is_dir() and not is_saved(path):
+        found = find_files(path, (split,))
+        if not found:
+            raise ValueError(
+                f"the folder {name} holds no {split}.jsonl, nor a {split} of another format that "
+                f"is read: {READ}"
+            )
+        return found
+    if not path.exists():
         raise ValueError(
-            f"dataset {name!r} is neither a file nor a known name: give the path of a .jsonl "
-            f"file, a task ({', '.join(TASKS)}), or {SHELL_GAME_NAME}"
+            f"dataset {name!r} is neither a file nor a known name: give the path of a file "
+            f"({READ}), a task ({', '.join(TASKS)}), or {SHELL_GAME_NAME}"
         )
-    return path
-
-
-def _load_jsonl(path: Path, reader: RowReader) -> list[Record]:
-    records = []
-    lines: dict[str, int] = {}
-    for number, row in json_lines(path):
-        where = f"{path}, line {number}"
-        record = reader.read(row, f"{path.stem}-{number - 1}", where)
-        if record.id in lines:
-            raise ValueError(f"{where} has the id {record.id!r} of line {lines[record.id]}")
-        lines[record.id] = number
-        records.append(record)
-    if not records:
-        raise ValueError(f"{path} is empty: it holds no row")
-    return records
+    return [path]
 
 
 def _load_shell_game(query: str, split: str) -> list[Record]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from kava.demo.arms import Arm
 from kava.demo.results import Result
+from kava.inputs import whole_json_lines
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def read_lines(folder: Path) -> tuple[dict[str, Any], ...]:
     from kava.train.callbacks import METRICS_FILE
 
     path = folder / METRICS_FILE
-    lines = tuple(json.loads(line) for line in path.read_text(encoding="utf-8").splitlines())
+    lines = tuple(whole_json_lines(path))
     if not lines:
         raise ValueError(f"{path} is empty: the run logged nothing")
     return lines

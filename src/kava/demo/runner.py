@@ -15,6 +15,7 @@ from kava.demo.results import Outcome, Result
 from kava.demo.worker import Cost, RunJob, TimingJob, finished, other_settings
 from kava.files import write_whole
 from kava.format import percent
+from kava.inputs import Malformed, read_json
 from kava.jobs.crew import Crew
 from kava.jobs.progress import ProgressView
 from kava.locks import Lock
@@ -103,8 +104,8 @@ def _read_costs(path: Path, runs: Sequence[RunJob]) -> list[Cost] | None:
     if not path.is_file():
         return None
     try:
-        saved = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError:
+        saved = read_json(path)
+    except Malformed:
         return None
     if saved["settings_hash"] != _settings_hash(runs):
         return None

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from kava.demo.logs import last_value
 from kava.demo.results import Outcome
 from kava.files import write_whole
+from kava.inputs import Malformed, read_json
 from kava.jobs.worker import Memory, Progress, make_watch, print_to
 from kava.locks import clear_folder, lock_folder
 from kava.study.doing import num_aligner_parameters
@@ -133,8 +134,8 @@ def _saved(job: RunJob) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        saved: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError:
+        saved: dict[str, Any] = read_json(path)
+    except Malformed:
         return None  # an interrupted write; the run is done again
     return saved
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -44,7 +44,8 @@ class EvaluateConfig:
     best: bool = _flag(False, "of an output folder, the checkpoint that the run found best")
     dataset_name: str | None = _flag(
         None,
-        "kava/shell-game, a task (gsm8k, svamp:PATH, …), or the path of a jsonl file; left out, "
+        "kava/shell-game, a task (gsm8k, svamp:PATH, …), or the path of a .jsonl, .json, .csv or "
+        ".parquet file; left out, "
         "the data that the run evaluated on, or the held-out part of what it was trained on",
     )
     split: str | None = _flag(None, "train or test; left out, the run's evaluation split or test")
@@ -57,7 +58,7 @@ class EvaluateConfig:
     task_data: str | None = _flag(
         None, "folder of the tasks' local files, one folder each: gsm8k, svamp, strategyqa, arc, …"
     )
-    question_field: str | None = _flag(None, "field of a jsonl row; left out, the run's")
+    question_field: str | None = _flag(None, "field of a row; left out, the run's")
     reasoning_field: str | None = _flag(None, "likewise")
     answer_field: str | None = _flag(None, "likewise")
     text_field: str | None = _flag(None, "likewise, of a raw text")
@@ -91,8 +92,8 @@ class GenerateConfig:
     prompt: str | None = _flag(None, "the question")
     input: str | None = _flag(
         None,
-        "a file of questions: one per line, or a .jsonl file with a field `question`; without "
-        "--prompt and --input, questions are read from stdin, one per line",
+        "a file of questions: one per line, or the field `question` of a .jsonl, .json, .csv or "
+        ".parquet file; without --prompt and --input, they are read from stdin, one per line",
     )
     batch_size: int = _flag(64, "questions at a time")
     max_new_tokens: int | None = _flag(None, _NEW_TOKENS)
@@ -217,6 +218,7 @@ def generate_main(argv: list[str]) -> int:
     config = _parse(GenerateConfig, argv, "generate", "Let a trained student answer questions.")
 
     from kava.data.answers import extract_answer
+    from kava.evaluate.questions import read_questions
     from kava.student.answering import complete
     from kava.student.readout import check_readable, describe
 
@@ -233,7 +235,7 @@ def generate_main(argv: list[str]) -> int:
         )
     if config.show_latents:
         check_readable(student.model, student.path, top_k)
-    names, questions = _questions(config)
+    names, questions = read_questions(config.prompt, config.input)
     completions, seconds = complete(
         student.model,
         student.tokenizer,
@@ -281,39 +283,3 @@ def _parse(config: Callable[..., T], argv: list[str], name: str, description: st
         allow_abbrev=False,
     )
     return config(**vars(parser.parse_args(argv)))
-
-
-def _questions(config: GenerateConfig) -> tuple[list[str], list[str]]:
-    """What each question is called in messages, and the questions."""
-    if config.prompt is not None:
-        return ["--prompt"], [config.prompt]
-    if config.input is None:
-        if sys.stdin.isatty():
-            print("questions, one per line; end with Ctrl-D:", file=sys.stderr)
-        numbered = list(_text_lines(enumerate(sys.stdin, start=1)))
-        source = "stdin"
-    else:
-        path = Path(config.input)
-        with path.open(encoding="utf-8") as file:
-            lines = enumerate(file, start=1)
-            read = _json_lines(path, lines) if path.suffix == ".jsonl" else _text_lines(lines)
-            numbered = list(read)
-        source = str(path)
-    if not numbered:
-        raise ValueError(f"{source} holds no question")
-    return [f"{source}, line {number}" for number, _ in numbered], [text for _, text in numbered]
-
-
-def _text_lines(lines: Iterator[tuple[int, str]]) -> Iterator[tuple[int, str]]:
-    return ((number, line.strip()) for number, line in lines if line.strip())
-
-
-def _json_lines(path: Path, lines: Iterator[tuple[int, str]]) -> Iterator[tuple[int, str]]:
-    for number, line in _text_lines(lines):
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path}, line {number} is not JSON: {error}") from error
-        if not isinstance(row, dict) or not isinstance(row.get("question"), str):
-            raise ValueError(f"{path}, line {number} must be an object with a text `question`")
-        yield number, row["question"]

@@ -92,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--labels", nargs="+", help="what to call them; left out: their names")
     parser.add_argument(
         "--dataset_name",
-        help="kava/shell-game, gsm8k, another data set, or the path of a jsonl file; left out: "
+        help="kava/shell-game, gsm8k, another data set, or the path of a file; left out: "
         "the evaluation data of the first model that kava trained",
     )
     parser.add_argument("--split", help="train or test; left out: that run's, or test")

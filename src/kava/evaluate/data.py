@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
+from kava.data.files import is_one_split
 from kava.data.records import Record
 from kava.data.sources import SHELL_GAME_NAME, load_records
 from kava.data.splits import data_hash, shared_questions, split_records
@@ -62,7 +62,7 @@ def evaluation_records(
     options = {name: run[name] for name in _FIELDS if name in run} | dict(fields or {})
     # what training leaves out is left out here too, and told
     options["on_missing"] = "report" if run.get("overflow") == "skip" else "error"
-    one_file = own and not run["eval_dataset_name"] and Path(dataset_name).expanduser().is_file()
+    one_file = own and not run["eval_dataset_name"] and is_one_split(dataset_name)
     set_apart = one_file and run["eval_size"] > 0
     records = load_records(
         dataset_name, split=split, subset_size=None if set_apart else subset_size, **options

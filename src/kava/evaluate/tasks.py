@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kava.data.files import stem_of
 from kava.data.mix import is_mix
 from kava.data.sources import SHELL_GAME_NAME
 from kava.data.tasks import TASKS, find_task
@@ -77,7 +78,7 @@ def _source(name: str, task_data: str | None) -> tuple[str, str]:
         if is_mix(name) or plain == SHELL_GAME_NAME:
             return plain.partition(":")[0].replace("/", "_"), name
         if Path(name).expanduser().exists():
-            return Path(name).stem, name
+            return stem_of(Path(name)), name
         raise ValueError(
             f"--tasks {name}: there is no such task, file or folder; choose from "
             f"{', '.join(TASKS)}, {', '.join(FAMILIES)}"

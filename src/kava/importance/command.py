@@ -30,7 +30,7 @@ class ComparisonConfig(ReadingConfig):
 
     dataset_name: str = flag(
         "kava/shell-game?form=verbose",
-        "gsm8k (from the hub), the path of a jsonl file, or kava/shell-game (built in)",
+        "a task, the path of a .jsonl, .json, .csv or .parquet file, or kava/shell-game (built in)",
     )
     teacher_name: str = flag(
         "kava/shell-teacher", "a hub id, a local folder, or a built-in kava/ name"

@@ -28,6 +28,7 @@ from torch import nn
 
 from kava.data.encode import Encoded
 from kava.files import write_whole
+from kava.inputs import Malformed, parse_json
 
 FORMAT = 1
 """Version of the file's layout; another one is refused."""
@@ -134,7 +135,7 @@ class ScoreStore:
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     try:
         with safe_open(path, framework="pt") as file:
-            manifest = json.loads((file.metadata() or {})["kava"])
+            manifest = parse_json((file.metadata() or {})["kava"], path)
             return manifest, {n: file.get_tensor(n) for n in ("samples", "lengths", "scores")}
-    except (SafetensorError, KeyError, json.JSONDecodeError) as error:
+    except (SafetensorError, KeyError, Malformed) as error:
         raise ValueError(f"{path} is damaged or holds no scores ({error}); remove it") from error

@@ -8,7 +8,6 @@ Shapes: L_s/L_t layers of student and teacher.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from kava.align import cka_layer_map, load_layer_map
 from kava.align.cka_map import DEFAULT_TOP_K
 from kava.align.layer_map import layer_map_text
 from kava.files import write_whole
+from kava.inputs import read_json
 from kava.layers.similarity import LayerSimilarity
 
 MEASUREMENT = "cka"
@@ -69,7 +69,7 @@ class LayerMapping:
             ValueError: no layer map, or one that was not measured.
         """
         weights = load_layer_map(path)
-        record = json.loads(Path(path).read_text(encoding="utf-8"))
+        record = read_json(path)
         measured = record.get(MEASUREMENT)
         if measured is None:
             raise ValueError(

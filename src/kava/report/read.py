@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from kava import inputs
+from kava.inputs import Malformed, json_lines
 
 
 def sha256_of(path: Path) -> str:
@@ -19,12 +23,8 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         ValueError: the file is not there, or is no whole JSON object; the line names it.
     """
-    try:
-        value = json.loads(_text_of(path))
-    except json.JSONDecodeError as error:
-        raise ValueError(
-            f"{path} is cut or damaged: line {error.lineno} is no whole JSON; run its run again"
-        ) from None
+    with _naming(path):
+        value = inputs.read_json(path)
     if not isinstance(value, dict):
         raise ValueError(f"{path} holds no JSON object but a {type(value).__name__}")
     return value
@@ -37,21 +37,11 @@ def read_lines(path: Path) -> tuple[dict[str, Any], ...]:
         ValueError: the file is not there, is empty, or has a line that is no whole JSON object;
             the message names the file and the line.
     """
-    lines = []
-    for number, line in enumerate(_text_of(path).splitlines(), start=1):
-        try:
-            value = json.loads(line)
-        except json.JSONDecodeError:
-            value = None
-        if not isinstance(value, dict):
-            raise ValueError(
-                f"{path} is cut or damaged: line {number} is no whole JSON object; "
-                f"run its run again"
-            )
-        lines.append(value)
+    with _naming(path):
+        lines = tuple(row for _, row in json_lines(path))
     if not lines:
         raise ValueError(f"{path} is empty; run its run again")
-    return tuple(lines)
+    return lines
 
 
 def check_hash(path: Path, expected: str) -> None:
@@ -73,10 +63,15 @@ def check_hash(path: Path, expected: str) -> None:
     )
 
 
-def _text_of(path: Path) -> str:
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Say what to do about a file that is not there or not whole."""
     try:
-        return path.read_text(encoding="utf-8")
+        yield
     except FileNotFoundError:
         raise ValueError(f"{path} is missing") from None
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is damaged: no UTF-8 text from byte {error.start} on") from None
+    except Malformed as error:
+        place = "" if error.line is None else f"line {error.line} "
+        raise ValueError(
+            f"{path} is cut or damaged: {place}{error.problem}; run its run again"
+        ) from None

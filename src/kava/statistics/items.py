@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from kava.inputs import json_lines
 
 # what lm-evaluation-harness calls "right or wrong" in its sample files
 HARNESS_METRICS = ("exact_match", "acc", "acc_norm")
@@ -67,7 +67,7 @@ def read_items(
         >>> items.ids, items.num_correct
         (('a', 'b'), 1)
     """
-    rows = list(_rows(Path(path)))
+    rows = list(json_lines(path))
     if not rows:
         raise ValueError(f"{path} is empty; it needs one line per item, with id and correct")
     first = rows[0][1]
@@ -82,13 +82,13 @@ def read_items(
         for field in (key, value):
             if field not in row:
                 raise ValueError(
-                    f"{path}:{line} has no field {field!r}, only {', '.join(map(repr, row))}"
+                    f"{path}, line {line} has no field {field!r}, only {', '.join(map(repr, row))}"
                 )
         name = _id(path, line, key, row[key])
         if name in line_of:
             raise ValueError(
-                f"{path}:{line} has the {key} {name!r} of line {line_of[name]} again; an item "
-                f"counts once"
+                f"{path}, line {line} has the {key} {name!r} of line {line_of[name]} again; an "
+                f"item counts once"
             )
         line_of[name] = line
         correct.append(_right(path, line, value, row[value]))
@@ -124,23 +124,6 @@ def pair(a: Items, b: Items) -> tuple[np.ndarray, np.ndarray]:
     return a.correct, b.correct[[index_of[name] for name in a.ids]]
 
 
-def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    with path.open(encoding="utf-8") as file:
-        for line, text in enumerate(file, start=1):
-            if not text.strip():
-                continue
-            try:
-                row = json.loads(text)
-            except ValueError as error:
-                raise ValueError(
-                    f"{path}:{line} is not JSON: {text.strip()[:60]!r}; the file is to hold one "
-                    f"object per line"
-                ) from error
-            if not isinstance(row, dict):
-                raise ValueError(f"{path}:{line} is {text.strip()[:60]!r}, but must be an object")
-            yield line, row
-
-
 def _of_filter(
     path: str | Path, rows: list[tuple[int, dict[str, Any]]], wanted: str | None
 ) -> list[tuple[int, dict[str, Any]]]:
@@ -173,7 +156,7 @@ def _only_metric(path: str | Path, row: dict[str, Any]) -> str:
 def _id(path: str | Path, line: int, key: str, value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
         raise ValueError(
-            f"{path}:{line} has {key}={value!r}, but an id is a text or a whole number"
+            f"{path}, line {line} has {key}={value!r}, but an id is a text or a whole number"
         )
     return str(value)
 
@@ -184,4 +167,4 @@ def _right(path: str | Path, line: int, key: str, value: Any) -> bool:
     if key != "correct" and isinstance(value, int | float) and value in (0, 1):
         return bool(value)
     wanted = "true or false" if key == "correct" else "0 or 1"
-    raise ValueError(f"{path}:{line} has {key}={value!r}, but it must be {wanted}")
+    raise ValueError(f"{path}, line {line} has {key}={value!r}, but it must be {wanted}")

@@ -29,6 +29,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from kava.data.records import Template
 from kava.data.shell_game import SHELL_GAME_TEMPLATE
+from kava.inputs import Malformed, read_json
 from kava.models import dtype_of, load_model, load_tokenizer
 from kava.student.config import LatentStudentConfig
 from kava.student.latent import LatentStudent
@@ -136,8 +137,8 @@ def read_settings(directory: str | Path) -> dict[str, Any]:
             f"kava train; take another checkpoint"
         )
     try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        settings = read_json(path)
+    except Malformed as error:
         raise ValueError(f"{path} is damaged ({error}); take another checkpoint") from error
     found = settings.get("format") if isinstance(settings, dict) else None
     if found != FORMAT:
@@ -251,7 +252,7 @@ def _checkpoint_in(folder: Path, best: bool) -> Path:
     state = newest / STATE_FILE
     if not state.is_file():
         raise OSError(f"{state} is missing, which names the best checkpoint; leave out best")
-    named = json.loads(state.read_text(encoding="utf-8")).get("best_model_checkpoint")
+    named = read_json(state).get("best_model_checkpoint")
     if named is None:
         raise ValueError(f"{state} names no best checkpoint; leave out best, for the newest")
     chosen = folder / Path(named).name  # the folder may have been moved since

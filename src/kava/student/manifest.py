@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from kava.files import write_whole
+from kava.inputs import read_json
 
 MANIFEST_FILE = "manifest.json"
 FORMAT = 1
@@ -115,7 +116,7 @@ def _write(
 def _read(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST_FILE
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = read_json(path)
         known = manifest["format"] == FORMAT
         entries = [*manifest["files"].values(), *manifest.setdefault("coming", {}).values()]
         fits = all(isinstance(entry["bytes"], int) and entry["sha256"] for entry in entries)

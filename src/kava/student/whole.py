@@ -10,13 +10,13 @@ version has no manifest: its files must be there, and end where they should.
 
 from __future__ import annotations
 
-import json
 import re
 import zipfile
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
+from kava.inputs import read_json
 from kava.student.manifest import MANIFEST_FILE, find_damage
 
 WEIGHTS_FILE = "model.safetensors"
@@ -94,7 +94,7 @@ def _damaged_json(path: Path) -> str | None:
     if not path.is_file():
         return f"{path} is missing"
     try:
-        json.loads(path.read_text(encoding="utf-8"))
+        read_json(path)
     except ValueError as error:
         return f"{path} is damaged or truncated ({error})"
     return None

@@ -8,6 +8,8 @@ import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from kava.inputs import read_text
+
 Run = Callable[[argparse.Namespace, list[str]], int]
 
 
@@ -98,7 +100,7 @@ def _run(args: argparse.Namespace, argv: list[str]) -> int:
         plan,
         folder,
         runs,
-        source=find_plan(args.plan).read_text(encoding="utf-8"),
+        source=read_text(find_plan(args.plan)),
         command=shlex.join(["kava", "study", *argv]),
         num_jobs=args.jobs,
     )

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from kava.files import write_all
+from kava.inputs import Malformed, read_json, whole_json_lines
 from kava.study.plan import Plan, canonical_hash, read_plan
 
 PLAN_FILE = "plan.yaml"
@@ -92,9 +93,9 @@ def read_lock(folder: Path) -> dict[str, Any]:
             f"wrote"
         )
     try:
-        lock: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        lock: dict[str, Any] = read_json(path)
         changed = canonical_hash(lock["plan"]) != lock["plan_hash"]
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+    except (Malformed, KeyError, TypeError) as error:
         raise ValueError(f"{path} is cut or damaged ({error}); restore it") from error
     if changed:
         raise ValueError(
@@ -122,8 +123,8 @@ def read_result(folder: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        result: dict[str, Any] = read_json(path)
+    except Malformed as error:
         raise ValueError(
             f"{path} is cut or damaged ({error}); remove it to do the run again"
         ) from error
@@ -135,5 +136,4 @@ def metric_lines(folder: Path) -> list[dict[str, Any]]:
     path = folder / METRICS_FILE
     if not path.is_file():
         return []
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for line in lines if line.endswith("}")]
+    return whole_json_lines(path)

@@ -224,13 +224,10 @@ def load_plan(name_or_path: str | Path, *, check_settings: bool = True) -> Plan:
         >>> load_plan("flat_vs_structured").primary.minimum_effect
         0.05
     """
-    import yaml
+    from kava.inputs.yaml_text import read_yaml
 
     path = find_plan(name_or_path)
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    values = read_yaml(path)
     try:
         plan = read_plan(values)
         if check_settings:

@@ -61,7 +61,8 @@ class TrainConfig:
     dataset_name: str = _flag(
         "kava/shell-game",
         "kava/shell-game (built in, with options such as ?num_moves=4&form=verbose), a task (from "
-        "the hub, or TASK:PATH), mix:TASK=SHARE,…, or the path of a jsonl file",
+        "the hub, or TASK:PATH), mix:TASK=SHARE,…, or the path of a .jsonl, .json, .csv or "
+        ".parquet file",
     )
     split: str = _flag("train", "split to train on, where the source has splits")
     eval_dataset_name: str | None = _flag(
@@ -70,7 +71,7 @@ class TrainConfig:
     eval_split: str = _flag("test", "split of eval_dataset_name")
     subset_size: int | None = _flag(None, "use this many training samples, taken at random")
     eval_size: int = _flag(0, "evaluation samples; 0: no evaluation during training")
-    question_field: str = _flag("question", "field of a jsonl row that holds the question")
+    question_field: str = _flag("question", "field of a row that holds the question")
     reasoning_field: str = _flag("reasoning", "field that holds the reasoning")
     answer_field: str = _flag("answer", "field that holds the answer")
     text_field: str | None = _flag(
@@ -88,7 +89,7 @@ class TrainConfig:
     )
     reasoning_form: str = _flag(
         "text",
-        "calculator annotations <<a=b>>: text strips them, annotated leaves them, equations keeps "
+        "calculator marks <<a=b>>b: text strips them, annotated leaves them, equations keeps "
         "nothing else",
     )
     keep_last_step: bool = _flag(

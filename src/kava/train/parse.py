@@ -14,17 +14,16 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     Raises:
         ValueError: no such file, not a mapping, or a key that `TrainConfig` does not have.
     """
-    import yaml
+    from kava.inputs import Malformed
+    from kava.inputs.yaml_text import read_yaml as read
 
     path = Path(path)
-    if not path.is_file():
+    if not path.exists():
         raise ValueError(f"--config {path}: no such file")
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ValueError(
-            f"--config {path} is not valid YAML: {str(error).splitlines()[0]}"
-        ) from error
+        values = read(path)
+    except Malformed as error:
+        raise ValueError(f"--config {error}") from error
     if not isinstance(values, dict) or not values:
         raise ValueError(f"--config {path} must hold keys and values, such as `lr: 5e-5`")
     kinds = get_type_hints(TrainConfig)

@@ -23,6 +23,7 @@ from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from kava.data.collate import Batch
+from kava.inputs import Malformed, read_json
 from kava.student.whole import RECORDING_FILE
 from kava.train.averages import Averages
 
@@ -221,8 +222,8 @@ def read_recording(directory: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise OSError(f"{path} is missing: the checkpoint is incomplete; resume from another")
     try:
-        saved = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        saved = read_json(path)
+    except Malformed as error:
         raise ValueError(f"{path} is damaged ({error}); resume from another checkpoint") from error
     assert isinstance(saved, dict)
     return saved

@@ -10,9 +10,10 @@ from __future__ import annotations
 from functools import partial
 
 from kava.data.closed_answers import LETTERS
+from kava.data.fields import Row, field_of, id_of, text_of, texts_of
 from kava.data.records import Record
-from kava.data.rows import RowReader, text_of
-from kava.data.tasks.base import Row, Task, field_of
+from kava.data.rows import RowReader
+from kava.data.tasks.base import Task
 
 
 def lettered(question: str, choices: list[str]) -> str:
@@ -30,21 +31,24 @@ def lettered(question: str, choices: list[str]) -> str:
 def _read(task: str, row: Row, name: str, where: str, reader: RowReader) -> Record:
     if "answerKey" in row:  # the hub's rows
         found = field_of(row, "choices", dict, where)
-        choices, labels = list(map(str, found["text"])), list(map(str, found["label"]))
+        choices, labels = (
+            texts_of(found.get(part), f"{where}: {part!r} of field 'choices'")
+            for part in ("text", "label")
+        )
         question, key = text_of(row, "question", where), text_of(row, "answerKey", where)
         gold = labels.index(key) if key in labels else -1
     else:
-        choices = list(map(str, field_of(row, "choices", list, where)))
+        choices = texts_of(field_of(row, "choices", list, where), f"{where}: field 'choices'")
         question = text_of(row, "query", where).removeprefix("Question:").strip()
         key = gold = field_of(row, "gold", int, where)
     if not 0 <= gold < len(choices) <= len(LETTERS):
         raise ValueError(f"{where}: its answer {key!r} is none of its {len(choices)} choices")
     return Record(
-        id=f"{task}-{row['id']}" if "id" in row else name,
+        id=id_of(row, name, where, prefix=f"{task}-"),
         question=lettered(question, choices),
         reasoning="",
         answer=LETTERS[gold],
-        meta={"choices": tuple(text.strip() for text in choices)},
+        meta={"choices": tuple(choices)},
     )
 
 

@@ -6,16 +6,18 @@ each. Names of samples begin with the task's, so that tasks can be mixed and sco
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
-from typing import Any
 
+from kava.data.fields import Row
+from kava.data.files import find_files, format_of, rows_of, stem_of
 from kava.data.records import Record
-from kava.data.rows import RowReader, json_lines
+from kava.data.rows import PlacedRow, RowReader, read_rows
+from kava.data.tables import is_saved
+from kava.inputs import Malformed, text_lines
 
-Row = Mapping[str, Any]
 Reader = Callable[[Row, str, str, RowReader], Record]
 """From a row, the name it has by default, its place for messages, and the forms asked for."""
 
@@ -64,22 +66,23 @@ class Task:
             raise ValueError(
                 f"split={split!r} is not in {self.name}; choose {' or '.join(self.hub_splits)}"
             )
-        rows = self._hub(split) if path is None else file_rows(self._file(path, split))
-        part = split if path is None else self._file(path, split).stem
+        files = [] if path is None else self._files(path, split)
+        rows = self._rows(files, split) if files else self._hub(split)
+        part = split if not files or files[0].is_dir() else stem_of(files[0])
         prefix = f"{self.name}-" if part.lower() == self.name else f"{self.name}-{part}-"
-        records: list[Record] = []
-        places: dict[str, str] = {}
-        for index, (where, row) in enumerate(rows):
-            record = self.read(row, f"{prefix}{index}", where, reader)
-            if record.id in places:
-                raise ValueError(f"{where} has the id {record.id!r} of {places[record.id]}")
-            places[record.id] = where
-            records.append(record)
-        if not records:
-            raise ValueError(f"{path or self.hub[0]} is empty: it holds no row of {self.name}")
-        return records
+        numbers = count()  # of rows, not of lines, as PlacedRow's
 
-    def _hub(self, split: str) -> Iterator[tuple[str, Row]]:
+        def read(row: PlacedRow) -> Record:
+            return self.read(row.fields, f"{prefix}{next(numbers)}", row.where, reader)
+
+        return read_rows(rows, read, str(files[0]) if files else self.hub[0], self.name)
+
+    def _rows(self, files: Sequence[Path], split: str) -> Iterator[PlacedRow]:
+        if format_of(files[0]) == ".txt":
+            return _divided(files[0])
+        return rows_of(files, (split, self.hub_splits.get(split, split)))
+
+    def _hub(self, split: str) -> Iterator[PlacedRow]:
         import datasets
 
         repository, configuration = self.hub
@@ -93,82 +96,39 @@ class Task:
                 f"({type(problem).__name__}); check the connection, or give the path of a local "
                 f"{self.files[split][0]} as {self.name}:PATH"
             ) from problem
-        return ((f"row {index} of {self.name} {split}", row) for index, row in enumerate(rows))
+        return (
+            PlacedRow(index, f"row {index} of {self.name} {split}", row)
+            for index, row in enumerate(rows)
+        )
 
-    def _file(self, name: str, split: str) -> Path:
+    def _files(self, name: str, split: str) -> list[Path]:
         path = Path(name).expanduser()
-        if path.is_dir():
+        if path.is_dir() and not is_saved(path):
             known = self.files.get(split)
             if known is None:
                 raise ValueError(
                     f"split={split!r} is not in {self.name}; choose {' or '.join(self.files)}"
                 )
-            found = [path / file for file in known if (path / file).is_file()]
+            stems = dict.fromkeys(Path(file).stem for file in known)
+            found = find_files(path, [*known, *stems])
             if not found:
-                raise ValueError(f"the folder {name} holds no {' or '.join(known)} of {self.name}")
-            return found[0]
-        if not path.is_file():
+                raise ValueError(
+                    f"the folder {name} holds no {' or '.join(known)} of {self.name}, nor one of "
+                    f"them as .csv or .parquet"
+                )
+            return found
+        if not path.exists():
             raise ValueError(
                 f"{self.name}:{name}: there is no such file or folder; mend the path, or leave it "
                 f"out to read {self.name} from the Hugging Face hub"
             )
-        return path
+        return [path]
 
 
-def file_rows(path: Path) -> Iterable[tuple[str, Row]]:
-    """The place and the row of everything in a local file.
-
-    Args:
-        path: a .json file with one list; a .txt file with `question||reasoning #### answer` on
-            each line, as GSM8K-Aug's; else a .jsonl file.
-
-    Raises:
-        ValueError: a malformed file or line.
-    """
-    if path.suffix == ".json":
-        return _listed(path)
-    if path.suffix == ".txt":
-        return _divided(path)
-    return ((f"{path}, line {number}", row) for number, row in json_lines(path))
-
-
-def _listed(path: Path) -> Iterator[tuple[str, Row]]:
-    try:
-        rows = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as problem:
-        raise ValueError(f"{path} is not JSON: {problem}") from problem
-    if not isinstance(rows, list):
-        raise ValueError(f"{path} must be a list of rows, got {type(rows).__name__}")
-    for index, row in enumerate(rows):
-        if not isinstance(row, dict):
-            raise ValueError(f"{path}, row {index} must be a JSON object, got {row!r:.40}")
-        yield f"{path}, row {index}", row
-
-
-def _divided(path: Path) -> Iterator[tuple[str, Row]]:
-    try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except UnicodeDecodeError as problem:
-        raise ValueError(f"{path} is not UTF-8 text: {problem}") from problem
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        question, bars, answer = line.partition("||")
+def _divided(path: Path) -> Iterator[PlacedRow]:
+    """Lines of `question||reasoning #### answer`, as GSM8K-Aug's files have them."""
+    for line, text in text_lines(path):
+        question, bars, answer = text.partition("||")
         if not bars:
-            raise ValueError(f"{path}, line {number} must be question||reasoning #### answer")
-        yield f"{path}, line {number}", {"question": question, "answer": answer}
-
-
-def field_of(row: Row, name: str, kind: type | tuple[type, ...], where: str) -> Any:
-    """A field of a row that is no text: of one of the given types.
-
-    Raises:
-        ValueError: it is missing, or of another type.
-    """
-    if name not in row:
-        raise ValueError(f"{where} has no field {name!r} (it has {', '.join(map(repr, row))})")
-    value = row[name]
-    if not isinstance(value, kind):
-        names = [k.__name__ for k in (kind if isinstance(kind, tuple) else (kind,))]
-        raise ValueError(f"{where}: field {name!r} must be {' or '.join(names)}, got {value!r:.40}")
-    return value
+            raise Malformed(path, line, "must be question||reasoning #### answer")
+        yield PlacedRow(line - 1, f"{path}, line {line}", {"question": question, "answer": answer})

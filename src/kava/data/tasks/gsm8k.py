@@ -5,9 +5,10 @@ Cobbe et al., arXiv 2110.14168.
 
 from __future__ import annotations
 
+from kava.data.fields import Row
 from kava.data.records import Record
 from kava.data.rows import RowReader
-from kava.data.tasks.base import Row, Task
+from kava.data.tasks.base import Task
 
 
 def _read(row: Row, name: str, where: str, reader: RowReader) -> Record:

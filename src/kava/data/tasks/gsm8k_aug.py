@@ -7,9 +7,10 @@ one is not to be chosen on the other.
 
 from __future__ import annotations
 
+from kava.data.fields import Row, as_text, id_of, text_of, texts_of
 from kava.data.records import Record
-from kava.data.rows import RowReader, text_of
-from kava.data.tasks.base import Row, Task
+from kava.data.rows import RowReader
+from kava.data.tasks.base import Task
 
 
 def _read(row: Row, name: str, where: str, reader: RowReader) -> Record:
@@ -17,14 +18,16 @@ def _read(row: Row, name: str, where: str, reader: RowReader) -> Record:
     if "steps" in row or "cot" in row:
         field = "steps" if "steps" in row else "cot"
         steps = row[field]
-        reasoning = " ".join(steps) if isinstance(steps, list) else text_of(row, field, where)
+        what = f"{where}: field {field!r}"
+        given = texts_of(steps, what) if isinstance(steps, list) else [as_text(steps, what)]
+        reasoning = " ".join(given)
         answer = text_of(row, "answer", where)
     else:
         reasoning, marker, answer = text_of(row, "answer", where).rpartition("####")
         if not marker:
             raise ValueError(f"{where} has no answer behind '####', and no field 'steps' or 'cot'")
     return Record(
-        id=str(row.get("id", name)),
+        id=id_of(row, name, where),
         question=text_of(row, "question", where),
         reasoning=reasoning.strip(),
         answer=answer.strip(),

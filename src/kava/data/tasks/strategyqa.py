@@ -10,17 +10,21 @@ that its copy sets apart.
 
 from __future__ import annotations
 
+from kava.data.fields import Row, as_text, field_of, id_of, text_of, texts_of
 from kava.data.records import Record
-from kava.data.rows import RowReader, text_of
-from kava.data.tasks.base import Row, Task, field_of
+from kava.data.rows import RowReader
+from kava.data.tasks.base import Task
 
 
 def _read(row: Row, name: str, where: str, reader: RowReader) -> Record:
     facts = field_of(row, "facts", (list, str), where)
+    what = f"{where}: field 'facts'"
     return Record(
-        id=f"strategyqa-{row['qid']}" if "qid" in row else name,
+        id=id_of(row, name, where, name="qid", prefix="strategyqa-"),
         question=text_of(row, "question", where),
-        reasoning=facts.strip() if isinstance(facts, str) else "\n".join(map(str.strip, facts)),
+        reasoning="\n".join(
+            texts_of(facts, what) if isinstance(facts, list) else [as_text(facts, what)]
+        ),
         answer="yes" if field_of(row, "answer", bool, where) else "no",
         states_answer=False,
     )

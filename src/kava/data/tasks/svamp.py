@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import re
 
+from kava.data.fields import Row, id_of, text_of
 from kava.data.records import Record
-from kava.data.rows import RowReader, text_of
-from kava.data.tasks.base import Row, Task
+from kava.data.rows import RowReader
+from kava.data.tasks.base import Task
 
 
 def _read(row: Row, name: str, where: str, reader: RowReader) -> Record:
     question = f"{text_of(row, 'Body', where)} {text_of(row, 'Question', where)}"
     return Record(
-        id=f"svamp-{row['ID']}" if "ID" in row else name,
+        id=id_of(row, name, where, name="ID", prefix="svamp-"),
         question=question,
         reasoning=_equation(text_of(row, "Equation", where)),
         answer=_whole(text_of(row, "Answer", where)),

@@ -1,0 +1,176 @@
+"""Rows of tables: csv and parquet files, and data sets that `save_to_disk` wrote.
+
+A csv file holds text alone, and is read as it is written, row by row, by Python's own reader:
+the csv loader of `datasets` goes through pandas, which fills cells that are missing, takes the
+first column for an index where a row has one cell too many, and renames columns of one name. A
+parquet file is read by pyarrow, which `datasets` reads it with too, without a copy in its cache.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kava.data.fields import plain_number
+from kava.data.rows import PlacedRow
+from kava.inputs import Malformed, WrittenNumber, open_text
+
+if TYPE_CHECKING:
+    import pyarrow
+
+_LONGEST_CELL = 2**31 - 1
+
+
+def csv_rows(path: Path) -> Iterator[PlacedRow]:
+    """The rows of a csv file; every cell is text, as it is written.
+
+    Raises:
+        Malformed: quotes that do not fit, a row with more or fewer cells than the header, two
+            columns of one name, text that is not UTF-8.
+    """
+    with open_text(path, newline="") as file, _long_cells():
+        cells = csv.reader(file, strict=True)
+        begins = 1
+        try:
+            header = next(cells, [])
+            _check_names(path, header)
+            begins, number = cells.line_num + 1, 0
+            for row in cells:
+                if row and len(row) != len(header):
+                    raise Malformed(
+                        path,
+                        begins,
+                        f"has {len(row)} cells, but the header has {len(header)}; a cell with "
+                        f"commas or line breaks is to stand in double quotes",
+                    )
+                if row:
+                    where = f"{path}, line {begins}, row {number}"
+                    yield PlacedRow(number, where, dict(zip(header, row)))
+                    number += 1
+                begins = cells.line_num + 1
+        except csv.Error as problem:
+            raise Malformed(path, begins, f"is not CSV: {problem}") from problem
+
+
+def parquet_rows(path: Path) -> Iterator[PlacedRow]:
+    """The rows of a parquet file.
+
+    Raises:
+        Malformed: no parquet file, or a damaged one.
+    """
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        with parquet.ParquetFile(path) as file:
+            _check_names(path, file.schema_arrow.names)
+            yield from _placed(file.iter_batches(), path)
+    except (pyarrow.ArrowException, OSError) as problem:
+        reason = " ".join(str(problem).split())
+        raise Malformed(path, None, f"is no parquet file, or a damaged one: {reason}") from problem
+
+
+def is_saved(path: Path) -> bool:
+    """Whether a folder is what `save_to_disk` writes: of one data set, or of its splits."""
+    return is_saved_split(path) or (path / "dataset_dict.json").is_file()
+
+
+def is_saved_split(path: Path) -> bool:
+    """Whether it is one data set, without splits."""
+    return all((path / name).is_file() for name in ("dataset_info.json", "state.json"))
+
+
+def saved_rows(path: Path, splits: Iterable[str]) -> Iterator[PlacedRow]:
+    """The rows of a data set that `save_to_disk` wrote.
+
+    Args:
+        path: its folder.
+        splits: names of the split, where it has splits; the first that it has is read.
+
+    Raises:
+        Malformed: none of those splits, or a folder that is damaged.
+    """
+    import datasets
+    import pyarrow
+
+    try:
+        saved = datasets.load_from_disk(str(path))
+        if isinstance(saved, datasets.DatasetDict):
+            split = next((name for name in splits if name in saved), None)
+            if split is None:
+                wanted = " or ".join(splits)
+                raise Malformed(
+                    path, None, f"holds no split {wanted}, only {', '.join(map(str, saved))}"
+                )
+            saved = saved[split]
+        tables = saved.with_format("arrow").iter(1024)
+        yield from _placed((batch for table in tables for batch in table.to_batches()), path)
+    except (pyarrow.ArrowException, OSError, KeyError) as problem:
+        reason = " ".join(str(problem).split())
+        raise Malformed(
+            path, None, f"is no saved data set, or a damaged one: {reason}"
+        ) from problem
+
+
+def _placed(batches: Iterable[pyarrow.RecordBatch], path: Path) -> Iterator[PlacedRow]:
+    number = 0
+    for batch in batches:
+        columns = [_values(column, name, path, number) for name, column in _columns(batch)]
+        names = batch.schema.names
+        for row in zip(*columns):
+            yield PlacedRow(number, f"{path}, row {number}", dict(zip(names, row)))
+            number += 1
+
+
+def _columns(batch: pyarrow.RecordBatch) -> Iterable[tuple[str, pyarrow.Array]]:
+    return zip(batch.schema.names, batch.columns)
+
+
+def _values(column: pyarrow.Array, name: str, path: Path, first: int) -> list[Any]:
+    """The values of a column; a float of 16 or 32 bits as the digits that stand for it."""
+    import pyarrow
+
+    try:
+        values = column.to_pylist()
+    except UnicodeDecodeError:
+        row = first + next(index for index, value in enumerate(column) if not _is_text(value))
+        raise Malformed(path, None, f"row {row}: field {name!r} is not UTF-8 text") from None
+    if pyarrow.types.is_float16(column.type) or pyarrow.types.is_float32(column.type):
+        short = np.float16 if pyarrow.types.is_float16(column.type) else np.float32
+        return [_short(value, short) for value in values]
+    return values
+
+
+def _short(value: float | None, kind: type[np.floating[Any]]) -> Any:
+    if value is None or not np.isfinite(value):
+        return value
+    return WrittenNumber(plain_number(float(str(kind(value)))))
+
+
+def _is_text(value: pyarrow.Scalar) -> bool:
+    try:
+        value.as_py()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _check_names(path: Path, names: list[str]) -> None:
+    for name in names:
+        if names.count(name) > 1:
+            raise Malformed(path, None, f"has two columns {name!r}; rename one of them")
+
+
+@contextmanager
+def _long_cells() -> Iterator[None]:
+    """Read cells of more than the 131,072 characters that Python's reader takes by itself."""
+    before = csv.field_size_limit(_LONGEST_CELL)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)
