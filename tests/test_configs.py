@@ -181,6 +181,11 @@ def test_the_smoke_file_equals_its_flags() -> None:
         ("- lr\n", "must hold keys and values"),
         ("", "must hold keys and values"),
         ("lr: [1\n", "is not valid YAML"),
+        (
+            "lr: 1e-3\nseed: 1\nlr: 1e-4\n",
+            "is not valid YAML: line 3: the key 'lr' stands",
+        ),
+        ("seed: 010\n", "010 is another number in YAML"),
         (None, "no such file"),
     ],
 )

@@ -223,6 +223,25 @@ def test_tokenizers_that_cannot_serve_are_refused(
         encode(RECORD, bpe, Template(), 512)
 
 
+def test_a_sample_that_does_not_fit_is_named_by_its_place(bpe: PreTrainedTokenizerBase) -> None:
+    placed = replace(RECORD, where="a.csv, line 7, row 5")
+    for name in ("question", "student_question", "reasoning", "answer"):
+        with pytest.raises(DoesNotFit, match=f"^a.csv, line 7, row 5: sample {RECORD.id!r} has"):
+            encode(replace(placed, **{name: " "}), bpe, Template(), 512)  # type: ignore[arg-type]
+    with pytest.raises(DoesNotFit, match=r"^a.csv, line 7, row 5: sample .*: no marker of the ans"):
+        encode(replace(placed, missing=("answer",)), bpe, Template(), 512)
+    with pytest.raises(DoesNotFit, match=r"^a.csv, line 7, row 5: sample .* --max_length 3"):
+        encode(placed, bpe, Template(), 3)
+
+
+def test_half_of_a_surrogate_pair_is_refused(bpe: PreTrainedTokenizerBase) -> None:
+    half = replace(RECORD, reasoning="a\ud800\nb\nc")
+    with pytest.raises(ValueError, match=r"holds '\\ud800', half of a surrogate pair"):
+        encode(half, bpe, Template(), 512)
+    with pytest.raises(ValueError, match=r"holds '\\udce9', half of a surrogate pair"):
+        encode_prompt("caf\udce9?", bpe, Template())
+
+
 def test_nothing_to_encode_and_an_unknown_policy_are_refused(bpe: PreTrainedTokenizerBase) -> None:
     with pytest.raises(ValueError, match="no records"):
         encode_records([], bpe, Template(), 512)

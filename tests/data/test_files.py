@@ -162,8 +162,8 @@ HEAD = "question,reasoning,answer\n"
     [
         ("a.csv", "", "is empty: it holds no row"),
         ("a.csv", HEAD, "is empty: it holds no row"),
-        ("a.csv", HEAD + "a,b,c\nd,e\n", "line 3 has 2 cells, but the header has 3"),
-        ("a.csv", HEAD + '"a\nb",c,d\ne,f,g,h\n', "line 4 has 4 cells, but the header has 3"),
+        ("a.csv", HEAD + "a,b,c\nd,e\n", "line 3 has 2 cell.s., but the header has 3"),
+        ("a.csv", HEAD + '"a\nb",c,d\ne,f,g,h\n', "line 4 has 4 cell.s., but the header has 3"),
         ("a.csv", HEAD + 'a,"b"c,d\n', "line 2 is not CSV: "),
         ("a.csv", HEAD + 'a,b,c\nd,"e,f\ng,h,i\n', "line 3 is not CSV: unexpected end of data"),
         ("a.csv", HEAD.replace("reasoning", "answer"), "has two columns 'answer'"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -154,11 +155,31 @@ def test_a_bad_plan_is_refused_in_one_line(
     assert words in str(refusal.value)
 
 
-def test_a_plan_that_is_no_yaml_or_no_file_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        (b"a: [1", "is not valid YAML: line 1"),
+        (b"arms:\n  flat: {}\n  flat: {}\n", "is not valid YAML: line 3: the key 'flat' stands"),
+        (b"question: caf\xe9?", "broken.yaml, line 1 is not UTF-8 text"),
+        (b"base: &a {lr: *a}", r"is not valid YAML: line 1: \*a stands inside of &a"),
+    ],
+)
+def test_a_plan_that_is_no_yaml_is_named(tmp_path: Path, text: bytes, complaint: str) -> None:
     broken = tmp_path / "broken.yaml"
-    broken.write_text("a: [1")
-    with pytest.raises(ValueError, match=r"^[^\n]*broken\.yaml is not valid YAML: [^\n]*$"):
+    broken.write_bytes(text)
+    with pytest.raises(ValueError, match=r"^[^\n]*broken\.yaml[^\n]*$") as refusal:
         load_plan(broken)
+    assert re.search(complaint, str(refusal.value))
+
+
+def test_arms_have_the_names_that_are_written(tmp_path: Path) -> None:
+    path = tmp_path / "plan.yaml"
+    text = written(tmp_path, changed()).read_text().replace("structured:", "no:")
+    path.write_bytes(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode())
+    assert "no" in [arm.name for arm in load_plan(path).arms]
+
+
+def test_a_plan_that_is_no_file_is_named() -> None:
     with pytest.raises(ValueError, match=r"nor a shipped plan \(did you mean 'baselines'\?\)"):
         load_plan("baseline")
 

@@ -66,15 +66,25 @@ def as_text(value: Any, what: str) -> str:
         )
     else:
         text = plain_number(value)
-    if not text.isascii():
-        try:
-            text.encode()
-        except UnicodeEncodeError as problem:
-            raise ValueError(
-                f"{what} holds {text[problem.start]!r}, half of a surrogate pair, which is no "
-                f"character; mend the row or leave it out"
-            ) from None
+    check_characters(text, what)
     return text.strip()
+
+
+def check_characters(text: str, what: str) -> None:
+    """Refuse half of a surrogate pair, which no tokenizer can read.
+
+    Raises:
+        ValueError: the text has one.
+    """
+    if text.isascii():
+        return
+    try:
+        text.encode()
+    except UnicodeEncodeError as problem:
+        raise ValueError(
+            f"{what} holds {text[problem.start]!r}, half of a surrogate pair, which is no "
+            f"character; mend the row or leave it out"
+        ) from None
 
 
 def plain_number(value: float | Decimal) -> str:

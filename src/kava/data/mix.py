@@ -10,6 +10,7 @@ their order. Names of samples stay unique: a task's begin with the task, others 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -98,10 +99,9 @@ def load_mix(
     mixed: list[Record] = []
     for records, size in zip(sources.values(), sizes):
         mixed += draw(records, size, seed)
-    ids = [record.id for record in mixed]
-    if len(set(ids)) < len(ids):
-        twice = next(name for name in ids if ids.count(name) > 1)
-        raise ValueError(f"{dataset_name}: two samples have the id {twice!r}; mix other sources")
+    twice = [name for name, count in Counter(record.id for record in mixed).items() if count > 1]
+    if twice:
+        raise ValueError(f"{dataset_name}: two samples have the id {twice[0]!r}; mix other sources")
     return _mingled(mixed, seed)
 
 

@@ -52,27 +52,26 @@ class Record:
     @property
     def steps(self) -> tuple[str, ...]:
         """The reasoning steps; blank ones are left out."""
-        return tuple(self.reasoning[start:end].strip() for start, end in self._step_spans())
+        parts = _separator(self.step_separator).split(self.reasoning)
+        return tuple(part.strip() for part in parts if part.strip())
 
     @property
     def without_last_step(self) -> str:
         """The reasoning up to its last step, as it is written."""
-        ends = [end for _, end in self._step_spans()]
-        return self.reasoning[: ends[-2]].strip() if len(ends) > 1 else ""
+        text, stop, met = self.reasoning, len(self.reasoning), False
+        found = [match.span() for match in _separator(self.step_separator).finditer(text)]
+        for start, end in [*reversed(found), (0, 0)]:
+            if text[end:stop].strip():
+                if met:
+                    return text[:stop].strip()
+                met = True
+            stop = start
+        return ""
 
     @property
     def named(self) -> str:
         """The sample as messages name it: by its place, where it has one, and its id."""
         return f"{self.where}: sample {self.id!r}" if self.where else f"sample {self.id!r}"
-
-    def _step_spans(self) -> list[tuple[int, int]]:
-        """Begin and end of every step that is not blank, in characters of the reasoning."""
-        edges = [0]
-        for found in _separator(self.step_separator).finditer(self.reasoning):
-            edges += found.span()
-        edges.append(len(self.reasoning))
-        spans = zip(edges[::2], edges[1::2])
-        return [(start, end) for start, end in spans if self.reasoning[start:end].strip()]
 
 
 @cache

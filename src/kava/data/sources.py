@@ -176,8 +176,8 @@ def _find_files(name: str, split: str) -> list[Path]:
         return found
     if not path.exists():
         raise ValueError(
-            f"dataset {name!r} is neither a file nor a known name: give the path of a file "
-            f"({READ}), a task ({', '.join(TASKS)}), or {SHELL_GAME_NAME}"
+            f"dataset {name!r} is neither a file nor a known name: give the path of a file, "
+            f"{READ}; a task ({', '.join(TASKS)}); or {SHELL_GAME_NAME}"
         )
     return [path]
 

@@ -45,7 +45,7 @@ def csv_rows(path: Path) -> Iterator[PlacedRow]:
                     raise Malformed(
                         path,
                         begins,
-                        f"has {len(row)} cells, but the header has {len(header)}; a cell with "
+                        f"has {len(row)} cell(s), but the header has {len(header)}; a cell with "
                         f"commas or line breaks is to stand in double quotes",
                     )
                 if row:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from kava.data.fields import check_characters
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
@@ -18,7 +20,11 @@ class TextTokens:
 
 
 def tokenize(texts: list[str], tokenizer: PreTrainedTokenizerBase) -> list[TextTokens]:
-    """Ids and offsets, with what a tokenizer puts in front but not what it puts at the end."""
+    """Ids and offsets, with what a tokenizer puts in front but not what it puts at the end.
+
+    Raises:
+        ValueError: a tokenizer without offsets, or a text with half of a surrogate pair.
+    """
     if not texts:
         return []
     if not tokenizer.is_fast:
@@ -26,6 +32,8 @@ def tokenize(texts: list[str], tokenizer: PreTrainedTokenizerBase) -> list[TextT
             f"{type(tokenizer).__name__} gives no character offsets, which segments need: load a "
             f"fast tokenizer (a tokenizer.json)"
         )
+    for text in texts:
+        check_characters(text, f"the text {text[:40]!r}")
     output: Any = tokenizer(
         texts,
         add_special_tokens=True,

@@ -175,4 +175,7 @@ def _lines_before(data: bytes, position: int) -> int:
 
 def _convert(path: Path, code: str) -> str:
     name = shlex.quote(str(path))
+    if path.suffix == ".gz":
+        packed = f"gunzip -c {name} | iconv -f {code} -t UTF-8"
+        return f"convert it: {packed} > converted{Path(path.stem).suffix}"
     return f"convert it: iconv -f {code} -t UTF-8 {name} > converted{path.suffix}"
