@@ -2,31 +2,34 @@
 
 Logits, hidden states, keys and values come out of the same pass, with gradients when the model
 has them. The cache is a `DynamicCache()` built without a config: the one a model builds for
-itself drops positions beyond a sliding window. Post-rotary queries, which no cache holds, are
-seen by an attention function that records them and then calls the one that was set.
+itself drops positions beyond a sliding window.
 
 Shapes: B batch, L layers, H key/value heads, Hq query heads, T positions, D head dim.
 """
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface, DynamicCache, PreTrainedModel
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedModel
 
+from kava.attention import AttentionForm
 from kava.callable_module import make_callable
+from kava.queries import QueryRecorder, record_queries, refuse_checkpointing
 from kava.rope import forget_longer_texts
 from kava.trace import KVTrace, iter_past
 from kava.traceable import check_traceable
 
-_RECORDING = "kava_recording_"
-_RECORDERS: WeakKeyDictionary[nn.Module, QueryRecorder] = WeakKeyDictionary()
+__all__ = [
+    "QueryRecorder",
+    "capture",
+    "position_ids_from_mask",
+    "record_queries",
+    "trace_from_cache",
+]
 
 
 def position_ids_from_mask(mask_BT: Tensor) -> Tensor:
@@ -54,6 +57,7 @@ def trace_from_cache(
     positions: Tensor | None = None,
     segment_ids: Tensor | None = None,
     queries: Tensor | None = None,
+    attention: AttentionForm | None = None,
 ) -> KVTrace:
     """Columns start:stop of a model's cache as a trace.
 
@@ -68,6 +72,7 @@ def trace_from_cache(
         positions: [B, T].
         segment_ids: [B, T].
         queries: [B, L, Hq, T, D].
+        attention: how the model turns queries and keys into attention weights.
 
     Raises:
         ValueError: an empty cache, layers of different shapes, or a part that does not fit.
@@ -99,152 +104,8 @@ def trace_from_cache(
         mask=None if mask is None else mask.bool(),
         segment_ids=segment_ids,
         positions=positions,
+        attention=attention,
     )
-
-
-class QueryRecorder:
-    """The post-rotary queries of every forward made inside `record_queries`.
-
-    Attributes:
-        forwards: one list per forward, in order, of one [B, Hq, T, D] tensor per layer. A new
-            list starts when a layer is seen again.
-    """
-
-    def __init__(self) -> None:
-        self.forwards: list[list[Tensor]] = []
-        self._seen: set[int] = set()
-
-    def add(self, layer: nn.Module, query_BHTD: Tensor) -> None:
-        """Append the queries of `layer` to the forward that is going on."""
-        if not self.forwards or id(layer) in self._seen:
-            self.forwards.append([])
-            self._seen.clear()
-        self._seen.add(id(layer))
-        self.forwards[-1].append(query_BHTD)
-
-    def stacked(self, forward: int = -1) -> Tensor:
-        """The queries of one forward as [B, L, Hq, T, D]; by default of the latest.
-
-        Raises:
-            ValueError: nothing was recorded.
-        """
-        if not self.forwards:
-            raise ValueError(
-                "no queries were recorded: run the model inside the `record_queries` block, "
-                "without a fused attention that bypasses transformers' AttentionInterface"
-            )
-        return torch.stack(self.forwards[forward], dim=1)
-
-    def clear(self) -> None:
-        """Forget all forwards, and with them the graphs that their queries hold."""
-        self.forwards.clear()
-        self._seen.clear()
-
-
-def _delegate(module: nn.Module, implementation: str) -> Callable[..., Any]:
-    """The attention function that `module` would have called under `implementation`.
-
-    Eager attention is a function of each modeling file, and a modeling file may override the
-    shared table, so both are looked up in the file that defines the module's class.
-    """
-    for cls in type(module).__mro__:
-        scope = vars(sys.modules[cls.__module__])
-        if "ALL_ATTENTION_FUNCTIONS" in scope and "eager_attention_forward" in scope:
-            return scope["ALL_ATTENTION_FUNCTIONS"].get_interface(
-                implementation, scope["eager_attention_forward"]
-            )
-    raise ValueError(
-        f"the queries of {type(module).__name__} cannot be recorded: its modeling file does not "
-        f"use transformers' attention interface"
-    )
-
-
-def _register(implementation: str) -> str:
-    name = _RECORDING + implementation
-
-    def attention(
-        module: nn.Module, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any
-    ) -> Any:
-        # A second model that shares the config comes by here too: it is not recorded.
-        recorder = _RECORDERS.get(module)
-        if recorder is not None:
-            recorder.add(module, query)
-        function = _delegate(module, implementation)
-        # Flash attention picks its kernel by the name in the config.
-        config: Any = module.config
-        config._attn_implementation_internal = implementation
-        try:
-            return function(module, query, key, value, *args, **kwargs)
-        finally:
-            config._attn_implementation_internal = name
-
-    AttentionInterface.register(name, attention)
-    masks = AttentionMaskInterface()
-    if implementation in masks:
-        # Without a mask function of the same name the padding mask would not arrive.
-        AttentionMaskInterface.register(name, masks[implementation])
-    return name
-
-
-@contextmanager
-def record_queries(model: nn.Module) -> Iterator[QueryRecorder]:
-    """Record the post-rotary queries of every forward of `model` inside the block.
-
-    Keys and values stay in a cache, queries do not; structural losses and attention-based
-    eviction need them. The attention that was set (sdpa, eager, flash) still computes the result.
-
-    Args:
-        model: a Hugging Face model, or a module that holds one.
-
-    Yields:
-        A `QueryRecorder`: `recorder.forwards[i][layer]` is [B, Hq, T, D] with gradients, and
-        `recorder.stacked(i)` is [B, L, Hq, T, D]. Its tensors outlive the block.
-
-    Raises:
-        ValueError: the model holds no attention that can be recorded, is being recorded
-            already, or would recompute its layers under activation checkpointing.
-
-    Example:
-        >>> with record_queries(student) as recorder:
-        ...     for _ in range(num_latents):
-        ...         outputs = student(inputs_embeds=latent, past_key_values=cache)
-        >>> torch.cat([recorder.stacked(i) for i in range(num_latents)], dim=3)
-    """
-    models = [module for module in model.modules() if isinstance(module, PreTrainedModel)]
-    if not models:
-        raise ValueError(f"{type(model).__name__} holds no Hugging Face model to record")
-    for inner in models:
-        _refuse_checkpointing(inner)
-        if not inner._can_set_attn_implementation():
-            raise ValueError(
-                f"the queries of {type(inner).__name__} cannot be recorded: it does not use "
-                f"transformers' attention interface"
-            )
-    recorder = QueryRecorder()
-    modules = list(model.modules())
-    if any(module in _RECORDERS for module in modules):
-        raise ValueError(f"{type(model).__name__} is being recorded already: do not nest the block")
-    configs = {id(inner.config): inner.config for inner in models}.values()
-    saved = [(config, config._attn_implementation) for config in configs]
-    try:
-        for config, implementation in saved:
-            config._attn_implementation_internal = _register(implementation or "eager")
-        _RECORDERS.update(dict.fromkeys(modules, recorder))
-        yield recorder
-    finally:
-        for module in modules:
-            _RECORDERS.pop(module, None)
-        for config, implementation in saved:
-            config._attn_implementation_internal = implementation
-
-
-def _refuse_checkpointing(model: PreTrainedModel) -> None:
-    if model.training and model.is_activation_checkpointing:
-        raise ValueError(
-            f"{type(model).__name__} has activation (gradient) checkpointing on, which empties "
-            f"its key/value cache in training: call model.gradient_checkpointing_disable(), or "
-            f"checkpoint whole steps with torch.utils.checkpoint"
-        )
 
 
 def capture(
@@ -292,7 +153,7 @@ def capture(
         >>> outputs, trace = capture(model, input_ids, attention_mask)
         >>> trace.keys.shape  # [B, L, H, T, D]
     """
-    _refuse_checkpointing(model)
+    refuse_checkpointing(model)
     check_traceable(model)
     tokens = inputs_embeds if input_ids is None else input_ids
     if tokens is None or (input_ids is not None and inputs_embeds is not None):
@@ -338,6 +199,7 @@ def capture(
         positions=position_ids,
         segment_ids=segment_ids,
         queries=None if recorder is None else recorder.stacked(),
+        attention=None if recorder is None else recorder.attention(),
     )
     return outputs, trace
 

@@ -19,6 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kava.attention import AttentionForm
+
 Scope = Literal["head", "layer", "model"]
 Index = Tensor | Sequence[int] | slice
 SCOPES: tuple[Scope, ...] = ("head", "layer", "model")
@@ -49,6 +51,8 @@ class KVTrace:
         scope: how widely kept positions are shared after compression: "head" (each layer and
             head keeps its own), "layer" or "model". None for a trace that was not compressed.
         rotated: whether keys and queries carry the rotary embedding of `positions`.
+        attention: how the model that was read turns queries and keys into attention weights.
+            `kava.capture` records it with the queries; None means 1/√D and nothing else.
 
     Raises:
         ValueError: a part's shape does not fit the keys'.
@@ -62,6 +66,7 @@ class KVTrace:
     positions: Tensor | None = None
     scope: Scope | None = None
     rotated: bool = True
+    attention: AttentionForm | None = None
 
     def __post_init__(self) -> None:
         if self.keys.ndim != 5:
@@ -88,6 +93,10 @@ class KVTrace:
                 )
         if self.scope is not None and self.scope not in SCOPES:
             raise ValueError(f"scope={self.scope!r} is unknown; choose from {', '.join(SCOPES)}")
+        if self.attention is not None and self.attention.num_layers != L:
+            raise ValueError(
+                f"attention describes {self.attention.num_layers} layers, and keys have {L}"
+            )
 
     @property
     def batch_size(self) -> int:
@@ -120,15 +129,15 @@ class KVTrace:
             return self.mask.bool()
         return torch.ones(self.batch_size, self.length, dtype=torch.bool, device=self.keys.device)
 
-    def _map(self, fn: Any) -> KVTrace:
+    def _map(self, fn: Any, **others: Any) -> KVTrace:
         parts = {f.name: getattr(self, f.name) for f in fields(self)}
-        return replace(
-            self, **{name: fn(part) for name, part in parts.items() if isinstance(part, Tensor)}
-        )
+        mapped = {name: fn(part) for name, part in parts.items() if isinstance(part, Tensor)}
+        return replace(self, **mapped, **others)
 
     def detach(self) -> KVTrace:
         """The same trace, cut from the autograd graph."""
-        return self._map(lambda part: part.detach())
+        form = None if self.attention is None else self.attention.detach()
+        return self._map(lambda part: part.detach(), attention=form)
 
     def to(self, device: torch.device | str | None = None, dtype: Any = None) -> KVTrace:
         """Move every part to `device`; cast the floating ones to `dtype`."""
@@ -136,7 +145,8 @@ class KVTrace:
         def move(part: Tensor) -> Tensor:
             return part.to(device=device, dtype=dtype if part.is_floating_point() else None)
 
-        return self._map(move)
+        form = None if self.attention is None else self.attention.to(device)
+        return self._map(move, attention=form)
 
     def in_float32(self) -> KVTrace:
         """The same trace with its floating parts in float32, or as they are where they are wider.
@@ -160,7 +170,10 @@ class KVTrace:
 
     def layers(self, index: Index) -> KVTrace:
         """The layers `index`, of every part that has a layer axis."""
-        return self._map(lambda part: part[:, index] if part.ndim >= 4 else part)
+        form = self.attention
+        if form is not None:
+            form = form.layers(torch.arange(self.num_layers)[index].tolist())
+        return self._map(lambda part: part[:, index] if part.ndim >= 4 else part, attention=form)
 
     def gather(
         self, indices: Tensor, mask: Tensor | None = None, scope: Scope | None = None

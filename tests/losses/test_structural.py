@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from kava.losses import StructuralKVLoss, build_kv_loss, structural
+from kava.losses import StructuralKVLoss, attention_kl, build_kv_loss
 from kava.trace import KVTrace
 
 from .conftest import MakePair
@@ -157,7 +157,7 @@ def test_chunks_of_rows_give_the_same_loss_and_gradient(
     inputs = [student.keys, student.queries]
     whole, _ = call(ATTENTION_ONLY, student, target, target.mask)
     whole_grads = torch.autograd.grad(whole, inputs)  # type: ignore[arg-type]
-    monkeypatch.setattr(structural, "CHUNK_ROWS", 4)
+    monkeypatch.setattr(attention_kl, "CHUNK_ROWS", 4)
     chunked, _ = call(ATTENTION_ONLY, student, target, target.mask)
     torch.testing.assert_close(chunked, whole)
     for ours, theirs in zip(torch.autograd.grad(chunked, inputs), whole_grads):  # type: ignore[arg-type]

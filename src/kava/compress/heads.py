@@ -11,10 +11,12 @@ D head dim, N the heads of a block.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
+from kava.attention import AttentionForm, HeadForm
 from kava.trace import KVTrace
 
 # Numbers in a block's largest intermediate: 4 MiB of float32 stays in a CPU's cache, while a GPU
@@ -56,9 +58,47 @@ def flat_queries(trace: KVTrace, method: str) -> Tensor:
     return queries_BLHGTD.flatten(0, 2)
 
 
-def logit_scale(scaling: float | None, head_dim: int) -> float:
-    """What q·k is multiplied by: the model's own scaling, or 1/√D."""
-    return head_dim**-0.5 if scaling is None else scaling
+def head_form(trace: KVTrace, scaling: float | None) -> HeadForm:
+    """How the trace's model attends, for all N heads: as the trace says, or 1/√D.
+
+    Args:
+        trace: of any length.
+        scaling: in the place of the trace's own; None keeps that.
+    """
+    B, L, H, _, D = trace.keys.shape
+    form = trace.attention or AttentionForm.usual(L, D)
+    if scaling is not None:
+        form = replace(form, scaling=(scaling,) * L)
+    return form.of_heads(B, H, trace.keys.device)
+
+
+def positions_per_head(trace: KVTrace) -> Tensor:
+    """[B·L·H, T]: where keys and queries stand; without positions, by count of valid columns."""
+    positions = trace.positions
+    if positions is None:
+        positions = trace.valid_BT().cumsum(dim=1) - 1
+    return per_head(trace, positions) if positions.ndim == 2 else positions.flatten(0, 2)
+
+
+def hide_out_of_reach(
+    hidden_NRT: Tensor, trace: KVTrace, form: HeadForm, rows_NR: Tensor, start: int, stop: int
+) -> Tensor:
+    """`hidden`, and with it the columns start:stop that a layer keeps from the queries at `rows`.
+
+    Args:
+        hidden_NRT: bool, or [N, 1, T].
+        trace: whose columns they are.
+        form: of all its heads.
+        rows_NR: the columns of the queries.
+        start: the first column of T.
+        stop: the column after its last.
+    """
+    if not form.has_reach:
+        return hidden_NRT
+    positions_NT = positions_per_head(trace)
+    return hidden_NRT | form.out_of_reach(
+        positions_NT.gather(1, rows_NR), positions_NT[:, start:stop]
+    )
 
 
 def take_rows(queries_NGTD: Tensor, rows_NR: Tensor) -> Tensor:

@@ -12,13 +12,15 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from kava.attention import attention
 from kava.compress.base import Candidates, ScoredEviction, ascending_indices, register_eviction
 from kava.compress.heads import (
     clean,
     cut,
     flat_keys,
     flat_queries,
-    logit_scale,
+    head_form,
+    hide_out_of_reach,
     per_head,
     take_rows,
 )
@@ -44,7 +46,8 @@ class RKVEviction(ScoredEviction):
     Args:
         lam: λ from 0 to 1. At 1 the most attended are kept; towards 0, the least repeated. At 0
             no queries are needed.
-        scaling: what the model multiplies q·k by; None is D**-0.5. Gemma-like models differ.
+        scaling: what q·k is multiplied by, in the place of what the trace says of its model
+            (`KVTrace.attention`); None keeps that, or D**-0.5 where the trace does not say.
         scope: default "head", as in the paper.
 
     Raises:
@@ -93,7 +96,7 @@ def answer_importance(trace: KVTrace, candidates: Candidates, scaling: float | N
 
     Only the answer's rows of the attention are computed.
     """
-    B, L, H, T, D = trace.keys.shape
+    B, L, H, T, _ = trace.keys.shape
     start, stop = candidates.start, candidates.stop
     queries_NGTD = flat_queries(trace, "rkv")
     answers_BA, valid_BA = answer_columns(trace)
@@ -101,13 +104,15 @@ def answer_importance(trace: KVTrace, candidates: Candidates, scaling: float | N
     mask_NT = per_head(trace, candidates.mask[:, start:stop])
     keys_NTD = flat_keys(trace, start, stop)
     queries_NGAD = take_rows(queries_NGTD, answers_NA)
+    form = head_form(trace, scaling)
+    hidden_NAT = hide_out_of_reach(~mask_NT[:, None], trace, form, answers_NA, start, stop)
     G, A = queries_NGAD.shape[1:3]
     scores_NT = torch.zeros(B * L * H, T, device=keys_NTD.device)
     for heads in cut(B * L * H, G * A * (stop - start), keys_NTD.device):
-        keys, mask = clean(keys_NTD[heads], mask_NT[heads]), mask_NT[heads]
-        queries = queries_NGAD[heads].float().flatten(1, 2) * logit_scale(scaling, D)
-        attention_NQT = softmax_over(queries @ keys.transpose(1, 2), mask[:, None])
-        attention_NAT = attention_NQT.unflatten(1, (G, A)).amax(dim=1)
+        keys = clean(keys_NTD[heads], mask_NT[heads])
+        queries, hidden_N1AT = queries_NGAD[heads].float(), hidden_NAT[heads][:, None]
+        attention_NGAT = attention(queries, keys, form[heads], hidden_N1AT)
+        attention_NAT = attention_NGAT.amax(dim=1)
         weights_NA = valid_NA[heads] / valid_NA[heads].sum(dim=-1, keepdim=True)
         scores_NT[heads, start:stop] = (weights_NA[:, None] @ attention_NAT)[:, 0]
     return scores_NT.view(B, L, H, T)

@@ -13,13 +13,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from kava.attention import HeadForm, attention_logits, normalise
 from kava.compress.base import Candidates, ScoredEviction, ascending_indices, register_eviction
 from kava.compress.heads import (
     clean,
     cut,
     flat_keys,
     flat_queries,
-    logit_scale,
+    head_form,
+    hide_out_of_reach,
     per_head,
     take_rows,
 )
@@ -55,7 +57,8 @@ class RKVOfficialEviction(ScoredEviction):
             target_len is 8 or less.
         kernel_size: odd width of the maximum.
         threshold: the cosine above which keys count as alike, 0 to 1.
-        scaling: what the model multiplies q·k by; None is D**-0.5. Gemma-like models differ.
+        scaling: what q·k is multiplied by, in the place of what the trace says of its model
+            (`KVTrace.attention`); None keeps that, or D**-0.5 where the trace does not say.
         scope: default "head", as in the reference.
 
     Raises:
@@ -102,12 +105,17 @@ class RKVOfficialEviction(ScoredEviction):
         keys_NTD = flat_keys(trace, start, stop)
         mask_NT = per_head(trace, candidates.mask[:, start:stop])
         window_NT = per_head(trace, window_BT[:, start:stop])
+        form = head_form(trace, self.scaling)
+        hidden_NWT = hide_out_of_reach(
+            (~mask_NT | window_NT)[:, None], trace, form, columns_NW, start, stop
+        )
         scores_NT = torch.zeros(B * L * H, T, device=keys_NTD.device)
         for heads in cut(B * L * H, (stop - start) * max(ROWS, D), keys_NTD.device):
             mask = mask_NT[heads]
             keys = clean(keys_NTD[heads], mask)
-            queries = queries_NGWD[heads].float() * logit_scale(self.scaling, D)
-            importance_NT = window_importance(queries, keys, mask & ~window_NT[heads])
+            importance_NT = window_importance(
+                queries_NGWD[heads].float(), keys, form[heads], hidden_NWT[heads]
+            )
             pooled_NT = functional.max_pool1d(
                 importance_NT, self.kernel_size, stride=1, padding=self.kernel_size // 2
             )
@@ -119,22 +127,22 @@ class RKVOfficialEviction(ScoredEviction):
         return scores_BLHT.masked_fill(window_BT[:, None, None], torch.inf)
 
 
-def window_importance(queries: Tensor, keys: Tensor, mask: Tensor) -> Tensor:
-    """The window's mean attention to the positions of `mask`.
+def window_importance(queries: Tensor, keys: Tensor, form: HeadForm, hidden: Tensor) -> Tensor:
+    """The window's mean attention to the positions before it.
 
     Args:
-        queries: [N, G, W, D], already scaled.
+        queries: [N, G, W, D].
         keys: [N, T, D].
-        mask: [N, T] bool, the candidates before the window.
+        form: of these N heads; a sink, as a position would, has the largest logit of its group.
+        hidden: [N, W or 1, T] bool: all but the candidates before the window, and what a query
+            does not see of them.
 
     Returns:
-        [N, T], zero at other positions.
+        [N, T], zero where nothing is asked.
     """
-    G, W = queries.shape[1:3]
-    logits_NQT = queries.flatten(1, 2) @ keys.transpose(1, 2)
-    logits_NWT = logits_NQT.unflatten(1, (G, W)).amax(dim=1)
+    logits_NWT = attention_logits(queries, keys, form, hidden[:, None]).amax(dim=1)
     # A window that holds all candidates has nothing before it, and the softmax comes out even.
-    return softmax_over(logits_NWT, mask[:, None]).mean(dim=1) * mask
+    return normalise(logits_NWT, keys.shape[1], hidden).mean(dim=1)
 
 
 def exempted_cosine(keys: Tensor, mask: Tensor, threshold: float) -> Tensor:

@@ -9,17 +9,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from kava.attention import attention
 from kava.compress.base import Candidates, ascending_indices
 from kava.compress.heads import (
     clean,
     cut,
     flat_keys,
     flat_queries,
-    logit_scale,
+    head_form,
+    hide_out_of_reach,
     per_head,
     take_rows,
 )
-from kava.compress.redundancy import softmax_over
 from kava.trace import KVTrace
 
 DEFAULT_WINDOW = 8
@@ -52,7 +53,7 @@ def attention_of_rows(
 ) -> Tensor:
     """The summed attention of some rows to every position, the mean of each query group.
 
-    Each row's softmax runs over all valid keys up to itself, the prompt's too.
+    Each row's softmax runs over all valid keys up to itself that its layer sees, the prompt's too.
 
     Args:
         trace: with queries.
@@ -60,7 +61,7 @@ def attention_of_rows(
             sample has fewer, its last is asked several times.
         length: W.
         method: who asks, for the message where queries are missing.
-        scaling: what q·k is multiplied by; None is 1/√D.
+        scaling: what q·k is multiplied by; None is the trace's own.
 
     Returns:
         [B, L, H, T] float32; zero at invalid positions.
@@ -68,17 +69,19 @@ def attention_of_rows(
     B, L, H, T, D = trace.keys.shape
     queries_NGTD = flat_queries(trace, method)
     columns_BW = ascending_indices(rows_BT, length)
-    queries_NGWD = take_rows(queries_NGTD, per_head(trace, columns_BW))
+    columns_NW = per_head(trace, columns_BW)
+    queries_NGWD = take_rows(queries_NGTD, columns_NW)
     seen_BWT = torch.arange(T, device=rows_BT.device) <= columns_BW[..., None]
     seen_BWT &= trace.valid_BT()[:, None]
     keys_NTD = flat_keys(trace, 0, T)
-    valid_NT, seen_NWT = per_head(trace, trace.valid_BT()), per_head(trace, seen_BWT)
+    valid_NT, hidden_NWT = per_head(trace, trace.valid_BT()), per_head(trace, ~seen_BWT)
+    form = head_form(trace, scaling)
+    hidden_NWT = hide_out_of_reach(hidden_NWT, trace, form, columns_NW, 0, T)
     G = queries_NGWD.shape[1]
     scores_NT = torch.zeros(B * L * H, T, device=keys_NTD.device)
     for heads in cut(B * L * H, max(G * length * T, T * D), keys_NTD.device):
         keys = clean(keys_NTD[heads], valid_NT[heads])
-        queries = queries_NGWD[heads].float().flatten(1, 2) * logit_scale(scaling, D)
-        logits_NGWT = (queries @ keys.transpose(1, 2)).unflatten(1, (G, length))
-        attention_NGWT = softmax_over(logits_NGWT, seen_NWT[heads][:, None])
+        queries, hidden_N1WT = queries_NGWD[heads].float(), hidden_NWT[heads][:, None]
+        attention_NGWT = attention(queries, keys, form[heads], hidden_N1WT)
         scores_NT[heads] = attention_NGWT.mean(dim=1).sum(dim=1)
     return scores_NT.view(B, L, H, T)

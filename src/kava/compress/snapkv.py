@@ -36,7 +36,8 @@ class SnapKVEviction(ScoredEviction):
             `target_len`. None is 8, or target_len // 2 (at least 1) where target_len is 8 or
             less.
         kernel_size: odd width of the mean.
-        scaling: what the model multiplies q·k by; None is D**-0.5. Gemma-like models differ.
+        scaling: what q·k is multiplied by, in the place of what the trace says of its model
+            (`KVTrace.attention`); None keeps that, or D**-0.5 where the trace does not say.
         scope: default "head", as in the paper.
 
     Raises:

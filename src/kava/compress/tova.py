@@ -28,7 +28,8 @@ class TOVAEviction(ScoredEviction):
     runs over all valid keys, the prompt's too, and the last candidate itself is kept.
 
     Args:
-        scaling: what the model multiplies q·k by; None is D**-0.5. Gemma-like models differ.
+        scaling: what q·k is multiplied by, in the place of what the trace says of its model
+            (`KVTrace.attention`); None keeps that, or D**-0.5 where the trace does not say.
         scope: default "layer", as in the paper.
 
     Raises:

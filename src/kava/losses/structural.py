@@ -3,19 +3,19 @@
 Queries are not compared themselves. What counts is the attention that they give rise to, so the
 student is free in every rotation of queries and keys that leaves it unchanged.
 
-Shapes: B batch, L layers, H key/value heads, G query heads per key/value head, Hq = H·G,
-T positions, R query rows of one chunk, D head dim.
+Shapes: B batch, L layers, H key/value heads, Hq query heads, T positions, D head dim.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import kl_div
-from torch.utils.checkpoint import checkpoint
 
+from kava.attention import AttentionForm
+from kava.losses.attention_kl import Attending, attention_kl
 from kava.losses.base import KVLossFunction, register_kv_loss
 from kava.losses.positions import (
     NumItems,
@@ -29,18 +29,38 @@ from kava.losses.positions import (
 from kava.losses.weights import LayerWeights, mean_over_layers, weigh_positions
 from kava.trace import KVTrace
 
-# Rows of the attention matrix held at once. Up to this many positions one chunk does it all.
-CHUNK_ROWS = 128
+
+class _Side(NamedTuple):
+    """What is compared of the student, or of its target."""
+
+    keys: Tensor
+    values: Tensor
+    queries: Tensor | None
+    form: AttentionForm | None = None
+    positions: Tensor | None = None
+
+    @classmethod
+    def of(cls, trace: KVTrace) -> _Side:
+        return cls(trace.keys, trace.values, trace.queries, trace.attention, trace.positions)
+
+    def detach(self) -> _Side:
+        return self._replace(
+            keys=self.keys.detach(),
+            values=self.values.detach(),
+            queries=None if self.queries is None else self.queries.detach(),
+            form=None if self.form is None else self.form.detach(),
+        )
 
 
 @dataclass(frozen=True)
 class StructuralKVLoss:
     """alpha_k · (1 − cos K) + alpha_v · (1 − cos V) + alpha_attn · KL(teacher ‖ student).
 
-    The divergence is between the two causal attention distributions softmax(Q Kᵀ / √D), over the
-    valid keys of every valid query row. Cosines are averaged over layers and heads, the
-    divergence over layers and query heads, both over valid positions, so the scale does not
-    grow with T, L or H.
+    The divergence is between the two causal attention distributions, over the valid keys of every
+    valid query row. Each side's is computed as its model does (`KVTrace.attention`: scaling, soft
+    cap, window, sinks), and as softmax(Q Kᵀ / √D) where no trace says how. Cosines are averaged
+    over layers and heads, the divergence over layers and query heads, both over valid positions,
+    so the scale does not grow with T, L or H.
 
     This loss comes from earlier public code of the project. Deviations: there the attention is
     not causal, whole query rows are blanked instead of padded keys (NaN with padding), and the
@@ -90,6 +110,7 @@ class StructuralKVLoss:
         t_q: Tensor | None,
         attention_mask: Tensor | None = None,
         *,
+        attention: AttentionForm | None = None,
         num_items: NumItems = None,
         position_weights: Tensor | None = None,
         layer_weights: LayerWeights = None,
@@ -105,6 +126,8 @@ class StructuralKVLoss:
             t_v: teacher values, as `s_v`.
             t_q: teacher queries, as `s_q`.
             attention_mask: [B, T], true at valid positions.
+            attention: how both sides' queries and keys become attention weights; None: by 1/√D
+                and nothing else.
             num_items: the number to divide by, by default the valid positions of this batch.
             position_weights: [B, T], normalised to a mean of 1 in each sample.
             layer_weights: [L], normalised to a sum of 1.
@@ -115,12 +138,29 @@ class StructuralKVLoss:
         Raises:
             ValueError: shapes that differ between student and teacher, or missing queries.
         """
+        return self._compare(
+            _Side(s_k, s_v, s_q, attention),
+            _Side(t_k, t_v, t_q, attention),
+            None if attention_mask is None else attention_mask.bool(),
+            num_items,
+            position_weights,
+            layer_weights,
+        )
+
+    def _compare(
+        self,
+        student: _Side,
+        target: _Side,
+        mask_BT: Tensor | None,
+        num_items: NumItems,
+        position_weights: Tensor | None,
+        layer_weights: LayerWeights,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         if self.detach_target:
-            t_k, t_v = t_k.detach(), t_v.detach()
-            t_q = None if t_q is None else t_q.detach()
+            target = target.detach()
+        (s_k, s_v, s_q), (t_k, t_v, t_q) = student[:3], target[:3]
         check_same_shape("keys", s_k, t_k)
         check_same_shape("values", s_v, t_v)
-        mask_BT = None if attention_mask is None else attention_mask.bool()
 
         def mean(values_BLT: Tensor) -> Tensor:
             values_BT = mean_over_layers(values_BLT, layer_weights)
@@ -143,7 +183,9 @@ class StructuralKVLoss:
                 raise ValueError(
                     f"{s_q.shape[2]} query heads are no multiple of {s_k.shape[2]} key/value heads"
                 )
-            attn_loss = mean(attention_kl(s_q, s_k, t_q, t_k, mask_BT))
+            ours = Attending(s_q, s_k, student.form, student.positions)
+            theirs = Attending(t_q, t_k, target.form, target.positions)
+            attn_loss = mean(attention_kl(ours, theirs, mask_BT))
         loss = self.alpha_k * k_loss + self.alpha_v * v_loss + self.alpha_attn * attn_loss
         k_cosine_BT, v_cosine_BT = (
             1.0 - distance.detach().mean(dim=1) for distance in (k_distance_BLT, v_distance_BLT)
@@ -178,17 +220,13 @@ class StructuralKVLoss:
                     f"alpha_attn={self.alpha_attn} needs queries, and the {name} trace has none; "
                     f"capture it with queries=True, or set alpha_attn to 0"
                 )
-        loss, parts = self(
-            student.keys,
-            student.values,
-            student.queries,
-            target.keys,
-            target.values,
-            target.queries,
+        loss, parts = self._compare(
+            _Side.of(student),
+            _Side.of(target),
             common_mask(student, target),
-            num_items=num_items,
-            position_weights=position_weights,
-            layer_weights=layer_weights,
+            num_items,
+            position_weights,
+            layer_weights,
         )
         metrics = {
             "kv_k": parts["k_loss"],
@@ -206,69 +244,6 @@ class StructuralKVLoss:
             student = zero_padding(student, mask_BT)
             teacher = zero_padding(teacher, mask_BT)
             return cosine_distance(student, teacher).mean(dim=2)
-
-
-def attention_kl(
-    s_q: Tensor, s_k: Tensor, t_q: Tensor, t_k: Tensor, mask_BT: Tensor | None
-) -> Tensor:
-    """KL(teacher ‖ student) of causal attention, per query row, averaged over heads.
-
-    Args:
-        s_q: [B, L, Hq, T, D]; `t_q` likewise.
-        s_k: [B, L, H, T, D]; `t_k` likewise.
-        mask_BT: [B, T] bool, or None where all positions are valid.
-
-    Returns:
-        [B, L, T] in float32; rows at padded positions are finite and mean nothing.
-    """
-    T = s_k.shape[-2]
-    s_q, s_k, t_q, t_k = (zero_padding(x, mask_BT) for x in (s_q, s_k, t_q, t_k))
-    rows: list[Tensor] = []
-    with torch.autocast(s_k.device.type, enabled=False):
-        for start in range(0, T, CHUNK_ROWS):
-            stop = min(start + CHUNK_ROWS, T)
-            mask = None if mask_BT is None else mask_BT[:, :stop]
-            parts = (
-                s_q[..., start:stop, :],
-                s_k[..., :stop, :],
-                t_q[..., start:stop, :],
-                t_k[..., :stop, :],
-            )
-            if T <= CHUNK_ROWS:
-                rows.append(_kl_of_rows(*parts, mask))
-            else:
-                rows.append(
-                    checkpoint(
-                        _kl_of_rows, *parts, mask, use_reentrant=False, preserve_rng_state=False
-                    )
-                )
-    return torch.cat(rows, dim=2)
-
-
-def _kl_of_rows(
-    s_q: Tensor, s_k: Tensor, t_q: Tensor, t_k: Tensor, mask_BT: Tensor | None
-) -> Tensor:
-    """[B, L, R]: the divergence of the last R query rows over the T keys up to the last of them."""
-    T, R = s_k.shape[-2], s_q.shape[-2]
-    blocked = torch.ones(R, T, dtype=torch.bool, device=s_k.device).triu(T - R + 1)
-    if mask_BT is not None:
-        blocked = blocked | ~mask_BT[:, None, None, None, None, :]
-    log_student = _log_attention(s_q, s_k, blocked)
-    log_teacher = _log_attention(t_q, t_k, blocked)
-    kl_BLHGRT = kl_div(log_student, log_teacher, reduction="none", log_target=True)
-    return kl_BLHGRT.sum(dim=-1).mean(dim=(2, 3))
-
-
-def _log_attention(q: Tensor, k: Tensor, blocked: Tensor) -> Tensor:
-    """[B, L, H, G, R, T]: the log-softmax of q kᵀ / √D.
-
-    Blocked scores get the least finite number instead of −∞: a row without any valid key then
-    stays finite forward and backward, and its loss is dropped by its mask.
-    """
-    H, (num_query_heads, R, D) = k.shape[2], q.shape[2:]
-    q_rows = q.unflatten(2, (H, num_query_heads // H)).flatten(3, 4)
-    scores = (q_rows @ k.transpose(-1, -2) / D**0.5).unflatten(3, (-1, R))
-    return scores.masked_fill(blocked, torch.finfo(scores.dtype).min).log_softmax(dim=-1)
 
 
 @register_kv_loss("structural")

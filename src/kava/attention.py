@@ -1,0 +1,267 @@
+"""From queries and keys to attention weights, as a model's own family computes them.
+
+Families differ in what stands between q·k and the weights: a scaling that is not 1/√D (Gemma,
+Granite, GPT-2's layers), a soft cap of the logits (Gemma 2), a window or a chunk beyond which a
+layer sees nothing (Mistral, Gemma 3, Llama 4), an attention sink that takes a share of every row
+(gpt-oss). `AttentionForm` holds this layer by layer and travels with a trace; `attention_logits`
+is the one place that applies it.
+
+Shapes: B batch, L layers, H key/value heads, G query heads per key/value head, Hq = H·G, R query
+rows, T positions, D head dim, N = B·L·H heads in the order of a trace's own axes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class LayerForm(NamedTuple):
+    """The form of one layer; see `AttentionForm`."""
+
+    scaling: float
+    softcap: float | None = None
+    window: int | None = None
+    chunk: int | None = None
+    sinks: Tensor | None = None
+    """[Hq]."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class AttentionForm:
+    """What each layer of a model does between q·k and its attention weights.
+
+    `kava.capture` reads it from the model while it runs. Queries and keys are taken as a trace
+    holds them: after their norms and rotation, with all that a family multiplies into them.
+
+    Args:
+        scaling: [L], what q·k is multiplied by.
+        softcap: [L], c of c · tanh(q·k / c); None where a layer has none. Empty: no layer has.
+        window: [L], how many positions a query sees, its own among them; None for all before it.
+        chunk: [L], the length of the chunks that attention does not cross; None for one chunk.
+        sinks: [L, Hq] logits that stand in every row's softmax and belong to no position; −inf
+            where a layer has none.
+
+    Raises:
+        ValueError: parts of different numbers of layers.
+
+    Example:
+        >>> form = AttentionForm(scaling=(0.5, 0.25))
+        >>> form.num_layers, form.layers([1]).scaling
+        (2, (0.25,))
+    """
+
+    scaling: tuple[float, ...]
+    softcap: tuple[float | None, ...] = ()
+    window: tuple[int | None, ...] = ()
+    chunk: tuple[int | None, ...] = ()
+    sinks: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("softcap", "window", "chunk"):
+            given = getattr(self, name)
+            if len(given) not in (0, self.num_layers):
+                raise ValueError(
+                    f"{name} has {len(given)} layers, but scaling has {self.num_layers}"
+                )
+            if all(value is None for value in given):
+                object.__setattr__(self, name, ())
+        if self.sinks is not None and (self.sinks.ndim != 2 or len(self.sinks) != self.num_layers):
+            raise ValueError(
+                f"sinks must be [{self.num_layers}, Hq], got {tuple(self.sinks.shape)}"
+            )
+
+    @classmethod
+    def usual(cls, num_layers: int, head_dim: int) -> AttentionForm:
+        """The form of Llama and most others, and of a trace that does not say: 1/√D, no more."""
+        return cls(scaling=(head_dim**-0.5,) * num_layers)
+
+    @classmethod
+    def of_layers(cls, layers: Sequence[LayerForm]) -> AttentionForm:
+        """The form of a model, from those of its layers in order."""
+        scaling, softcap, window, chunk, sinks = zip(*layers)
+        known = [part for part in sinks if part is not None]
+        if known:
+            none = torch.full_like(known[0], -torch.inf)
+            stacked = torch.stack([none if part is None else part for part in sinks])
+        return cls(
+            scaling=scaling,
+            softcap=softcap,
+            window=window,
+            chunk=chunk,
+            sinks=stacked if known else None,
+        )
+
+    @property
+    def num_layers(self) -> int:
+        """L."""
+        return len(self.scaling)
+
+    @property
+    def has_reach(self) -> bool:
+        """Whether some layer does not see all positions before a query."""
+        return bool(self.window or self.chunk)
+
+    def layers(self, index: Sequence[int]) -> AttentionForm:
+        """The layers of the numbers `index`."""
+        picked = {
+            field.name: tuple(part[layer] for layer in index)
+            for field in fields(self)
+            if isinstance(part := getattr(self, field.name), tuple) and part
+        }
+        sinks = None if self.sinks is None else self.sinks[list(index)]
+        return replace(self, **picked, sinks=sinks)
+
+    def detach(self) -> AttentionForm:
+        """The same form, cut from the autograd graph: sinks are parameters of their model."""
+        return self if self.sinks is None else replace(self, sinks=self.sinks.detach())
+
+    def to(self, device: torch.device | str | None) -> AttentionForm:
+        """The same form, its sinks on `device`."""
+        return self if self.sinks is None else replace(self, sinks=self.sinks.to(device))
+
+    def of_heads(self, batch_size: int, num_heads: int, device: torch.device) -> HeadForm:
+        """The form of every head of a trace, N = B·L·H of them."""
+
+        def spread(part: tuple[float | None, ...], absent: float) -> float | Tensor:
+            known = [absent if value is None else value for value in part]
+            if len(set(known)) == 1:
+                return known[0]
+            per_layer = torch.tensor(known, device=device).repeat_interleave(num_heads)
+            return per_layer.repeat(batch_size)[:, None, None]
+
+        sinks = self.sinks
+        if sinks is not None:
+            sinks = sinks.unflatten(1, (num_heads, -1)).flatten(0, 1).repeat(batch_size, 1)
+        return HeadForm(
+            scaling=spread(self.scaling, 1.0),
+            softcap=spread(self.softcap, torch.inf) if self.softcap else None,
+            window=spread(self.window, _UNLIMITED) if self.window else None,
+            chunk=spread(self.chunk, _UNLIMITED) if self.chunk else None,
+            sinks=sinks,
+        )
+
+
+_UNLIMITED = 2**31 - 1
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class HeadForm:
+    """An `AttentionForm` spread over N heads, or over a slice of them.
+
+    Args:
+        scaling: one number for all, or [N, 1, 1].
+        softcap: likewise; None where no layer has one, infinite in layers that have none.
+        window: likewise.
+        chunk: likewise.
+        sinks: [N, G], or None.
+    """
+
+    scaling: float | Tensor
+    softcap: float | Tensor | None = None
+    window: float | Tensor | None = None
+    chunk: float | Tensor | None = None
+    sinks: Tensor | None = None
+
+    def __getitem__(self, heads: slice) -> HeadForm:
+        """The form of some of the heads."""
+        parts = {field.name: getattr(self, field.name) for field in fields(self)}
+        return HeadForm(
+            **{
+                name: part[heads] if isinstance(part, Tensor) else part
+                for name, part in parts.items()
+            }
+        )
+
+    @property
+    def has_reach(self) -> bool:
+        """Whether some head does not see all positions before a query."""
+        return self.window is not None or self.chunk is not None
+
+    def out_of_reach(self, rows_NR: Tensor, columns_NT: Tensor) -> Tensor:
+        """[N, R, T] bool: what a window or a chunk keeps from a query.
+
+        Args:
+            rows_NR: the positions that the queries stand at.
+            columns_NT: the positions that the keys stand at.
+        """
+        rows, columns = rows_NR[:, :, None], columns_NT[:, None]
+        far = torch.zeros_like(rows - columns, dtype=torch.bool)
+        if self.window is not None:
+            far |= rows - columns >= self.window
+        if self.chunk is not None:
+            far |= rows // self.chunk != columns // self.chunk
+        return far
+
+
+def attention_logits(
+    queries_NGRD: Tensor, keys_NTD: Tensor, form: HeadForm, hidden: Tensor | None = None
+) -> Tensor:
+    """The logits whose softmax over the last axis is a row's attention, as the model has them.
+
+    Args:
+        queries_NGRD: [N, G, R, D].
+        keys_NTD: [N, T, D].
+        form: of these N heads.
+        hidden: bool, broadcast to [N, G, R, T]; what is True gets the least finite number instead
+            of −∞, so that a row without any position stays finite forward and backward.
+
+    Returns:
+        [N, G, R, T]; [N, G, R, T + 1] where the form has sinks, which stand in the last column.
+    """
+    G, R = queries_NGRD.shape[1:3]
+    scaled_NQD = queries_NGRD.flatten(1, 2) * form.scaling
+    logits_NQT = scaled_NQD @ keys_NTD.transpose(1, 2)
+    if isinstance(form.softcap, Tensor):
+        capped = form.softcap * torch.tanh(logits_NQT / form.softcap)
+        logits_NQT = torch.where(form.softcap.isinf(), logits_NQT, capped)
+    elif form.softcap is not None:
+        logits_NQT = form.softcap * torch.tanh(logits_NQT / form.softcap)
+    logits_NGRT = logits_NQT.unflatten(1, (G, R))
+    least = torch.finfo(logits_NGRT.dtype).min
+    if hidden is not None:
+        logits_NGRT.masked_fill_(hidden, least)
+    if form.sinks is None:
+        return logits_NGRT
+    sinks_NGR1 = form.sinks.to(logits_NGRT.dtype).clamp(min=least)[:, :, None, None]
+    return torch.cat([logits_NGRT, sinks_NGR1.expand(-1, -1, R, -1)], dim=-1)
+
+
+def attention(
+    queries_NGRD: Tensor, keys_NTD: Tensor, form: HeadForm, hidden: Tensor | None = None
+) -> Tensor:
+    """The attention weights of some rows, as the model's own layers give them.
+
+    Args:
+        queries_NGRD: as in `attention_logits`, as are the next three.
+        keys_NTD: [N, T, D].
+        form: of these N heads.
+        hidden: bool, broadcast to [N, G, R, T].
+
+    Returns:
+        [N, G, R, T]. A row's weights sum to 1, or with a sink to less, and to 0 where a window or
+        a chunk leaves it nothing. Without these, a row of which all is hidden means nothing.
+
+    Example:
+        >>> x = torch.zeros(1, 2, 4)
+        >>> attention(x[:, None], x, HeadForm(scaling=0.5)).tolist()
+        [[[[0.5, 0.5], [0.5, 0.5]]]]
+    """
+    logits = attention_logits(queries_NGRD, keys_NTD, form, hidden)
+    return normalise(logits, keys_NTD.shape[1], hidden if form.has_reach else None)
+
+
+def normalise(logits: Tensor, num_positions: int, hidden: Tensor | None = None) -> Tensor:
+    """The softmax of attention logits at their positions, the sink's share left out.
+
+    Args:
+        logits: [..., T] or, with a sink, [..., T + 1]; see `attention_logits`.
+        num_positions: T.
+        hidden: broadcast to [..., T]: what gets no weight in a row of which all is hidden either.
+    """
+    weights = logits.softmax(dim=-1)[..., :num_positions]
+    return weights if hidden is None else weights.masked_fill(hidden, 0.0)

@@ -1,0 +1,248 @@
+"""The queries of a model's forwards, and how its layers turn them into attention weights.
+
+Keys and values stay in a cache, queries do not. An attention function that is set for the length
+of a `with` block sees them after norms and rotation, together with all that a family passes on
+(scaling, soft cap, window, sinks), and then calls the function that was set. GPT-J, GPT-Neo and
+CodeGen are older than transformers' attention interface: their `_attn` methods are seen instead.
+
+Shapes: B batch, L layers, Hq query heads, T positions, D head dim.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+
+from kava.attention import AttentionForm, LayerForm
+
+_RECORDING = "kava_recording_"
+_RECORDERS: WeakKeyDictionary[nn.Module, QueryRecorder] = WeakKeyDictionary()
+
+OLDER_FAMILIES: dict[str, Callable[[Any, float], LayerForm]] = {
+    "gptj": lambda module, usual: LayerForm(usual),
+    "codegen": lambda module, usual: LayerForm(usual),
+    "gpt_neo": lambda module, usual: LayerForm(
+        1.0, window=module.config.window_size if module.attention_type == "local" else None
+    ),
+}
+"""Model type → (the module of the `_attn` method, 1/√D) → its layer's form."""
+
+
+class QueryRecorder:
+    """The post-rotary queries of every forward made inside `record_queries`.
+
+    Attributes:
+        forwards: one list per forward, in order, of one [B, Hq, T, D] tensor per layer. A new
+            list starts when a layer is seen again.
+        watched: (sample, row) whose attention outputs are kept, or None.
+        outputs: of the watched row in every layer of the latest forward, [Hq, D] each.
+    """
+
+    def __init__(self) -> None:
+        self.forwards: list[list[Tensor]] = []
+        self.watched: tuple[int, int] | None = None
+        self.outputs: list[Tensor] = []
+        self._forms: list[LayerForm] = []
+        self._seen: set[int] = set()
+
+    def add(self, layer: nn.Module, query_BHTD: Tensor, form: LayerForm, out_BTHD: Tensor) -> None:
+        """Append what `layer` was seen to do to the forward that is going on."""
+        if not self.forwards or id(layer) in self._seen:
+            self.forwards.append([])
+            for part in (self._forms, self.outputs, self._seen):
+                part.clear()
+        self._seen.add(id(layer))
+        self.forwards[-1].append(query_BHTD)
+        self._forms.append(form)
+        if self.watched is not None:
+            self.outputs.append(out_BTHD[self.watched].detach())
+
+    def stacked(self, forward: int = -1) -> Tensor:
+        """The queries of one forward as [B, L, Hq, T, D]; by default of the latest.
+
+        Raises:
+            ValueError: nothing was recorded.
+        """
+        if not self.forwards:
+            raise ValueError(
+                "no queries were recorded: run the model inside the `record_queries` block, "
+                "without a fused attention that bypasses transformers' AttentionInterface"
+            )
+        return torch.stack(self.forwards[forward], dim=1)
+
+    def attention(self) -> AttentionForm:
+        """How the layers of the latest forward turn queries and keys into weights."""
+        return AttentionForm.of_layers(self._forms)
+
+    def clear(self) -> None:
+        """Forget all forwards, and with them the graphs that their queries hold."""
+        for part in (self.forwards, self._forms, self.outputs, self._seen):
+            part.clear()
+
+
+def _form_of_call(module: Any, query: Tensor, options: dict[str, Any]) -> LayerForm:
+    """What an attention function is told, in the words of transformers' attention interface."""
+    scaling = options.get("scaling")
+    config = module.config
+    chunk = None
+    kinds = config.to_dict().get("layer_types")
+    if kinds and kinds[module.layer_idx] == "chunked_attention":
+        chunk = config.attention_chunk_size
+    return LayerForm(
+        scaling=query.shape[-1] ** -0.5 if scaling is None else float(scaling),
+        softcap=options.get("softcap"),
+        window=options.get("sliding_window"),
+        chunk=chunk,
+        sinks=options.get("s_aux"),
+    )
+
+
+def _delegate(module: nn.Module, implementation: str) -> Callable[..., Any]:
+    """The attention function that `module` would have called under `implementation`.
+
+    Eager attention is a function of each modeling file, and a modeling file may override the
+    shared table, so both are looked up in the file that defines the module's class.
+    """
+    for cls in type(module).__mro__:
+        scope = vars(sys.modules[cls.__module__])
+        if "ALL_ATTENTION_FUNCTIONS" in scope and "eager_attention_forward" in scope:
+            return scope["ALL_ATTENTION_FUNCTIONS"].get_interface(
+                implementation, scope["eager_attention_forward"]
+            )
+    raise ValueError(
+        f"the queries of {type(module).__name__} cannot be recorded: its modeling file does not "
+        f"use transformers' attention interface"
+    )
+
+
+def _register(implementation: str) -> str:
+    name = _RECORDING + implementation
+
+    def attention(
+        module: nn.Module, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any
+    ) -> Any:
+        function = _delegate(module, implementation)
+        # Flash attention picks its kernel by the name in the config.
+        config: Any = module.config
+        config._attn_implementation_internal = implementation
+        try:
+            result = function(module, query, key, value, *args, **kwargs)
+        finally:
+            config._attn_implementation_internal = name
+        # A second model that shares the config comes by here too: it is not recorded.
+        recorder = _RECORDERS.get(module)
+        if recorder is not None:
+            recorder.add(module, query, _form_of_call(module, query, kwargs), result[0])
+        return result
+
+    AttentionInterface.register(name, attention)
+    masks = AttentionMaskInterface()
+    if implementation in masks:
+        # Without a mask function of the same name the padding mask would not arrive.
+        AttentionMaskInterface.register(name, masks[implementation])
+    return name
+
+
+def _watch_method(
+    module: Any, form_of: Callable[[Any, float], LayerForm], recorder: QueryRecorder
+) -> None:
+    """See the queries that an older family's module gives to its `_attn` method."""
+    method = module._attn
+
+    def attend(query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Any:
+        result = method(query, key, value, *args, **kwargs)
+        form = form_of(module, query.shape[-1] ** -0.5)
+        recorder.add(module, query, form, result[0].transpose(1, 2))
+        return result
+
+    module._attn = attend
+
+
+@contextmanager
+def record_queries(model: nn.Module) -> Iterator[QueryRecorder]:
+    """Record the post-rotary queries of every forward of `model` inside the block.
+
+    Structural losses and attention-based eviction need them. The attention that was set (sdpa,
+    eager, flash) still computes the result.
+
+    Args:
+        model: a Hugging Face model, or a module that holds one.
+
+    Yields:
+        A `QueryRecorder`: `recorder.forwards[i][layer]` is [B, Hq, T, D] with gradients, and
+        `recorder.stacked(i)` is [B, L, Hq, T, D]. Its tensors outlive the block.
+
+    Raises:
+        ValueError: the model holds no attention that can be recorded, is being recorded
+            already, or would recompute its layers under activation checkpointing.
+
+    Example:
+        >>> with record_queries(student) as recorder:
+        ...     for _ in range(num_latents):
+        ...         outputs = student(inputs_embeds=latent, past_key_values=cache)
+        >>> torch.cat([recorder.stacked(i) for i in range(num_latents)], dim=3)
+    """
+    models = [module for module in model.modules() if isinstance(module, PreTrainedModel)]
+    if not models:
+        raise ValueError(f"{type(model).__name__} holds no Hugging Face model to record")
+    for inner in models:
+        refuse_checkpointing(inner)
+        if not can_record(inner):
+            raise ValueError(
+                f"the queries of {type(inner).__name__} cannot be recorded: it does not use "
+                f"transformers' attention interface"
+            )
+    recorder = QueryRecorder()
+    modules = list(model.modules())
+    if any(module in _RECORDERS for module in modules):
+        raise ValueError(f"{type(model).__name__} is being recorded already: do not nest the block")
+    configs = {id(inner.config): inner.config for inner in models}.values()
+    saved = [(config, config._attn_implementation) for config in configs]
+    older = {
+        module: OLDER_FAMILIES[inner.config.model_type]
+        for inner in models
+        if inner.config.model_type in OLDER_FAMILIES
+        for module in inner.modules()
+        if hasattr(type(module), "_attn")
+    }
+    try:
+        for config, implementation in saved:
+            if config.model_type not in OLDER_FAMILIES:
+                config._attn_implementation_internal = _register(implementation or "eager")
+        _RECORDERS.update(dict.fromkeys(modules, recorder))
+        for module, form_of in older.items():
+            _watch_method(module, form_of, recorder)
+        yield recorder
+    finally:
+        for module in older:
+            vars(module).pop("_attn", None)
+        for module in modules:
+            _RECORDERS.pop(module, None)
+        for config, implementation in saved:
+            config._attn_implementation_internal = implementation
+
+
+def can_record(model: PreTrainedModel) -> bool:
+    """Whether the queries of a model's forwards can be seen."""
+    return model._can_set_attn_implementation() or model.config.model_type in OLDER_FAMILIES
+
+
+def refuse_checkpointing(model: PreTrainedModel) -> None:
+    """Refuse a model that would compute its layers twice.
+
+    Raises:
+        ValueError: activation checkpointing in training.
+    """
+    if model.training and model.is_activation_checkpointing:
+        raise ValueError(
+            f"{type(model).__name__} has activation (gradient) checkpointing on, which empties "
+            f"its key/value cache in training: call model.gradient_checkpointing_disable(), or "
+            f"checkpoint whole steps with torch.utils.checkpoint"
+        )
