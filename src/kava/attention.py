@@ -122,7 +122,7 @@ class AttentionForm:
 
     def to(self, device: torch.device | str | None) -> AttentionForm:
         """The same form, its sinks on `device`."""
-        return self if self.sinks is None else replace(self, sinks=self.sinks.to(device))
+        return self if self.sinks is None else replace(self, sinks=self.sinks.to(device=device))
 
     def of_heads(self, batch_size: int, num_heads: int, device: torch.device) -> HeadForm:
         """The form of every head of a trace, N = B·L·H of them."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from typing import Any
+from weakref import WeakSet
 
 import torch
 from torch import Tensor
@@ -19,6 +20,7 @@ from transformers import DynamicCache, PreTrainedModel
 from kava.attention import AttentionForm
 from kava.callable_module import make_callable
 from kava.queries import QueryRecorder, record_queries, refuse_checkpointing
+from kava.rebuild import check_row, with_queries
 from kava.rope import forget_longer_texts
 from kava.trace import KVTrace, iter_past
 from kava.traceable import check_traceable
@@ -26,10 +28,16 @@ from kava.traceable import check_traceable
 __all__ = [
     "QueryRecorder",
     "capture",
+    "check_attention",
     "position_ids_from_mask",
+    "rebuilds_attention",
     "record_queries",
     "trace_from_cache",
 ]
+
+_PROVED: WeakSet[PreTrainedModel] = WeakSet()
+"""Models whose attention came out of a trace as they gave it."""
+_PROBE_LENGTH = 8
 
 
 def position_ids_from_mask(mask_BT: Tensor) -> Tensor:
@@ -136,7 +144,9 @@ def capture(
         position_ids: [B, T]; default: the number of valid positions before each.
         past_key_values: a cache to continue from, which grows by T; the trace covers the new
             positions only. Build it as `DynamicCache()`, without a config.
-        queries: record post-rotary queries too.
+        queries: record post-rotary queries too, and how they become attention weights. The
+            first time that a model is read so in evaluation mode, a row of its attention is
+            computed again from the trace and compared.
         hidden_states: return all hidden states in the outputs.
         logits_to_keep: as in transformers: compute the head at the last positions, or at those
             given, only; 0 for all.
@@ -147,7 +157,8 @@ def capture(
 
     Raises:
         ValueError: an encoder-decoder, a model with layers that keep no keys and values,
-            activation checkpointing in training, or parts that do not fit together.
+            activation checkpointing in training, parts that do not fit together, or, with
+            `queries`, a family whose attention cannot be rebuilt from its queries and keys.
 
     Example:
         >>> outputs, trace = capture(model, input_ids, attention_mask)
@@ -179,7 +190,11 @@ def capture(
         )
     if not past:
         forget_longer_texts(model)
+    # dropout would set the weights that were used apart from those that are computed again
+    proves = queries and not past and not model.training and model not in _PROVED
     with record_queries(model) if queries else nullcontext() as recorder:
+        if recorder is not None and proves:
+            recorder.watched = 0, _last_valid(attention_mask, T)
         outputs = model(
             input_ids=input_ids,
             inputs_embeds=inputs_embeds,
@@ -198,10 +213,60 @@ def capture(
         mask=None if attention_mask is None else attention_mask[:, past:],
         positions=position_ids,
         segment_ids=segment_ids,
-        queries=None if recorder is None else recorder.stacked(),
-        attention=None if recorder is None else recorder.attention(),
     )
+    if recorder is not None:
+        trace = with_queries(model, trace, recorder)
+        if recorder.watched is not None:
+            check_row(model, trace, *recorder.watched, recorder.outputs)
+            _PROVED.add(model)
     return outputs, trace
+
+
+def _last_valid(attention_mask: Tensor | None, length: int) -> int:
+    """The last valid column of a batch's first sample."""
+    if attention_mask is None:
+        return length - 1
+    return int(attention_mask[0].nonzero()[-1])
+
+
+@torch.no_grad()
+def check_attention(model: PreTrainedModel) -> None:
+    """Refuse a model whose attention weights cannot be rebuilt from a trace.
+
+    Before a run whose eviction or loss looks at attention, so that it does not stop at its first
+    step. Two short texts are read, one of them padded.
+
+    Args:
+        model: any causal Hugging Face model; it is read in evaluation mode.
+
+    Raises:
+        ValueError: a family without queries to record, or whose attention comes out otherwise.
+
+    Example:
+        >>> check_attention(teacher)
+    """
+    if model in _PROVED:
+        return
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        vocabulary = model.config.get_text_config().vocab_size
+        ids = torch.arange(2 * _PROBE_LENGTH, device=model.device).view(2, -1) % vocabulary
+        mask = torch.ones_like(ids)
+        mask[0, :2] = 0
+        capture(model, ids, mask, queries=True, hidden_states=False, logits_to_keep=1)
+    finally:
+        for module in training:
+            module.training = True
+
+
+def rebuilds_attention(model: PreTrainedModel) -> bool:
+    """Whether attention weights can be rebuilt from a trace of `model`; see `check_attention`."""
+    try:
+        check_attention(model)
+    except ValueError:
+        return False
+    return True
 
 
 make_callable(__name__, capture)

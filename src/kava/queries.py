@@ -25,6 +25,11 @@ from kava.attention import AttentionForm, LayerForm
 _RECORDING = "kava_recording_"
 _RECORDERS: WeakKeyDictionary[nn.Module, QueryRecorder] = WeakKeyDictionary()
 
+WITHOUT_ATTENTION = (
+    "choose what does not look at attention: an eviction such as knockout, key_norm or uniform, "
+    "and a KV loss other than structural"
+)
+
 OLDER_FAMILIES: dict[str, Callable[[Any, float], LayerForm]] = {
     "gptj": lambda module, usual: LayerForm(usual),
     "codegen": lambda module, usual: LayerForm(usual),
@@ -74,6 +79,12 @@ class QueryRecorder:
             raise ValueError(
                 "no queries were recorded: run the model inside the `record_queries` block, "
                 "without a fused attention that bypasses transformers' AttentionInterface"
+            )
+        shapes = {tuple(part.shape) for part in self.forwards[forward]}
+        if len(shapes) > 1:
+            raise ValueError(
+                f"layers have queries of different shapes ({sorted(shapes)}), which no trace "
+                f"holds; {WITHOUT_ATTENTION}"
             )
         return torch.stack(self.forwards[forward], dim=1)
 
@@ -197,7 +208,7 @@ def record_queries(model: nn.Module) -> Iterator[QueryRecorder]:
         if not can_record(inner):
             raise ValueError(
                 f"the queries of {type(inner).__name__} cannot be recorded: it does not use "
-                f"transformers' attention interface"
+                f"transformers' attention interface; {WITHOUT_ATTENTION}"
             )
     recorder = QueryRecorder()
     modules = list(model.modules())

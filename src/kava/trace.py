@@ -172,7 +172,8 @@ class KVTrace:
         """The layers `index`, of every part that has a layer axis."""
         form = self.attention
         if form is not None:
-            form = form.layers(torch.arange(self.num_layers)[index].tolist())
+            all_layers = torch.arange(self.num_layers, device=self.keys.device)
+            form = form.layers(all_layers[index].tolist())
         return self._map(lambda part: part[:, index] if part.ndim >= 4 else part, attention=form)
 
     def gather(

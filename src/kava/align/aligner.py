@@ -61,6 +61,7 @@ class MapProjectionAligner(nn.Module):
         init_uniform: structured, and flat per layer: start from group averages, or at random.
         num_teacher_query_heads: Hq_t; default H_t. The query projector maps Hq_t to Hq_s.
         num_student_query_heads: Hq_s; default H_s.
+        map_queries: have maps of queries; False where what is compared has none.
         layer_map: "ratio", "uniform", "skip", the path of a JSON file, or weights [L_s, L_t].
             Part of the state_dict, so that a checkpoint does not depend on the file.
         ratio_map: {segment: density} of the time warp, see `TimeWarper`.
@@ -82,7 +83,7 @@ class MapProjectionAligner(nn.Module):
         ...     num_teacher_layers=24, num_student_layers=12, num_teacher_heads=32,
         ...     num_student_heads=16, teacher_head_dim=64, student_head_dim=64,
         ... )
-        >>> sum(parameter.numel() for parameter in aligner.parameters())
+        >>> aligner.num_parameters
         13824
         >>> keys = torch.randn(2, 24, 32, 10, 64)
         >>> aligner(keys, keys, target_length=5).keys.shape
@@ -110,6 +111,7 @@ class MapProjectionAligner(nn.Module):
         init_uniform: bool = True,
         num_teacher_query_heads: int | None = None,
         num_student_query_heads: int | None = None,
+        map_queries: bool = True,
         layer_map: str | Path | Tensor = "ratio",
         ratio_map: Mapping[int, float] | None = None,
         alpha_map: Mapping[int, float] | None = None,
@@ -123,6 +125,7 @@ class MapProjectionAligner(nn.Module):
         self.mode = mode
         self.direction = direction
         self.per_layer = per_layer
+        self.maps_queries = map_queries
         self.teacher = CacheGeometry(
             num_teacher_layers,
             num_teacher_heads,
@@ -152,6 +155,7 @@ class MapProjectionAligner(nn.Module):
             share_dim_proj=share_dim_proj,
             init_uniform=init_uniform,
             flat_variant=flat_variant or "elastic",
+            map_queries=map_queries,
         )
         for name, projector in projectors.items():
             self.add_module(name, projector)
@@ -205,21 +209,27 @@ class MapProjectionAligner(nn.Module):
             )
 
     def projectors(self) -> dict[str, Projector]:
-        """The maps of heads and head dims: of keys, values and queries; none in mode identity."""
+        """The maps of heads and head dims by part: keys, values and, where there is one, queries.
+
+        None in mode identity.
+        """
         if self.mode == "identity":
             return {}
         if self.mode == "flat" and not self.per_layer:
             stacks = self.key_value_projector
-            return {
-                "keys": stacks.key_stack,
-                "values": stacks.value_stack,
-                "queries": self.query_stack,
-            }
-        return {
-            "keys": self.key_projector,
-            "values": self.value_projector,
-            "queries": self.query_projector,
-        }
+            found: dict[str, Projector] = {"keys": stacks.key_stack, "values": stacks.value_stack}
+            if self.maps_queries:
+                found["queries"] = self.query_stack
+            return found
+        found = {"keys": self.key_projector, "values": self.value_projector}
+        if self.maps_queries:
+            found["queries"] = self.query_projector
+        return found
+
+    @property
+    def num_parameters(self) -> int:
+        """Of all maps of heads and head dims."""
+        return sum(parameter.numel() for parameter in self.parameters())
 
     @property
     def layer_rows(self) -> Rows:
@@ -334,6 +344,11 @@ class MapProjectionAligner(nn.Module):
         return self._project(name, x, self.layer_rows, warp)
 
     def _project(self, name: str, x: Tensor, rows: Rows, warp: TimeWarp | None = None) -> Tensor:
+        if name == "queries" and not self.maps_queries and self.mode != "identity":
+            raise ValueError(
+                "this aligner has no map of queries (map_queries=False), but queries are given; "
+                "leave them out, or make it with map_queries=True"
+            )
         target = self.mapped[1]
         num_heads = target.num_query_heads if name == "queries" else target.num_heads
         return project(self.projectors().get(name), x, rows, warp, num_heads)

@@ -80,7 +80,7 @@ class CalibrationReport:
         per_head: a dim map for each output head, or one per term.
         num_positions: positions that the maps were fitted to.
         num_held_out: positions that they are judged on.
-        num_parameters: of all maps together.
+        num_parameters: of all maps that were fitted.
         layers: every part and layer.
         ranks: those that rank "auto" tried, the last of them chosen.
 

@@ -21,6 +21,9 @@ ALIGNMENT_MODES = ("structured", "flat", "identity")
 TEACHER_TO_STUDENT, STUDENT_TO_TEACHER = "teacher_to_student", "student_to_teacher"
 ALIGN_DIRECTIONS = (TEACHER_TO_STUDENT, STUDENT_TO_TEACHER)
 
+QUERY_PROJECTORS = frozenset({"query_projector", "query_stack"})
+"""The names under which an aligner holds its maps of queries."""
+
 Projector = HeadwiseMapProjector | LayerwiseProjector | FlatStack
 """A map of heads and head dims, of keys, values or queries."""
 
@@ -66,6 +69,7 @@ def make_projectors(
     share_dim_proj: bool,
     init_uniform: bool,
     flat_variant: str,
+    map_queries: bool = True,
 ) -> dict[str, nn.Module]:
     """The maps from `source` to `target`, under the names of an aligner's attributes.
 
@@ -79,6 +83,7 @@ def make_projectors(
         share_dim_proj: structured: one dim map for all heads, or one per head.
         init_uniform: structured and per layer: start from group averages, or at random.
         flat_variant: flat and shared: see `FlatStack`.
+        map_queries: make a map of queries too.
     """
     if mode == "identity":
         return {}
@@ -86,13 +91,11 @@ def make_projectors(
         toward_teacher = direction == STUDENT_TO_TEACHER
         stacks = StudentToTeacherProjector if toward_teacher else KVDimensionProjector
         dim_in, dim_out = (side.num_heads * side.head_dim for side in (source, target))
-        queries_in, queries_out = (
-            side.num_query_heads * side.head_dim for side in (source, target)
-        )
-        return {
-            "key_value_projector": stacks(dim_in, dim_out, flat_variant),
-            "query_stack": FlatStack(queries_in, queries_out, flat_variant),
-        }
+        made: dict[str, nn.Module] = {"key_value_projector": stacks(dim_in, dim_out, flat_variant)}
+        if map_queries:
+            dim_in, dim_out = (side.num_query_heads * side.head_dim for side in (source, target))
+            made["query_stack"] = FlatStack(dim_in, dim_out, flat_variant)
+        return made
 
     def projector(heads_in: int, heads_out: int) -> nn.Module:
         geometry = (heads_in, heads_out, source.head_dim, target.head_dim)
@@ -106,11 +109,13 @@ def make_projectors(
             init_uniform=init_uniform,
         )
 
-    return {
+    made = {
         "key_projector": projector(source.num_heads, target.num_heads),
         "value_projector": projector(source.num_heads, target.num_heads),
-        "query_projector": projector(source.num_query_heads, target.num_query_heads),
     }
+    if map_queries:
+        made["query_projector"] = projector(source.num_query_heads, target.num_query_heads)
+    return made
 
 
 def project(

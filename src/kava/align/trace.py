@@ -12,6 +12,7 @@ from torch import Tensor
 from kava.align.aligner import MapProjectionAligner
 from kava.align.projectors import TEACHER_TO_STUDENT
 from kava.align.time_warp import TimeWarp
+from kava.attention import AttentionForm
 from kava.trace import KVTrace, Scope
 
 
@@ -79,7 +80,19 @@ def align_trace(
         positions=positions,
         scope=trace.scope,
         rotated=trace.rotated,
+        attention=_attention(aligner, trace),
     )
+
+
+def _attention(aligner: MapProjectionAligner, trace: KVTrace) -> AttentionForm | None:
+    """How the result attends: as the trace, layer by layer, where its heads are its own.
+
+    Mapped queries and keys stand in the student's geometry and attend as whatever they are
+    compared with does. A layer that is mixed of several takes after the weightiest.
+    """
+    if trace.attention is None or _mixes_heads(aligner):
+        return None
+    return trace.attention.layers(aligner.layer_weights.argmax(dim=1).tolist())
 
 
 def _check_scope(aligner: MapProjectionAligner, scope: Scope) -> None:

@@ -126,6 +126,7 @@ def calibrate_models(config: CalibrateConfig) -> Calibrated:
         "mode": config.alignment_mode,
         "share_dim_proj": config.map_proj_share_dim,
         "direction": config.align_direction,
+        "map_queries": False,
         "per_layer": True,
     }
     aligner = MapProjectionAligner(

@@ -183,6 +183,11 @@ class Eviction(ABC):
         if self.scope not in SCOPES:
             raise ValueError(f"scope={self.scope!r} is unknown; choose from {', '.join(SCOPES)}")
 
+    @property
+    def reads_queries(self) -> bool:
+        """Whether this one looks at attention, with the options that it has."""
+        return self.needs_queries
+
     def num_slots(self, candidates: Candidates, target_len: int) -> int:
         """M, the length of the result."""
         return target_len
@@ -203,6 +208,18 @@ class Eviction(ABC):
         Raises:
             ValueError: `target_len` below 1, or a sample without a candidate.
         """
+        indices_BLHM, mask_BM = self.choose(trace, target_len)
+        return self.take(trace, indices_BLHM, mask_BM), indices_BLHM
+
+    def choose(self, trace: KVTrace, target_len: int) -> tuple[Tensor, Tensor]:
+        """Say which positions of a trace stay, without copying them.
+
+        Returns:
+            Their indices [B, L, H, M] into the T axis, and which slots are in use, [B, M] bool.
+
+        Raises:
+            ValueError: `target_len` below 1, or a sample without a candidate.
+        """
         if target_len < 1:
             raise ValueError(f"target_len={target_len} keeps nothing; it must be at least 1")
         candidates = find_candidates(trace)
@@ -213,14 +230,13 @@ class Eviction(ABC):
             indices_BLHM = ascending_indices(kept_BLHT, num_slots)
             used_B = kept_BLHT[:, 0, 0].sum(dim=-1)
             mask_BM = torch.arange(num_slots, device=used_B.device) < used_B[:, None]
-        shape = (*trace.keys.shape[:3], num_slots)
+        return indices_BLHM.expand(*trace.keys.shape[:3], num_slots), mask_BM
+
+    def take(self, trace: KVTrace, indices_BLHM: Tensor, mask_BM: Tensor) -> KVTrace:
+        """The chosen positions of a trace, or of one like it that carries other parts."""
         shared = self.scope == "model"
-        compressed = trace.gather(
-            indices_BLHM[:, 0, 0] if shared else indices_BLHM.expand(shape),
-            mask=mask_BM,
-            scope=self.scope,
-        )
-        return compressed, indices_BLHM.expand(shape)
+        indices = indices_BLHM[:, 0, 0] if shared else indices_BLHM
+        return trace.gather(indices, mask=mask_BM, scope=self.scope)
 
 
 class ScoredEviction(Eviction):

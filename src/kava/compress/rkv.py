@@ -69,6 +69,11 @@ class RKVEviction(ScoredEviction):
         if not 0 <= self.lam <= 1:
             raise ValueError(f"lam={self.lam} must lie between 0 (redundancy) and 1 (importance)")
 
+    @property
+    def reads_queries(self) -> bool:
+        """Whether importance has a part in the score."""
+        return self.lam > 0
+
     def score(self, trace: KVTrace, candidates: Candidates) -> Tensor:
         """λ I + (1 − λ) R; both are zero at other positions than candidates."""
         scores_BLHT = (1 - self.lam) * redundancy(trace, candidates)

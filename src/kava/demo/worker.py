@@ -16,7 +16,6 @@ from kava.files import write_whole
 from kava.inputs import Malformed, read_json
 from kava.jobs.worker import Memory, Progress, make_watch, print_to
 from kava.locks import clear_folder, lock_folder
-from kava.study.doing import num_aligner_parameters
 
 if TYPE_CHECKING:
     from kava.data.records import Record
@@ -193,7 +192,7 @@ def _train_and_test(job: RunJob, connection: Connection, memory: Memory) -> Outc
         accuracy=answers.accuracy,
         num_items=answers.num_items,
         train_seconds=train_seconds,
-        aligner_parameters=num_aligner_parameters(trainer.model),
+        aligner_parameters=trainer.model.map_aligner.num_parameters,
         r_squared=mean_r_squared(run),
         kv=last_value(job.folder, "eval_kv"),
         kv_wrong_sample=last_value(job.folder, "eval_kv_wrong_sample"),

@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
-from kava.capture import record_queries, trace_from_cache
+from kava.attention import AttentionForm
+from kava.capture import QueryRecorder, record_queries, trace_from_cache
 from kava.student.cache import Pairs, PreallocatedCache, cache_from, pairs_of
 from kava.trace import KVTrace
 
@@ -75,6 +76,7 @@ class Passes:
         self.M = student.config.num_latents
         self.record = queries
         self.latent_queries: list[Tensor] = []
+        self.attention: AttentionForm | None = None
         self.reads_out = readings
         self.latent_logits: list[Tensor] = []
         self.num_passes = 0
@@ -205,10 +207,11 @@ class Passes:
             return
         with record_queries(self.base) as recorder:
             self.read(embeds, at)
-        self._keep_queries(recorder.stacked())
+        self._keep_queries(recorder)
 
-    def _keep_queries(self, queries_BLHTD: Tensor) -> None:
+    def _keep_queries(self, recorder: QueryRecorder) -> None:
         """Keep the latent columns among the columns that the last pass read."""
+        queries_BLHTD, self.attention = recorder.stacked(), recorder.attention()
         first = self.length - queries_BLHTD.shape[3]
         low = max(self.P + 1 - first, 0)
         high = min(self.P + 1 + self.M - first, queries_BLHTD.shape[3])
@@ -225,7 +228,7 @@ class Passes:
         if self.record:
             with record_queries(self.base) as recorder:
                 output = self.base(**arguments)
-            self._keep_queries(recorder.stacked())
+            self._keep_queries(recorder)
         else:
             output = self.base(**arguments)
         states = None
@@ -247,6 +250,7 @@ class Passes:
             stop=stop,
             positions=self.positions(start, stop),
             queries=torch.cat(self.latent_queries, dim=3) if self.record else None,
+            attention=self.attention,
         )
 
     def first_answer_logits(self) -> Tensor:

@@ -17,7 +17,6 @@ from kava.study.run import StudyRun, write_json
 if TYPE_CHECKING:
     from kava.data.records import Record
     from kava.student.answering import Answers
-    from kava.train.objective import Distiller
 
 
 def trained(run: StudyRun, connection: Connection, memory: Memory, resume: bool) -> dict[str, Any]:
@@ -74,7 +73,7 @@ def trained(run: StudyRun, connection: Connection, memory: Memory, resume: bool)
                 "test_hash": _hash(questions),
             },
             "parameters": num_parameters(distiller.student),
-            "aligner_parameters": num_aligner_parameters(distiller),
+            "aligner_parameters": distiller.map_aligner.num_parameters,
             "train_seconds": round(record.seconds, 3),
             "peak_memory_bytes": memory_bytes,
             "device": str(trainer.args.device),
@@ -172,18 +171,6 @@ def test_records(run: StudyRun) -> list[Record]:
 def num_parameters(model: Any) -> int:
     """Of the student, trained or not."""
     return sum(parameter.numel() for parameter in model.parameters())
-
-
-def num_aligner_parameters(distiller: Distiller) -> int:
-    """Of the maps of keys and values, and of queries where the loss compares them."""
-    parts = ("keys", "values", "queries") if distiller.queries else ("keys", "values")
-    projectors = distiller.map_aligner.projectors()
-    return sum(
-        parameter.numel()
-        for part in parts
-        if part in projectors
-        for parameter in projectors[part].parameters()
-    )
 
 
 def write_items(path: Path, answers: Answers) -> None:

@@ -27,8 +27,10 @@ from kava.student.latent import LatentStudent
 from kava.traceable import check_traceable
 from kava.train.bare import check_bare
 from kava.train.calibration import calibrate_aligner
+from kava.train.checkpoint import holds_query_maps
 from kava.train.config import TrainConfig
 from kava.train.layer_mapping import measure_layer_map
+from kava.train.matching import compares_queries
 from kava.train.objective import Distiller
 from kava.train.precision import check_device_precision
 from kava.train.resume import Start, check_same_machine, check_same_run, find_start, machine_of
@@ -237,9 +239,20 @@ def build_student(config: TrainConfig) -> PreTrainedModel:
 
 
 def build_aligner(
-    config: TrainConfig, teacher: PreTrainedModel, student: PreTrainedModel
+    config: TrainConfig,
+    teacher: PreTrainedModel,
+    student: PreTrainedModel,
+    checkpoint: Path | None = None,
 ) -> MapProjectionAligner:
-    """The aligner between two models, seeded where it starts at random."""
+    """The aligner between two models, seeded where it starts at random.
+
+    Args:
+        config: the run's configuration.
+        teacher: whose config is read.
+        student: whose config is read.
+        checkpoint: that the run goes on from. The optimiser's state in it names the maps that
+            were trained, and earlier releases trained maps of queries that nothing read.
+    """
     set_seed(config.seed)
     ranked = config.calibrates and config.alignment_mode == "structured"
     rank = int(config.map_rank) if config.map_rank not in (None, "auto") else 1
@@ -254,6 +267,8 @@ def build_aligner(
         if config.layer_mapping_path
         else config.layer_mapping or "ratio",
         direction=config.align_direction,
+        map_queries=compares_queries(config)
+        or (config.trains_aligner and checkpoint is not None and holds_query_maps(checkpoint)),
         per_layer=config.calibrates,
         rank=rank if ranked else None,
     )
@@ -282,11 +297,15 @@ def build_teacher_tokenizer(
     return None if theirs.get_vocab() == tokenizer.get_vocab() else theirs
 
 
-def build_distiller(config: TrainConfig) -> Distiller:
+def build_distiller(config: TrainConfig, checkpoint: Path | None = None) -> Distiller:
     """Student, teacher, aligner and losses.
 
+    Args:
+        config: the run's configuration.
+        checkpoint: that the run goes on from; its weights are not loaded here.
+
     Raises:
-        ValueError: models that cannot be loaded.
+        ValueError: models that cannot be loaded, or that the configuration cannot read.
     """
     student = build_student(config)
     base = student.base if isinstance(student, LatentStudent) else student
@@ -296,7 +315,7 @@ def build_distiller(config: TrainConfig) -> Distiller:
     reader = teacher if teacher is not None else base
     for model in (reader, base):
         check_traceable(model)
-    aligner = build_aligner(config, reader, base)
+    aligner = build_aligner(config, reader, base, checkpoint)
     return Distiller(student, config, aligner, teacher)
 
 
@@ -337,7 +356,7 @@ def build_run(config: TrainConfig, data: Data | None = None) -> Run:
             f"--wrong_sample needs two samples in every batch, but the last of {len(data.train)} "
             f"samples is alone at --batch_size {config.batch_size}: change --subset_size"
         )
-    distiller = build_distiller(config)
+    distiller = build_distiller(config, start.checkpoint)
     if needs_scores(config) and not given:
         data = _scored(config, distiller, data)
     theirs = None if teacher_tokenizer is None else teacher_tokenizer.pad_token_id

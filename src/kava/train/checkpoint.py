@@ -24,6 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from kava.align.layerwise import LayerwiseProjector
+from kava.align.projectors import QUERY_PROJECTORS
 from kava.student.checkpoint import checkpoints_by_step, library_versions, save_student
 from kava.student.manifest import amend, write_manifest
 from kava.student.whole import ALIGNER_FILE, RECORDING_FILE, STATE_FILE, WEIGHTS_FILE
@@ -217,7 +218,18 @@ def load_aligner(directory: str | Path, aligner: MapProjectionAligner) -> None:
     for name, part in aligner.state_dict().items():
         if name not in state or state[name].shape != part.shape:
             raise ValueError(f"{path}: {prefix + name!r} is missing or has another shape")
-    aligner.load_state_dict(state)
+    # earlier releases stored maps of queries that nothing read
+    aligner.load_state_dict({name: state[name] for name in aligner.state_dict()})
+
+
+def holds_query_maps(directory: str | Path) -> bool:
+    """Whether a checkpoint's aligner has maps of queries.
+
+    Raises:
+        OSError: the file is missing or damaged.
+    """
+    names = {name.split(".")[1] for name in _read(Path(directory) / ALIGNER_FILE) if "." in name}
+    return not names.isdisjoint(QUERY_PROJECTORS)
 
 
 def _read(path: Path) -> dict[str, Tensor]:

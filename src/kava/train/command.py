@@ -77,7 +77,7 @@ def _describe(config: TrainConfig, run: Run) -> None:
         print(f"kava: warning: {notice}", file=sys.stderr)
     distiller = run.trainer.model
     trainable = sum(p.numel() for p in distiller.parameters() if p.requires_grad)
-    aligner = sum(p.numel() for p in distiller.map_aligner.parameters())
+    aligner = distiller.map_aligner.num_parameters
     teacher = config.teacher_name or "itself (self-distillation)"
     sizes = mix_sizes(run.data.train_records)
     if sizes:

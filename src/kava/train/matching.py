@@ -191,8 +191,7 @@ def kv_loss_of(config: TrainConfig) -> KVLossFunction:
     values: dict[str, Any] = {
         "alpha_k": 0.0 if no_keys else config.alpha_k,
         "alpha_v": 0.0 if no_values else config.alpha_v,
-        # whom the queries attend to is a matter of the keys
-        "alpha_attn": 0.0 if no_keys else config.alpha_attn,
+        "alpha_attn": _alpha_attn(config),
         "key_weight": 0.0 if no_keys else 1.0,
         "value_weight": 0.0 if no_values else 1.0,
         "layer_std": config.kv_layer_std,
@@ -204,6 +203,17 @@ def kv_loss_of(config: TrainConfig) -> KVLossFunction:
             f"--kv_layer_std has no meaning for --kv_loss {config.kv_loss}; leave it out"
         )
     return build_kv_loss(config.kv_loss, **{k: v for k, v in values.items() if k in known})
+
+
+def _alpha_attn(config: TrainConfig) -> float:
+    # whom the queries attend to is a matter of the keys
+    return 0.0 if config.distill_v_only else config.alpha_attn
+
+
+def compares_queries(config: TrainConfig) -> bool:
+    """Whether the KV loss compares whom the queries of student and target attend to."""
+    has_term = "alpha_attn" in kv_loss_options(config.kv_loss)
+    return config.kv_weight > 0 and has_term and _alpha_attn(config) > 0
 
 
 def cka_loss_of(config: TrainConfig, debiased: bool = False) -> CKALoss:

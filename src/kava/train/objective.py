@@ -26,8 +26,7 @@ from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
 from kava.align import MapProjectionAligner
-from kava.capture import capture
-from kava.compress import EVICTIONS
+from kava.capture import capture, check_attention
 from kava.data.collate import IGNORED, Batch
 from kava.losses import CODILoss, Progress, hidden_at, latent_ce_loss
 from kava.rope import Rotary, at_length_of, rotary_of, rotate_trace, unrotate_trace
@@ -35,8 +34,8 @@ from kava.student.cache import pairs_of
 from kava.student.latent import LatentStudent
 from kava.trace import KVTrace, Segment
 from kava.train.config import TrainConfig
-from kava.train.matching import Matching
-from kava.train.target import Target, TargetBuilder, map_student
+from kava.train.matching import Matching, compares_queries
+from kava.train.target import Target, TargetBuilder, map_student, scores_by_attention
 
 
 class Items(NamedTuple):
@@ -92,6 +91,10 @@ class Distiller(nn.Module):
         config: the run's configuration.
         aligner: maps the teacher's cache to the student's geometry.
         teacher: the frozen teacher; None in self-distillation.
+
+    Raises:
+        ValueError: a model whose rotation or attention the configuration needs and that cannot be
+            described.
     """
 
     def __init__(
@@ -116,12 +119,12 @@ class Distiller(nn.Module):
         self.progress = Progress()
         if config.codi_weight:
             self.codi = CODILoss(self.base.config.hidden_size, reader.config.hidden_size)
-        self.queries = config.kv_loss == "structural" and config.kv_weight > 0
-        self.teacher_queries = config.matches_cache and (
-            self.queries
-            or config.attention_weighted_kv
-            or EVICTIONS[config.kv_method].needs_queries
-        )
+        self.queries = compares_queries(config)
+        self.teacher_queries = self.queries or scores_by_attention(config)
+        if self.teacher_queries:
+            check_attention(reader)
+        if self.queries:
+            check_attention(self.base)
 
     @property
     def base(self) -> PreTrainedModel:

@@ -14,7 +14,9 @@ from transformers import PreTrainedModel
 
 from kava.align.cka import MIN_ROWS_DEBIASED
 from kava.align.streaming_cka import StreamingCKA
-from kava.capture import capture, trace_from_cache
+from kava.attention import attention_logits
+from kava.capture import capture, rebuilds_attention, trace_from_cache
+from kava.compress.heads import cut, flat_keys, head_form, hide_out_of_reach, per_head
 from kava.data.collate import Batch
 from kava.losses.positions import common_mask
 from kava.student.latent import LatentStudent
@@ -64,20 +66,25 @@ def attention_entropy(student: PreTrainedModel, batch: Batch) -> float | None:
 
     The entropy of the attention of every latent's query (of an explicit student: of every
     reasoning token's) over all columns up to its own, averaged over queries, heads, layers and
-    the batch's first samples. 0 looks at one column alone, ln n at n alike. The attention is
-    computed from recorded queries and cached keys with the scale 1/√D.
+    the batch's first samples. 0 looks at one column alone, ln n at n alike; a sink is one more
+    column. The attention is computed from recorded queries and cached keys, as the model's own
+    layers compute it.
 
     Args:
         student: a `LatentStudent`, or a causal model that writes its reasoning.
         batch: as the collator makes it; its first 32 samples are read.
 
     Returns:
-        None where there is no latent, or no reasoning token.
+        None where there is no latent, or no reasoning token, or of a family whose attention
+        cannot be rebuilt.
 
     Example:
         >>> 0 <= attention_entropy(student, batch) <= math.log(64)
         True
     """
+    base = student.base if isinstance(student, LatentStudent) else student
+    if not rebuilds_attention(base):
+        return None
     if isinstance(student, LatentStudent):
         if student.config.num_latents == 0:
             return None
@@ -96,17 +103,25 @@ def _of_latents(student: LatentStudent, batch: Batch) -> float:
     assert output.trace.queries is not None
     M = student.config.num_latents
     stop = run.P + 1 + M
-    keys = trace_from_cache(run.cache, start=0, stop=stop).keys
     mask_BT = run.mask(stop)
-    valid_BT = keys.new_ones(keys.shape[0], stop) if mask_BT is None else mask_BT
-    columns = torch.arange(stop - M, stop, device=keys.device)
-    wanted_BM = valid_BT[:, columns].bool()
-    return _mean_entropy(output.trace.queries, keys, valid_BT.bool(), columns, wanted_BM)
+    whole = trace_from_cache(
+        run.cache,
+        start=0,
+        stop=stop,
+        mask=mask_BT,
+        positions=run.positions(0, stop),
+        attention=output.trace.attention,
+    )
+    columns = torch.arange(stop - M, stop, device=whole.keys.device)
+    return _mean_entropy(output.trace.queries, whole, columns, whole.valid_BT()[:, columns])
 
 
 def _of_text(student: PreTrainedModel, batch: Batch) -> float | None:
     few = slice(0, ENTROPY_SAMPLES)
     segments = batch["segment_ids"][few]
+    wanted_BT = segments.eq(Segment.REASONING)
+    if not wanted_BT.any():
+        return None
     _, trace = capture(
         student,
         batch["input_ids"][few],
@@ -116,33 +131,31 @@ def _of_text(student: PreTrainedModel, batch: Batch) -> float | None:
         hidden_states=False,
         logits_to_keep=1,
     )
-    wanted_BT = segments.eq(Segment.REASONING)
-    if not wanted_BT.any():
-        return None
     assert trace.queries is not None
     columns = torch.arange(trace.length, device=segments.device)
-    return _mean_entropy(trace.queries, trace.keys, trace.valid_BT(), columns, wanted_BT)
+    return _mean_entropy(trace.queries, trace, columns, wanted_BT)
 
 
 def _mean_entropy(
-    queries_BLQND: Tensor,
-    keys_BLHTD: Tensor,
-    valid_BT: Tensor,
-    columns_N: Tensor,
-    wanted_BN: Tensor,
+    queries_BLQRD: Tensor, trace: KVTrace, columns_R: Tensor, wanted_BR: Tensor
 ) -> float:
-    """Over the queries at `columns_N`, where wanted; a layer at a time bounds the memory."""
-    T, D = keys_BLHTD.shape[3:]
-    groups = queries_BLQND.shape[2] // keys_BLHTD.shape[2]
-    causal_NT = torch.arange(T, device=columns_N.device) <= columns_N[:, None]
-    hidden_BNT = ~(causal_NT & valid_BT[:, None])
-    total, count = 0.0, 0
-    for layer in range(keys_BLHTD.shape[1]):
-        keys_BQTD = keys_BLHTD[:, layer].float().repeat_interleave(groups, dim=1)
-        scores_BQNT = queries_BLQND[:, layer].float() @ keys_BQTD.mT * D**-0.5
-        shares_BQNT = scores_BQNT.masked_fill(hidden_BNT[:, None], -torch.inf).softmax(-1)
-        entropy_BQN = torch.special.entr(shares_BQNT).sum(-1)
-        chosen = entropy_BQN.transpose(1, 2)[wanted_BN]
-        total += float(chosen.sum())
-        count += chosen.numel()
-    return total / count
+    """Over the queries at `columns_R` of a trace, where wanted; blocks of heads bound the memory.
+
+    A row that is not wanted may see nothing at all: it is even, and left out.
+    """
+    B, L, H, T, D = trace.keys.shape
+    form = head_form(trace, None)
+    queries_NGRD = queries_BLQRD.unflatten(2, (H, -1)).flatten(0, 2)
+    seen_BRT = (torch.arange(T, device=columns_R.device) <= columns_R[:, None])[None]
+    hidden_NRT = per_head(trace, ~(seen_BRT & trace.valid_BT()[:, None]))
+    columns_NR = columns_R.expand(len(hidden_NRT), -1)
+    hidden_NRT = hide_out_of_reach(hidden_NRT, trace, form, columns_NR, 0, T)
+    wanted_NR, keys_NTD = per_head(trace, wanted_BR), flat_keys(trace, 0, T)
+    G, R = queries_NGRD.shape[1:3]
+    total = 0.0
+    for heads in cut(B * L * H, max(G * R * T, T * D), keys_NTD.device):
+        queries, keys = queries_NGRD[heads].float(), keys_NTD[heads].float()
+        logits = attention_logits(queries, keys, form[heads], hidden_NRT[heads][:, None])
+        entropy_NGR = torch.special.entr(logits.softmax(dim=-1)).sum(dim=-1)
+        total += float(torch.where(wanted_NR[heads][:, None], entropy_NGR, 0.0).sum())
+    return total / (G * int(wanted_NR.sum()))

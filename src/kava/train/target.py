@@ -29,6 +29,7 @@ from kava.pairs import read_tokens, to_student_tokens
 from kava.rope import Rotary, at_length_of, unrotate_trace
 from kava.trace import KVTrace, Segment
 from kava.train.config import TrainConfig
+from kava.train.matching import compares_queries
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,7 @@ class TargetBuilder:
         self.aligner = aligner
         self.rotary = rotary if config.unrotates else None
         self.resampling = config.resampling
+        self.compares_queries = compares_queries(config)
         self.options = eviction_options(config)
         if config.kv_method != "positions" and not EVICTIONS[config.kv_method].needs_scores:
             build_eviction(config.kv_method, **self.options)
@@ -102,9 +104,9 @@ class TargetBuilder:
         """The positions that an eviction keeps, their columns, and their weights."""
         at_tokens = trace if tokens == "none" else read_tokens(trace, batch)
         at_tokens, bare_B = _stand_in(at_tokens)
-        kept, indices_BLHM = self._eviction(batch)(at_tokens, self.config.target_len)
-        if kept.mask is not None and bare_B.any():
-            kept = replace(kept, mask=kept.mask & ~bare_B[:, None])
+        eviction = self._eviction(batch)
+        indices_BLHM, mask_BM = eviction.choose(at_tokens, self.config.target_len)
+        kept = eviction.take(self._compared(at_tokens), indices_BLHM, mask_BM & ~bare_B[:, None])
         columns = indices_BLHM[:, 0, 0] if kept.scope == "model" else indices_BLHM
         looked_at = self.config.attention_weighted_kv
         weights = attention_weights(at_tokens, columns) if looked_at else None
@@ -112,14 +114,18 @@ class TargetBuilder:
         if self.config.unrotates:
             kept = unrotate_trace(kept, at_length_of(trace, self.rotary))
         if tokens == "soft":
-            kept = self._mean_over_tokens(kept, trace, columns, batch)
+            kept = self._mean_over_tokens(kept, self._compared(trace), columns, batch)
         return kept, columns, weights
+
+    def _compared(self, trace: KVTrace) -> KVTrace:
+        """A trace of what the loss will read: an eviction may look at queries that it does not."""
+        return trace if self.compares_queries else replace(trace, queries=None)
 
     def _resample(
         self, resampling: SegmentResampling, trace: KVTrace, batch: Batch, tokens: str
     ) -> tuple[KVTrace, Tensor]:
         """The whole text at the student's slots, segment by segment, and their columns."""
-        trace = trace.in_float32()
+        trace = self._compared(trace).in_float32()
         if self.config.unrotates:
             trace = unrotate_trace(trace, self.rotary)
         if tokens != "none":
@@ -193,7 +199,21 @@ def map_student(aligner: MapProjectionAligner, trace: KVTrace) -> KVTrace:
     if aligner.direction == "teacher_to_student":
         return trace
     mapped = aligner.map_student(trace.keys, trace.values, trace.queries)
-    return replace(trace, keys=mapped.keys, values=mapped.values, queries=mapped.queries)
+    # in the teacher's geometry queries and keys attend as the target does
+    return replace(
+        trace, keys=mapped.keys, values=mapped.values, queries=mapped.queries, attention=None
+    )
+
+
+def scores_by_attention(config: TrainConfig) -> bool:
+    """Whether the teacher's attention decides which positions are kept, or how they are weighed."""
+    if not config.matches_cache:
+        return False
+    if config.attention_weighted_kv:
+        return True
+    if config.resampling is not None or not EVICTIONS[config.kv_method].needs_queries:
+        return False
+    return build_eviction(config.kv_method, **eviction_options(config)).reads_queries
 
 
 def eviction_options(config: TrainConfig) -> dict[str, Any]:
