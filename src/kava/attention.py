@@ -187,14 +187,14 @@ class HeadForm:
 
         Args:
             rows_NR: the positions that the queries stand at.
-            columns_NT: the positions that the keys stand at.
+            columns_NT: the positions that the keys stand at. The first axis of both may be 1.
         """
         rows, columns = rows_NR[:, :, None], columns_NT[:, None]
         far = torch.zeros_like(rows - columns, dtype=torch.bool)
         if self.window is not None:
-            far |= rows - columns >= self.window
+            far = rows - columns >= self.window
         if self.chunk is not None:
-            far |= rows // self.chunk != columns // self.chunk
+            far = far | (rows // self.chunk != columns // self.chunk)
         return far
 
 

@@ -1,7 +1,7 @@
 """Knockout: what the teacher cannot predict once no later query may look at a position.
 
 The text is read once and its cache kept. Then, for each reasoning column, only what follows it
-runs again, over the cached prefix in which that column is masked: a pass of the suffix in place
+runs again, over the cached prefix in which that column is hidden: a pass of the suffix in place
 of the whole text, and no mask of pairs. The columns are taken from the last to the first, so that
 every pass may overwrite what the one before left behind it, and the prefix is never copied.
 
@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 
 from kava.capture import position_ids_from_mask
 from kava.data.collate import IGNORED, Batch
+from kava.importance.hiding import hiding
 from kava.student.cache import PreallocatedCache
 from kava.trace import Segment
 
@@ -64,23 +65,20 @@ def knockout(model: PreTrainedModel, batch: Batch, stages_BT: Tensor | None = No
     try:
         cache = PreallocatedCache(model.config.num_hidden_layers, T - 1)
         # the last token is predicted by the one before it, and predicts nothing
-        plain_BS = _losses(
-            model, batch, slice(0, T - 1), mask_BT[:, : T - 1], positions_BT, cache, first
-        )
-        for column in reversed(columns):
-            if column + 2 >= T:
-                continue
-            hidden_BT = mask_BT[:, : T - 1].clone()
-            hidden_BT[:, column] = 0
-            cache.rewind(column + 1)
-            suffix = slice(column + 1, T - 1)
-            rise_BS = (
-                _losses(model, batch, suffix, hidden_BT, positions_BT, cache, column + 1)
-                - plain_BS[:, column + 1 - first :]
-            )
-            counted_BS = stages_BT[:, column + 2 :] > stages_BT[:, column, None]
-            # a token that is not counted may be infinite without harm
-            scores_BT[:, column] = torch.where(counted_BS, rise_BS, 0.0).sum(dim=1)
+        plain_BS = _losses(model, batch, slice(0, T - 1), positions_BT, cache, first)
+        columns_T = torch.arange(T - 1, device=mask_BT.device)
+        with hiding(model) as hidden:
+            for column in reversed(columns):
+                if column + 2 >= T:
+                    continue
+                hidden.shown = (columns_T != column).expand(len(mask_BT), -1)
+                cache.rewind(column + 1)
+                suffix = slice(column + 1, T - 1)
+                losses_BS = _losses(model, batch, suffix, positions_BT, cache, column + 1)
+                rise_BS = losses_BS - plain_BS[:, column + 1 - first :]
+                counted_BS = stages_BT[:, column + 2 :] > stages_BT[:, column, None]
+                # a token that is not counted may be infinite without harm
+                scores_BT[:, column] = torch.where(counted_BS, rise_BS, 0.0).sum(dim=1)
     finally:
         model.train(training)
     scores_BT = torch.where(reasoning_BT, scores_BT, 0.0)
@@ -110,7 +108,6 @@ def _losses(
     model: PreTrainedModel,
     batch: Batch,
     columns: slice,
-    mask_BT: Tensor,
     positions_BT: Tensor,
     cache: PreallocatedCache,
     first: int,
@@ -118,7 +115,7 @@ def _losses(
     """[B, S] the cross-entropy of the token after each of the columns from `first` on."""
     outputs: Any = model(
         input_ids=batch["input_ids"][:, columns],
-        attention_mask=mask_BT,
+        attention_mask=batch["attention_mask"][:, : columns.stop],
         position_ids=positions_BT[:, columns],
         past_key_values=cache,
         use_cache=True,
