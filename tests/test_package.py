@@ -18,7 +18,7 @@ SOURCE = Path(kava.__file__).parent
 ROWS = (
     {"errors", "callable_module", "stopping", "files", "inputs", "locks", "format"}
     | {"theme", "ticks", "placement", "panels"},
-    {"trace"},
+    {"attention", "trace"},
     {"compress", "align", "losses", "segments", "tokenizers", "data"},
     {
         "quiet",
@@ -26,6 +26,8 @@ ROWS = (
         "models",
         "traceable",
         "capture",
+        "queries",
+        "rebuild",
         "rope",
         "pairs",
         "student",
@@ -45,7 +47,7 @@ ROWS = (
 )
 ROW_OF = {part: row for row, parts in enumerate(ROWS) for part in parts}
 # Pure tensors: usable and testable without any model.
-PURE = {"trace", "compress", "align", "losses"}
+PURE = {"attention", "trace", "compress", "align", "losses"}
 MODEL_LIBRARIES = {"transformers", "accelerate", "peft", "datasets"}
 HEAVY = {*MODEL_LIBRARIES, "torch", "numpy", "scipy", "matplotlib", "tensorboard"}
 
