@@ -23,6 +23,26 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
+def at_least(share: float) -> str:
+    """A share as text, rounded down, so that "at least" before it is true.
+
+    Example:
+        >>> at_least(0.9996), at_least(0.95)
+        ('99.9 %', '95.0 %')
+    """
+    return f"{math.floor(1000 * share + 1e-9) / 10:.1f} %"
+
+
+def at_most(share: float) -> str:
+    """A share as text, rounded up, so that "at most" before it is true.
+
+    Example:
+        >>> at_most(0.0001), at_most(0.05)
+        ('0.1 %', '5.0 %')
+    """
+    return f"{math.ceil(1000 * share - 1e-9) / 10:.1f} %"
+
+
 def percents(low: float, high: float) -> str:
     """An interval of shares.
 

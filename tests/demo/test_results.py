@@ -146,7 +146,7 @@ def test_the_eviction_verdict_tells_rules_that_work_from_those_that_do_not(
 def test_the_eviction_verdict_when_nothing_works(make_results: MakeResults) -> None:
     found = {"rkv": [0.04, 0.05], "random": [0.05, 0.04], "uniform": [0.04, 0.04]}
     verdict = eviction_verdict(summarize(EVICTION.arms, make_results(found)))
-    assert "None of the 3 rules that have to choose does better than a guess" in verdict
+    assert "Of the 3 rules that have to choose, none does better than a guess (4.2 %)" in verdict
     assert "do not differ by more than their intervals" in verdict
 
 

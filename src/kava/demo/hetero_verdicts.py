@@ -16,6 +16,8 @@ from kava.demo.results import (
     expect,
     listed,
     near_chance,
+    single_seeds,
+    with_seeds,
 )
 from kava.demo.verdicts import KV_GOAL
 from kava.format import percent
@@ -36,31 +38,34 @@ def hetero_verdict(summaries: Sequence[Summary]) -> str:
     structured = [s for s in summaries if s.arm.name in STRUCTURED]
     controls = [s for s in summaries if s.arm.name in CONTROLS]
     others = [s for s in summaries if s.arm.name not in (*STRUCTURED, *CONTROLS)]
+    runs = [result for s in controls for result in s.results]
+    beyond = [result for result in runs if not near_chance(result.accuracy)]
     parts = []
     if structured:
         reached = [s for s in structured if s.reaches(KV_GOAL)]
         missed = [s for s in structured if s not in reached]
-        goal = f"right at least {100 * KV_GOAL:.0f} % of the time with every seed"
+        goal = f"right at least {100 * KV_GOAL:.0f} % of the time with"
         if reached:
+            said = f"{goal} {with_seeds(reached)} {_is(reached)} {_told(reached)}."
             parts.append(
-                f"A calibrated structured map brings the teacher's cache to a student of another "
-                f"geometry and tokenizer: {goal} {_is(reached)} {_told(reached)}."
+                f"{said[0].upper()}{said[1:]}"
+                if beyond
+                else f"A calibrated structured map brings the teacher's cache to a student of "
+                f"another geometry and tokenizer: {said}"
             )
         if missed:
-            parts.append(f"Not {goal} {_is(missed)} {_told(missed)}.")
+            parts.append(f"Not {goal} {with_seeds(missed)} {_is(missed)} {_told(missed)}.")
     if controls:
-        runs = [result for s in controls for result in s.results]
-        beyond = [result for result in runs if not near_chance(result.accuracy)]
         away = f"{100 * CHANCE_MARGIN:.0f} points of a guess ({percent(CHANCE)})"
         parts.append(
             f"Of the controls, {listed(beyond)} {'is' if len(beyond) == 1 else 'are'} not within "
-            f"{away}."
+            f"{away}, so that the teacher's cache is not all that teaches here."
             if beyond
             else f"The controls stay within {away}: {listed(runs)}."
         )
     if others:
         parts.append(f"Under the same budget: {_told(others)}.")
-    return " ".join(parts)
+    return " ".join(filter(None, [*parts, single_seeds(summaries)]))
 
 
 def hetero_expectations(summaries: Sequence[Summary]) -> list[Expectation]:
@@ -90,33 +95,14 @@ def rank_of(summary: Summary) -> int | None:
 
 
 def rank_verdict(summaries: Sequence[Summary]) -> str:
-    """Where more terms stop helping the student, and what they go on explaining."""
+    """From how many terms on a map does as well as the full one, and what more terms explain."""
     ranks = sorted(
         ((rank, s) for s in summaries if (rank := rank_of(s)) is not None), key=lambda pair: pair[0]
     )
     full = next((s for s in summaries if s.arm.name == "full"), None)
     if not ranks or full is None:
         return f"Too few arms were run to compare: {_told(summaries)}."
-    reaching = [s.high >= full.accuracy for _, s in ranks]
-    first = next((i for i in range(len(ranks)) if all(reaching[i:])), None)
-    if first is None:
-        rank, last = ranks[-1]
-        parts = [
-            f"No number of terms up to {rank} comes within its interval of the full map: "
-            f"{_told([last])}, against {_told([full])}."
-        ]
-    elif first == 0:
-        rank, least = ranks[0]
-        parts = [
-            f"{_terms(rank).capitalize()} {'is' if rank == 1 else 'are'} enough: {_told([least])} "
-            f"comes within its interval of the full map, {_told([full])}."
-        ]
-    else:
-        (_, less), (rank, least) = ranks[first - 1 : first + 1]
-        parts = [
-            f"More terms stop helping at {_terms(rank)}: {_told([least])} and all beyond come "
-            f"within their intervals of the full map, {_told([full])}; {_told([less])} does not."
-        ]
+    parts = [_enough(ranks, full)]
     known = [(rank, s.r_squared) for rank, s in ranks if s.r_squared is not None]
     if known and full.r_squared is not None:
         steps = ", ".join(f"{value:.2f}" for _, value in known)
@@ -125,7 +111,32 @@ def rank_verdict(summaries: Sequence[Summary]) -> str:
             f"Of held-out keys and values, {at} terms explain {steps} (mean R²), the full map "
             f"{full.r_squared:.2f}."
         )
-    return " ".join(parts)
+    return " ".join(filter(None, [*parts, single_seeds(summaries)]))
+
+
+def _enough(ranks: Sequence[tuple[int, Summary]], full: Summary) -> str:
+    """From how many terms on a map does as well as the full one, where that one teaches."""
+    against = f"of the full map, {_told([full])}"
+    if all(near_chance(result.accuracy) for result in full.results):
+        return (
+            f"The full map stays within {100 * CHANCE_MARGIN:.0f} points of a guess, "
+            f"{_told([full])}, so that nothing can be said of the number of terms."
+        )
+    reaching = [s.high >= full.accuracy for _, s in ranks]
+    first = next((i for i in range(len(ranks)) if all(reaching[i:])), None)
+    if first is None:
+        rank, last = ranks[-1]
+        within = [s for (_, s), reaches in zip(ranks, reaching) if reaches]
+        though = f"; of fewer, {_told(within)} {_does(within)}" if within else ", nor do fewer"
+        return (
+            f"With {_terms(rank)}, the most, a map does not come within its interval {against}: "
+            f"{_told([last])}{though}."
+        )
+    rank, least = ranks[first]
+    beyond = " and all beyond" if first + 1 < len(ranks) else ""
+    below = f"; {_told([ranks[first - 1][1]])} does not" if first else ""
+    intervals = "come within their intervals" if beyond else "comes within its interval"
+    return f"From {_terms(rank)} on: {_told([least])}{beyond} {intervals} {against}{below}."
 
 
 def joint_verdict(summaries: Sequence[Summary]) -> str:
@@ -141,7 +152,7 @@ def joint_verdict(summaries: Sequence[Summary]) -> str:
             found.append(_control(joint, wrong))
         if found:
             parts.append(f"{title}: {'; '.join(found)}.")
-    return " ".join(parts)
+    return " ".join(filter(None, [*parts, single_seeds(summaries)]))
 
 
 def collapsed(result: Result, frozen: Summary | None) -> bool:
@@ -169,17 +180,21 @@ def _learned(summary: Summary, frozen: Summary | None) -> str:
     at_chance = [r for r in summary.results if near_chance(r.accuracy)]
     seen = f"{listed(summary.results)}, {_loss(summary)}"
     if fallen:
-        return f"{name} collapses in {len(fallen)} of {num} runs ({seen})"
+        return f"{name} collapses in {_runs(len(fallen), num)} ({seen})"
     if at_chance:
-        return f"{name} stays at chance in {len(at_chance)} of {num} runs ({seen})"
+        return f"{name} stays at chance in {_runs(len(at_chance), num)} ({seen})"
     return f"{name} does not collapse ({seen})"
+
+
+def _runs(count: int, total: int) -> str:
+    return f"{count} of {total} runs" if total > 1 else "its one run"
 
 
 def _control(joint: Summary, wrong: Summary) -> str:
     """Whether a map that learns on other samples' caches ends with the same loss."""
     if joint.kv is None or wrong.kv is None:
         return f"{wrong.arm.name} has no KV loss to compare"
-    apart = wrong.kv >= APART * joint.kv
+    apart = wrong.kv > 0 and wrong.kv >= APART * joint.kv
     return (
         f"on other samples' caches ({listed(wrong.results)}) its loss ends at {wrong.kv:.3g}, "
         f"{'apart' if apart else 'not apart'} from {joint.kv:.3g}"
@@ -192,6 +207,10 @@ def _loss(summary: Summary) -> str:
 
 def _terms(rank: int) -> str:
     return "one term" if rank == 1 else f"{rank} terms"
+
+
+def _does(summaries: Sequence[Summary]) -> str:
+    return "does" if len(summaries) == 1 else "do"
 
 
 def _is(summaries: Sequence[Summary]) -> str:

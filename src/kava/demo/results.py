@@ -190,6 +190,26 @@ def listed(results: Sequence[Result]) -> str:
     return "; ".join(f"{arm} {', '.join(values)}" for arm, values in by_arm.items())
 
 
+def with_seeds(summaries: Sequence[Summary], every: str = "every seed") -> str:
+    """Over how many runs a statement of arms is made: "every seed", or "a single seed".
+
+    Example:
+        >>> with_seeds(summaries)
+        'every seed'
+    """
+    return "a single seed" if all(len(s.results) == 1 for s in summaries) else every
+
+
+def single_seeds(summaries: Sequence[Summary]) -> str:
+    """Which arms have one run only, as a sentence; empty where none has."""
+    single = [s.arm.name for s in summaries if len(s.results) == 1]
+    if not single:
+        return ""
+    if len(single) == len(summaries):
+        return "All of it is of a single seed, and says nothing of other runs."
+    return f"Of a single seed, which says nothing of other runs: {', '.join(single)}."
+
+
 def near_chance(accuracy: float) -> bool:
     """Within 10 points of a guess."""
     return abs(accuracy - CHANCE) <= CHANCE_MARGIN

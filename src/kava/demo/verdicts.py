@@ -16,9 +16,11 @@ from kava.demo.results import (
     expect,
     listed,
     near_chance,
+    single_seeds,
+    with_seeds,
 )
 from kava.evaluate.intervals import wilson
-from kava.format import percent
+from kava.format import at_least, at_most, percent
 
 KV_GOAL = 0.95
 WRITTEN_GOAL = 0.99
@@ -52,43 +54,52 @@ def main_expectations(summaries: Sequence[Summary]) -> list[Expectation]:
 
 
 def main_verdict(summaries: Sequence[Summary]) -> str:
-    """What the main demo's numbers say, in one or two sentences."""
+    """What the main demo's numbers say, in a few sentences."""
     kv = [r for s in summaries if s.arm.group == "kv" for r in s.results]
     other = [r for s in summaries if s.arm.group == "without" for r in s.results]
     if not kv or not other:
         return f"Too few arms were run to compare: {listed([*kv, *other]) or 'none'}."
-    reached = [r for r in kv if r.accuracy >= KV_GOAL]
     beyond = [r for r in other if not near_chance(r.accuracy)]
-    worst = min(r.accuracy for r in kv)
-    right = "every time" if worst == 1 else f"at least {percent(worst)} of the time"
-    if len(reached) == len(kv):
-        first = (
-            f"Matching the teacher's KV cache made the student reason in latent tokens: "
-            f"each of the {len(kv)} runs with it is right {right}"
-        )
-    elif reached:
-        first = (
-            f"Matching the teacher's KV cache made the student reason in latent tokens in "
-            f"{len(reached)} of {len(kv)} runs ({listed(kv)})"
+    parts = [_with_cache(kv, alone=not beyond)]
+    if beyond:
+        parts.append(
+            f"Without it, {listed(beyond)} {'is' if len(beyond) == 1 else 'are'} more than "
+            f"{100 * CHANCE_MARGIN:.0f} points away from a guess ({percent(CHANCE)})."
         )
     else:
-        first = (
-            f"Matching the teacher's KV cache did not make the student reason in latent tokens: "
-            f"no run with it is right {100 * KV_GOAL:.0f} % of the time ({listed(kv)})"
-        )
-    highest = percent(max(r.accuracy for r in other))
-    if not beyond:
-        runs = (
+        none = (
             f"none of the {len(other)} runs gets" if len(other) > 1 else "the one run does not get"
         )
-        return (
-            f"{first}. Without it {runs} beyond {highest}, where a guess is right "
-            f"{percent(CHANCE)} of the time."
+        parts.append(
+            f"Without it {none} beyond {at_most(max(r.accuracy for r in other))}, where a guess is "
+            f"right {percent(CHANCE)} of the time."
         )
-    return (
-        f"{first}. Without it, {listed(beyond)} {'is' if len(beyond) == 1 else 'are'} more than "
-        f"{100 * CHANCE_MARGIN:.0f} points away from a guess ({percent(CHANCE)})."
-    )
+    return " ".join(filter(None, [*parts, single_seeds(summaries)]))
+
+
+def _with_cache(kv: Sequence[Result], alone: bool) -> str:
+    """How the runs with the cache came out; what it did, only where nothing else did it too."""
+    reached = [r for r in kv if r.accuracy >= KV_GOAL]
+    goal = f"right at least {100 * KV_GOAL:.0f} % of the time"
+    if not reached:
+        return (
+            f"Matching the teacher's KV cache did not make the student {goal} in any run "
+            f"({listed(kv)})."
+        )
+    made = "Matching the teacher's KV cache made the student reason in latent tokens"
+    if len(reached) < len(kv):
+        count = f"{len(reached)} of {len(kv)} runs"
+        return (
+            f"{made} in {count} ({listed(kv)})."
+            if alone
+            else f"With the teacher's KV cache, {count} are {goal} ({listed(kv)})."
+        )
+    worst = min(r.accuracy for r in kv)
+    right = "every time" if worst == 1 else f"at least {at_least(worst)} of the time"
+    runs = f"each of the {len(kv)} runs with it" if len(kv) > 1 else "the one run with it"
+    if alone:
+        return f"{made}: {runs} is right {right}."
+    return f"{runs[0].upper()}{runs[1:]} (the teacher's KV cache) is right {right}."
 
 
 def eviction_expectations(summaries: Sequence[Summary]) -> list[Expectation]:
@@ -110,6 +121,7 @@ def eviction_verdict(summaries: Sequence[Summary]) -> str:
     by_name = {s.arm.name: s for s in summaries}
     oracle = by_name.get("positions")
     rules = [s for s in summaries if s.arm.name != "positions"]
+    count = f"the {len(rules)} rules that have" if len(rules) > 1 else "the one rule that has"
     parts = []
     if oracle is not None:
         parts.append(
@@ -122,13 +134,13 @@ def eviction_verdict(summaries: Sequence[Summary]) -> str:
         if above:
             names = ", ".join(f"{s.arm.name} ({percent(s.accuracy)})" for s in above)
             parts.append(
-                f"Of the {len(rules)} rules that have to choose, with every seed above a guess "
+                f"Of {count} to choose, with {with_seeds(above)} above a guess "
                 f"({percent(CHANCE)}): {names}."
             )
         else:
             parts.append(
-                f"None of the {len(rules)} rules that have to choose does better than a guess "
-                f"({percent(CHANCE)}) with every seed; the best, {best.arm.name}, is right "
+                f"Of {count} to choose, none does better than a guess ({percent(CHANCE)}) with "
+                f"{with_seeds(rules)}; the best, {best.arm.name}, is right "
                 f"{percent(best.accuracy)} of the time."
             )
     scored = [by_name[name] for name in ("rkv", "rkv_official") if name in by_name]
@@ -139,18 +151,19 @@ def eviction_verdict(summaries: Sequence[Summary]) -> str:
         parts.append(
             f"The better of the R-KV scores ({top.arm.name}, {percent(top.accuracy)}) and the "
             f"better of random and uniform ({bar.arm.name}, {percent(bar.accuracy)}) "
-            f"{'differ' if apart else 'do not differ'} by more than their intervals."
+            f"{'differ' if apart else 'do not differ'} by more than their intervals over questions."
         )
-    return " ".join(parts)
+    return " ".join(filter(None, [*parts, single_seeds(summaries)]))
 
 
 def reference_sentence(teacher: Mapping[str, float], summaries: Sequence[Summary]) -> str:
     """How the teacher does when it writes the long form, beside the students' cost."""
-    passes = max(s.forward_passes for s in summaries)
+    fewest, most = (f(round(s.forward_passes) for s in summaries) for f in (min, max))
+    passes = f"{fewest}" if fewest == most else f"{fewest} to {most}"
     return (
         f"The teacher, writing all of it, is right {percent(teacher['accuracy'])} of the time in "
         f"{teacher['forward_passes']:.0f} forward passes per answer; the students take "
-        f"{passes:.0f}."
+        f"{passes}."
     )
 
 

@@ -50,7 +50,7 @@ def _milliseconds(run: Run) -> float | None:
 def budget_sentence(study: StudyLogs) -> str:
     """Whether the arms that are compared were given the same."""
     arms = [arm for arm in study.of_role("baseline", "treatment", "control") if arm.finished]
-    if not arms:
+    if len(arms) < 2:
         return ""
     unequal = [
         word
@@ -67,8 +67,9 @@ def budget_sentence(study: StudyLogs) -> str:
     if unequal:
         return f"The compared arms differ in {', '.join(unequal)}; see the table."
     return (
-        "All compared arms saw the same training data in the same order for the same seed, for the "
-        "same steps and tokens, and were asked the same items."
+        f"All compared arms saw the same training data in the same order for the same seed, for "
+        f"the same steps, and the same tokens to within {TOKENS_WITHIN:.0%}, and were asked the "
+        f"same items."
     )
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from kava.files import replace_folder
 from kava.locks import lock_file
+from kava.format import counted
 from kava.report import words
 from kava.report.logs import StudyLogs, load_study
 from kava.report.sections import Section, sections_of
@@ -126,5 +127,6 @@ def _values(study: StudyLogs, judgement: Judgement, sections: list[Section]) -> 
         "missing": words.missing_sentence(study.unfinished),
         "sections": sections,
         "pictures": PICTURES,
-        "num_items": len(study.ids),
+        "num_seeds": counted(len(study.plan.seeds), "seed"),
+        "num_items": counted(len(study.ids), "item"),
     }

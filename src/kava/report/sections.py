@@ -224,10 +224,11 @@ def _budget(study: StudyLogs) -> Section:
 
 def _power(study: StudyLogs, judgement: Judgement) -> Section:
     table = tables.tests_table(judgement)
+    said = (words.seeds_sentence(study), words.power_sentence(study, judgement.compared))
     return Section(
         name="power",
         title="What the study could have found",
-        text=(words.power_sentence(study, judgement.compared),) if table else (),
+        text=said if table else (),
         tables=(table,) if table else (),
     )
 

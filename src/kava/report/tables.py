@@ -115,7 +115,8 @@ def arms_table(study: StudyLogs, judgement: Judgement) -> Table:
         )
     test = study.plan.primary.test
     note = (
-        f"Below each number its {confidence:.0%} interval, for other runs and other items. p is of "
+        f"Below each number its {confidence:.0%} interval, for other runs and other items, of a "
+        f"single run for other items alone. p is of "
         f"the test `{test}`, adjusted by Holm over all treatments and controls. d_z: the mean "
         f"difference between runs of one seed over its standard deviation. Area: mean height of "
         f"the curve of accuracy. Seeds: accuracy of each run, per cent, in the plan's order."
@@ -265,7 +266,8 @@ def tests_table(judgement: Judgement) -> Table | None:
     first = judgement.compared[0].comparison
     note = (
         f"{counted(first.num_seeds, 'seed')}, {counted(first.num_items, 'item')}. Detectable: the "
-        f"true difference, in points, that the deciding test finds four times in five. Differences "
+        f"true difference, in points, that the deciding test finds four times in five at the "
+        f"spread of these runs. Differences "
         f"are in points. Items: items as clusters, for these very runs. Bootstrap: BCa over items, "
         f"10,000 resamples. The p-values in this table are not adjusted."
     )

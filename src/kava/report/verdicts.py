@@ -140,19 +140,32 @@ def is_untaught(arm: ArmLogs, study: StudyLogs) -> bool:
 def trust_of(
     compared: Sequence[Compared], controlled: Sequence[Compared], untaught: Sequence[Compared]
 ) -> tuple[Trust, ...]:
-    """What the controls say, the doubts first."""
+    """What the controls say, the doubts first.
+
+    A doubt is about a gain: without a treatment that has a teacher and is better than the
+    baseline, there is nothing to doubt, and what the controls did stands in the tables.
+    """
     from kava.report import words
 
+    taught = {one.arm.name for one in controlled}
+    gained = {
+        one.arm.name
+        for one in compared
+        if one.arm.role == "treatment" and one.arm.name in taught and is_better(one)
+    }
     said = []
     for one in untaught:
-        if is_better(one):
+        if gained and is_better(one):
             said.append(Trust(holds=False, sentence=words.control_teaches(one)))
     for one in compared:
-        if one.arm.role == "control" and has_teacher(one.against) and is_better(one):
+        teaches = one.arm.role == "control" and has_teacher(one.against) and is_better(one)
+        if gained and teaches:
             said.append(Trust(holds=False, sentence=words.control_beats_baseline(one)))
     for one in controlled:
-        sentence = words.control_is_beaten(one) if is_better(one) else words.control_is_as_good(one)
-        said.append(Trust(holds=is_better(one), sentence=sentence))
+        if is_better(one):
+            said.append(Trust(holds=True, sentence=words.control_is_beaten(one)))
+        elif one.arm.name in gained:
+            said.append(Trust(holds=False, sentence=words.control_is_as_good(one)))
     return tuple(sorted(said, key=lambda trust: trust.holds))
 
 

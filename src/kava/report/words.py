@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from kava.format import counted, listed, p_clause, percent, point_interval, points
 from kava.report.logs import Run, StudyLogs
 from kava.report.verdicts import Compared, explained, is_better
+from kava.statistics.verdict import SEEDS_TO_RULE_OUT, unseen_share
 
 MOST_NAMED = 12
 
@@ -140,14 +141,19 @@ def _by(one: Compared) -> str:
 
 
 def power_sentence(study: StudyLogs, compared: Sequence[Compared]) -> str:
-    """What the study could have found."""
+    """What the study could have found, at the spread that its runs show."""
+    if study.plan.primary.test == "wilcoxon":
+        return "Of a test of ranks, as the plan asks for, no smallest detectable effect is known."
     known = [
         one.comparison.minimum_detectable
         for one in compared
         if one.comparison.minimum_detectable is not None
     ]
     if not known:
-        return "The runs do not differ, so that no smallest detectable effect can be told."
+        return (
+            "The answers of the runs do not vary, so that no smallest detectable effect can be "
+            "told."
+        )
     found = compared[0].comparison
     least = study.plan.primary.minimum_effect
     most = max(known)
@@ -161,13 +167,37 @@ def power_sentence(study: StudyLogs, compared: Sequence[Compared]) -> str:
     if min(known) < most:
         span = f"{points(min(known), unit=False).lstrip('+')} to {span}, depending on the arm"
     enough = (
-        f"That is less than the {points(least).lstrip('+')} that the plan calls of interest: the "
-        f"study is large enough for its question."
+        f"That is no more than the {points(least).lstrip('+')} that the plan calls of interest."
         if most <= least
         else f"The plan calls {points(least).lstrip('+')} of interest: for smaller differences "
         f"than the study can find, a missing verdict says nothing."
     )
     return (
-        f"With {size}, a true difference of {span} is found four times in five, after the "
-        f"correction for several comparisons. {enough}"
+        f"With {size}, and at the spread of these runs, a true difference of {span} is found four "
+        f"times in five, after the correction for several comparisons. {enough}"
+    )
+
+
+def seeds_sentence(study: StudyLogs) -> str:
+    """What a test with so many seeds can say of other runs, and what it cannot."""
+    num_seeds = len(study.plan.seeds)
+    if study.plan.primary.test == "items":
+        return (
+            "The plan's test is over items: it speaks of these very runs, and of other runs of an "
+            "arm it says nothing."
+        )
+    share = f"{100 * unseen_share(num_seeds):.0f} %"
+    few = (
+        f" With fewer than {SEEDS_TO_RULE_OUT} seeds no gain is called ruled out."
+        if num_seeds < SEEDS_TO_RULE_OUT
+        else ""
+    )
+    return (
+        f"What {counted(num_seeds, 'seed')} can say: whether the mean accuracies differ by more "
+        f"than runs of one arm differ among themselves, if runs scatter about their mean as in a "
+        f"normal distribution. What they cannot say: how often a run ends otherwise than these "
+        f"did. An outcome that none of the {num_seeds} runs of an arm showed may still be that of "
+        f"up to {share} of such runs (95 % confidence): a gain that comes with some seeds only can "
+        f"be missed altogether, and {num_seeds} runs that agree do not show that every run "
+        f"would.{few}"
     )

@@ -7,7 +7,7 @@ from kava.statistics.paired import PairComparison, compare_items
 from kava.statistics.power import detectable_effect, power_before, seeds_needed
 from kava.statistics.seeds import TESTS, ArmComparison, accuracy_interval, compare_arms
 from kava.statistics.several import holm
-from kava.statistics.verdict import Verdict, verdict
+from kava.statistics.verdict import Verdict, unseen_share, verdict
 
 __all__ = [
     "TESTS",
@@ -25,5 +25,6 @@ __all__ = [
     "power_before",
     "read_items",
     "seeds_needed",
+    "unseen_share",
     "verdict",
 ]

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
+from kava.format import p_clause, point_interval, points
 from kava.statistics.seeds import ArmComparison
 
 Kind = Literal["better", "worse", "no better", "undecided"]
+
+SEEDS_TO_RULE_OUT = 5
+"""With fewer seeds no gain is called ruled out, however narrow the interval: see `unseen_share`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,7 +21,9 @@ class Verdict:
 
     Attributes:
         kind: better or worse where the adjusted p is below alpha; else no better where the
-            interval rules out a gain of interest; else undecided.
+            interval rules out a gain of interest and there are seeds enough to say so
+            (`SEEDS_TO_RULE_OUT`; a test over items asks of these very runs and needs none); else
+            undecided.
         sentence: in plain words, with the interval and p.
         clears_minimum: the whole interval lies beyond the minimum effect, on the verdict's side;
             always False of an undecided one.
@@ -25,6 +32,25 @@ class Verdict:
     kind: Kind
     sentence: str
     clears_minimum: bool
+
+
+def unseen_share(num_seeds: int, confidence: float = 0.95) -> float:
+    """The largest share of an arm's runs that may end in a way that none of its runs has shown.
+
+    The upper end of the exact one-sided interval of 0 out of so many runs (Clopper & Pearson 1934).
+
+    Raises:
+        ValueError: no seed, or a confidence outside (0, 1).
+
+    Example:
+        >>> [round(unseen_share(num_seeds), 2) for num_seeds in (1, 3, 5, 20)]
+        [0.95, 0.63, 0.45, 0.14]
+    """
+    if num_seeds < 1 or not 0 < confidence < 1:
+        raise ValueError(
+            f"num_seeds={num_seeds} must be at least 1 and confidence={confidence} between 0 and 1"
+        )
+    return float(1 - (1 - confidence) ** (1 / num_seeds))
 
 
 def verdict(
@@ -58,13 +84,9 @@ def verdict(
         if not 0 < value < 1:
             raise ValueError(f"{name}={value} must lie between 0 and 1, such as 0.05")
     found = comparison
+    least = points(minimum_effect).lstrip("+")
+    figures = f"({_interval(found)}, {p_clause(p_adjusted)})"
     significant = p_adjusted < alpha
-    gain = f"{_points(abs(found.difference))} points"
-    figures = (
-        f"({found.confidence:.0%} interval {_signed(found.low)} to {_signed(found.high)}, "
-        f"{_p(p_adjusted)})"
-    )
-    least = f"{_points(minimum_effect)} points"
     if significant and found.difference > 0:
         clears = found.low >= minimum_effect
         rest = (
@@ -72,10 +94,9 @@ def verdict(
             if clears
             else f"The interval does not rule out a gain smaller than that of interest, {least}."
         )
+        gain = points(found.difference).lstrip("+")
         return Verdict(
-            kind="better",
-            sentence=f"Better by {gain} {figures}. {rest}",
-            clears_minimum=clears,
+            kind="better", sentence=f"Better by {gain} {figures}. {rest}", clears_minimum=clears
         )
     if significant and found.difference < 0:
         clears = found.high <= -minimum_effect
@@ -84,47 +105,58 @@ def verdict(
             if clears
             else f"The interval does not rule out a loss smaller than {least}."
         )
+        loss = points(-found.difference).lstrip("+")
         return Verdict(
-            kind="worse",
-            sentence=f"Worse by {gain} {figures}. {rest}",
-            clears_minimum=clears,
+            kind="worse", sentence=f"Worse by {loss} {figures}. {rest}", clears_minimum=clears
         )
-    if found.high < minimum_effect:
+    seen = f"the difference is {points(found.difference)} {figures}"
+    if not found.high < minimum_effect:
         return Verdict(
-            kind="no better",
+            kind="undecided",
             sentence=(
-                f"No better: the difference is {_signed(found.difference)} points {figures}, and "
-                f"the interval rules out a gain of {least}, the least of interest."
+                f"Undecided: {seen}. It may be chance, and a gain of {least} is not ruled out"
+                f"{_reach(found)}."
             ),
-            clears_minimum=True,
+            clears_minimum=False,
         )
-    reach = ""
-    if found.minimum_detectable is not None:
-        reach = (
-            f"; this study would have found a true difference of "
-            f"{_points(found.minimum_detectable)} points four times in five"
-            if found.minimum_detectable <= 1
-            else "; runs lie so far apart that this study would have found no difference four "
-            "times in five, however large"
+    if found.test != "items" and found.num_seeds < SEEDS_TO_RULE_OUT:
+        return Verdict(
+            kind="undecided",
+            sentence=(
+                f"Undecided: {seen}. These runs show no gain of {least}, but {found.num_seeds} "
+                f"seeds are too few to exclude one: what happens in up to "
+                f"{100 * unseen_share(found.num_seeds):.0f} % of runs may be in none of them."
+            ),
+            clears_minimum=False,
         )
+    those = "these very runs" if found.test == "items" else "runs that spread as these do"
     return Verdict(
-        kind="undecided",
+        kind="no better",
         sentence=(
-            f"Undecided: the difference is {_signed(found.difference)} points {figures}. It may be "
-            f"chance, and a gain of {least} is not ruled out{reach}."
+            f"No better: {seen}, and for {those} the interval rules out a gain of {least}, the "
+            f"least of interest."
         ),
-        clears_minimum=False,
+        clears_minimum=True,
     )
 
 
-def _points(share: float) -> str:
-    return f"{100 * share:.1f}"
+def _interval(found: ArmComparison) -> str:
+    if not (math.isfinite(found.low) and math.isfinite(found.high)):
+        return "no interval can be formed"
+    return f"{found.confidence:.0%} interval {point_interval(found.low, found.high)}"
 
 
-def _signed(share: float) -> str:
-    text = f"{100 * share:+.1f}"
-    return "0.0" if text in ("+0.0", "-0.0") else text.replace("-", "−")
-
-
-def _p(p: float) -> str:
-    return "p below 0.0001" if p < 1e-4 else f"p = {p:.2g}"
+def _reach(found: ArmComparison) -> str:
+    """What the study would have found, at the spread that its runs show."""
+    least = found.minimum_detectable
+    if least is None or not math.isfinite(least):
+        return ""
+    if least > 1:
+        return (
+            "; runs lie so far apart that this study would have found no difference four times in "
+            "five, however large"
+        )
+    return (
+        f"; at the spread of these runs a true difference of {points(least).lstrip('+')} would "
+        f"have been found four times in five"
+    )

@@ -169,6 +169,9 @@ def detectable_lines(plan: Plan, folder: Path, done: Iterable[tuple[str, int]]) 
             test=plan.primary.test,  # type: ignore[arg-type]
             confidence=1 - plan.primary.alpha / len(plan.compared),
         )
+        if plan.primary.test == "wilcoxon":
+            lines.append(f"{arm.name}: of a test of ranks no smallest detectable effect is known")
+            continue
         if found.minimum_detectable is None:
             lines.append(f"{arm.name}: its answers do not vary, so that no error can be estimated")
             continue
@@ -179,9 +182,9 @@ def detectable_lines(plan: Plan, folder: Path, done: Iterable[tuple[str, int]]) 
             )
             continue
         lines.append(
-            f"{arm.name}: over {len(seeds)} seeds and {own.shape[1]:,} items a difference of "
+            f"{arm.name}: over {len(seeds)} seeds and {own.shape[1]:,} items a true difference of "
             f"{points(found.minimum_detectable).removeprefix('+')} from {plan.baseline.name} is "
-            f"found in 80 % of such studies"
+            f"found in 80 % of such studies, at the spread of these runs"
         )
     return lines
 
