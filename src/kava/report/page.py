@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kava.files import replace_folder
-from kava.locks import lock_file
 from kava.format import counted
+from kava.locks import lock_file
 from kava.report import words
 from kava.report.logs import StudyLogs, load_study
 from kava.report.sections import Section, sections_of
