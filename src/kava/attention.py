@@ -199,7 +199,7 @@ class HeadForm:
 
 
 def attention_logits(
-    queries_NGRD: Tensor, keys_NTD: Tensor, form: HeadForm, hidden: Tensor | None = None
+    queries_NGRD: Tensor, keys_NTD: Tensor, form: HeadForm, *hidden: Tensor
 ) -> Tensor:
     """The logits whose softmax over the last axis is a row's attention, as the model has them.
 
@@ -207,8 +207,9 @@ def attention_logits(
         queries_NGRD: [N, G, R, D].
         keys_NTD: [N, T, D].
         form: of these N heads.
-        hidden: bool, broadcast to [N, G, R, T]; what is True gets the least finite number instead
-            of −∞, so that a row without any position stays finite forward and backward.
+        hidden: bool masks that broadcast to [N, G, R, T]; what is True in one of them gets the
+            least finite number instead of −∞, so that a row without any position stays finite
+            forward and backward.
 
     Returns:
         [N, G, R, T]; [N, G, R, T + 1] where the form has sinks, which stand in the last column.
@@ -223,24 +224,22 @@ def attention_logits(
         logits_NQT = form.softcap * torch.tanh(logits_NQT / form.softcap)
     logits_NGRT = logits_NQT.unflatten(1, (G, R))
     least = torch.finfo(logits_NGRT.dtype).min
-    if hidden is not None:
-        logits_NGRT.masked_fill_(hidden, least)
+    for mask in hidden:
+        logits_NGRT.masked_fill_(mask, least)
     if form.sinks is None:
         return logits_NGRT
     sinks_NGR1 = form.sinks.to(logits_NGRT.dtype).clamp(min=least)[:, :, None, None]
     return torch.cat([logits_NGRT, sinks_NGR1.expand(-1, -1, R, -1)], dim=-1)
 
 
-def attention(
-    queries_NGRD: Tensor, keys_NTD: Tensor, form: HeadForm, hidden: Tensor | None = None
-) -> Tensor:
+def attention(queries_NGRD: Tensor, keys_NTD: Tensor, form: HeadForm, *hidden: Tensor) -> Tensor:
     """The attention weights of some rows, as the model's own layers give them.
 
     Args:
         queries_NGRD: as in `attention_logits`, as are the next three.
         keys_NTD: [N, T, D].
         form: of these N heads.
-        hidden: bool, broadcast to [N, G, R, T].
+        hidden: bool masks that broadcast to [N, G, R, T].
 
     Returns:
         [N, G, R, T]. A row's weights sum to 1, or with a sink to less, and to 0 where a window or
@@ -251,17 +250,20 @@ def attention(
         >>> attention(x[:, None], x, HeadForm(scaling=0.5)).tolist()
         [[[[0.5, 0.5], [0.5, 0.5]]]]
     """
-    logits = attention_logits(queries_NGRD, keys_NTD, form, hidden)
-    return normalise(logits, keys_NTD.shape[1], hidden if form.has_reach else None)
+    logits = attention_logits(queries_NGRD, keys_NTD, form, *hidden)
+    return normalise(logits, keys_NTD.shape[1], *(hidden if form.has_reach else ()))
 
 
-def normalise(logits: Tensor, num_positions: int, hidden: Tensor | None = None) -> Tensor:
+def normalise(logits: Tensor, num_positions: int, *hidden: Tensor) -> Tensor:
     """The softmax of attention logits at their positions, the sink's share left out.
 
     Args:
         logits: [..., T] or, with a sink, [..., T + 1]; see `attention_logits`.
         num_positions: T.
-        hidden: broadcast to [..., T]: what gets no weight in a row of which all is hidden either.
+        hidden: masks that broadcast to [..., T]: what gets no weight in a row of which all is
+            hidden either.
     """
     weights = logits.softmax(dim=-1)[..., :num_positions]
-    return weights if hidden is None else weights.masked_fill(hidden, 0.0)
+    for mask in hidden:
+        weights = weights.masked_fill(mask, 0.0)
+    return weights

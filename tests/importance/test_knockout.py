@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import sys
+from typing import Any
+
 import pytest
 import torch
 from transformers import PreTrainedModel
 
+from attention_families import refused
 from families import SLIDING_WINDOW, build, llama, mistral
 from importance.texts import LENGTHS, batch, sample
 from kava.compress import compress
 from kava.importance import knockout
+from kava.importance.hiding import hiding
 from kava.trace import KVTrace
 
 
@@ -136,3 +141,53 @@ def test_the_eviction_keeps_the_highest_scores() -> None:
         reasoning = (whole["segment_ids"][row] == 1).nonzero()[:, 0]
         best = reasoning[scores_BT[row, reasoning].topk(3).indices].sort().values
         assert torch.equal(indices[row], best.expand(2, 2, -1))
+
+
+def alibi_losses(
+    model: PreTrainedModel, ids_T: torch.Tensor, hidden: int | None, monkeypatch: pytest.MonkeyPatch
+) -> torch.Tensor:
+    """[T − 1] −log p of a text; the mask of pairs is made where the model's own is."""
+    module = sys.modules[type(model).__module__]
+    make = module.create_causal_mask
+
+    def with_hidden(*args: Any, **options: Any) -> Any:
+        def shown(b: Any, h: Any, query: Any, key: Any) -> Any:
+            return ~((key == hidden) & (query > hidden))
+
+        return make(*args, **options, and_mask_function=None if hidden is None else shown)
+
+    with monkeypatch.context() as patch, torch.no_grad():
+        patch.setattr(module, "create_causal_mask", with_hidden)
+        logits = model(ids_T[None], attention_mask=torch.ones(1, len(ids_T))).logits[0, :-1]
+    return -logits.log_softmax(-1).gather(1, ids_T[1:, None])[:, 0]
+
+
+@pytest.mark.parametrize("name", ["BLOOM", "Falcon", "Falcon, `alibi=True`", "MPT"])
+def test_hiding_a_position_leaves_the_distances_of_others(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ALiBi counts distances by the mask in some families: a hole in it would shift them."""
+    model = refused(name)
+    scores_BT = knockout(model, batch())
+    for index, got in enumerate(rows(scores_BT, *range(len(LENGTHS)))):
+        prompt, reasoning, _ = LENGTHS[index]
+        ids_T = torch.from_numpy(sample(index).input_ids).long()
+        plain = alibi_losses(model, ids_T, None, monkeypatch)
+        wanted = []
+        for column in range(prompt, prompt + reasoning):
+            rise = alibi_losses(model, ids_T, column, monkeypatch) - plain
+            wanted.append(float(rise[column + 1 :].sum()))
+        assert got == pytest.approx(wanted, abs=2e-3, rel=1e-3)
+
+
+def test_hiding_ends_with_its_block_and_touches_no_other_model() -> None:
+    model, other = llama(), llama()
+    ids = torch.arange(1, 7)[None]
+    mask = torch.ones_like(ids)
+    with torch.no_grad():
+        plain = model(ids, attention_mask=mask).logits
+        with hiding(model) as hidden:
+            hidden.shown = torch.arange(6)[None] != 2
+            assert not torch.allclose(model(ids, attention_mask=mask).logits[:, 3:], plain[:, 3:])
+            assert torch.equal(other(ids, attention_mask=mask).logits, plain)
+        assert torch.equal(model(ids, attention_mask=mask).logits, plain)

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from kava.attention import AttentionForm
 from kava.losses import StructuralKVLoss, attention_kl, build_kv_loss
 from kava.trace import KVTrace
 
@@ -177,3 +178,92 @@ def test_input_that_does_not_fit_is_refused(make_pair: MakePair) -> None:
     odd, keys, values = student.queries[:, :, :3], student.keys, student.values
     with pytest.raises(ValueError, match="3 query heads are no multiple of 2"):
         StructuralKVLoss()(keys, values, odd, keys, values, odd)
+
+
+SINKS = torch.tensor([[0.5, -1.0, 2.0, 0.0], [1.0, 0.0, -0.5, 0.3]])
+FORMS = {
+    "scaling": AttentionForm(scaling=(0.9, 0.1)),
+    "soft cap": AttentionForm(scaling=(0.4, 0.4), softcap=(0.7, None)),
+    "window": AttentionForm(scaling=(0.4, 0.4), window=(2, None)),
+    "chunk": AttentionForm(scaling=(0.4, 0.4), chunk=(None, 2)),
+    "sinks": AttentionForm(scaling=(0.4, 0.4), sinks=SINKS),
+}
+
+
+def row_of(trace: KVTrace, form: AttentionForm, b: int, layer: int, q: int, t: int) -> list[float]:
+    """One row of a query head, over the columns that its layer sees; the sink comes last."""
+    assert trace.queries is not None
+    keys = trace.keys[b, layer, q // 2].detach().double()
+    query = trace.queries[b, layer, q, t].detach().double()
+    logits = []
+    for j in seen(form, layer, t):
+        logit = float(query @ keys[j]) * form.scaling[layer]
+        cap = form.softcap[layer] if form.softcap else None
+        logits.append(logit if cap is None else cap * math.tanh(logit / cap))
+    if form.sinks is not None:
+        logits.append(float(form.sinks[layer, q]))
+    weights = [math.exp(logit) for logit in logits]
+    return [weight / sum(weights) for weight in weights]
+
+
+def seen(form: AttentionForm, layer: int, t: int) -> list[int]:
+    window = form.window[layer] if form.window else None
+    chunk = form.chunk[layer] if form.chunk else None
+    return [
+        j
+        for j in range(t + 1)
+        if (window is None or t - j < window) and (chunk is None or t // chunk == j // chunk)
+    ]
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_each_side_attends_as_its_model_does(name: str, make_pair: MakePair) -> None:
+    form = FORMS[name]
+    student, target = make_pair(lengths=(5, 3), scale=1.0)
+    student = replace(student, attention=form)
+    told, _ = ATTENTION_ONLY.compare_traces(student, replace(target, attention=form))
+    terms = []
+    for b, length in enumerate((5, 3)):
+        for t in range(length):
+            for layer in range(2):
+                for q in range(4):
+                    p, s = (row_of(x, form, b, layer, q, t) for x in (target, student))
+                    terms.append(sum(a * math.log(a / c) for a, c in zip(p, s)))
+    assert told.item() == pytest.approx(sum(terms) / len(terms), rel=1e-4)
+    # a side that does not say attends as the other, as a mapped target does
+    silent, _ = ATTENTION_ONLY.compare_traces(student, target)
+    torch.testing.assert_close(silent, told)
+    usual, _ = ATTENTION_ONLY.compare_traces(replace(student, attention=None), target)
+    assert abs(usual.item() - told.item()) > 1e-3
+    by_tensors, _ = ATTENTION_ONLY(
+        student.keys, student.values, student.queries, target.keys, target.values, target.queries,
+        target.mask, attention=form,
+    )  # fmt: skip
+    torch.testing.assert_close(by_tensors, told)
+
+
+def test_what_one_side_does_not_see_is_left_out_of_both(make_pair: MakePair) -> None:
+    """Kept positions of a text stand far apart, latents side by side."""
+    student, target = make_pair(lengths=(4, 4), scale=1.0)
+    form = AttentionForm(scaling=(0.4, 0.4), window=(3, 3))
+    near, far = torch.arange(4).expand(2, 4), (10 * torch.arange(4)).expand(2, 4)
+    student = replace(student, attention=form, positions=near)
+    apart, _ = ATTENTION_ONLY.compare_traces(student, replace(target, positions=far))
+    # no query of the target sees more than itself
+    assert apart.item() == pytest.approx(0.0, abs=1e-6)
+    together, _ = ATTENTION_ONLY.compare_traces(student, replace(target, positions=near))
+    assert together.item() > 1e-3
+    together.backward()
+    assert student.queries is not None
+    assert torch.isfinite(student.queries.grad).all()  # type: ignore[arg-type]
+
+
+def test_a_sink_on_one_side_alone_is_left_out(make_pair: MakePair) -> None:
+    student, target = make_pair(lengths=(4, 4), scale=1.0)
+    plain = AttentionForm(scaling=(0.4, 0.4))
+    with_sinks = replace(target, attention=FORMS["sinks"])
+    found, _ = ATTENTION_ONLY.compare_traces(replace(student, attention=plain), with_sinks)
+    wanted, _ = ATTENTION_ONLY.compare_traces(
+        replace(student, attention=plain), replace(target, attention=plain)
+    )
+    torch.testing.assert_close(found, wanted)

@@ -49,30 +49,31 @@ def attention_kl(student: Attending, target: Attending, mask_BT: Tensor | None) 
         [B, L, T] in float32; rows at padded positions are finite and mean nothing.
     """
     B, L, H, T, _ = student.keys.shape
-    forms = _forms(student, target)
-    heads = [form.of_heads(B, H, student.keys.device) for form in forms]
+    device = student.keys.device
+    ours, theirs = (form.of_heads(B, H, device) for form in _forms(student, target))
     parts = []
     for side in (student, target):
         queries_BLQTD, keys_BLHTD = (zero_padding(x, mask_BT) for x in side[:2])
         parts += [queries_BLQTD.unflatten(2, (H, -1)).flatten(0, 2), keys_BLHTD.flatten(0, 2)]
     s_q, s_k, t_q, t_k = parts
-    places = [_positions(side, form) for side, form in zip((student, target), heads)]
+    places = [_positions(student, ours), _positions(target, theirs)]
     valid_NT = None if mask_BT is None else mask_BT.repeat_interleave(L * H, dim=0)
     rows: list[Tensor] = []
-    with torch.autocast(s_k.device.type, enabled=False):
+    with torch.autocast(device.type, enabled=False):
         for start in range(0, T, CHUNK_ROWS):
             stop = min(start + CHUNK_ROWS, T)
-            hidden = _hidden(start, stop, valid_NT, heads, places, s_k.device)
+            hidden = _hidden(start, stop, valid_NT, [ours, theirs], places, device)
             chunk = (s_q[:, :, start:stop], s_k[:, :stop], t_q[:, :, start:stop], t_k[:, :stop])
             if T <= CHUNK_ROWS:
-                rows.append(_kl_of_rows(*chunk, hidden, *heads))
+                rows.append(_kl_of_rows(*chunk, ours, theirs, *hidden))
             else:
                 rows.append(
                     checkpoint(
                         _kl_of_rows,
                         *chunk,
-                        hidden,
-                        *heads,
+                        ours,
+                        theirs,
+                        *hidden,
                         use_reentrant=False,
                         preserve_rng_state=False,
                     )
@@ -106,14 +107,14 @@ def _hidden(
     forms: list[HeadForm],
     places: list[Tensor | None],
     device: torch.device,
-) -> Tensor:
-    """[N or 1, R, T] bool: what the rows start:stop do not see of the columns up to them."""
-    hidden = torch.ones(stop - start, stop, dtype=torch.bool, device=device).triu(start + 1)[None]
+) -> list[Tensor]:
+    """Masks, bool, of what the rows start:stop do not see of the columns up to them."""
+    hidden = [torch.ones(stop - start, stop, dtype=torch.bool, device=device).triu(start + 1)]
     if valid_NT is not None:
-        hidden = hidden | ~valid_NT[:, None, :stop]
+        hidden.append(~valid_NT[:, None, None, :stop])
     for form, place in zip(forms, places):
         if place is not None:
-            hidden = hidden | form.out_of_reach(place[:, start:stop], place[:, :stop])
+            hidden.append(form.out_of_reach(place[:, start:stop], place[:, :stop])[:, None])
     return hidden
 
 
@@ -122,13 +123,13 @@ def _kl_of_rows(
     s_k: Tensor,
     t_q: Tensor,
     t_k: Tensor,
-    hidden: Tensor,
     ours: HeadForm,
     theirs: HeadForm,
+    *hidden: Tensor,
 ) -> Tensor:
     """[N, R]: the divergence of some rows, averaged over the query heads of a group."""
-    student = attention_logits(s_q, s_k, ours, hidden[:, None])
-    target = attention_logits(t_q, t_k, theirs, hidden[:, None])
+    student = attention_logits(s_q, s_k, ours, *hidden)
+    target = attention_logits(t_q, t_k, theirs, *hidden)
     if (ours.sinks is None) != (theirs.sinks is None):
         student, target = (x[..., : s_k.shape[1]] for x in (student, target))
     student, target = student.log_softmax(dim=-1), target.log_softmax(dim=-1)
