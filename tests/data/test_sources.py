@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +151,13 @@ def test_a_byte_order_mark_is_no_text(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_bytes(b"\xef\xbb\xbf" + json.dumps(GENERIC).encode())
     assert load_records(str(path))[0].question == "1+1?"
+
+
+def test_a_pipe_is_no_data_set(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    for name in (str(tmp_path / "pipe.jsonl"), f"gsm8k:{tmp_path / 'pipe.jsonl'}"):
+        with pytest.raises(ValueError, match=r"neither a file nor a known name|is no such file"):
+            load_records(name)
 
 
 @pytest.mark.parametrize("name", ["nowhere/train.jsonl", "gsm9k", "kava/other"])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -53,6 +55,26 @@ def test_what_cannot_be_read_is_named(path: Path, data: bytes, message: str) -> 
             read(path)
         assert str(path) in str(problem.value)
         assert "\n" not in str(problem.value)
+
+
+@pytest.mark.parametrize(
+    ("data", "lines"),
+    [
+        (b"one\rtwo", [(1, "one"), (2, "two")]),
+        (gzip.compress(b"one\ntwo"), [(1, "one"), (2, "two")]),
+        (b"\xff", "is not UTF-8 text"),
+    ],
+)
+def test_a_pipe_is_read_once(path: Path, data: bytes, lines: list[tuple[int, str]] | str) -> None:
+    os.mkfifo(path)
+    writer = threading.Thread(target=path.write_bytes, args=(data,))
+    writer.start()
+    if isinstance(lines, str):
+        with pytest.raises(Malformed, match=lines):
+            list(text_lines(path))
+    else:
+        assert list(text_lines(path)) == lines
+    writer.join()
 
 
 def test_a_folder_is_no_file(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ Every malformed row is named by its file and line.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from kava.data.calculator import equations, strip_marks
@@ -83,6 +83,7 @@ class RowReader:
             student_question=optional_text(row, "student_question", where),
             step_separator=separator,
             missing=missing,
+            where=where,
         )
 
     def _split(
@@ -111,7 +112,7 @@ class RowReader:
 def read_rows(
     rows: Iterable[PlacedRow], read: Callable[[PlacedRow], Record], source: str, task: str = ""
 ) -> list[Record]:
-    """The records of rows, each of which keeps its place.
+    """The records of rows, each with an id of its own.
 
     Args:
         rows: of one source.
@@ -125,7 +126,7 @@ def read_rows(
     records: list[Record] = []
     places: dict[str, str] = {}
     for row in rows:
-        record = replace(read(row), where=row.where)
+        record = read(row)
         if record.id in places:
             earlier = places[record.id].removeprefix(f"{source}, ")
             raise ValueError(f"{row.where} has the id {record.id!r} of {earlier}")

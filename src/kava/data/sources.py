@@ -174,7 +174,7 @@ def _find_files(name: str, split: str) -> list[Path]:
                 f"is read: {READ}"
             )
         return found
-    if not path.exists():
+    if not path.is_file() and not is_saved(path):
         raise ValueError(
             f"dataset {name!r} is neither a file nor a known name: give the path of a file, "
             f"{READ}; a task ({', '.join(TASKS)}); or {SHELL_GAME_NAME}"

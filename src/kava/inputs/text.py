@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, TextIO, cast
+from typing import TextIO, cast
 
 from kava.inputs.errors import Malformed
 
@@ -132,14 +132,14 @@ def line_ends(text: str, start: int, stop: int) -> int:
     return ends - text.count("\r\n", start, stop)
 
 
-def _open_bytes(path: Path) -> io.BufferedReader:
+@contextmanager
+def _open_bytes(path: Path) -> Iterator[io.BufferedReader]:
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder, not a file")
-    file = path.open("rb")
-    if file.peek(2)[:2] != _GZIP:
-        return file
-    file.close()
-    return io.BufferedReader(cast("io.RawIOBase", gzip.open(path, "rb")))
+    with path.open("rb") as file:  # once: it may be a pipe
+        packed = file.peek(2)[:2] == _GZIP
+        raw = cast("io.RawIOBase", gzip.GzipFile(fileobj=file))
+        yield io.BufferedReader(raw) if packed else file
 
 
 def _refuse_wide(head: bytes, path: Path) -> None:
@@ -154,18 +154,19 @@ def _refuse_wide(head: bytes, path: Path) -> None:
 
 def _undecodable(path: Path) -> Malformed:
     """Where the first byte stands that is not UTF-8; the file is read again to find it."""
-    with _open_bytes(path) as file:
-        data = cast(BinaryIO, file).read()
-    try:
-        data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        return Malformed(
-            path,
-            _lines_before(data, error.start),
-            f"is not UTF-8 text: byte 0x{data[error.start]:02x}; if it is Latin-1, "
-            f"{_convert(path, 'LATIN1')}",
-        )
-    return Malformed(path, None, "is not UTF-8 text")  # it changed in between
+    if path.is_file():
+        with _open_bytes(path) as file:
+            data = file.read()
+        try:
+            data.decode("utf-8")
+        except UnicodeDecodeError as error:
+            return Malformed(
+                path,
+                _lines_before(data, error.start),
+                f"is not UTF-8 text: byte 0x{data[error.start]:02x}; if it is Latin-1, "
+                f"{_convert(path, 'LATIN1')}",
+            )
+    return Malformed(path, None, "is not UTF-8 text")
 
 
 def _lines_before(data: bytes, position: int) -> int:

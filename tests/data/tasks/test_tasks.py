@@ -78,6 +78,7 @@ def test_a_local_row_is_read_as_it_is_meant(name: str, as_folder: bool, tmp_path
     path = tmp_path if as_folder else tmp_path / file
     (record,) = load_records(f"{name}:{path}", split="test")
     assert (record.id, record.question, record.reasoning, record.answer) == EXPECTED[name]
+    assert record.where.startswith(f"{tmp_path / file}, line 1")
     assert bool(record.reasoning) == TASKS[name].reasons
     assert record.states_answer == (name not in ("svamp", "strategyqa"))
     if name.startswith("arc"):
@@ -159,6 +160,37 @@ def test_the_validation_split_is_the_hubs(monkeypatch: pytest.MonkeyPatch) -> No
         ),
         ("arc_easy", "arc_easy.jsonl", json.dumps({**ARC, "gold": 2}), "none of its 2 choices"),
         ("arc_easy", "arc_easy.jsonl", '{"query": "?"}', "line 1 has no field 'choices'"),
+        ("arc_easy", "arc_easy.jsonl", json.dumps({**ARC, "gold": True}), "must be int, got True"),
+        ("arc_easy", "arc_easy.jsonl", json.dumps({**ARC, "gold": 0.5}), "must be int, got 0.5"),
+        (
+            "arc_easy",
+            "arc_easy.jsonl",
+            json.dumps({**ARC, "choices": ["sand", None]}),
+            "line 1: field 'choices', item 1 must be text, got None",
+        ),
+        (
+            "arc_easy",
+            "arc_easy.jsonl",
+            json.dumps({**ARC_HUB, "choices": {"text": ["sand"]}}),
+            "line 1: 'label' of field 'choices' must be a list of texts, got None",
+        ),
+        ("arc_easy", "arc_easy.jsonl", json.dumps({**ARC, "id": [1]}), "field 'id' must be text"),
+        (
+            "strategyqa",
+            "dev.json",
+            json.dumps([{**STRATEGYQA, "facts": ["It is.", 1, True]}]),
+            "line 1, row 0: field 'facts', item 2 must be text, got True",
+        ),
+        ("strategyqa", "dev.json", '[{"facts": "a", "answer": NaN, "question": "b"}]', "bool, got"),
+        ("svamp", "SVAMP.json", json.dumps([{**SVAMP, "Answer": None}]), "'Answer' must be text"),
+        ("svamp", "SVAMP.json", json.dumps([{**SVAMP, "ID": False}]), "'ID' must be text, got Fal"),
+        ("svamp", "SVAMP.json", '[{"Body": "a",\n"Body": "b"}]', 'line 2 has the key "Body" twice'),
+        (
+            "gsm8k_aug",
+            "test.jsonl",
+            '{"question": "a", "steps": ["<<1+1=2>>", {}], "answer": "2"}',
+            "line 1: field 'steps', item 1 must be text",
+        ),
         ("gsm8k_aug", "test.txt", AUG + "\nno bars", r"line 2 must be question\|\|"),
         ("gsm8k_aug", "test.txt", "a?||4", "line 1 has no answer behind '####'"),
         ("gsm8k", "test.jsonl", "{", "line 1 is not JSON"),
@@ -198,6 +230,7 @@ def test_every_row_of_the_real_files_is_read(
     records = load_records(f"{name}:{shared / 'data' / folder}", split=split)
     assert len(records) == COUNTS[name, folder, split]
     assert all(record.id.startswith(f"{name}-") for record in records)
+    assert all(record.where for record in records)
     assert len({record.id for record in records}) == len(records)
     if TASKS[name].reasons:
         # a few of GSM8K-Aug's problems have no equation

@@ -49,6 +49,7 @@ def _read(task: str, row: Row, name: str, where: str, reader: RowReader) -> Reco
         reasoning="",
         answer=LETTERS[gold],
         meta={"choices": tuple(choices)},
+        where=where,
     )
 
 

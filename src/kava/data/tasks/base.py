@@ -117,7 +117,7 @@ class Task:
                     f"them as .csv or .parquet"
                 )
             return found
-        if not path.exists():
+        if not path.is_file() and not is_saved(path):
             raise ValueError(
                 f"{self.name}:{name}: there is no such file or folder; mend the path, or leave it "
                 f"out to read {self.name} from the Hugging Face hub"

@@ -32,6 +32,7 @@ def _read(row: Row, name: str, where: str, reader: RowReader) -> Record:
         reasoning=reasoning.strip(),
         answer=answer.strip(),
         step_separator=" ",
+        where=where,
     )
 
 

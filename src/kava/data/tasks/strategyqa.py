@@ -27,6 +27,7 @@ def _read(row: Row, name: str, where: str, reader: RowReader) -> Record:
         ),
         answer="yes" if field_of(row, "answer", bool, where) else "no",
         states_answer=False,
+        where=where,
     )
 
 

@@ -22,6 +22,7 @@ def _read(row: Row, name: str, where: str, reader: RowReader) -> Record:
         reasoning=_equation(text_of(row, "Equation", where)),
         answer=_whole(text_of(row, "Answer", where)),
         states_answer=False,
+        where=where,
     )
 
 
