@@ -9,11 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import kava.data.closed_answers
 import kava.data.numbers.read
 import kava.data.numbers.tokens
-import kava.data.plain
-import kava.data.words
 from kava.data.answers import answers_match, judge
 from kava.data.numbers import last_number, read_number, whole_number
 
@@ -405,38 +402,3 @@ def test_every_piece_of_a_text_is_looked_at_a_few_times_at_most(
     read_number.__wrapped__(text)  # past its cache
     last_number(text)
     assert looks <= 20 * len(text)
-
-
-MODULES = [
-    kava.data.closed_answers,
-    kava.data.numbers.read,
-    kava.data.numbers.tokens,
-    kava.data.plain,
-    kava.data.words,
-]
-
-
-def backtracking(pattern: re.Pattern[str]) -> list[object]:
-    """The repetitions without a limit that may give characters back, inside one another."""
-    parser, constants = re._parser, re._constants  # type: ignore[attr-defined]
-
-    def walk(node: object, inside: bool) -> list[object]:
-        if isinstance(node, (list, tuple)) or type(node).__name__ == "SubPattern":
-            items = list(node)  # type: ignore[call-overload]
-            if items and items[0] in (constants.MAX_REPEAT, constants.MIN_REPEAT):
-                _, most, content = items[1]
-                loose = most is constants.MAXREPEAT
-                return ([items[1]] if loose and inside else []) + walk(content, inside or loose)
-            return [found for item in items for found in walk(item, inside)]
-        return []
-
-    return walk(parser.parse(pattern.pattern, pattern.flags), False)
-
-
-@pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)
-def test_no_pattern_repeats_what_it_may_give_back(module: object) -> None:
-    patterns = [value for value in vars(module).values() if isinstance(value, re.Pattern)]
-    assert patterns
-    for pattern in patterns:
-        assert backtracking(pattern) == []
-    assert backtracking(re.compile(r"(?:a*b?)*c"))
