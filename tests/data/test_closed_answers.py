@@ -30,6 +30,12 @@ CHOICES = ("sand", "rain", "a warm, dry wind", "the sun")
         ("\\boxed{no}", "no"),
         ("The answer is yes. No, wait, the answer is no.", "no"),
         ("Yes\n\nQuestion: Is it no?", "yes"),
+        ("The answer is yes.\n\nQuestion: Is it? The answer is no.", "yes"),
+        ("**Answer:** no", "no"),
+        ("The answer is **no**.", "no"),
+        ("(yes)", "yes"),
+        ("'true'", "yes"),
+        ("\\text{no}", "no"),
         # no answers
         ("", None),
         ("No one knows.", None),
@@ -43,6 +49,15 @@ CHOICES = ("sand", "rain", "a warm, dry wind", "the sun")
         ("Yesterday", None),
         ("It depends: yes for some.", None),
         ("The answer is not yes", None),
+        ("The answer isn't yes", None),
+        ("yes, and no", None),
+        ("Yes (or no)", None),
+        ("No, but yes", None),
+        ("no\u2013one knows", None),
+        ("no-one", None),
+        ("!true", None),
+        ("\u00actrue", None),
+        ("yes?", "yes"),
         ("Once upon a time there was a little boy. Yes, he said.", None),
     ],
 )
@@ -82,6 +97,10 @@ def test_yes_or_no(text: str, said: str | None) -> None:
         ("B\n\nQuestion: What is A?", "B"),
         ("A. sand\nThe answer is B.", "B"),
         ("B.\n\nQuestion: Which?\nA. one\nB. two", "B"),
+        ("The answer is B.\nQuestion: Which? The answer is A.", "B"),
+        ("**Answer:** B", "B"),
+        ("The answer is **(B)**.", "B"),
+        ("$\\boxed{B}$", "B"),
         # no answers
         ("", None),
         ("E", None),
@@ -101,6 +120,14 @@ def test_yes_or_no(text: str, said: str | None) -> None:
         ("Because", None),
         ("C3PO", None),
         ("A.D. 79", None),
+        ("(A) and B", None),
+        ("A) or B", None),
+        ("B, C", None),
+        ("B & C", None),
+        ("\u2260B", None),
+        ("-B", None),
+        ("\u00acB", None),
+        ("B+", None),
     ],
 )
 def test_the_letter_of_a_choice(text: str, letter: str | None) -> None:
@@ -112,6 +139,27 @@ def test_the_letter_of_a_choice(text: str, letter: str | None) -> None:
 def test_a_choice_that_two_letters_have_is_none() -> None:
     assert read_letter("sand", ["sand", "Sand."]) is None
     assert read_letter("3", ["1", "3"]) == "B"
+
+
+@pytest.mark.parametrize(
+    ("text", "choices", "letter"),
+    [
+        ("102", ["10²", "5"], None),
+        ("10^2", ["10²", "102"], "A"),
+        ("x", ["-x", "2x"], None),
+        ("-x", ["-x", "x"], "A"),
+        ("23", ["2*3", "4"], None),
+        ("$5", ["5", "$5"], "B"),
+        ("1/2", ["½", "2"], "A"),
+        ("C", ["C++", "Java"], None),
+        ("C++", ["C++", "C"], "A"),
+        ("11/2", ["1½", "3"], None),
+    ],
+)
+def test_a_choice_in_full_keeps_its_signs(
+    text: str, choices: list[str], letter: str | None
+) -> None:
+    assert read_letter(text, choices) == letter
 
 
 def test_an_answer_is_what_stands_behind_the_cue() -> None:

@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from kava.data import default_template
+from kava.data.answers import judge
+from kava.data.tasks import TASKS
 from kava.evaluate.command import EvaluateConfig, GenerateConfig, evaluate_main
 from kava.student.answering import Answers
 
@@ -21,6 +24,7 @@ PAGE = Path(__file__).parents[2] / "docs/evaluation.md"
     "name",
     [
         *("data.answers", "data.closed_answers", "data.mix", "data.tasks", "data.tasks.arc"),
+        *("data.numbers.read", "data.numbers.tokens", "data.plain", "data.words"),
         *("evaluate.intervals", "evaluate.tasks"),
     ],
 )
@@ -32,6 +36,39 @@ def test_the_examples_of_a_module_run(name: str) -> None:
 def test_the_examples_of_the_page_run() -> None:
     failures, count = doctest.testfile(str(PAGE), module_relative=False)
     assert (failures, count) == (0, 3)
+
+
+def conventions() -> list[tuple[str, str, str, bool]]:
+    """Task, gold answer, generated text and judgement of every line of the table."""
+    table = PAGE.read_text(encoding="utf-8").partition("<!-- conventions -->\n")[2]
+    rows, tasks = [], ""
+    for line in table.partition("\n\n")[0].splitlines()[2:]:
+        task, gold, generated, judged = (cell.strip() for cell in line[2:-1].split("| "))
+        tasks = task or tasks
+        assert judged in ("right", "wrong")
+        (text, *others) = map(unescaped, re.findall(r"`([^`]+)`", generated))
+        # "also `\\u00a0`": the same with another character in place of the one that is not ASCII
+        texts = [text, *(re.sub(r"[^\x00-\x7f]", other, text) for other in others)]
+        rows += [(name, gold.strip("`"), text, judged == "right")
+                 for name in tasks.split(", ") for text in texts]  # fmt: skip
+    return rows
+
+
+def unescaped(text: str) -> str:
+    text = re.sub(r"\\u([0-9a-f]{4})", lambda found: chr(int(found[1], 16)), text)
+    return text.replace("\\n", "\n")
+
+
+@pytest.mark.parametrize(("task", "gold", "text", "right"), conventions())
+def test_every_convention_of_the_page_is_so(task: str, gold: str, text: str, right: bool) -> None:
+    choices = ("sand", "rain") if task.startswith("arc") else ()
+    assert judge(text, gold, default_template(task).cue, choices).correct == right
+
+
+def test_the_table_of_conventions_has_every_task() -> None:
+    tasks = {task for task, *_ in conventions()}
+    assert tasks == {*TASKS, "kava/shell-game", "your own data"}
+    assert len(conventions()) > 100
 
 
 def test_the_python_of_the_page_runs() -> None:

@@ -1,45 +1,29 @@
 """Answers: find the answer in a generated text, and tell whether it is the right one.
 
-The gold answer decides how. A number is compared as a number, exactly, whatever its thousands
-separators, currency, unit or trailing point; yes and no (true and false) by what a text says first;
-the letter of a choice by the letter or the choice's own words; anything else as words, without
-case, width and the punctuation around each word.
+The gold answer decides how. A number is compared as a number, exactly, whatever its spelling
+(`kava.data.numbers`); yes and no (true and false) by what a text says first, and the letter of a
+choice by the letter or the choice's own words (`kava.data.closed_answers`); anything else as words
+(`kava.data.words`).
 
 Where an answer is looked for:
 
-- behind the last cue, on the first line that is not blank. What comes before the cue is
-  reasoning, what comes on later lines is a next question that the model made up.
+- behind the first cue, on the first line that is not blank; where the gold answer has several
+  lines, on as many. A student is trained to write its cue once, and to stop behind the answer:
+  what comes later is a next question that the model made up, with a cue of its own.
 - in a text without a cue, a number is the text's last one (as the "flexible" extraction of
   lm-evaluation-harness, which favours a reasoning that breaks off at the right number); yes, no
-  and a choice stand first or behind "the answer is" (`kava.data.closed_answers`); and words are
-  the whole text, so that a reasoning in words that breaks off is never right by its last step.
+  and a choice stand first or behind "the answer is"; and words are the whole text, so that a
+  reasoning in words that breaks off is never right by its last step.
 """
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from kava.data.closed_answers import polarity, read_letter, read_yes_no
-
-# A number stands apart: not the "2" of "CO2", not a part of a fraction or a clock time ("1/2",
-# "3:30"), not of "1.2.3" or "1e5". Possessive quantifiers keep it from giving back digits, and
-# letters are ASCII ones, for "答案是18个" has no blanks around its number.
-_NUMBER = re.compile(
-    r"""
-    (?<!\w) (?<!\d[.,:/]) (?<!\d[ ]/) (?<!\d/[ ]) (?<!\d[ ]/[ ])
-    (?P<sign> (?<![\w)\]%]) - )?
-    (?:[$€£¥]\ ?)?
-    (?P<inner_sign> - )?
-    (?P<digits> \d{1,3}+(?:,\d{3})++(?!\d) | \d++ | (?=\.\d) )
-    (?P<fraction> \.\d++ )?+
-    (?! [ ]?/[ ]?\d | [.,:]\d | e[+-]?\d )
-    """,
-    re.VERBOSE | re.IGNORECASE | re.ASCII,
-)
-_ONLY_NUMBER = re.compile(rf"[\s\#*=]*{_NUMBER.pattern}\s*+[%$€£¥]?[\s.*]*+", _NUMBER.flags)
+from kava.data.numbers import last_number, read_number, whole_number
+from kava.data.words import normal_words, same_words
 
 
 class Judgement(NamedTuple):
@@ -53,7 +37,7 @@ def judge(text: str, gold: str, cue: str, choices: Sequence[str] = ()) -> Judgem
     """Find the answer in a generated text and tell whether it is right.
 
     Args:
-        text: everything the model generated.
+        text: everything the model generated, up to a next question.
         gold: the right answer; of a question with choices, its letter.
         cue: what stands before an answer, such as "#### ".
         choices: the texts of the choices, where the question has them.
@@ -63,38 +47,63 @@ def judge(text: str, gold: str, cue: str, choices: Sequence[str] = ()) -> Judgem
         Judgement(prediction='4.', correct=True)
         >>> judge("The answer is (B).", "B", "#### ", choices=["sand", "rain"])
         Judgement(prediction='B', correct=True)
+        >>> judge("#### 1/2", "-1/2", "#### ").correct
+        False
     """
-    found = extract_answer(text, cue, numeric=not choices and is_number(gold))
+    numeric = not choices and is_number(gold)
+    found = extract_answer(text, cue, numeric=numeric, num_lines=len(_lines(gold)))
     read = None
     if choices:
         read = read_letter(found, choices)
-    elif polarity(gold) is not None:
+    elif not numeric and polarity(gold) is not None:
         read = read_yes_no(found)
     return Judgement(found if read is None else read, answers_match(found, gold, choices))
 
 
-def extract_answer(text: str, cue: str, *, numeric: bool = False) -> str:
+def extract_answer(text: str, cue: str, *, numeric: bool = False, num_lines: int = 1) -> str:
     """The answer that a generated text gives, as it is written there; "" where it gives none.
 
     Args:
         text: everything the model generated.
         cue: what stands before an answer, such as "#### "; blanks around it do not count.
         numeric: whether a number is asked for, which matters in a text without a cue.
+        num_lines: lines of an answer behind a cue; blank ones do not count.
 
     Example:
-        >>> extract_answer("6 * 3 = 18\\n#### 18", "#### ")
+        >>> extract_answer("6 * 3 = 18\\n#### 18\\n\\nHow many?\\n#### 5", "#### ")
         '18'
         >>> extract_answer("That makes 18 eggs.", "#### ", numeric=True)
         '18'
     """
-    cue = cue.strip()
-    if cue and cue in text:
-        lines = text.rpartition(cue)[2].strip().splitlines()
-        return lines[0].strip() if lines else ""
+    start = find_cue(text, cue)
+    if start is not None:
+        return "\n".join(_lines(text[start:])[:num_lines])
     if not numeric:
         return text.strip()
-    numbers = list(_NUMBER.finditer(_plain(text)))
-    return numbers[-1].group().strip() if numbers else ""
+    found = last_number(text)
+    return "" if found is None else found.text
+
+
+def find_cue(text: str, cue: str) -> int | None:
+    """Where the first cue of a text ends; None where it has none.
+
+    Args:
+        text: a generated text, or a written reasoning.
+        cue: of a cue that ends with a blank, as "Answer ", a longer word ("Answers") is none.
+
+    Example:
+        >>> find_cue("Answers differ. Answer bdca", "Answer ")
+        22
+    """
+    mark = cue.strip()
+    start = text.find(mark) if mark else -1
+    whole = mark[-1:].isalnum() and cue[-1:].isspace()
+    while start >= 0:
+        end = start + len(mark)
+        if not (whole and text[end : end + 1].isalnum()):
+            return end
+        start = text.find(mark, end)
+    return None
 
 
 def is_number(answer: str) -> bool:
@@ -104,7 +113,7 @@ def is_number(answer: str) -> bool:
         >>> [is_number(answer) for answer in ("$1,234.50", "18.", "1/2", "18 eggs")]
         [True, True, False, False]
     """
-    return _ONLY_NUMBER.fullmatch(_plain(answer)) is not None
+    return whole_number(answer) is not None
 
 
 def normalize_answer(answer: str) -> str:
@@ -114,31 +123,31 @@ def normalize_answer(answer: str) -> str:
         answer: an answer without its cue.
 
     Returns:
-        A number in plain digits, or the words in lower case, without punctuation around them.
+        A number in plain digits, with its currency or percent sign; or the words, without case and
+        the punctuation around them.
 
     Example:
         >>> [normalize_answer(answer) for answer in ("$1,234.50", "18.0", " The  CAT. ")]
-        ['1234.5', '18', 'the cat']
+        ['$1234.5', '18', 'the cat']
     """
-    answer = _plain(answer)
-    only = _ONLY_NUMBER.fullmatch(answer)
-    if only is not None:
-        return _canonical(only)
-    words = (_strip_punctuation(word) for word in answer.casefold().split())
-    return " ".join(word for word in words if word)
+    found = whole_number(answer)
+    if found is None:
+        return normal_words(answer)
+    return f"{found.number}%" if found.unit == "%" else f"{found.unit}{found.number}"
 
 
 def answers_match(predicted: str, gold: str, choices: Sequence[str] = ()) -> bool:
     """Whether an answer is right.
 
     Args:
-        predicted: the answer as `extract_answer` found it. For a numeric gold its first number
-            counts, so that a unit or an explanation behind it does no harm.
+        predicted: the answer as `extract_answer` found it. For a numeric gold its number counts,
+            so that a unit or an explanation behind it does no harm; where the gold answer names a
+            percent sign or a currency, so must the answer, or at least name no other currency.
         gold: the right answer; of a question with choices, its letter.
         choices: the texts of the choices, where the question has them.
 
     Example:
-        >>> answers_match("$18.00 per day", "18"), answers_match("18 or 19", "19")
+        >>> answers_match("$18.00 per day", "18"), answers_match("18 or 19", "18")
         (True, False)
         >>> answers_match("Yes, because it rains.", "yes")
         True
@@ -147,37 +156,17 @@ def answers_match(predicted: str, gold: str, choices: Sequence[str] = ()) -> boo
     """
     if choices:
         return read_letter(predicted, choices) == gold.strip()
-    if polarity(gold) is not None:
-        return read_yes_no(predicted) == polarity(gold)
-    if not is_number(gold):
-        return normalize_answer(predicted) == normalize_answer(gold)
-    found = _NUMBER.search(_plain(predicted))
-    return found is not None and _canonical(found) == normalize_answer(gold)
+    wanted = whole_number(gold)
+    if wanted is None:
+        if (said := polarity(gold)) is not None:
+            return read_yes_no(predicted) == said
+        return same_words(predicted, gold)
+    found = read_number(predicted)
+    if found is None or found.number != wanted.number:
+        return False
+    return wanted.unit in ("", found.unit) or (wanted.unit != "%" and found.unit == "")
 
 
-def _plain(text: str) -> str:
-    """The text with one form for each character, one minus sign and one stroke."""
-    return unicodedata.normalize("NFKC", text).replace("\u2212", "-").replace("\u2044", "/")
-
-
-def _canonical(number: re.Match[str]) -> str:
-    """Plain digits without needless zeros; a text operation, so exact at any length."""
-    whole = number["digits"].replace(",", "").lstrip("0") or "0"
-    fraction = (number["fraction"] or "").rstrip("0").rstrip(".")
-    size = whole + fraction
-    negative = (number["sign"] is None) != (number["inner_sign"] is None)
-    return f"-{size}" if negative and size != "0" else size
-
-
-def _strip_punctuation(word: str) -> str:
-    """The word without punctuation and symbols at its ends."""
-    start, stop = 0, len(word)
-    while start < stop and not _is_letter(word[start]):
-        start += 1
-    while stop > start and not _is_letter(word[stop - 1]):
-        stop -= 1
-    return word[start:stop]
-
-
-def _is_letter(character: str) -> bool:
-    return unicodedata.category(character)[0] in "LNM"
+def _lines(text: str) -> list[str]:
+    """The lines of a text that are not blank."""
+    return [line.strip() for line in text.splitlines() if line.strip()]

@@ -8,48 +8,57 @@ article "A" and a list of all choices are no answers.
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Sequence
+
+from kava.data.plain import plain
+from kava.data.words import normal_words, same_words
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 _SAID = re.compile(
-    r"""\b(?:answer|choice|option)(?:\ to\ (?:the|this)\ question)?
-    \s*(?:\ is|\ would\ be|\ must\ be|:|=)\s*:?\s*
-    (?:(?:the\s+)?(?:answer|option|choice|letter)\b\s*)?
+    r"""\b(?:answer|choice|option)\b\*{0,3}(?:\ to\ (?:the|this)\ question)?
+    \s*+(?:(?<=\s)(?:is|would\ be|must\ be)\b|:|=)[\s:*]*+
+    (?:(?:the\s++)?(?:answer|option|choice|letter)\b\s*+)?
     """,
     re.VERBOSE | re.IGNORECASE,
 )
-_WRAPPED = re.compile(r"\\(?:boxed|text(?:bf)?|mathrm)\s*\{([^{}]*)\}")
 _GOES_ON = r"because|since|as|not|which|it|its|he|she|they|this|that|these|there|the|you|we|i|for"
 _YES_NO = re.compile(
-    rf"(yes|no|true|false)\b(?!\.\s*\d)(?!\W*(?:yes|no|true|false)\b)"
-    rf"(?=\s*$|\s*[.,;:!)\n\u2014\u2013]|\s+-|\s+(?:{_GOES_ON})\b)",
+    rf"(yes|no|true|false)\b(?!\.\s*\d)"
+    rf"(?!\W*+(?:(?:and|or|but|then|also|rather)\W++)*+(?:yes|no|true|false)\b)"
+    rf"(?=\s*$|\s*[.,;:!)\n\u2014]|\s+-|\s+(?:{_GOES_ON})\b)",
     re.IGNORECASE,
 )
 _POLARITY = {"yes": "yes", "true": "yes", "no": "no", "false": "no"}
+_BEFORE, _BEHIND = r"""[\s"'`#_*(\[{.:,;=]*+""", r"""[\s"'`_*)\]}.:,;!]*+"""
+_JOINED = r"[\s).:*_\]]*+(?:[,;&/+]\s*+(?:(?:and|or|nor)\b\W*+)?|(?:and|or|nor)\b\W*+)"
 
 
 def polarity(answer: str) -> str | None:
     """Of an answer that is yes or no and nothing else: which; None for any other.
 
     Example:
-        >>> [polarity(answer) for answer in ("Yes.", "False", "no one")]
-        ['yes', 'no', None]
+        >>> [polarity(answer) for answer in ("Yes.", "False", "no one", "!true")]
+        ['yes', 'no', None, None]
     """
-    return _POLARITY.get(_simple(answer))
+    return _POLARITY.get(normal_words(answer))
 
 
 def said(text: str) -> str:
-    """What follows the last "the answer is" of a text; the whole text where there is none.
+    """What follows "the answer is", on its line; the whole text where nothing does.
+
+    Where a line says it twice, the last time counts, for a model may correct itself; what later
+    lines say is a next question.
 
     Example:
         >>> said("It rains. So the answer is (B).")
         '(B).'
     """
-    plain = _bare(text)
-    found = list(_SAID.finditer(plain))
-    return plain[found[-1].end() :] if found else plain
+    first = _SAID.search(text)
+    if first is None:
+        return text
+    line = text[: first.end()] + text[first.end() :].partition("\n")[0]
+    return line[list(_SAID.finditer(line, first.start()))[-1].end() :]
 
 
 def read_yes_no(text: str) -> str | None:
@@ -61,7 +70,10 @@ def read_yes_no(text: str) -> str | None:
         >>> read_yes_no("No one knows.") is None
         True
     """
-    found = _YES_NO.match(said(text))
+    alone = polarity(text)
+    if alone is not None:
+        return alone
+    found = _YES_NO.match(said(plain(text)).replace("*", "").lstrip(" \t\n\"'`_#("))
     return None if found is None else _POLARITY[found[1].lower()]
 
 
@@ -77,40 +89,35 @@ def read_letter(text: str, choices: Sequence[str]) -> str | None:
         >>> [read_letter(text, choices) for text in ("(B)", "The answer is B.", "Rain.", "A dog")]
         ['B', 'B', 'B', None]
     """
-    part = said(text)
+    part = said(plain(text)).strip()
     letters = LETTERS[: len(choices)]
-    lines = part.strip().splitlines()
+    lines = part.splitlines()
     line = lines[0] if lines else ""
-    alone = re.fullmatch(rf"\W*([{letters}{letters.lower()}])\W*", line)
+    alone = re.fullmatch(rf"{_BEFORE}([{letters}{letters.lower()}]){_BEHIND}", line)
     if alone is not None:
         return None if _lists_choices(part, alone.end(1), letters) else alone[1].upper()
     led = re.match(
-        rf"\(([{letters}{letters.lower()}])\)|([{letters}])(?=[).:]|,?\s+(?:because|since|not)\b)",
+        rf"[\"'`*_]*+(?:\(([{letters}{letters.lower()}])\)"
+        rf"|([{letters}])(?=[*_]*+[).:]|,?\s+(?:because|since|not)\b))",
         line,
     )
     if led is not None:
-        marked = led[1] is not None or line[led.end()] in ").:"
+        marked = led[1] is not None or line[led.end()] in ").:*_"
         listed = marked and _lists_choices(part, led.end(), letters)
         return None if listed else (led[1] or led[2]).upper()
-    wanted = {_simple(line), _simple(re.split(r"[.!]\s", line)[0])}
-    full = [a for a, choice in zip(LETTERS, choices) if _simple(choice) in wanted - {""}]
+    sentence = re.split(r"[.!]\s", line, maxsplit=1)[0]
+    full = [
+        letter
+        for letter, choice in zip(LETTERS, choices)
+        if same_words(line, choice) or same_words(sentence, choice)
+    ]
     return full[0] if len(full) == 1 else None
 
 
 def _lists_choices(text: str, start: int, letters: str) -> bool:
-    """Whether other choices are lettered behind the first, as in "A. sand B. rain"."""
+    """Whether other choices are lettered or named behind the first: "A. sand B. rain", "A or B"."""
     # a next question that the model made up, with choices of its own, comes after a blank line
-    rest = text.strip()[start:].lstrip(" ).:").partition("\n\n")[0]
+    rest = text[start:].lstrip(" ).:*").partition("\n\n")[0]
+    if re.match(rf"{_JOINED}\(?[{letters}]\b", text[start:]) is not None:
+        return True
     return re.search(rf"(?<![\w.])\(?[{letters}][).:](?=\s|$)", rest) is not None
-
-
-def _bare(text: str) -> str:
-    """Without emphasis, boxes and blanks around it."""
-    text = unicodedata.normalize("NFKC", text).replace("*", "").replace("$", "")
-    return _WRAPPED.sub(r"\1", text).strip().lstrip("\"'`_#").strip()
-
-
-def _simple(text: str) -> str:
-    """Words without case and punctuation around them."""
-    words = (word.strip("\"'`.,;:!?()[]") for word in _bare(text).casefold().split())
-    return " ".join(word for word in words if word)
