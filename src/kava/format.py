@@ -131,6 +131,19 @@ def mebibytes(num_bytes: float | None) -> str:
     return NOTHING if num_bytes is None else f"{num_bytes / 2**20:,.0f} MiB"
 
 
+def file_size(num_bytes: float) -> str:
+    """Room on a disk, in the units that disks are sold in.
+
+    Example:
+        >>> file_size(1.62e9), file_size(3.2e7), file_size(5e4)
+        ('1.6 GB', '32 MB', '0.1 MB')
+    """
+    if num_bytes >= 1e9:
+        return f"{num_bytes / 1e9:,.1f} GB"
+    megabytes = num_bytes / 1e6
+    return f"{megabytes:.0f} MB" if megabytes >= 10 else f"{max(megabytes, 0.1):.1f} MB"
+
+
 def seconds(value: float | None) -> str:
     """A duration.
 

@@ -231,6 +231,45 @@ class KVTrace:
         )
 
 
+def join_samples(traces: Sequence[KVTrace]) -> KVTrace:
+    """One batch of the samples of several traces; shorter ones are padded behind, and masked.
+
+    Args:
+        traces: alike but for their samples and lengths; at least one.
+
+    Example:
+        >>> traces = [KVTrace(*torch.zeros(2, 1, 1, 1, length, 4)) for length in (2, 3)]
+        >>> join_samples(traces).mask.tolist()
+        [[True, True, False], [True, True, True]]
+    """
+    if len(traces) == 1:
+        return traces[0]
+    length = max(trace.length for trace in traces)
+    if any(trace.length < length for trace in traces):
+        traces = [_padded(trace, length) for trace in traces]
+    elif any(trace.mask is not None for trace in traces):
+        traces = [replace(trace, mask=trace.valid_BT()) for trace in traces]
+    first = traces[0]
+    joined: dict[str, Any] = {
+        field.name: torch.cat([getattr(trace, field.name) for trace in traces])
+        for field in fields(first)
+        if isinstance(getattr(first, field.name), Tensor)
+    }
+    return replace(first, **joined)
+
+
+def _padded(trace: KVTrace, length: int) -> KVTrace:
+    """The trace with invalid positions behind it."""
+    missing = length - trace.length
+    trace = replace(trace, mask=trace.valid_BT())
+
+    def extend(part: Tensor) -> Tensor:
+        size = (0, 0, 0, missing) if part.ndim == 5 else (0, missing)
+        return torch.nn.functional.pad(part, size)
+
+    return trace._map(extend)
+
+
 def iter_past(past_key_values: Any) -> Iterable[tuple[Any, Any]]:
     """The (keys, values) of each layer, from a Hugging Face `Cache` or a sequence of pairs."""
     if past_key_values is None:

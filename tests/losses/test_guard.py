@@ -44,6 +44,23 @@ def test_every_sample_gets_all_parts_of_another(make_pair: MakePair) -> None:
     assert wrong.valid_BT().tolist() == expected
 
 
+@pytest.mark.parametrize("length", [2, 4, 6])
+def test_the_first_sample_takes_the_one_before_it_as_far_as_its_own_goes(
+    length: int, make_pair: MakePair
+) -> None:
+    _, target = make_pair(lengths=(4, 4, 4))
+    before = KVTrace(random(1, 2, 2, length, target.head_dim), random(1, 2, 2, length, 5)[..., :5])
+    before = replace(before, values=random(1, 2, 2, length, target.values.shape[-1], seed=1))
+    target = KVTrace(target.keys, target.values)
+    wrong = wrong_sample(target, before)
+    shared = min(length, 4)
+    assert wrong.keys.shape == target.keys.shape
+    assert torch.equal(wrong.keys[0, ..., :shared, :], before.keys[0, ..., :shared, :])
+    assert torch.equal(wrong.keys[1:], target.keys[:-1])
+    assert wrong.valid_BT().sum(1).tolist() == [shared, 4, 4]
+    assert torch.equal(wrong_sample(target, target.samples([2])).keys, wrong_sample(target).keys)
+
+
 def test_without_a_mask_the_control_has_none(make_pair: MakePair) -> None:
     _, target = make_pair()
     assert wrong_sample(replace(target, mask=None)).mask is None
@@ -204,6 +221,7 @@ def test_reports_of_batches_are_averaged() -> None:
 
     mean = CollapseReport.mean([report(1.0), report(3.0)])
     assert mean == report(2.0)
+    assert CollapseReport.mean([report(1.0), report(3.0)], [3, 1]) == report(1.5)
     assert [slot.first for slot in mean.untaught()] == [1]
     assert mean.metrics()["slots_taught"] == pytest.approx(1 / 3)
     assert "slots" not in mean.metrics()

@@ -28,9 +28,9 @@ def test_a_cache_that_is_its_own_samples_in_every_slot_transfers() -> None:
     state, sentence = verdict(report(8.0, 3.0, 1.2), ce=0.25)
     assert state == "transfers"
     assert sentence == (
-        "transfers: the student's cache is its own sample's in every slot (KV 0.1, wrong sample "
-        "0.4067; cosine 0.900, wrong sample 0.500; effective rank 9.0, target 12.0; "
-        "held-out CE 0.25)"
+        "transfers: the student's cache is its own sample's in every slot (KV loss 0.1 with its "
+        "own sample's cache, 0.4067 with another's; cosine 0.900, 0.500; effective rank 9.0, of "
+        "the target 12.0; held-out CE 0.25)"
     )
 
 

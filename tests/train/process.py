@@ -1,6 +1,6 @@
 """A run in a process of its own, to be killed or distributed by a test.
 
-python process.py SETTINGS_AS_JSON [--kill_in=step|save] [--max_file=BYTES]
+python process.py SETTINGS_AS_JSON [--kill_in=step|save] [--interrupt=STEP] [--max_file=BYTES]
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import sys
 from typing import Any
 
 import torch
-from runs import run, small
+from runs import interrupted, run, small
 from transformers import TrainerCallback
 
 from kava.cli import run as guarded
@@ -51,7 +51,9 @@ def main(argv: list[str]) -> int:
     if flags.get("kill_in") == "save":
         kill_in_save()
     config = small(**settings)
-    if flags.get("kill_in") == "step":
+    if "interrupt" in flags:
+        interrupted(config, int(flags["interrupt"]))
+    elif flags.get("kill_in") == "step":
         from kava.train.build import build_run
 
         built = build_run(config)

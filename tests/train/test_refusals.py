@@ -42,9 +42,18 @@ def test_head_scope_is_refused_where_heads_are_mixed() -> None:
         TrainConfig(alignment_mode="flat", kv_scope="head")
 
 
-def test_a_wrong_sample_control_never_meets_a_batch_of_one(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="the last of 5 samples is alone at --batch_size 2"):
-        train(config(tmp_path, wrong_sample=True))
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"subset_size": 1}, r"there is one sample to train on: give two or more \(--subset_size"),
+        ({"eval_size": 1}, r"there is one sample to evaluate on: give two or more \(--eval_size\)"),
+    ],
+)
+def test_a_wrong_sample_control_needs_another_sample(
+    changes: dict[str, int], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        train(config(tmp_path, wrong_sample=True, **changes))
     assert not (tmp_path / "run").exists()
 
 

@@ -55,6 +55,7 @@ class Batch(TypedDict):
     positions: NotRequired[Tensor]
     scores: NotRequired[Tensor]
     teacher: NotRequired[TeacherBatch]
+    before: NotRequired[Batch]
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,8 @@ class Collator:
     Args:
         pad_token_id: what fills the padding.
         teacher_pad_token_id: what fills the padding of a teacher's own text.
+        neighbours: bring the sample before the first one along with every batch, not only with
+            batches of one sample.
 
     Example:
         >>> batch = Collator(tokenizer.pad_token_id)(encoded[:8])
@@ -74,6 +77,7 @@ class Collator:
 
     pad_token_id: int
     teacher_pad_token_id: int | None = None
+    neighbours: bool = False
 
     def __call__(self, samples: Sequence[Encoded]) -> Batch:
         """Make a batch.
@@ -98,6 +102,8 @@ class Collator:
                 [B, T], its column at which each column of `input_ids` is complete, and `covered`
                 and `shares` [B, T, W], its columns that each covers and their weights, which sum
                 to 1.
+            before: where the samples know their neighbours and the batch is of one of them, or
+                `neighbours` is on, a batch of the sample before the first.
 
         Raises:
             ValueError: no samples, samples whose given positions differ in count, or of which
@@ -170,6 +176,9 @@ class Collator:
             batch["scores"] = torch.from_numpy(scores_BT)
         if any(s.teacher is not None for s in samples):
             batch["teacher"] = self._teacher(samples, shift_B, input_ids.shape[1])
+        before = samples[0].before
+        if before is not None and (self.neighbours or len(samples) == 1):
+            batch["before"] = self([before])
         return batch
 
     def _teacher(self, samples: Sequence[Encoded], shift_B: np.ndarray, T: int) -> TeacherBatch:

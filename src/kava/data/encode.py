@@ -68,6 +68,7 @@ class Encoded:
         teacher: what a teacher with another tokenizer reads; None where it reads `input_ids`.
         scores: [R] float32, the teacher's score of each reasoning token (`kava.importance`), or
             None.
+        before: the sample before it in its data set (`with_neighbours`), or None.
     """
 
     id: str
@@ -80,6 +81,7 @@ class Encoded:
     offsets: np.ndarray = field(default_factory=lambda: np.zeros((0, 2), dtype=np.int32))
     teacher: TeacherText | None = None
     scores: np.ndarray | None = None
+    before: Encoded | None = None
 
     @property
     def segment_ids(self) -> np.ndarray:

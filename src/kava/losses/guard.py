@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from kava.losses.positions import common_mask, mean_cosine, zero_padding
-from kava.trace import KVTrace
+from kava.trace import KVTrace, join_samples
 
 TraceLoss = Callable[[KVTrace, KVTrace], tuple[Tensor, dict[str, Tensor]]]
 
@@ -32,17 +32,18 @@ CONTROL_TOLERANCE = 1.1
 MAX_PARTS = 8
 
 
-def wrong_sample(target: KVTrace) -> KVTrace:
+def wrong_sample(target: KVTrace, before: KVTrace | None = None) -> KVTrace:
     """Give every sample the target of the sample before it.
 
     All parts move together, positions too: the keys keep the rotation they were made with. The
     mask of the result is true only where the sample's own target is valid as well.
 
     Args:
-        target: a trace of at least two samples.
+        target: a trace of at least two samples, or of one where there is one before it.
+        before: the target of the sample before the first; left out, the first gets the last's.
 
     Raises:
-        ValueError: a batch of one sample.
+        ValueError: a batch of one sample, and none before it.
 
     Example:
         >>> keys = torch.arange(3.0).reshape(3, 1, 1, 1, 1)
@@ -50,12 +51,15 @@ def wrong_sample(target: KVTrace) -> KVTrace:
         [2.0, 0.0, 1.0]
     """
     B = target.batch_size
-    if B < 2:
+    if before is not None:
+        # positions that the target does not have are compared with nothing
+        rolled = join_samples([before, target]).samples(slice(0, B)).slice(0, target.length)
+    elif B < 2:
         raise ValueError(
             f"a batch of {B} sample has no wrong sample to give it; use a batch of 2 or more"
         )
-    order = torch.arange(B, device=target.keys.device).roll(1)
-    rolled = target.samples(order)
+    else:
+        rolled = target.samples(torch.arange(B, device=target.keys.device).roll(1))
     if target.mask is None or rolled.mask is None:
         return rolled
     return replace(rolled, mask=rolled.mask.bool() & target.mask.bool())
@@ -123,7 +127,7 @@ class CollapseReport:
 
     Attributes:
         kv: the loss against the sample's own target.
-        kv_wrong_sample: the loss against the target of the sample before it in the batch.
+        kv_wrong_sample: the loss against the target of the sample before it.
         kv_between: the loss between these two targets: what there is to tell samples apart by.
         cos: the mean cosine similarity of keys and values with the own target.
         cos_wrong_sample: the same with the wrong one.
@@ -164,14 +168,21 @@ class CollapseReport:
         return {**numbers, "slots_taught": 1 - untaught / max(num_slots, 1)}
 
     @classmethod
-    def mean(cls, reports: Sequence[CollapseReport]) -> CollapseReport:
+    def mean(
+        cls, reports: Sequence[CollapseReport], sizes: Sequence[int] | None = None
+    ) -> CollapseReport:
         """The mean of the reports of several batches.
 
         Slots are averaged where all batches have them.
+
+        Args:
+            reports: one of each batch.
+            sizes: how many samples each is of; left out, all alike.
         """
+        counts = sizes or [1] * len(reports)
 
         def mean(numbers: Sequence[float]) -> float:
-            return sum(numbers) / len(numbers)
+            return sum(n * x for n, x in zip(counts, numbers)) / sum(counts)
 
         names = [field.name for field in fields(cls) if field.name != "slots"]
         slots = tuple(
@@ -188,19 +199,22 @@ class CollapseReport:
 
 
 @torch.no_grad()
-def collapse_report(student: KVTrace, target: KVTrace, loss_fn: TraceLoss) -> CollapseReport:
+def collapse_report(
+    student: KVTrace, target: KVTrace, loss_fn: TraceLoss, before: KVTrace | None = None
+) -> CollapseReport:
     """Compare the student with its own target and with that of the wrong sample.
 
     All comparisons use the same positions: those valid in the student, in its target and in
     the wrong one.
 
     Args:
-        student: the student's trace, at least two samples.
+        student: the student's trace, at least two samples, or one with another before it.
         target: its target, aligned and compressed.
         loss_fn: the loss that is trained with.
+        before: the target of the sample before the first, see `wrong_sample`.
 
     Raises:
-        ValueError: a batch of one sample, or traces that the loss cannot compare.
+        ValueError: a batch of one sample alone, or traces that the loss cannot compare.
 
     Example:
         >>> target = KVTrace(torch.randn(8, 2, 2, 3, 4), torch.randn(8, 2, 2, 3, 4))
@@ -208,7 +222,7 @@ def collapse_report(student: KVTrace, target: KVTrace, loss_fn: TraceLoss) -> Co
         >>> report.kv, report.untaught(), len(report.slots)
         (0.0, [], 3)
     """
-    wrong = wrong_sample(target)
+    wrong = wrong_sample(target, before)
     mask_BT = common_mask(student, wrong)
     ours, right, wrong = (replace(t, mask=mask_BT) for t in (student, target, wrong))
 

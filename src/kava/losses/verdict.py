@@ -135,9 +135,10 @@ def _names(slots: list[SlotLoss], report: CollapseReport) -> str:
 def _numbers(report: CollapseReport, ce: float | None, start: Start | None) -> str:
     """The evidence, each number beside its control."""
     parts = [
-        f"KV {report.kv:.4g}, wrong sample {report.kv_wrong_sample:.4g}",
-        f"cosine {report.cos:.3f}, wrong sample {report.cos_wrong_sample:.3f}",
-        f"effective rank {report.erank_student:.1f}, target {report.erank_target:.1f}",
+        f"KV loss {report.kv:.4g} with its own sample's cache, {report.kv_wrong_sample:.4g} with "
+        f"another's",
+        f"cosine {report.cos:.3f}, {report.cos_wrong_sample:.3f}",
+        f"effective rank {report.erank_student:.1f}, of the target {report.erank_target:.1f}",
     ]
     if ce is not None:
         before = "" if start is None else f", {start.ce:.4g} at the start"

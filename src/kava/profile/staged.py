@@ -30,11 +30,11 @@ class StagedTargetBuilder(TargetBuilder):
     clock: StageClock
     teacher_trace: KVTrace
 
-    def __call__(self, trace: KVTrace, batch: Batch) -> Target:
+    def __call__(self, trace: KVTrace, batch: Batch, before: KVTrace | None = None) -> Target:
         """The target of a batch whose teacher left `trace` behind."""
         self.teacher_trace = trace
         with self.clock.stage("compress"):
-            return super().__call__(trace, batch)
+            return super().__call__(trace, batch, before)
 
 
 class StagedDistiller(Distiller):

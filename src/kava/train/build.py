@@ -15,6 +15,7 @@ from kava.align.calibrate import CalibrationReport
 from kava.data.collate import Collator
 from kava.data.encode import Encoded, EncodeReport, encode_records
 from kava.data.mix import draw_shares, is_mix
+from kava.data.neighbours import check_neighbours
 from kava.data.pairing import encode_for_teacher
 from kava.data.records import Record, Template
 from kava.data.shell_game import with_oracle_positions
@@ -29,6 +30,7 @@ from kava.train.bare import check_bare
 from kava.train.calibration import calibrate_aligner
 from kava.train.checkpoint import holds_query_maps
 from kava.train.config import TrainConfig
+from kava.train.disk import DiskNeed, check_disk, disk_need
 from kava.train.layer_mapping import measure_layer_map
 from kava.train.matching import compares_queries
 from kava.train.objective import Distiller
@@ -62,11 +64,12 @@ class Data:
 
 @dataclass(frozen=True)
 class Run:
-    """A trainer, its data, and where it starts."""
+    """A trainer, its data, where it starts, and what it needs of the disk."""
 
     trainer: KVDistillTrainer
     data: Data
     start: Start
+    need: DiskNeed
     calibration: CalibrationReport | None = None
     layers: LayerMapping | None = None
 
@@ -351,11 +354,9 @@ def build_run(config: TrainConfig, data: Data | None = None) -> Run:
     if start.checkpoint is not None:
         check_same_run(start.checkpoint, config, data.hash)
     check_bare(config, data.train)
-    if config.wrong_sample and len(data.train) % config.batch_size == 1:
-        raise ValueError(
-            f"--wrong_sample needs two samples in every batch, but the last of {len(data.train)} "
-            f"samples is alone at --batch_size {config.batch_size}: change --subset_size"
-        )
+    if config.wrong_sample:
+        check_neighbours(data.train, "train on", "--subset_size")
+        check_neighbours(data.eval, "evaluate on", "--eval_size")
     distiller = build_distiller(config, start.checkpoint)
     if needs_scores(config) and not given:
         data = _scored(config, distiller, data)
@@ -371,10 +372,13 @@ def build_run(config: TrainConfig, data: Data | None = None) -> Run:
         data_hash=data.hash,
         teacher_pad_token_id=theirs,
     )
+    notices = [*start.notices]
     if start.checkpoint is not None:
         machine = machine_of(trainer.args.device, trainer.args.world_size)
-        told = check_same_machine(start.checkpoint, machine)
-        start = start._replace(notices=(*start.notices, *told))
+        notices += check_same_machine(start.checkpoint, machine)
+    need = disk_need(trainer, start.gives_way)
+    notices += check_disk(need, config.output_dir)
+    start = start._replace(notices=tuple(notices))
     calibration = layers = None
     anew = start.checkpoint is None
     collate = Collator(tokenizer.pad_token_id, theirs)
@@ -383,4 +387,4 @@ def build_run(config: TrainConfig, data: Data | None = None) -> Run:
         layers = measure_layer_map(distiller, config, written, collate, data.hash)
     if config.calibrates and config.matches_cache and anew:
         calibration = calibrate_aligner(distiller, config, written, collate)
-    return Run(trainer, data, start, calibration, layers)
+    return Run(trainer, data, start, need, calibration, layers)

@@ -12,6 +12,7 @@ from kava.locks import lock_folder
 from kava.quiet import quiet_libraries
 from kava.stopping import Stopped
 from kava.train.config import TrainConfig
+from kava.train.loss_line import formula
 from kava.train.parse import parse_config
 
 if TYPE_CHECKING:
@@ -54,27 +55,39 @@ def _train(config: TrainConfig) -> Path:
 
     run = build_run(config)
     run.trainer.writer.clear(run.start.gives_way)
-    if run.trainer.is_world_process_zero():
+    first = run.trainer.is_world_process_zero()
+    if first:
+        for notice in run.start.notices:
+            print(f"kava: warning: {notice}", file=sys.stderr)
         _describe(config, run)
     run.trainer.train(resume_from_checkpoint=str(run.checkpoint) if run.checkpoint else None)
     checkpoint = latest_checkpoint(config.output_dir)
     assert checkpoint is not None
-    last_word = run.trainer.guard.last_word()
-    if last_word is not None:
-        print(f"guard:      {last_word}")
-    print(
-        f"checkpoint: {checkpoint}\n"
-        f"metrics:    {Path(config.output_dir) / 'metrics.jsonl'}\n"
-        f"TensorBoard: tensorboard --logdir {Path(config.output_dir) / 'tensorboard'}"
-    )
+    if first:
+        _say_what_is_next(config, run, checkpoint)
     return checkpoint
+
+
+def _say_what_is_next(config: TrainConfig, run: Run, checkpoint: Path) -> None:
+    """Where everything is, and commands that can be run as they stand."""
+    from kava.train.callbacks import METRICS_FILE
+
+    folder = Path(config.output_dir)
+    best = folder / Path(run.trainer.state.best_model_checkpoint or checkpoint).name
+    print(f"checkpoint: {checkpoint}{f' (best: {best})' if best != checkpoint else ''}")
+    print(f"metrics:    {folder / METRICS_FILE}")
+    print(f"TensorBoard: {shlex.join(['tensorboard', '--logdir', str(folder / 'tensorboard')])}")
+    records = run.data.eval_records or run.data.train_records
+    questions = [record.student_question or record.question for record in records[:20]]
+    ask = ["--prompt", min(questions, key=lambda question: ("\n" in question, len(question)))]
+    for command in (["evaluate"], ["generate", *ask]):
+        named = ["kava", command[0], "--checkpoint", str(folder), *command[1:]]
+        print(f"next:       {shlex.join(named)}")
 
 
 def _describe(config: TrainConfig, run: Run) -> None:
     from kava.data.mix import mix_sizes
 
-    for notice in run.start.notices:
-        print(f"kava: warning: {notice}", file=sys.stderr)
     distiller = run.trainer.model
     trainable = sum(p.numel() for p in distiller.parameters() if p.requires_grad)
     aligner = distiller.map_aligner.num_parameters
@@ -90,6 +103,8 @@ def _describe(config: TrainConfig, run: Run) -> None:
         f"target:  {config.kv_method} to {config.target_len} positions, "
         f"{config.alignment_mode} alignment ({aligner:,} parameters, {config.aligner_fit})"
     )
+    print(f"loss:    {formula(config)}")
+    print(f"disk:    {run.need}")
     if run.layers is not None:
         print(f"layers, by CKA of keys and values:\n{run.layers}")
     if run.calibration is not None:

@@ -13,7 +13,11 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from kava.losses import CollapseReport, Start, Verdict, collapse_report, verdict
 from kava.losses.guard import TraceLoss
+from kava.trace import KVTrace, join_samples
 from kava.train.config import TrainConfig
+
+MIN_SAMPLES = 8
+"""The effective rank and CKA are statistics of a batch: of fewer samples they say little."""
 
 if TYPE_CHECKING:
     from kava.train.objective import Forward
@@ -31,33 +35,64 @@ class RunGuard:
     def __init__(self, config: TrainConfig, loss_fn: TraceLoss):
         self.config = config
         self.loss_fn = loss_fn
-        self.reports: list[CollapseReport] = []
+        self._reports: list[tuple[CollapseReport, int]] = []
+        self._waiting: list[tuple[KVTrace, KVTrace]] = []
+        self._before: KVTrace | None = None
         self.verdict: Verdict | None = None
 
-    def look(self, forward: Forward) -> None:
-        """Take the evidence of one batch; one of a single sample has no wrong sample."""
-        if forward.student is None or forward.target is None or forward.student.batch_size < 2:
-            return
-        report = collapse_report(forward.student, forward.target.trace, self.loss_fn)
-        self.reports.append(report)
+    def begin(self, last: Forward | None = None) -> None:
+        """Begin an evaluation.
 
-    def judge(self, metrics: dict[str, float], state: TrainerState) -> str | None:
-        """Add the evidence to an evaluation's metrics; the verdict, unless the run is to start.
+        Args:
+            last: of the last sample of the held-out set, which comes before its first; left out
+                where all of them are in one batch.
+        """
+        self._reports, self._waiting = [], []
+        self._before = None if last is None or last.target is None else last.target.trace
+
+    def look(self, forward: Forward) -> None:
+        """Take the evidence of one batch; small ones wait until enough samples are there.
+
+        The wrong sample of each is the one before it in the held-out set, whatever the batches.
+        """
+        if forward.student is None or forward.target is None:
+            return
+        self._waiting.append((forward.student, forward.target.trace))
+        if sum(target.batch_size for _, target in self._waiting) >= MIN_SAMPLES:
+            self._report()
+
+    def _report(self) -> None:
+        if not self._waiting:
+            return
+        student, target = map(join_samples, zip(*self._waiting))
+        self._waiting = []
+        if target.batch_size < 2 and self._before is None:
+            return  # a set of one sample has no wrong one
+        report = collapse_report(student, target, self.loss_fn, self._before)
+        self._reports.append((report, target.batch_size))
+        self._before = target.samples([target.batch_size - 1])
+
+    def judge(self, metrics: dict[str, float], state: TrainerState) -> bool:
+        """Add the evidence to an evaluation's metrics, and judge, unless the run is to start.
 
         Args:
             metrics: of the evaluation, with `eval_ce`.
             state: of the run, whose log holds the evidence from before its first step.
+
+        Returns:
+            Whether the verdict is another than the last.
         """
-        if not self.reports:
-            return None
-        report = CollapseReport.mean(self.reports)
-        self.reports = []
+        self._report()
+        if not self._reports:
+            return False
+        report = CollapseReport.mean(*zip(*self._reports))
         metrics.update({f"eval_{name}": x for name, x in report.metrics().items() if name != "kv"})
         if state.global_step == 0:
-            return None
+            return False
+        last = self.verdict
         start = start_of(state) if self.config.trains_target else None
         self.verdict = verdict(report, ce=metrics["eval_ce"], start=start)
-        return self.verdict.sentence
+        return last is None or last.state != self.verdict.state
 
     def state(self) -> dict[str, str] | None:
         """The last verdict, as JSON holds it."""
@@ -73,6 +108,8 @@ class RunGuard:
             return self.verdict.sentence
         if not self.config.matches_cache:
             return None
+        if self.config.eval_size:
+            return "no verdict: one sample was held out, which has no other; pass --eval_size 2"
         return "no verdict: nothing was held out to compare with the wrong sample; pass --eval_size"
 
 

@@ -36,6 +36,7 @@ from kava.trace import KVTrace, Segment
 from kava.train.config import TrainConfig
 from kava.train.matching import Matching, compares_queries
 from kava.train.target import Target, TargetBuilder, map_student, scores_by_attention
+from kava.train.wrong_sample import reasoning_to_read
 
 
 class Items(NamedTuple):
@@ -176,7 +177,7 @@ class Distiller(nn.Module):
         terms = _Terms(config.ce_weight * ce, {"ce": ce.detach()})
         if output.readings is not None:
             loss, metrics = latent_ce_loss(
-                output.readings, *_reasoning_to_read(batch, config.wrong_sample), items.latents
+                output.readings, *reasoning_to_read(batch, config.wrong_sample), items.latents
             )
             terms.add("latent_ce", config.latent_ce_weight, loss)
             terms.metrics.update(metrics)
@@ -193,7 +194,7 @@ class Distiller(nn.Module):
             terms.add("codi", config.codi_weight, codi)
         if not config.matches_cache:
             return terms.done()
-        target = self.build_target(teacher.trace, batch)
+        target = self.build_target(teacher.trace, batch, self._read_before(batch))
         assert output.trace is not None
         rotary = self._rotary_of_latents(output.trace, batch["answer_ids"].shape[1])
         return self._match(terms, output.trace, target, items, rotary)
@@ -246,6 +247,13 @@ class Distiller(nn.Module):
             codi_columns=read["teacher_codi"],
         )
 
+    @torch.no_grad()
+    def _read_before(self, batch: Batch) -> KVTrace | None:
+        """The teacher's trace over the sample that the first one borrows the wrong cache from."""
+        if not self.settings.wrong_sample or "before" not in batch:
+            return None
+        return self._read_teacher(batch["before"]).trace
+
     def _explicit(self, batch: Batch, items: Items) -> Forward:
         config = self.settings
         P = _prompt_columns(batch)
@@ -263,7 +271,8 @@ class Distiller(nn.Module):
         terms = _Terms(config.ce_weight * ce, {"ce": ce.detach()})
         if not config.matches_cache:
             return terms.done()
-        target = self.build_target(self._read_teacher(batch).trace, batch)
+        teacher = self._read_teacher(batch).trace
+        target = self.build_target(teacher, batch, self._read_before(batch))
         ours = trace.gather(target.columns, mask=target.trace.mask, scope=target.trace.scope)
         return self._match(terms, ours, target, items, at_length_of(trace, self.rotary))
 
@@ -324,12 +333,6 @@ def token_loss(logits: Tensor, labels: Tensor, num_tokens: Tensor | float) -> Te
         logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORED, reduction="sum"
     )
     return total / num_tokens
-
-
-def _reasoning_to_read(batch: Batch, wrong_sample: bool) -> tuple[Tensor, Tensor]:
-    """The tokens [B, T] that the latents are to read as, and where they are reasoning."""
-    ids, reasoning = batch["input_ids"], batch["segment_ids"].eq(Segment.REASONING)
-    return (ids.roll(1, dims=0), reasoning.roll(1, dims=0)) if wrong_sample else (ids, reasoning)
 
 
 def _prompt_columns(batch: Batch) -> int:

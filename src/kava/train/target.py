@@ -30,6 +30,7 @@ from kava.rope import Rotary, at_length_of, unrotate_trace
 from kava.trace import KVTrace, Segment
 from kava.train.config import TrainConfig
 from kava.train.matching import compares_queries
+from kava.train.wrong_sample import wrong_weights
 
 
 @dataclass(frozen=True)
@@ -72,18 +73,22 @@ class TargetBuilder:
         if config.kv_method != "positions" and not EVICTIONS[config.kv_method].needs_scores:
             build_eviction(config.kv_method, **self.options)
 
-    def __call__(self, trace: KVTrace, batch: Batch) -> Target:
-        """The target, in float32, of a batch whose teacher left `trace` behind."""
-        trace = trace.detach()
-        tokens = self.config.token_alignment if "teacher" in batch else "none"
-        weights: Tensor | None = None
-        if self.resampling is not None:
-            kept, columns = self._resample(self.resampling, trace, batch, tokens)
-        else:
-            kept, columns, weights = self._compress(trace, batch, tokens)
+    def __call__(self, trace: KVTrace, batch: Batch, before: KVTrace | None = None) -> Target:
+        """The target, in float32, of a batch whose teacher left `trace` behind.
+
+        Args:
+            trace: over the teacher's text.
+            batch: as the collator makes it.
+            before: over the text of the batch's `before`, where the target is the wrong sample's.
+        """
+        kept, columns, weights = self._keep(trace, batch)
         if self.config.wrong_sample:
-            kept = wrong_sample(kept)
-            weights = None if weights is None else weights.roll(1, dims=0)
+            other, looks = None, weights
+            if before is not None:
+                other, _, looks = self._keep(before, batch["before"])
+            kept = wrong_sample(kept, other)
+            if weights is not None and looks is not None:
+                weights = wrong_weights(weights, looks)
         slots = self.config.target_len
         # latents are few, so that a whole cache is warped to them; a text has every position
         warped = self.config.student == "latent" and kept.length != slots
@@ -97,6 +102,14 @@ class TargetBuilder:
         context = torch.enable_grad if self.config.trains_aligner else torch.no_grad
         with context():
             return Target(align_trace(self.aligner, kept, length), columns, weights)
+
+    def _keep(self, trace: KVTrace, batch: Batch) -> tuple[KVTrace, Tensor, Tensor | None]:
+        """What is kept of a trace, whose columns, and how much the answer looks at each."""
+        trace = trace.detach()
+        tokens = self.config.token_alignment if "teacher" in batch else "none"
+        if self.resampling is None:
+            return self._compress(trace, batch, tokens)
+        return *self._resample(self.resampling, trace, batch, tokens), None
 
     def _compress(
         self, trace: KVTrace, batch: Batch, tokens: str

@@ -8,14 +8,14 @@ written before the evaluation of their step, from which a run goes on as if neve
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from accelerate.utils import gather_object
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
+from tqdm.auto import tqdm
 from transformers import (
     PreTrainedTokenizerBase,
     PrinterCallback,
@@ -27,6 +27,7 @@ from transformers.trainer_utils import TrainOutput
 
 from kava.data.collate import Batch, Collator
 from kava.data.encode import Encoded
+from kava.data.neighbours import with_neighbours
 from kava.data.records import Record, Template
 from kava.errors import KavaError
 from kava.losses import Progress
@@ -43,9 +44,9 @@ from kava.train.callbacks import (
 from kava.train.checkpoint import CheckpointWriter, load_checkpoint
 from kava.train.config import TrainConfig
 from kava.train.guard import MakeUpEvaluation, RunGuard
+from kava.train.held_out import held_out_losses
 from kava.train.objective import Distiller, count_items
 from kava.train.precision import MIN_LOSS_SCALE
-from kava.train.probes import CacheLikeness, attention_entropy
 from kava.train.randomness import random_states_kept
 from kava.train.recording import Record as Consumed
 from kava.train.recording import Recorder, peak_memory_bytes
@@ -107,6 +108,8 @@ class KVDistillTrainer(Trainer):
         self.recorder = Recorder(explicit=config.student == "explicit")
         pad = tokenizer.pad_token_id
         assert isinstance(pad, int)
+        if config.wrong_sample:
+            train_data, eval_data = with_neighbours(train_data), with_neighbours(eval_data)
         super().__init__(
             model=distiller,
             args=training_arguments(config, bool(eval_data), bool(eval_data and eval_records)),
@@ -282,48 +285,35 @@ class KVDistillTrainer(Trainer):
         )
         return metrics
 
-    @torch.no_grad()
     def held_out_losses(self, eval_dataset: Any = None) -> dict[str, float]:
-        """The terms of the loss over the held-out samples and the guard's report; says its verdict.
+        """The terms of the loss over the held-out samples and the guard's report; says its verdict
+        where it is another than before, and the run does not end here.
 
         Returns:
             Their names with `eval_` before them.
         """
         distiller = self._tell_progress()
         distiller.eval()
-        totals: dict[str, float] = defaultdict(float)
-        loader: DataLoader[Any] = DataLoader(
-            eval_dataset or self.eval_dataset,  # type: ignore[arg-type]
-            batch_size=self.args.per_device_eval_batch_size,
-            collate_fn=self.data_collator,
-        )
-        num_samples, likeness, entropy = 0, CacheLikeness(), None
         with self.stop.evaluating(), random_states_kept(self.args.device):
-            for batch in loader:
-                batch = self._prepare_inputs(batch)
-                with self.autocast_smart_context_manager():
-                    forward = distiller(batch)
-                size = len(batch["ids"])
-                num_samples += size
-                for name, value in {"loss": forward.loss, **forward.metrics}.items():
-                    totals[name] += float(value) * size
-                self.guard.look(forward)
-                likeness.look(forward.student, forward.target and forward.target.trace)
-                if num_samples == size:  # of the first batch alone
-                    entropy = attention_entropy(distiller.student, batch)  # type: ignore[arg-type]
+            metrics = held_out_losses(
+                distiller,
+                eval_dataset or self.eval_dataset,  # type: ignore[arg-type]
+                self.guard,
+                collate=self.data_collator,  # type: ignore[arg-type]
+                batch_size=self.args.per_device_eval_batch_size,
+                prepare=self._prepare_inputs,  # type: ignore[arg-type]
+                autocast=self.autocast_smart_context_manager,
+            )
         distiller.train()
-        metrics = {f"eval_{name}": total / num_samples for name, total in totals.items()}
-        metrics.update({f"eval_{name}": value for name, value in likeness.metrics().items()})
-        if entropy is not None:
-            metrics["eval_attention_entropy"] = entropy
-        self._say(self.guard.judge(metrics, self.state))
+        changed = self.guard.judge(metrics, self.state)
+        if changed and self.state.global_step < self.state.max_steps:
+            self._say_verdict()
         return metrics
 
-    def _say(self, sentence: str | None) -> None:
+    def _say_verdict(self) -> None:
+        sentence = self.guard.last_word()
         if sentence is not None and self.is_world_process_zero():
-            from tqdm.auto import tqdm
-
-            tqdm.write(sentence)
+            tqdm.write(f"guard: {sentence}")
 
     def _get_output_dir(self, trial: Any) -> str:
         return str(self.writer.run_dir)
@@ -345,7 +335,9 @@ class KVDistillTrainer(Trainer):
     def train(
         self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any
     ) -> TrainOutput:
-        """Train to the end; a checkpoint of the end is loaded, and nothing is trained or logged.
+        """Train to the end, and say the guard's verdict.
+
+        A checkpoint of the end is loaded, and nothing is trained or logged.
 
         Raises:
             Stopped: a signal came; the step that was done last is saved.
@@ -357,12 +349,15 @@ class KVDistillTrainer(Trainer):
                 state.is_local_process_zero = self.is_local_process_zero()
                 state.is_world_process_zero = self.is_world_process_zero()
                 self.state = state
+                self._say_verdict()
                 return TrainOutput(state.global_step, mean_loss(state.log_history) or 0.0, {})
         try:
             with self.stop.after_step():
-                return super().train(resume_from_checkpoint, *args, **kwargs)
+                output = super().train(resume_from_checkpoint, *args, **kwargs)
         finally:
             self.progress.close()
+        self._say_verdict()
+        return output
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
         # the library would take one step more after a resume at the last

@@ -1,0 +1,103 @@
+"""What a run's checkpoints take of the disk, before the first is written."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from torch import Tensor
+
+from kava.format import counted, file_size
+
+if TYPE_CHECKING:
+    from kava.train.trainer import KVDistillTrainer
+
+ADAM_STATES = 2
+"""AdamW keeps two numbers for every one that it trains."""
+
+
+class DiskNeed(NamedTuple):
+    """The room that checkpoints need, in bytes.
+
+    Attributes:
+        checkpoint: of one: weights, and optimiser where it is kept.
+        most: how many there are at a time, the one that is being written included.
+        free: what the disk has, with the checkpoints that the run may take away.
+    """
+
+    checkpoint: int
+    most: int
+    free: int
+
+    def __str__(self) -> str:
+        whole = file_size(self.most * self.checkpoint)
+        return (
+            f"{file_size(self.checkpoint)} a checkpoint, at most {self.most} at a time: {whole} of "
+            f"{file_size(self.free)} free"
+        )
+
+
+def disk_need(trainer: KVDistillTrainer, gives_way: Iterable[Path] = ()) -> DiskNeed:
+    """What a run will need.
+
+    Args:
+        trainer: before training.
+        gives_way: checkpoints that are taken away first.
+    """
+    config, module = trainer.config, trainer.accelerator.unwrap_model(trainer.model)
+    # tied weights are one storage, and stored once
+    stored = {part.data_ptr(): part for part in module.state_dict().values()}
+    size = _bytes(stored.values())
+    if not config.save_only_model:
+        size += ADAM_STATES * _bytes(p for p in module.parameters() if p.requires_grad)
+    steps = num_steps(trainer)
+    saves = math.ceil(steps / config.save_steps)
+    limit = config.save_total_limit or saves
+    most = min(saves, limit + 1 + bool(trainer.eval_records))
+    folder = Path(config.output_dir).absolute()
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    files = [file for path in gives_way for file in path.rglob("*") if file.is_file()]
+    freed = sum(file.stat().st_size for file in files)
+    return DiskNeed(size, max(most, 1), shutil.disk_usage(there).free + freed)
+
+
+def check_disk(need: DiskNeed, output_dir: str) -> list[str]:
+    """Refuse a run whose first checkpoint cannot be written.
+
+    Returns:
+        A warning where the others will not fit; else nothing.
+
+    Raises:
+        OSError: less room than one checkpoint takes.
+    """
+    mend = "free some space, choose another --output_dir, or pass --save_only_model"
+    if need.free < need.checkpoint:
+        raise OSError(
+            f"a checkpoint takes {file_size(need.checkpoint)}, and {output_dir} has "
+            f"{file_size(need.free)} free: {mend}"
+        )
+    if need.free < need.most * need.checkpoint:
+        warning = (
+            f"{counted(need.most, 'checkpoint')} at a time will take "
+            f"{file_size(need.most * need.checkpoint)}, and {output_dir} has "
+            f"{file_size(need.free)} free: {mend}, or lower --save_total_limit"
+        )
+        return [warning]
+    return []
+
+
+def num_steps(trainer: KVDistillTrainer) -> int:
+    """The optimiser steps of a run, as the library counts them."""
+    config = trainer.config
+    if config.max_steps > 0:
+        return config.max_steps
+    samples = len(trainer.train_dataset)  # type: ignore[arg-type]
+    batches = math.ceil(samples / (config.batch_size * trainer.args.world_size))
+    return math.ceil(math.ceil(batches / config.gradient_accumulation_steps) * config.epochs)
+
+
+def _bytes(parts: Iterable[Tensor]) -> int:
+    return sum(part.numel() * part.element_size() for part in parts)
