@@ -18,12 +18,14 @@ SOURCE = Path(kava.__file__).parent
 ROWS = (
     {"errors", "callable_module", "stopping", "files", "inputs", "locks", "format"}
     | {"theme", "ticks", "placement", "panels"},
+    {"lazy", "names", "flags", "dataset_names"},
     {"attention", "trace"},
     {"compress", "align", "losses", "segments", "tokenizers", "data"},
     {
         "quiet",
         "devices",
         "models",
+        "limits",
         "traceable",
         "capture",
         "queries",

@@ -14,21 +14,24 @@ from kava.align import MapProjectionAligner
 from kava.align.calibrate import CalibrationReport
 from kava.data.collate import Collator
 from kava.data.encode import Encoded, EncodeReport, encode_records
-from kava.data.mix import draw_shares, is_mix
+from kava.data.mix import draw_shares
 from kava.data.pairing import encode_for_teacher
 from kava.data.records import Record, Template
 from kava.data.shell_game import with_oracle_positions
 from kava.data.sources import default_template, load_records
 from kava.data.splits import check_disjoint, data_hash, split_records
+from kava.dataset_names import is_mix
 from kava.devices import choose_device
 from kava.layers import LayerMapping
 from kava.models import load_model, load_tokenizer
+from kava.student.checkpoint import read_settings
 from kava.student.latent import LatentStudent
 from kava.traceable import check_traceable
 from kava.train.bare import check_bare
 from kava.train.calibration import calibrate_aligner
 from kava.train.checkpoint import holds_query_maps
 from kava.train.config import TrainConfig
+from kava.train.defaults import adopt, default_lines
 from kava.train.layer_mapping import measure_layer_map
 from kava.train.matching import compares_queries
 from kava.train.objective import Distiller
@@ -341,6 +344,10 @@ def build_run(config: TrainConfig, data: Data | None = None) -> Run:
             with --resume none that is whole, or one of another configuration; bad data; bad models.
     """
     start = find_start(config)
+    if start.checkpoint is not None:
+        adopt(config, read_settings(start.checkpoint)["config"])
+    for line in default_lines(config):
+        print(line, flush=True)
     check_device_precision(config, torch.device(choose_device(config.device)))
     # large models are loaded last: a wrong path or a bad sample shows at once
     tokenizer = build_tokenizer(config)

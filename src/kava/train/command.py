@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 def main(argv: list[str]) -> int:
     """Parse flags, train, and say where everything was written."""
-    quiet_libraries()
     config = parse_config(argv)
+    quiet_libraries()
     try:
         train(config)
     except Stopped as stop:
