@@ -28,7 +28,7 @@ REGISTRIES = {
 @pytest.mark.parametrize("known", REGISTRIES, ids=lambda known: known.registry)
 def test_the_names_that_ship_are_those_that_register(known: Names) -> None:
     module, _, attribute = known.registry.partition(":")
-    program = f"import {module}; print(*{module}.{attribute})"
+    program = f"import sys, {module}; print(*sys.modules[{module!r}].{attribute})"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert list(known.shipped) == done.stdout.split(), done.stderr
     assert list(known) == list(REGISTRIES[known])

@@ -45,7 +45,7 @@ ROWS = (
     {"study"},
     {"report"},
     {"demo"},
-    {"cli"},
+    {"cli", "__main__"},
 )
 ROW_OF = {part: row for row, parts in enumerate(ROWS) for part in parts}
 # Pure tensors: usable and testable without any model.

@@ -135,7 +135,7 @@ class Root(TyperGroup):
         return super().parse_args(ctx, args)
 
     def _flags(self, ctx: Any) -> list[str]:
-        return [word for parameter in self.get_params(ctx) for word in parameter.opts]
+        return [word for one in self.get_params(ctx) for word in one.opts]
 
 
 class SubCommand(TyperCommand):
@@ -164,6 +164,7 @@ app = typer.Typer(
     "KAVA_TRACEBACK=1 in the environment shows where it came from.",
     no_args_is_help=True,
     cls=Root,
+    context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )

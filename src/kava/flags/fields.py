@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import MISSING, Field, dataclass, field, fields
-from functools import cache
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
@@ -160,10 +159,15 @@ def flags_of(kind: type[Any]) -> dict[str, Setting]:
         >>> flags_of(TrainConfig)["lr"].kind
         <class 'float'>
     """
-    return _read(kind)
+    if kind not in _READ:
+        _READ[kind] = _read(kind)
+    return _READ[kind]
 
 
-@cache
+_READ: dict[type[Any], dict[str, Setting]] = {}
+"""What was read already: a configuration is checked each time that one is made."""
+
+
 def _read(kind: type[Any]) -> dict[str, Setting]:
     hints = get_type_hints(kind)
     settings: dict[str, Setting] = {}
