@@ -18,7 +18,7 @@ SOURCE = Path(kava.__file__).parent
 ROWS = (
     {"errors", "callable_module", "stopping", "files", "inputs", "locks", "format"}
     | {"theme", "ticks", "placement", "panels"},
-    {"lazy", "names", "flags", "dataset_names"},
+    {"lazy", "names", "flags", "dataset_names", "outputs"},
     {"attention", "trace"},
     {"compress", "align", "losses", "segments", "tokenizers", "data"},
     {

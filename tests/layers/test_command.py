@@ -127,7 +127,6 @@ def test_templates_and_tokens_are_the_users(capsys: pytest.CaptureFixture[str]) 
         ({"--strategy": "monotone", "--top_k": "2"}, "--top_k 2 belongs to --strategy top_k"),
         ({"--top_k": "5"}, "top_k=5 must be from 1 to the number of teacher layers, 4"),
         ({"--output": "map.png"}, "--output map.png must end in .json"),
-        ({"--output": "no/map.json"}, "--output no/map.json: its folder does not exist"),
         ({"--teacher_model": "kava/huge"}, "unknown built-in model 'kava/huge'"),
         ({"--max_length": "20"}, "more than --max_length 20"),
     ],

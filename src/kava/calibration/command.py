@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from kava import names
 from kava.flags import Usage, flag, needed
 from kava.flags.aliases import CALIBRATING
-from kava.limits import check_map_rank
+from kava.limits import check_map_rank, check_map_rank_fits
+from kava.outputs import check_output_folder
 from kava.quiet import quiet_libraries
 from kava.reading import ReadingConfig, Texts, load_models, read_texts
 
@@ -104,10 +105,18 @@ def calibrate_models(config: CalibrateConfig) -> Calibrated:
     from kava.align import CacheGeometry, MapProjectionAligner
     from kava.calibration.fit import calibrate_on
     from kava.data.splits import data_hash
+    from kava.models import load_model_config
     from kava.student.checkpoint import library_versions
 
     # large models are loaded last: a wrong path or a bad sample shows at once
     names = config.model_name, config.teacher_name
+    check_map_rank_fits(
+        config.map_rank,
+        CacheGeometry.from_config(load_model_config(config.teacher_name)),
+        CacheGeometry.from_config(load_model_config(config.model_name)),
+        share_dim_proj=config.map_proj_share_dim,
+        align_direction=config.align_direction,
+    )
     texts = read_texts(config, *names, config.calibration_samples, "calibration_samples")
     student, teacher = load_models(config, *names)
     structured = config.alignment_mode == "structured"
@@ -200,6 +209,7 @@ def main(argv: list[str]) -> int:
     config = parse(argv)
     quiet_libraries()
     folder = Path(config.output_dir)
+    check_output_folder(folder, "--output_dir")
 
     from kava.calibration.files import ALIGNER_FILE, REPORT_FILE, save_calibration
     from kava.locks import lock_folder

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from kava.demo.arms import Arm, Study, train_config
 from kava.demo.settings import USAGE
 from kava.devices import check_device
+from kava.outputs import check_output_folder
 
 if TYPE_CHECKING:
     from kava.demo.worker import RunJob
@@ -31,6 +32,7 @@ def main(argv: list[str]) -> int:
     arms = study.choose(args.arms)
     steps = study.num_steps if args.steps is None else args.steps
     folder = Path(args.output_dir or f"outputs/{study.name}")
+    check_output_folder(folder, "--output_dir")
     from kava.demo.present import present
     from kava.demo.runner import run_study
     from kava.locks import lock_folder

@@ -15,6 +15,7 @@ from kava.evaluate.settings import (
     EvaluateConfig,
     GenerateConfig,
 )
+from kava.outputs import check_output, check_output_folder
 from kava.quiet import quiet_libraries
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def evaluate_main(argv: list[str]) -> int:
     config = EVALUATE.parse(argv)
     quiet_libraries()
 
-    from kava.evaluate.results import check_output, summary_path, table, write_results
+    from kava.evaluate.results import summary_path, table, write_results
     from kava.evaluate.score import score
     from kava.locks import lock_file
 
@@ -64,7 +65,7 @@ def evaluate_main(argv: list[str]) -> int:
 
 def _evaluate_tasks(config: EvaluateConfig) -> int:
     """Score a student on several tasks; what is finished is written before the next begins."""
-    from kava.evaluate.results import check_output_folder, write_results
+    from kava.evaluate.results import write_results
     from kava.evaluate.score import score
     from kava.evaluate.tasks import check_results, resolve_tasks, run_tasks, tasks_table
     from kava.locks import lock_folder

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from kava.devices import choose_device
 from kava.evaluate.settings import COSTS, CostsConfig
+from kava.outputs import check_output_folder
 from kava.quiet import quiet_libraries
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ def main(argv: list[str]) -> int:
     labels = options.model_labels
 
     from kava.evaluate.costs_table import costs_table
-    from kava.evaluate.results import check_output_folder
     from kava.locks import lock_folder
 
     if output is not None:

@@ -16,6 +16,7 @@ from kava.devices import choose_device
 from kava.flags import Usage, flag
 from kava.flags.aliases import READING
 from kava.flags.known import Same
+from kava.outputs import check_output
 from kava.quiet import quiet_libraries
 from kava.reading import ReadingConfig
 
@@ -186,6 +187,8 @@ USAGE = Usage(
 def main(argv: list[str]) -> int:
     """Parse flags, compare, and print one table per M."""
     config = USAGE.parse(argv)
+    if config.output is not None:
+        check_output(config.output)
     quiet_libraries()
 
     from kava.files import write_whole

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from kava import names
 from kava.flags import Usage, flag, needed
 from kava.flags.aliases import COMPARING_LAYERS
+from kava.outputs import check_output
 from kava.quiet import quiet_libraries
 from kava.reading import ReadingConfig, load_models, read_texts
 
@@ -50,8 +51,6 @@ class LayerMapConfig(ReadingConfig):
             )
         if Path(self.output).suffix != ".json":
             raise ValueError(f"--output {self.output} must end in .json")
-        if not Path(self.output).parent.is_dir():
-            raise ValueError(f"--output {self.output}: its folder does not exist; make it first")
 
 
 def make_layer_map(config: LayerMapConfig) -> LayerMapping:
@@ -104,6 +103,7 @@ def make_layer_map(config: LayerMapConfig) -> LayerMapping:
 def main(argv: list[str]) -> int:
     """Parse flags, measure, print the matrix and the map, and write both files."""
     config = parse(argv)
+    check_output(config.output)
     quiet_libraries()
 
     from kava.files import write_all

@@ -12,6 +12,7 @@ from typing import Any
 from kava import names
 from kava.flags import Parts, Usage, check_fields, flag, needed
 from kava.inputs import read_text
+from kava.outputs import check_output_folder
 
 MOST_JOBS = 1024
 
@@ -143,6 +144,7 @@ def _run(args: RunConfig, argv: Sequence[str]) -> int:
         return 0
     from kava.quiet import quiet_libraries
 
+    check_output_folder(folder, "--output_dir")
     quiet_libraries()
     runs = study_runs(plan, folder, arms=args.arms, seeds=args.seeds)
     print(f"{plan.name}: {len(runs)} runs, {args.jobs} at a time, into {folder}", flush=True)
@@ -183,6 +185,8 @@ def _status(args: StatusConfig, argv: Sequence[str]) -> int:
 
 
 def _report(args: ReportConfig, argv: Sequence[str]) -> int:
+    if args.output is not None:
+        check_output_folder(args.output)
     from importlib import import_module
 
     # by name, since the report reads studies and so stands above them

@@ -30,9 +30,11 @@ from kava.traceable import check_traceable
 from kava.train.bare import check_bare
 from kava.train.calibration import calibrate_aligner
 from kava.train.checkpoint import holds_query_maps
+from kava.train.checks import check_warmup
 from kava.train.config import TrainConfig
 from kava.train.defaults import adopt, default_lines
 from kava.train.layer_mapping import measure_layer_map
+from kava.train.limits import check_answers, check_models, check_rank, num_update_steps
 from kava.train.matching import compares_queries
 from kava.train.objective import Distiller
 from kava.train.precision import check_device_precision
@@ -256,6 +258,7 @@ def build_aligner(
         checkpoint: that the run goes on from. The optimiser's state in it names the maps that
             were trained, and earlier releases trained maps of queries that nothing read.
     """
+    check_rank(config, teacher.config, student.config)
     set_seed(config.seed)
     ranked = config.calibrates and config.alignment_mode == "structured"
     rank = int(config.map_rank) if config.map_rank not in (None, "auto") else 1
@@ -349,6 +352,7 @@ def build_run(config: TrainConfig, data: Data | None = None) -> Run:
     for line in default_lines(config):
         print(line, flush=True)
     check_device_precision(config, torch.device(choose_device(config.device)))
+    positions = check_models(config)
     # large models are loaded last: a wrong path or a bad sample shows at once
     tokenizer = build_tokenizer(config)
     teacher_tokenizer = build_teacher_tokenizer(config, tokenizer)
@@ -357,6 +361,8 @@ def build_run(config: TrainConfig, data: Data | None = None) -> Run:
         data = load_data(config, tokenizer, teacher_tokenizer)
     if start.checkpoint is not None:
         check_same_run(start.checkpoint, config, data.hash)
+    check_warmup(config, num_update_steps(config, len(data.train)))
+    check_answers(config, positions, data.eval)
     check_bare(config, data.train)
     if config.wrong_sample and len(data.train) % config.batch_size == 1:
         raise ValueError(

@@ -17,7 +17,6 @@ def check_config(config: TrainConfig) -> None:
         ValueError: the first that does not fit; the message names the flags and the mend.
     """
     _check_latents(config)
-    _check_warmup(config)
     if config.student == "explicit" and config.codi_weight:
         raise ValueError(
             "--codi_weight needs a latent student: an explicit one reads the same text as its "
@@ -54,6 +53,8 @@ def check_config(config: TrainConfig) -> None:
         )
     check_resampling(config)
     _check_matching(config)
+    if config.max_steps > 0:
+        check_warmup(config, config.max_steps)
     if config.kv_scores_path is not None:
         from kava.compress import EVICTIONS
 
@@ -169,11 +170,6 @@ def _check_latents(config: TrainConfig) -> None:
             f"--jacobi_iterations {config.jacobi_iterations} is above --target_len "
             f"{config.target_len}, where it equals sequential decoding; lower it"
         )
-
-
-def _check_warmup(config: TrainConfig) -> None:
-    if config.max_steps > 0:
-        check_warmup(config, config.max_steps)
 
 
 def check_warmup(config: TrainConfig, num_steps: int) -> None:

@@ -15,7 +15,7 @@ from kava.devices import DEVICE_HELP, DTYPES, check_device_name
 from kava.flags import check_fields, flag
 from kava.limits import check_map_rank
 from kava.train.checks import check_config
-from kava.train.defaults import settle
+from kava.train.defaults import LeftOut, settle
 from kava.train.layers import parse_layers
 from kava.train.resampling import (
     INTERPOLATED,
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(kw_only=True)
-class TrainConfig:
+class TrainConfig(LeftOut):
     """Everything that decides a run.
 
     Raises:
@@ -364,13 +364,8 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        self._left_out = settle(self)
+        self.left_out = settle(self)
         check_config(self)
-
-    @property
-    def left_out(self) -> dict[str, str]:
-        """The settings that were left out and depend on others; why one is not as usual."""
-        return self._left_out
 
     @property
     def self_distillation(self) -> bool:

@@ -48,6 +48,18 @@ WHAT_IS_TRAINED = frozenset(
 NOTHING_NAMED = "no model and no data are named: the built-in teacher learns the built-in game"
 
 
+class LeftOut:
+    """What was left out of a configuration, beside its settings and no part of them.
+
+    Attributes:
+        left_out: the names of such settings, and why the value is not the usual one; empty where
+            it is.
+    """
+
+    __slots__ = ("left_out",)
+    left_out: dict[str, str]
+
+
 def settle(config: TrainConfig) -> dict[str, str]:
     """Fill in what was left out.
 
@@ -55,7 +67,7 @@ def settle(config: TrainConfig) -> dict[str, str]:
         config: its fields that were left out are None, and are set here.
 
     Returns:
-        The names that were left out, and why the value is not the usual one; empty where it is.
+        `LeftOut.left_out`.
     """
     left_out: dict[str, str] = {}
     if config.alignment_mode is None:
