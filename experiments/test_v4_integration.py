@@ -37,7 +37,8 @@ from kava.cli import USER_ERRORS, run
 from kava.data.collate import Batch
 from kava.losses import MercatorKVLoss, StructuralKVLoss
 from kava.models import load_model, load_tokenizer
-from kava.profile.command import build, first_batch, parse
+from kava.profile.command import parse
+from kava.profile.step import build, first_batch
 from kava.quiet import quiet_libraries
 from kava.trace import KVTrace, iter_past, stack_past_kv
 from kava.train.objective import Distiller, Forward

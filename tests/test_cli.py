@@ -58,11 +58,98 @@ def test_version(shell: CliRunner) -> None:
     assert (result.exit_code, result.output) == (0, f"kava {__version__}\n")
 
 
-@pytest.mark.parametrize("argv", [["trian"], ["--no_such_flag"], []])
-def test_wrong_usage_exits_with_2_and_says_so(shell: CliRunner, argv: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["trian", "--lr", "1"], "there is no command 'trian' (did you mean 'train'?)"),
+        (["nowhere"], "there is no command 'nowhere'"),
+        (["--no_such_flag"], "unknown flag --no_such_flag"),
+        (["--versoin"], "unknown flag --versoin (did you mean '--version'?)"),
+    ],
+)
+def test_wrong_usage_is_one_line(shell: CliRunner, argv: list[str], message: str) -> None:
     result = shell.invoke(app, argv)
     assert result.exit_code == 2
+    assert result.output == f"kava: error: {message}; see kava --help\n"
+
+
+def test_without_a_command_the_help_is_shown(shell: CliRunner) -> None:
+    result = shell.invoke(app, [])
+    assert result.exit_code == 2
     assert "Usage: kava" in result.output
+
+
+@pytest.mark.parametrize("flag", ["--help", "-h"])
+def test_both_names_of_help_are_known(shell: CliRunner, flag: str) -> None:
+    result = shell.invoke(app, [flag])
+    assert result.exit_code == 0
+    assert "--install-completion" in result.output
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("kava tr", {"train"}),
+        ("kava train --mod", {"--model_name"}),
+        ("kava train --decoding ", {"sequential", "jacobi"}),
+        ("kava study st", {"status"}),
+        ("kava study run --d", {"--dry_run"}),
+        ("kava lm-eval --", set()),
+    ],
+)
+def test_a_shell_completes_commands_flags_and_words(words: str, offered: set[str]) -> None:
+    environment = {
+        **os.environ,
+        "_KAVA_COMPLETE": "complete_bash",
+        "COMP_WORDS": words,
+        "COMP_CWORD": str(len(words.split(" ")) - 1),
+    }
+    program = (
+        "import sys\nfrom kava.cli import app\n"
+        "try: app(prog_name='kava')\n"
+        "finally: assert not {'torch', 'transformers'} & {*sys.modules}"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True
+    )
+    assert done.stderr == ""
+    assert set(done.stdout.split()) == offered
+
+
+def test_the_package_runs_as_a_module() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "kava", "--version"], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (0, f"kava {__version__}\n")
+
+
+WRONG_LINES = {
+    "lm-eval": ["--no_such_flag"],
+    "study": ["run", "--no_such_flag"],
+    **{
+        command.name: ["--no_such_flag"]
+        for command in COMMANDS
+        if command.name not in ("lm-eval", "study")
+    },
+}
+
+
+@pytest.mark.parametrize("argv", ["wrong", "help"])
+def test_no_command_loads_torch_to_refuse_or_to_help(argv: str) -> None:
+    lines = {
+        name: [name, *(wrong if argv == "wrong" else ["--help"])]
+        for name, wrong in WRONG_LINES.items()
+    }
+    program = (
+        "import sys\nfrom typer.testing import CliRunner\nfrom kava.cli import app\n"
+        f"for name, argv in {lines!r}.items():\n"
+        "    code = CliRunner().invoke(app, argv).exit_code\n"
+        "    loaded = {'torch', 'transformers', 'datasets', 'lm_eval.models'} & {*sys.modules}\n"
+        "    print(name, code, *loaded, sep=',')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    code = 2 if argv == "wrong" else 0
+    assert done.stdout.split() == [f"{name},{code}" for name in lines], done.stderr
 
 
 @pytest.mark.parametrize("name", [command.name for command in COMMANDS])

@@ -132,12 +132,12 @@ def test_the_smoke_line_runs_on_a_pretrained_model(mode: str, script: Script, sh
 # ------------------------------------------------------------------ what training refuses
 
 
-def refused(script: Script, *flags: str, code: int = 1) -> str:
+def refused(script: Script, *flags: str) -> str:
     """The one line of a training that must fail before it writes anything."""
     result = train(script, *flags)
-    assert result.code == code
     (line,) = result.err
-    assert line.startswith("kava train: error: " if code == 2 else "kava: error: ")
+    assert result.code in (1, 2)
+    assert line.startswith("kava train: error: " if result.code == 2 else "kava: error: ")
     assert not Path("out").exists()
     return line
 
@@ -155,8 +155,11 @@ def refused(script: Script, *flags: str, code: int = 1) -> str:
         ("--kv_loss l7", "--kv_loss 'l7' is unknown; choose "),
         ("--target_len 400", "reasoning tokens, fewer than --target_len 400; lower it"),
         ("--max_length 20", "more than --max_length 20; raise it"),
-        ("--calibration_samples 0", "--calibration_samples 0 must be above 0"),
-        ("--teacher_name kava/tiny-gemma", "use mode='structured' or mode='flat'"),
+        ("--calibration_samples 0", "--calibration_samples 0 must be at least 1"),
+        (
+            "--teacher_name kava/tiny-gemma --alignment_mode identity",
+            "use mode='structured' or mode='flat'",
+        ),
         ("--resume", "--resume: out holds no complete checkpoint"),
         ("--subset_size 30000", "--subset_size 30000 is more than the 20000 training records"),
     ],
@@ -167,7 +170,7 @@ def test_a_wrong_value_is_one_line(flags: str, message: str, script: Script) -> 
 
 @pytest.mark.parametrize("flags", [["--alignment", "flat"], ["--lr", "fast"], ["extra"]])
 def test_an_unknown_flag_or_a_malformed_number_is_refused(flags: list[str], script: Script) -> None:
-    assert flags[0] in refused(script, *flags, code=2)
+    assert flags[0] in refused(script, *flags)
 
 
 ROW = '{"question": "1+1+1?", "reasoning": "1+1=2\\n2+1=3", "answer": "3"}'

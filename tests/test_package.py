@@ -18,12 +18,14 @@ SOURCE = Path(kava.__file__).parent
 ROWS = (
     {"errors", "callable_module", "stopping", "files", "inputs", "locks", "format"}
     | {"theme", "ticks", "placement", "panels"},
+    {"lazy", "names", "flags", "dataset_names", "outputs"},
     {"attention", "trace"},
     {"compress", "align", "losses", "segments", "tokenizers", "data"},
     {
         "quiet",
         "devices",
         "models",
+        "limits",
         "traceable",
         "capture",
         "queries",
@@ -43,7 +45,7 @@ ROWS = (
     {"study"},
     {"report"},
     {"demo"},
-    {"cli"},
+    {"cli", "__main__"},
 )
 ROW_OF = {part: row for row, parts in enumerate(ROWS) for part in parts}
 # Pure tensors: usable and testable without any model.

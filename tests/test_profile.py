@@ -11,16 +11,17 @@ import torch
 from torch import nn
 
 from kava.align import MapProjectionAligner
-from kava.cli import run
 from kava.errors import KavaError
 from kava.models import load_model, load_tokenizer
 from kava.profile import larger_teacher, main, profile_step
-from kava.profile.command import build, first_batch, parse
+from kava.profile.command import parse
 from kava.profile.measure import PeakMemory, StageClock
 from kava.profile.report import Profile
 from kava.profile.staged import STAGES, StagedDistiller
+from kava.profile.step import build, first_batch
 from kava.trace import KVTrace
 from kava.train.config import TrainConfig
+from one_line import refusal
 
 CPU = torch.device("cpu")
 QUICK = ["--steps", "1", "--batch_size", "2", "--device", "cpu"]
@@ -196,9 +197,7 @@ def test_the_table_and_the_json_say_the_same(capsys: pytest.CaptureFixture[str])
 
 def failure(capsys: pytest.CaptureFixture[str], *flags: str) -> str:
     """The one line of an error, of a command that must fail."""
-    assert run(main, [*QUICK, *flags]) == 1
-    (line,) = capsys.readouterr().err.splitlines()
-    return line
+    return refusal(main, [*QUICK, *flags], capsys)
 
 
 @pytest.mark.parametrize(
@@ -256,8 +255,7 @@ def test_a_wrong_value_is_one_line(
 def test_an_unknown_flag_or_mode_is_refused(
     flags: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(main, flags) == 2
-    assert flags[0] in capsys.readouterr().err
+    assert flags[0] in refusal(main, flags, capsys)
 
 
 def test_the_traces_of_the_step_are_of_real_text() -> None:

@@ -3,6 +3,7 @@
 A sub-command is a function that takes its own arguments and returns an exit code; it is imported
 when it is called, so that `kava --help` loads neither torch nor transformers. Its flags belong to
 it alone: everything behind the sub-command's name, `--help` too, is handed on as it stands.
+`kava --install-completion` lets the shell complete sub-commands, flags and their words.
 """
 
 from __future__ import annotations
@@ -13,45 +14,68 @@ import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib import import_module
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple, NoReturn
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
 from kava.errors import USER_ERRORS, describe
+from kava.flags.words import near
 from kava.stopping import Stopped, stop_on_signals
 
 INTERRUPTED = 130  # 128 + SIGINT, what shells expect after Ctrl-C
 
 
+USAGE_ERROR = 2
+"""The exit code of a wrong command line."""
+
+
 class Command(NamedTuple):
-    """A sub-command: its name, where it is, and what it does."""
+    """A sub-command: its name, where it is, what it does, and where its flags are."""
 
     name: str
     module: str
     function: str
     summary: str
+    usage: str | None = None
+    """As `module:name`; None of one whose flags belong to another program."""
 
 
 COMMANDS = (
-    Command("train", "kava.train.command", "main", "Distil a teacher's cache into a student."),
-    Command("evaluate", "kava.evaluate.command", "evaluate_main", "Score a trained student."),
+    Command(
+        "train",
+        "kava.train.command",
+        "main",
+        "Distil a teacher's cache into a student.",
+        "kava.train.parse:USAGE",
+    ),
+    Command(
+        "evaluate",
+        "kava.evaluate.command",
+        "evaluate_main",
+        "Score a trained student.",
+        "kava.evaluate.settings:EVALUATE",
+    ),
     Command(
         "generate",
         "kava.evaluate.command",
         "generate_main",
         "Let a trained student answer questions.",
+        "kava.evaluate.settings:GENERATE",
     ),
     Command(
         "costs",
         "kava.evaluate.costs_command",
         "main",
         "Compare what answers cost: passes, tokens, time.",
+        "kava.evaluate.settings:COSTS",
     ),
     Command(
         "compare",
         "kava.statistics.command",
         "main",
         "Compare models item by item: differences, intervals, p.",
+        "kava.statistics.command:USAGE",
     ),
     Command(
         "lm-eval",
@@ -64,27 +88,74 @@ COMMANDS = (
         "kava.profile",
         "main",
         "Time the stages of a training step and check its shapes.",
+        "kava.profile.command:USAGE",
     ),
     Command(
         "layer-map",
         "kava.layers.command",
         "main",
         "Measure which layers of a teacher are like a student's.",
+        "kava.layers.command:USAGE",
     ),
     Command(
         "calibrate",
         "kava.calibration.command",
         "main",
         "Fit the map between two models' caches, and judge it.",
+        "kava.calibration.command:USAGE",
     ),
-    Command("study", "kava.study.command", "main", "Compare arms over seeds, by a plan."),
+    Command(
+        "study",
+        "kava.study.command",
+        "main",
+        "Compare arms over seeds, by a plan.",
+        "kava.study.command:USAGE",
+    ),
     Command(
         "demo",
         "kava.demo.command",
         "main",
         "Show which signals teach a student to reason in latents.",
+        "kava.demo.settings:USAGE",
     ),
 )
+
+
+class Root(TyperGroup):
+    """`kava` itself; what is wrong with its command line is one line, as in its sub-commands."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Refuse an unknown flag and an unknown command."""
+        first = next((arg for arg in args if arg.partition("=")[0] not in self._flags(ctx)), None)
+        if first is not None and not ctx.resilient_parsing:
+            if first.startswith("-"):
+                _refuse(f"unknown flag {first}{near(first, self._flags(ctx))}")
+            if first not in self.commands:
+                _refuse(f"there is no command {first!r}{near(first, self.commands)}")
+        return super().parse_args(ctx, args)
+
+    def _flags(self, ctx: Any) -> list[str]:
+        return [word for one in self.get_params(ctx) for word in one.opts]
+
+
+class SubCommand(TyperCommand):
+    """A command whose flags are its own; the shell is offered them all the same."""
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
+        """Its flags and their words."""
+        usage = next(command.usage for command in COMMANDS if command.name == self.name)
+        if usage is None:
+            return []
+        from kava.flags.complete import offers
+
+        module, _, name = usage.partition(":")
+        return list(offers(getattr(import_module(module), name), ctx.args, incomplete))
+
+
+def _refuse(message: str) -> NoReturn:
+    _say(f"error: {message}; see kava --help")
+    raise typer.Exit(USAGE_ERROR)
+
 
 app = typer.Typer(
     name="kava",
@@ -92,7 +163,8 @@ app = typer.Typer(
     epilog="`kava COMMAND --help` lists a command's flags. An error is one line on stderr; "
     "KAVA_TRACEBACK=1 in the environment shows where it came from.",
     no_args_is_help=True,
-    add_completion=False,
+    cls=Root,
+    context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
@@ -175,6 +247,7 @@ def _add(command: Command) -> None:
     @app.command(
         command.name,
         help=command.summary,
+        cls=SubCommand,
         context_settings={
             "allow_extra_args": True,
             "allow_interspersed_args": False,

@@ -194,6 +194,27 @@ def load_model(
     return model.eval() if device is None else model.eval().to(device)
 
 
+def load_model_config(name_or_path: str | Path) -> PreTrainedConfig:
+    """The configuration of a causal language model, without its weights.
+
+    Args:
+        name_or_path: as `load_model` takes it.
+
+    Raises:
+        ValueError: an unknown `kava/` name, or no causal decoder.
+        OSError: a folder or hub model that cannot be read.
+
+    Example:
+        >>> load_model_config("kava/tiny-llama").num_hidden_layers
+        2
+    """
+    name = str(name_or_path)
+    if name in RANDOM_MODELS:
+        config: PreTrainedConfig = RANDOM_MODELS[name][0]()
+        return config
+    return _config(_resolve(name), trust_remote_code=False)
+
+
 def load_tokenizer(
     name_or_path: str | Path, *, trust_remote_code: bool = False
 ) -> PreTrainedTokenizerBase:
@@ -284,12 +305,17 @@ def _resolve(name: str) -> str:
     return name
 
 
-def _pretrained(source: str, dtype: Any, trust_remote_code: bool) -> PreTrainedModel:
+def _config(source: str, trust_remote_code: bool) -> Any:
     try:
         config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, KeyError) as error:
         raise OSError(_unreadable("model", source, error)) from error
     _refuse_other_kinds(source, config, trust_remote_code)
+    return config
+
+
+def _pretrained(source: str, dtype: Any, trust_remote_code: bool) -> PreTrainedModel:
+    config = _config(source, trust_remote_code)
     auto: Any = AutoModelForCausalLM
     # The lines below say what transformers would report as a table of several lines.
     report = logging.getLogger("transformers.modeling_utils")

@@ -6,10 +6,13 @@ For commands that compare a teacher with a student on text, without training.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from kava import names
+from kava.dataset_names import check_dataset_name
 from kava.devices import DEVICE_HELP, DTYPES, check_device, check_device_name, choose_device
+from kava.flags import check_fields, flag, needed
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -17,16 +20,6 @@ if TYPE_CHECKING:
     from kava.data.collate import Batch, Collator
     from kava.data.encode import Encoded, EncodeReport
     from kava.data.records import Record, Template
-
-
-def flag(default: Any, help: str) -> Any:
-    """A field with a default, whose help is shown by --help."""
-    return field(default=default, metadata={"help": help})
-
-
-def needed(help: str) -> Any:
-    """A field without a default."""
-    return field(metadata={"help": help})
 
 
 @dataclass(kw_only=True)
@@ -38,52 +31,43 @@ class ReadingConfig:
     """
 
     dataset_name: str = needed(
-        "a task, the path of a .jsonl, .json, .csv or .parquet file, or kava/shell-game (built in)"
+        "a task, the path of a .jsonl, .json, .csv or .parquet file, or kava/shell-game (built in)",
+        check=check_dataset_name,
+        group="data",
     )
     split: str = flag("train", "split of the data, where the source has splits")
     token_alignment: str = flag(
-        "hard", "tokenizers that differ: hard takes the teacher's last token, soft averages"
+        "hard",
+        "tokenizers that differ: hard takes the teacher's last token, soft averages",
+        choices=("hard", "soft"),
     )
     question_field: str = flag("question", "field of a row that holds the question")
     reasoning_field: str = flag("reasoning", "field that holds the reasoning")
     answer_field: str = flag("answer", "field that holds the answer")
-    reasoning_form: str = flag("text", "calculator annotations: text, annotated or equations")
+    reasoning_form: str = flag("text", "calculator annotations", choices=names.REASONING_FORMS)
     keep_last_step: bool = flag(False, "keep the last reasoning step, as in kava train")
     question_template: str | None = flag(
-        None, "the prompt with {question} in it; left out: the question and a line break"
+        None,
+        "the prompt with {question} in it; left out: the question and a line break",
+        empty=True,
     )
-    reasoning_template: str | None = flag(None, "likewise with {reasoning}")
-    cue: str | None = flag(None, "what stands before the answer; left out: that of the data set")
-    max_length: int = flag(512, "most tokens of a sample")
+    reasoning_template: str | None = flag(None, "the same with {reasoning}", empty=True)
+    cue: str | None = flag(
+        None, "what stands before the answer; left out: that of the data set", empty=True
+    )
+    max_length: int = flag(512, "most tokens of a sample", least=1)
     overflow: str = flag(
         "error",
         "a sample that is too long, or holds what a tokenizer does not know: error, or skip",
+        choices=names.OVERFLOWS,
     )
-    batch_size: int = flag(16, "samples per forward")
-    dtype: str = flag("float32", f"dtype in which weights are loaded: {', '.join(DTYPES)}")
-    seed: int = flag(0, "seed of the choice of samples")
-    device: str = flag("auto", DEVICE_HELP)
+    batch_size: int = flag(16, "samples per forward", least=1, most=names.MOST_BATCH)
+    dtype: str = flag("float32", "dtype in which weights are loaded", choices=DTYPES)
+    seed: int = flag(0, "seed of the choice of samples", least=0, most=names.MOST_SEED)
+    device: str = flag("auto", DEVICE_HELP, check=check_device_name)
 
     def __post_init__(self) -> None:
-        check_choice(self, "token_alignment", ("hard", "soft"))
-        check_choice(self, "overflow", ("error", "skip"))
-        check_choice(self, "dtype", DTYPES)
-        check_device_name(self.device)
-        check_positive(self, "max_length", "batch_size")
-
-
-def check_choice(config: object, name: str, allowed: Sequence[str]) -> None:
-    """Hold a flag to what it can be."""
-    value = getattr(config, name)
-    if value not in allowed:
-        raise ValueError(f"--{name} {value!r} is unknown; choose {', '.join(allowed)}")
-
-
-def check_positive(config: object, *names: str) -> None:
-    """Hold flags to numbers above 0."""
-    for name in names:
-        if getattr(config, name) < 1:
-            raise ValueError(f"--{name} {getattr(config, name)} must be above 0")
+        check_fields(self)
 
 
 class Texts(NamedTuple):
@@ -211,23 +195,3 @@ def template_of(config: ReadingConfig) -> Template:
         "cue": config.cue,
     }
     return replace(own, **{name: part for name, part in given.items() if part is not None})
-
-
-Config = TypeVar("Config")
-
-
-def parse_flags(kind: type[Config], argv: list[str], prog: str, description: str) -> Config:
-    """Flags as a configuration; wrong usage leaves by `SystemExit(2)`, with one line."""
-    from transformers import HfArgumentParser
-
-    class Parser(HfArgumentParser):
-        def error(self, message: str) -> NoReturn:
-            self.exit(2, f"{self.prog}: error: {message}; see {self.prog} --help\n")
-
-    parser = Parser(
-        kind,  # type: ignore[arg-type]
-        prog=prog,
-        description=description,
-        allow_abbrev=False,
-    )
-    return kind(**vars(parser.parse_args(argv)))

@@ -13,17 +13,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from enum import IntEnum
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from kava.attention import AttentionForm
+from kava.names import SCOPES, Scope
 
-Scope = Literal["head", "layer", "model"]
 Index = Tensor | Sequence[int] | slice
-SCOPES: tuple[Scope, ...] = ("head", "layer", "model")
 
 
 class Segment(IntEnum):

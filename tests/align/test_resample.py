@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kava.align import TimeWarper
-from kava.align.resample import SegmentResampling, parse_segment_numbers
+from kava.align.resample import SegmentResampling
 from kava.align.trace import warp_trace
 from kava.trace import KVTrace
 
@@ -172,16 +172,6 @@ def test_gradients_pass_and_a_warp_leaves_the_parts_that_are_not_there() -> None
     plan = TimeWarper().plan(ids, 4)
     bare = warp_trace(KVTrace(keys, keys), plan)
     assert (bare.mask, bare.queries, bare.positions) == (None, None, None)
-
-
-def test_numbers_by_segment_are_read_as_they_are_written() -> None:
-    assert parse_segment_numbers("0:1.0,1:0.5, 2:1", "--x") == {0: 1.0, 1: 0.5, 2: 1.0}
-    for bad in ("", "1", "a:1", "1:b", "1:1,,"):
-        with pytest.raises(ValueError, match=r"--x .* is not segment:number"):
-            parse_segment_numbers(bad, "--x")
-    for bad in ("3:1", "-1:1", "1:1,1:2"):
-        with pytest.raises(ValueError, match="name each of the segments"):
-            parse_segment_numbers(bad, "--x")
 
 
 @pytest.mark.parametrize(

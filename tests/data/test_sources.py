@@ -196,13 +196,16 @@ def test_the_shell_game_is_loaded_by_name() -> None:
 @pytest.mark.parametrize(
     ("query", "message"),
     [
-        ("moves=4", "no option 'moves'; choose from num_moves"),
+        ("moves=4", "no option 'moves' .did you mean 'num_moves'..; choose from num_moves"),
         ("num_moves=four", "num_moves=four must be a whole number"),
         ("num_moves=", "num_moves= must be"),
-        ("num_moves=40", "num_moves=40 is out of range"),
-        ("fixed_start=yes", "must be true or false"),
-        ("form=long", "form='long'"),
-        ("num_train=0", "num_records=0"),
+        ("num_moves=nan", "num_moves=nan must be a whole number"),
+        ("num_moves=3&num_moves=4", "num_moves stands there twice"),
+        ("num_moves=40", "num_moves=40 must be from 1 to 12"),
+        ("fixed_start=maybe", "must be true or false"),
+        ("form=long", "form='long' is unknown; choose compact, verbose, both"),
+        ("num_train=0", "num_train=0 must be from 1 to"),
+        ("num_test=99999999999", "num_test=99999999999 must be from 1 to 10,000,000"),
     ],
 )
 def test_bad_options_of_the_shell_game_are_named(query: str, message: str) -> None:

@@ -13,14 +13,16 @@ import pytest
 
 from kava.demo import command
 from kava.demo.arms import EVICTION, MAIN, TEACHER, Study, eviction_study
-from kava.demo.command import main, parse, plan_runs, study_of
+from kava.demo.command import main, plan_runs
 from kava.demo.hetero import HETERO, JOINT, RANK
 from kava.demo.runner import run_study
+from kava.demo.settings import USAGE
 from kava.demo.worker import RESULT_FILE, RunJob, finished
 from kava.errors import KavaError
 from kava.jobs.crew import Crew, Worker
 from kava.jobs.progress import ProgressView
 from kava.student.checkpoint import library_versions
+from one_line import refusal
 
 TORCH = library_versions()["torch"]
 
@@ -55,7 +57,7 @@ def test_help_needs_no_torch() -> None:
 @pytest.mark.parametrize(
     "argv",
     [
-        ["--step", "3"],
+        ["--step"],
         ["--steps", "many"],
         ["extra"],
         ["--pair", "other"],
@@ -63,17 +65,16 @@ def test_help_needs_no_torch() -> None:
         ["--num_latents", "4"],
     ],
 )
-def test_wrong_flags_leave_with_2(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stop:
-        parse(argv)
-    assert stop.value.code == 2
-    assert "usage: kava demo" in capsys.readouterr().err
+def test_wrong_flags_are_one_line(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert argv[-1] in refusal(main, argv, capsys)
 
 
 @pytest.mark.parametrize("flag", ["steps", "seeds", "jobs", "num_items"])
-def test_numbers_below_one_are_refused(flag: str) -> None:
-    with pytest.raises(ValueError, match=f"--{flag} 0 must be at least 1"):
-        parse([f"--{flag}", "0"])
+@pytest.mark.parametrize("value", ["0", "1000000000000"])
+def test_numbers_outside_their_range_are_refused(
+    flag: str, value: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert f"--{flag} {value} must be from 1 to " in refusal(main, [f"--{flag}", value], capsys)
 
 
 @pytest.mark.parametrize(
@@ -91,7 +92,7 @@ def test_numbers_below_one_are_refused(flag: str) -> None:
     ],
 )
 def test_flags_choose_the_study(argv: list[str], study: Study) -> None:
-    assert study_of(parse(argv)) == study
+    assert USAGE.parse(argv).chosen_study() == study
 
 
 @pytest.mark.parametrize(
@@ -108,16 +109,18 @@ def test_flags_choose_the_study(argv: list[str], study: Study) -> None:
     ],
 )
 def test_flags_of_different_studies_are_refused(
-    argv: list[str], message: str, tmp_path: Path
+    argv: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(ValueError, match=f"^{message}"):
-        main([*argv, "--output_dir", str(tmp_path / "out")])
+    line = refusal(main, [*argv, "--output_dir", str(tmp_path / "out")], capsys)
+    assert line.startswith(f"kava demo: error: {message}")
     assert not (tmp_path / "out").exists()
 
 
-def test_an_unknown_arm_is_refused_before_anything_is_written(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="--arms 'rkv' is unknown"):
-        main(["--arms", "rkv", "--output_dir", str(tmp_path / "out")])
+def test_an_unknown_arm_is_refused_before_anything_is_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = ["--arms", "kvv", "--output_dir", str(tmp_path / "out")]
+    assert "--arms 'kvv' is unknown (did you mean 'kv'?)" in refusal(main, argv, capsys)
     assert not (tmp_path / "out").exists()
 
 

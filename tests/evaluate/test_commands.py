@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from kava.cli import run
 from kava.data.records import Template
 from kava.data.sources import load_records
 from kava.evaluate.command import evaluate_main, generate_main
@@ -22,6 +21,7 @@ from kava.student.answering import answer_records
 from kava.student.checkpoint import load_student, save_student
 from kava.student.latent import LatentStudent
 from kava.train.config import TrainConfig
+from one_line import refusal
 
 GAME = "kava/shell-game?num_moves=2&num_test=9"
 CONFIG = TrainConfig(dataset_name=GAME, max_new_tokens=4)
@@ -183,7 +183,7 @@ def test_what_stdin_holds_is_named(
 
 def test_a_prompt_of_bytes_that_are_no_text_is_refused() -> None:
     with pytest.raises(ValueError, match=r"--prompt holds '\\udce9', half of a surrogate pair"):
-        read_questions("caf\udce9?", None)
+        read_questions(["caf\udce9?"], None)
 
 
 def test_generate_shows_the_answer_or_all_that_was_written(
@@ -219,18 +219,17 @@ def test_generate_shows_what_each_latent_reads_as(
 @pytest.mark.parametrize(
     ("flags", "complaint"),
     [
-        (["--checkpoint", "x", "--chekpoint", "y"], "unrecognized arguments: --chekpoint y"),
-        (["--check", "x"], "required: --checkpoint"),
-        ([], "required: --checkpoint"),
-        (["--checkpoint", "x", "--batch_size", "many"], "invalid int value: 'many'"),
+        (["x", "--chekpoint", "y"], "unknown flag --chekpoint (did you mean --checkpoint?)"),
+        (["--best"], "--checkpoint is missing, as in: kava "),
+        ([], "--checkpoint is missing, as in: kava "),
+        (["--checkpoint", "x", "--batch_size", "many"], "--batch_size 'many' is not a whole"),
     ],
 )
 def test_wrong_flags_leave_with_2(
     main: object, flags: list[str], complaint: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert callable(main)
-    assert run(main, flags) == 2
-    assert complaint in capsys.readouterr().err
+    assert complaint in refusal(main, flags, capsys)
 
 
 EVALUATE_ERRORS = [
@@ -244,7 +243,7 @@ EVALUATE_ERRORS = [
     (["--checkpoint", "{latent}", "--dataset_name", "{bad}"], "line 1 is not JSON"),
     (["--checkpoint", "{latent}", "--split", "dev"], "split='dev'"),
     (["--checkpoint", "{latent}", "--subset_size", "10"], "from 1 to the 9 records"),
-    (["--checkpoint", "{latent}", "--batch_size", "0"], "batch_size=0"),
+    (["--checkpoint", "{latent}", "--batch_size", "0"], "--batch_size 0 must be from 1 to 65,536"),
     (["--checkpoint", "{latent}", "--max_new_tokens", "5000"], "do not fit the 2048 positions"),
     (
         ["--checkpoint", "{latent}", "--device", "abacus"],
@@ -267,7 +266,7 @@ GENERATE_ERRORS = [
     (["--checkpoint", "{latent}", "--top_k", "2", "--prompt", "x"], "--top_k 2 is read by"),
     (
         ["--checkpoint", "{latent}", "--show_latents", "--top_k", "0", "--prompt", "x"],
-        "--top_k 0 must be from 1 to",
+        "--top_k 0 must be at least 1",
     ),
 ]
 
@@ -291,9 +290,4 @@ def test_what_a_user_can_mend_is_one_line(
     for name, text in (("bad.jsonl", "{\n"), ("other.jsonl", "{}\n"), ("blank.txt", " \n")):
         places[name.partition(".")[0]] = tmp_path / name
         (tmp_path / name).write_text(text)
-    assert run(main, [flag.format(**places) for flag in flags]) == 1
-    printed = capsys.readouterr()
-    assert printed.out == ""
-    (error,) = printed.err.strip().splitlines()
-    assert error.startswith("kava: error: ")
-    assert complaint in error
+    assert complaint in refusal(main, [flag.format(**places) for flag in flags], capsys)

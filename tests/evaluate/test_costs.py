@@ -29,6 +29,7 @@ from kava.student.checkpoint import LoadedStudent, save_student
 from kava.student.latent import LatentStudent
 from kava.theme import drawing
 from kava.train.config import TrainConfig
+from one_line import refusal
 
 GAME = "kava/shell-game?num_test=12"
 WRITTEN = "kava/shell-teacher"
@@ -262,14 +263,22 @@ def test_a_plain_model_gets_the_template_of_the_data() -> None:
 
 
 ERRORS = [
+    ([], "MODEL is missing, as in: kava costs"),
+    ([WRITTEN, "--bach_size", "1"], "unknown flag --bach_size (did you mean --batch_size?)"),
     (["./nowhere"], "'./nowhere' does not exist"),
     ([WRITTEN], "pass --dataset_name"),
-    ([WRITTEN, WRITTEN, "--dataset_name", GAME], "stands for two models; name each by --labels"),
+    ([WRITTEN, WRITTEN, "--dataset_name", GAME], "stands there twice; name each model by --labels"),
     ([WRITTEN, "--labels", "a", "b"], "--labels names 2 models, and there are 1"),
     ([WRITTEN, "--dataset_name", GAME, "--batch_size", "13"], "--batch_size 13 must be from 1 to"),
-    ([WRITTEN, "--dataset_name", GAME, "--batch_size", "0"], "--batch_size 0 must be from 1 to"),
-    ([WRITTEN, "--dataset_name", GAME, "--batch_size", "2", "2"], "--batch_size 2 is asked for"),
-    ([WRITTEN, "--dataset_name", GAME, "--rounds", "0"], "--rounds 0 must be at least 1"),
+    (
+        [WRITTEN, "--dataset_name", GAME, "--batch_size", "0"],
+        "--batch_size 0 must be from 1",
+    ),
+    (
+        [WRITTEN, "--dataset_name", GAME, "--batch_size", "2", "2"],
+        "--batch_size 2 stands there",
+    ),
+    ([WRITTEN, "--dataset_name", GAME, "--rounds", "0"], "--rounds 0 must be from 1 to"),
     ([WRITTEN, "--dataset_name", GAME, "--output", "{file}"], "is a file; name a folder"),
     ([WRITTEN, "--dataset_name", GAME, "--device", "abacus"], "--device 'abacus' is unknown"),
     ([WRITTEN, "--dataset_name", "no.jsonl"], "neither a file nor a known name"),
@@ -281,15 +290,5 @@ def test_what_a_user_can_mend_is_one_line(
     argv: list[str], complaint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").write_text("")
-    assert run(main, [part.format(file=tmp_path / "file") for part in argv]) == 1
-    printed = capsys.readouterr()
-    assert printed.out == ""
-    (error,) = printed.err.strip().splitlines()
-    assert error.startswith("kava: error: ")
-    assert complaint in error
-
-
-def test_wrong_flags_leave_with_2(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(main, []) == 2
-    assert run(main, [WRITTEN, "--bach_size", "1"]) == 2
-    assert "unrecognized arguments: --bach_size" in capsys.readouterr().err
+    argv = [part.format(file=tmp_path / "file") for part in argv]
+    assert complaint in refusal(main, argv, capsys)

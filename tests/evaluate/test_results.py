@@ -9,8 +9,6 @@ import pytest
 
 from kava.evaluate import results
 from kava.evaluate.results import (
-    check_output,
-    check_output_folder,
     summarise,
     summary_path,
     table,
@@ -65,7 +63,6 @@ def test_the_table() -> None:
 
 def test_every_item_is_a_line_and_the_summary_lies_beside_them(tmp_path: Path) -> None:
     output = tmp_path / "deep" / "items.jsonl"
-    check_output(output)
     write_results(output, ANSWERS, summarise(ANSWERS))
     rows = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
     assert rows[0] == {
@@ -101,17 +98,3 @@ def test_a_failure_leaves_the_old_file_and_nothing_half_written(
         write_results(output, ANSWERS, {})
     assert output.read_text() == "old"
     assert list(tmp_path.iterdir()) == [output]
-
-
-def test_a_check_of_where_to_write_makes_no_folder(tmp_path: Path) -> None:
-    check_output(tmp_path / "one" / "items.jsonl")
-    check_output_folder(tmp_path / "two" / "deep")
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_file_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="is a folder; name a file in it"):
-        check_output(tmp_path)
-    (tmp_path / "file").write_text("")
-    with pytest.raises(OSError, match="file"):
-        check_output(tmp_path / "file" / "items.jsonl")

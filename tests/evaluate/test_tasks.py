@@ -17,6 +17,7 @@ from kava.models import load_model, load_tokenizer
 from kava.student.answering import answer_records
 from kava.student.checkpoint import save_student
 from kava.student.latent import LatentStudent
+from one_line import refusal
 
 GSM = [{"question": f"{i}+1?", "answer": f"It is {i + 1}.\n#### {i + 1}"} for i in range(5)]
 SVAMP = [
@@ -137,11 +138,8 @@ def test_a_task_that_fails_is_named_and_the_others_stay(
 def test_wrong_asking_is_one_line(
     flags: list[str], complaint: str, data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(evaluate_main, ["kava/tiny-gpt2", *(f.format(data=data) for f in flags)]) == 1
-    printed = capsys.readouterr()
-    (error,) = printed.err.strip().splitlines()
-    assert complaint in error
-    assert printed.out == ""
+    argv = ["kava/tiny-gpt2", *(f.format(data=data) for f in flags)]
+    assert complaint in refusal(evaluate_main, argv, capsys)
 
 
 def test_rotary_positions_read_on(data: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -123,9 +123,9 @@ def test_it_reads_gsm8k_with_a_pretrained_model(shared: Path) -> None:
 
 
 def test_bad_flags_are_named() -> None:
-    with pytest.raises(ValueError, match="--target_len '3,x' must be numbers above 0"):
+    with pytest.raises(ValueError, match="--target_len '3,x' must be numbers from 1 to 4,096"):
         ComparisonConfig(target_len="3,x")
     with pytest.raises(ValueError, match="--reach 'far' is unknown; choose later_steps, all"):
         ComparisonConfig(reach="far")
-    with pytest.raises(ValueError, match="--num_samples 0 must be above 0"):
+    with pytest.raises(ValueError, match="--num_samples 0 must be at least 1"):
         ComparisonConfig(num_samples=0)

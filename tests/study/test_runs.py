@@ -68,9 +68,9 @@ def test_a_dry_run_touches_nothing(tmp_path: Path, capsys: pytest.CaptureFixture
 def test_an_unknown_arm_or_seed_is_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: list[str], words: str
 ) -> None:
-    assert study(tmp_path, GOOD, *flags) == 1
+    assert study(tmp_path, GOOD, *flags) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("kava: error: ")
+    assert line.startswith("kava study run: error: ")
     assert words in line
     assert not (tmp_path / "out").exists()
 

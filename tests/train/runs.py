@@ -36,6 +36,7 @@ SMALL: dict[str, Any] = {
     "no_progress": True,
     "device": "cpu",
     "kv_layer_std": True,
+    "alignment_mode": "identity",
 }
 
 

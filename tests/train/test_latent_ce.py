@@ -123,7 +123,7 @@ def test_a_few_steps_teach_latents_to_read_as_the_steps() -> None:
         ({"student": "explicit", "teacher_name": "kava/shell-teacher"}, "has no latents to read"),
         ({"target_len": 0}, "leaves no latent to read"),
         ({"decoding": "jacobi", "jacobi_iterations": 0}, "the latents are pause tokens"),
-        ({"latent_ce_weight": -1.0}, "must not be negative"),
+        ({"latent_ce_weight": -1.0}, "must be at least 0"),
     ],
 )
 def test_settings_that_leave_nothing_to_read_are_refused(

@@ -198,7 +198,7 @@ def test_the_run_moves_the_schedules_and_a_resumed_one_goes_on_where_it_was(
     ours, theirs = weights(again.trainer.model), weights(whole.trainer.model)
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
     # the schedule is felt: from the third step on, a constant one has other losses
-    flat = {**options, "attention_weighted_warmup": 6, "layer_weight_annealing_steps": 1}
+    flat = {**options, "attention_weighted_warmup": 4, "layer_weight_annealing_steps": 1}
     run(small(tmp_path / "flat", **flat))
     other = [line["loss"] for line in metrics(tmp_path / "flat")]
     assert other[0] == expected[0]
@@ -210,11 +210,13 @@ def test_the_run_moves_the_schedules_and_a_resumed_one_goes_on_where_it_was(
     [
         ({"distill_layers": "0,x"}, "--distill_layers '0,x' must be numbers"),
         ({"distill_layers": "-1"}, "--distill_layers '-1' must be numbers"),
-        ({"distill_layers": ""}, "--distill_layers '' must be numbers"),
+        ({"distill_layers": ""}, "--distill_layers '' is empty"),
+        ({"distill_layers": "5-2"}, "the range 5-2 ends before it begins"),
+        ({"distill_layers": "0-3,2"}, "--distill_layers 0-3,2 names a layer twice"),
         ({"distill_layers": "1,1"}, "--distill_layers 1,1 names a layer twice"),
         ({"distill_k_only": True, "distill_v_only": True}, "exclude each other: pass one"),
         ({"attention_weighted_warmup": 5}, "is read by --attention_weighted_kv alone"),
-        ({"attention_weighted_kv": True, "attention_weighted_warmup": -1}, "must not be negative"),
+        ({"attention_weighted_kv": True, "attention_weighted_warmup": -1}, "must be at least 0"),
         ({"attention_weighted_kv": True, "kv_weight": 0.0}, "which --kv_weight 0 leaves out"),
         (
             {
@@ -228,9 +230,9 @@ def test_the_run_moves_the_schedules_and_a_resumed_one_goes_on_where_it_was(
         ({"layer_weight_annealing_steps": 5}, "is read by --layer_weight_annealing alone"),
         (
             {"layer_weight_annealing": "deep_first", "layer_weight_annealing_steps": 0},
-            "--layer_weight_annealing_steps 0 must be above 0",
+            "--layer_weight_annealing_steps 0 must be at least 1",
         ),
-        ({"cka_weight": -1.0}, "--cka_weight -1.0 must not be negative"),
+        ({"cka_weight": -1.0}, "--cka_weight -1.0 must be at least 0"),
         (
             {"cka_weight": 1.0, "kv_weight": 0.0, "target_len": 0},
             "leaves no latent to match: pass --cka_weight 0",

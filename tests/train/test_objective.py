@@ -272,10 +272,10 @@ def test_unrotated_keys_of_equal_content_match_at_any_position() -> None:
         ({"kv_method": "magic"}, "--kv_method 'magic' is unknown"),
         ({"kv_scope": "row"}, "--kv_scope 'row' is unknown"),
         ({"lr": 0.0}, "--lr 0.0 must be above 0"),
-        ({"kv_weight": -1.0}, "must not be negative"),
+        ({"kv_weight": -1.0}, "must be at least 0"),
         ({"resume": True, "overwrite": True}, "exclude each other"),
-        ({"save_total_limit": -1}, "--save_total_limit -1 must not be negative; 0 keeps all"),
-        ({"seed": -1}, "--seed -1 must lie between"),
+        ({"save_total_limit": -1}, "--save_total_limit -1 must be at least 0"),
+        ({"seed": -1}, "--seed -1 must be from 0 to 4,294,967,295"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(changes: dict[str, Any], message: str) -> None:

@@ -184,7 +184,7 @@ def test_a_resumed_run_keeps_its_fitted_maps(tmp_path: Path) -> None:
         ({"map_rank": "2", "alignment_mode": "flat"}, "needs --alignment_mode structured and"),
         ({"alignment_mode": "flat", "flat_variant": "elastic"}, "cannot be fitted in closed form"),
         ({"student": "explicit", "token_alignment": "none"}, "choose hard or soft"),
-        ({"calibration_samples": 0}, "--calibration_samples 0 must be above 0"),
+        ({"calibration_samples": 0}, "--calibration_samples 0 must be at least 1"),
         (
             {"alignment_mode": "identity", "align_direction": "student_to_teacher"},
             "--alignment_mode identity maps none",

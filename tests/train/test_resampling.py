@@ -10,6 +10,7 @@ from runs import distiller_and_batch, metrics, rows, run, small, weights
 
 from kava.trace import Segment
 from kava.train.objective import count_items
+from kava.train.resampling import parse_segment_numbers
 
 TEACHER = {"teacher_name": "kava/shell-teacher"}
 VERBOSE = {"dataset_name": "kava/shell-game?form=verbose&num_train=64", "max_length": 96}
@@ -149,7 +150,7 @@ def test_it_trains(student: str, tmp_path: Any) -> None:
         ({"kv_method": "rkv"}, "of which --kv_method rkv keeps a part: pass --kv_method full"),
         ({"segment_ratios": "1:0"}, "leave every segment out"),
         ({"segment_ratios": "one"}, "--segment_ratios 'one': 'one' is not segment:number"),
-        ({"segment_alphas": "1:2"}, r"alpha_map\[1\]=2.0 must be between 0 and 1"),
+        ({"segment_alphas": "1:2"}, "1:2 must be from 0 to 1"),
         ({"kv_scope": "head"}, "leave out --kv_scope head"),
         ({"key_space": "rotated"}, "or --segment_alphas 1:0"),
         ({"use_segment_resampling": False, "segment_ratios": "1:0.5"}, "--use_segment_resampling"),
@@ -169,3 +170,18 @@ def test_cached_keys_may_be_read_at_the_nearest_position() -> None:
     config = small(key_space="rotated", segment_alphas="1:0", **RESAMPLED)
     distiller, batch = distiller_and_batch(config)
     assert distiller(batch).target.trace.rotated
+
+
+def test_numbers_by_segment_are_read_as_they_are_written() -> None:
+    assert parse_segment_numbers("0:1.0,1:0.5, 2:1", "--x") == {0: 1.0, 1: 0.5, 2: 1.0}
+    for bad in ("", "1", "a:1", "1:b", "1:1,,"):
+        with pytest.raises(ValueError, match=r"--x .* is not segment:number"):
+            parse_segment_numbers(bad, "--x")
+    for bad in ("3:1", "-1:1", "1:1,1:2"):
+        with pytest.raises(ValueError, match="name each of the segments"):
+            parse_segment_numbers(bad, "--x")
+    for bad in ("0:nan", "0:inf", "0:-1", "0:1e999"):
+        with pytest.raises(ValueError, match="must be finite and not negative"):
+            parse_segment_numbers(bad, "--x")
+    with pytest.raises(ValueError, match=r"1:1\.5 must be from 0 to 1"):
+        parse_segment_numbers("0:1,1:1.5", "--x", most=1)

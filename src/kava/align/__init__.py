@@ -6,7 +6,6 @@ from kava.align.calibration_report import CalibrationReport
 from kava.align.cka import linear_cka
 from kava.align.cka_map import CKA_LAYER_MAPS, cka_layer_map, register_cka_layer_map
 from kava.align.flat import (
-    FLAT_VARIANTS,
     FlatKV,
     FlatStack,
     KVDimensionProjector,
@@ -26,13 +25,12 @@ from kava.align.layer_map import (
 )
 from kava.align.layerwise import LayerwiseProjector
 from kava.align.least_squares import fit_ridge
-from kava.align.projectors import ALIGN_DIRECTIONS, ALIGNMENT_MODES
 from kava.align.statistics import PairStatistics, r_squared
 from kava.align.streaming_cka import StreamingCKA
 from kava.align.time_warp import TimeWarp, TimeWarper
-from kava.align.token_trace import TOKEN_ALIGNMENTS
 from kava.align.tokens import TokenAligner, TokenAlignment, align_offsets, token_offsets
 from kava.align.trace import align_trace
+from kava.names import ALIGN_DIRECTIONS, ALIGNMENT_MODES, FLAT_VARIANTS, TOKEN_ALIGNMENTS
 
 __all__ = [
     "ALIGNMENT_MODES",

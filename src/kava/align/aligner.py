@@ -23,15 +23,9 @@ from kava.align.geometry import CacheGeometry, ModelConfig
 from kava.align.head_map import HeadwiseMapProjector
 from kava.align.layer_map import resolve_layer_map
 from kava.align.layerwise import LayerwiseProjector
-from kava.align.projectors import (
-    STUDENT_TO_TEACHER,
-    TEACHER_TO_STUDENT,
-    Projector,
-    check_options,
-    make_projectors,
-    project,
-)
+from kava.align.projectors import Projector, check_options, make_projectors, project
 from kava.align.time_warp import TimeWarp, TimeWarper
+from kava.names import STUDENT_TO_TEACHER, TEACHER_TO_STUDENT
 
 
 class AlignedKV(NamedTuple):

@@ -15,6 +15,8 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
+from kava.names import FLAT_VARIANTS
+
 
 class FlatKV(NamedTuple):
     """Keys and values [..., T, C] of the space that a projector maps to."""
@@ -61,9 +63,6 @@ class _Residual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.skip(x) + self.bottleneck(x)
-
-
-FLAT_VARIANTS = ("elastic", "linear", "residual")
 
 
 class FlatStack(nn.Module):

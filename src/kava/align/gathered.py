@@ -20,8 +20,8 @@ from kava.align.aligner import MapProjectionAligner
 from kava.align.contraction import mix_layers
 from kava.align.kronecker import HeadDims
 from kava.align.layerwise import LayerwiseProjector
-from kava.align.projectors import TEACHER_TO_STUDENT
 from kava.align.statistics import PairStatistics
+from kava.names import TEACHER_TO_STUDENT
 from kava.trace import KVTrace
 
 SAMPLED_POSITIONS = 2048

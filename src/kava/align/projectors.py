@@ -15,11 +15,7 @@ from kava.align.geometry import CacheGeometry
 from kava.align.head_map import HeadwiseMapProjector
 from kava.align.layerwise import LayerwiseProjector
 from kava.align.time_warp import TimeWarp
-
-ALIGNMENT_MODES = ("structured", "flat", "identity")
-
-TEACHER_TO_STUDENT, STUDENT_TO_TEACHER = "teacher_to_student", "student_to_teacher"
-ALIGN_DIRECTIONS = (TEACHER_TO_STUDENT, STUDENT_TO_TEACHER)
+from kava.names import ALIGN_DIRECTIONS, ALIGNMENT_MODES, STUDENT_TO_TEACHER
 
 QUERY_PROJECTORS = frozenset({"query_projector", "query_stack"})
 """The names under which an aligner holds its maps of queries."""

@@ -123,31 +123,3 @@ def _segments(trace: KVTrace) -> Tensor:
     if trace.segment_ids is None or trace.segment_ids.ndim != 2:
         raise ValueError("resampling needs the segments of a whole text, [B, T]")
     return trace.segment_ids
-
-
-def parse_segment_numbers(text: str, flag: str) -> dict[int, float]:
-    """Numbers by segment, from the form `0:1.0,1:0.5,2:1.0`.
-
-    Raises:
-        ValueError: another form, a segment named twice, or one that does not exist.
-
-    Example:
-        >>> parse_segment_numbers("0:1.0,1:0.5", "--segment_ratios")
-        {0: 1.0, 1: 0.5}
-    """
-    numbers: dict[int, float] = {}
-    for part in text.split(","):
-        name, _, value = part.partition(":")
-        try:
-            segment, number = int(name), float(value)
-        except ValueError:
-            raise ValueError(
-                f"{flag} {text!r}: {part!r} is not segment:number, as in 0:1.0,1:0.5,2:1.0"
-            ) from None
-        if segment in numbers or not 0 <= segment < NUM_SEGMENTS:
-            raise ValueError(
-                f"{flag} {text!r}: name each of the segments 0 (prompt), 1 (reasoning) and "
-                f"2 (answer) once at most"
-            )
-        numbers[segment] = number
-    return numbers

@@ -16,8 +16,6 @@ from torch import Tensor
 
 from kava.trace import KVTrace
 
-TOKEN_ALIGNMENTS = ("hard", "soft", "none")
-
 
 def read_last(
     trace: KVTrace, last_BT: Tensor, segment_ids_BT: Tensor, mask_BT: Tensor | None = None

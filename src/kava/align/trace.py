@@ -10,9 +10,9 @@ from dataclasses import replace
 from torch import Tensor
 
 from kava.align.aligner import MapProjectionAligner
-from kava.align.projectors import TEACHER_TO_STUDENT
 from kava.align.time_warp import TimeWarp
 from kava.attention import AttentionForm
+from kava.names import TEACHER_TO_STUDENT
 from kava.trace import KVTrace, Scope
 
 

@@ -6,19 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from kava.align import ALIGN_DIRECTIONS, LAYER_MAPS
+from kava import names
+from kava.flags import Usage, flag, needed
+from kava.flags.aliases import CALIBRATING
+from kava.limits import check_map_rank, check_map_rank_fits
+from kava.outputs import check_output_folder
 from kava.quiet import quiet_libraries
-from kava.reading import (
-    ReadingConfig,
-    Texts,
-    check_choice,
-    check_positive,
-    flag,
-    load_models,
-    needed,
-    parse_flags,
-    read_texts,
-)
+from kava.reading import ReadingConfig, Texts, load_models, read_texts
 
 if TYPE_CHECKING:
     from kava.align import CacheGeometry, CalibrationReport, MapProjectionAligner
@@ -34,25 +28,31 @@ class CalibrateConfig(ReadingConfig):
             names the flag.
     """
 
-    model_name: str = needed("the student: a hub id, a local folder, or a built-in kava/ name")
-    teacher_name: str = needed("the teacher, likewise; it may have another tokenizer")
+    model_name: str = needed(
+        "the student: a hub id, a local folder, or a built-in kava/ name", group="models and map"
+    )
+    teacher_name: str = needed("the same of the teacher; it may have another tokenizer")
     calibration_samples: int = flag(
-        1000, "so many samples, taken at random; every fourth judges the maps"
+        1000, "samples, taken at random; every fourth judges the maps", least=1
     )
     alignment_mode: str = flag(
-        "structured", "structured: terms of head mixes and dim maps; flat: full matrices"
+        "structured",
+        "structured: terms of head mixes and dim maps; flat: full matrices",
+        choices=("structured", "flat"),
     )
     map_rank: str = flag(
-        "auto", "structured: number of terms, or auto (the fewest that lose little held-out R²)"
+        "auto",
+        "structured: number of terms, or auto (the fewest that lose little held-out R²)",
+        check=check_map_rank,
     )
     map_proj_share_dim: bool = flag(False, "structured: one dim map for all heads in each term")
     align_direction: str = flag(
-        "teacher_to_student", f"which cache is mapped: {', '.join(ALIGN_DIRECTIONS)}"
+        "teacher_to_student", "which cache is mapped", choices=names.ALIGN_DIRECTIONS
     )
     layer_mapping: str | None = flag(
         None,
-        f"which teacher layers a student layer matches, by depth: {', '.join(LAYER_MAPS)}; left "
-        f"out: ratio",
+        "which teacher layers a student layer matches, by depth; left out: ratio",
+        choices=names.LAYER_MAP_NAMES,
     )
     layer_mapping_path: str | None = flag(
         None, "a layer map's file, such as kava layer-map writes; takes the place of layer_mapping"
@@ -62,18 +62,11 @@ class CalibrateConfig(ReadingConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_choice(self, "alignment_mode", ("structured", "flat"))
-        check_choice(self, "align_direction", ALIGN_DIRECTIONS)
-        check_positive(self, "calibration_samples")
-        if self.layer_mapping is not None:
-            check_choice(self, "layer_mapping", tuple(LAYER_MAPS))
-            if self.layer_mapping_path is not None:
-                raise ValueError(
-                    f"--layer_mapping {self.layer_mapping} and --layer_mapping_path "
-                    f"{self.layer_mapping_path} exclude each other; leave one out"
-                )
-        if not (self.map_rank == "auto" or (self.map_rank.isdigit() and int(self.map_rank))):
-            raise ValueError(f"--map_rank {self.map_rank!r} must be a number above 0, or auto")
+        if self.layer_mapping is not None and self.layer_mapping_path is not None:
+            raise ValueError(
+                f"--layer_mapping {self.layer_mapping} and --layer_mapping_path "
+                f"{self.layer_mapping_path} exclude each other; leave one out"
+            )
         if self.alignment_mode == "flat" and (self.map_rank != "auto" or self.map_proj_share_dim):
             raise ValueError(
                 "--map_rank and --map_proj_share_dim shape structured maps, but --alignment_mode "
@@ -112,10 +105,18 @@ def calibrate_models(config: CalibrateConfig) -> Calibrated:
     from kava.align import CacheGeometry, MapProjectionAligner
     from kava.calibration.fit import calibrate_on
     from kava.data.splits import data_hash
+    from kava.models import load_model_config
     from kava.student.checkpoint import library_versions
 
     # large models are loaded last: a wrong path or a bad sample shows at once
     names = config.model_name, config.teacher_name
+    check_map_rank_fits(
+        config.map_rank,
+        CacheGeometry.from_config(load_model_config(config.teacher_name)),
+        CacheGeometry.from_config(load_model_config(config.model_name)),
+        share_dim_proj=config.map_proj_share_dim,
+        align_direction=config.align_direction,
+    )
     texts = read_texts(config, *names, config.calibration_samples, "calibration_samples")
     student, teacher = load_models(config, *names)
     structured = config.alignment_mode == "structured"
@@ -205,9 +206,10 @@ def _draw(calibrated: Calibrated, config: CalibrateConfig) -> dict[str, Draw]:
 
 def main(argv: list[str]) -> int:
     """Parse flags, calibrate, print the table, and write report, aligner and pictures."""
-    quiet_libraries()
     config = parse(argv)
+    quiet_libraries()
     folder = Path(config.output_dir)
+    check_output_folder(folder, "--output_dir")
 
     from kava.calibration.files import ALIGNER_FILE, REPORT_FILE, save_calibration
     from kava.locks import lock_folder
@@ -232,9 +234,14 @@ def main(argv: list[str]) -> int:
 
 def parse(argv: list[str]) -> CalibrateConfig:
     """Flags as a configuration; wrong usage leaves by `SystemExit(2)`, with one line."""
-    return parse_flags(
-        CalibrateConfig,
-        argv,
-        "kava calibrate",
-        "Fit the map between two models' caches in closed form, and show how good it is.",
-    )
+    return USAGE.parse(argv)
+
+
+USAGE = Usage(
+    prog="kava calibrate",
+    kind=CalibrateConfig,
+    summary="Fit the map between two models' caches in closed form, and show how good it is.",
+    example="kava calibrate --model_name gpt2 --teacher_name gpt2-medium --dataset_name gsm8k "
+    "--output_dir outputs/calibration",
+    known=CALIBRATING,
+)

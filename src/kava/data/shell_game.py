@@ -33,23 +33,20 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from kava.data.records import Record, Template
+from kava.dataset_names import FORMS, MAX_MOVES, WORDS_PER_STEP, Form
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
     from kava.data.encode import Encoded
 
-Form = Literal["compact", "verbose", "both"]
 Split = Literal["train", "test"]
-FORMS: tuple[Form, ...] = ("compact", "verbose", "both")
 
 NUM_STATES = 24
 CHANCE = 1 / NUM_STATES
 """Accuracy of a guess: every state is equally likely to be the last, whatever the start is."""
 
 TEST_FRACTION = 1 / 8
-MAX_MOVES = 12
-
 _PERMUTATIONS = np.array(list(permutations(range(4))))
 STATES: tuple[str, ...] = tuple("".join("abcd"[i] for i in row) for row in _PERMUTATIONS)
 MOVES: tuple[str, ...] = tuple("".join("1234"[i] for i in row) for row in _PERMUTATIONS)
@@ -61,7 +58,6 @@ SHELL_GAME_TEMPLATE = Template(cue="Answer ")
 _ASK = {"compact": "order ?", "verbose": "steps ?"}
 _RESULT_WORD = 3
 _REPEATED_AFTER = 2  # words from a result to the start of the next row, which is the same word
-_WORDS_PER_STEP = {"compact": 1, "verbose": 5}
 
 
 def shell_game(
@@ -117,7 +113,7 @@ def shell_game(
             "form": name,
             "num_moves": num_moves,
             "result_words": tuple(
-                step * _WORDS_PER_STEP[name] + (_RESULT_WORD if name == "verbose" else 0)
+                step * WORDS_PER_STEP[name] + (_RESULT_WORD if name == "verbose" else 0)
                 for step in range(num_moves)
             ),
         }

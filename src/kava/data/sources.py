@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
-from urllib.parse import parse_qsl
 
 import numpy as np
 
 from kava.data.files import READ, find_files, rows_of, stem_of
-from kava.data.mix import draw_shares, is_mix, load_mix, mix_parts
+from kava.data.mix import draw_shares, load_mix
 from kava.data.records import Record, Template
 from kava.data.rows import PlacedRow, ReasoningForm, RowReader, read_rows
 from kava.data.shell_game import SHELL_GAME_TEMPLATE, Split, shell_game
 from kava.data.tables import is_saved
 from kava.data.tasks import TASKS, find_task
+from kava.dataset_names import (
+    SHELL_GAME_NAME,
+    is_mix,
+    is_shell_game,
+    mix_parts,
+    shell_game_options,
+)
 from kava.segments import OnMissing, SegmentIdentifier, Trigger
 
 GSM8K_NAMES = ("gsm8k", "openai/gsm8k")
-SHELL_GAME_NAME = "kava/shell-game"
-SHELL_GAME_SIZES = {"train": 20_000, "test": 1_000}
 
 
 def load_records(
@@ -90,7 +94,6 @@ def load_records(
         raise ValueError(
             f"reasoning_form={reasoning_form!r} is unknown; choose text, annotated or equations"
         )
-    name, _, query = dataset_name.partition("?")
     triggers = {"reasoning_triggers": reasoning_triggers, "answer_triggers": answer_triggers}
     reader = RowReader(
         question_field,
@@ -128,8 +131,8 @@ def load_records(
         records = load_mix(dataset_name, load, seed=seed)
         if subset_size is not None and 1 <= subset_size <= len(records):
             return draw_shares(records, subset_size, seed)
-    elif name == SHELL_GAME_NAME:
-        records = _load_shell_game(query, split)
+    elif is_shell_game(dataset_name):
+        records = _load_shell_game(dataset_name, split)
     elif (found := find_task(dataset_name)) is not None:
         task, path = found
         # a task knows its fields; what is asked for is the form of its reasoning
@@ -148,8 +151,7 @@ def default_template(dataset_name: str, *, drop_last_step: bool = True) -> Templ
         'Answer '
     """
     source = next(iter(mix_parts(dataset_name))) if is_mix(dataset_name) else dataset_name
-    shell = source.partition("?")[0] == SHELL_GAME_NAME
-    cue = SHELL_GAME_TEMPLATE.cue if shell else Template().cue
+    cue = SHELL_GAME_TEMPLATE.cue if is_shell_game(source) else Template().cue
     return Template(cue=cue, drop_last_step=drop_last_step)
 
 
@@ -182,27 +184,10 @@ def _find_files(name: str, split: str) -> list[Path]:
     return [path]
 
 
-def _load_shell_game(query: str, split: str) -> list[Record]:
-    if split not in SHELL_GAME_SIZES:
+def _load_shell_game(dataset_name: str, split: str) -> list[Record]:
+    if split not in ("train", "test"):
         raise ValueError(f"split={split!r} is not in {SHELL_GAME_NAME}; choose train or test")
-    options: dict[str, Any] = {f"num_{name}": size for name, size in SHELL_GAME_SIZES.items()}
-    numbers = ("num_moves", "seed", "num_train", "num_test")
-    for name, value in parse_qsl(query, keep_blank_values=True):
-        if name in numbers:
-            if not value.isdecimal():
-                raise ValueError(f"{SHELL_GAME_NAME}?{name}={value} must be a whole number")
-            options[name] = int(value)
-        elif name == "fixed_start":
-            if value not in ("true", "false"):
-                raise ValueError(f"{SHELL_GAME_NAME}?{name}={value} must be true or false")
-            options[name] = value == "true"
-        elif name in ("form", "student_form"):
-            options[name] = value
-        else:
-            raise ValueError(
-                f"{SHELL_GAME_NAME} has no option {name!r}; choose from "
-                f"{', '.join(numbers)}, form, student_form, fixed_start"
-            )
+    options = asdict(shell_game_options(dataset_name))
     sizes = {"train": options.pop("num_train"), "test": options.pop("num_test")}
     part: Split = "train" if split == "train" else "test"
     return shell_game(sizes[part], split=part, **options)

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from kava.flags.words import listed, near
+
 if TYPE_CHECKING:
     from kava.train.config import TrainConfig
 
@@ -104,7 +106,8 @@ class Study:
         known = [arm.name for arm in self.arms]
         for name in names or ():
             if name not in known:
-                raise ValueError(f"--arms {name!r} is unknown; choose from {', '.join(known)}")
+                hint = near(name, known)
+                raise ValueError(f"--arms {name!r} is unknown{hint}; choose {listed(known)}")
         return tuple(arm for arm in self.arms if names is None or arm.name in names)
 
     def dataset_name(self, num_steps: int, num_test: int) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 
 from kava.data.records import Record, Template
 from kava.evaluate.results import summarise
+from kava.evaluate.settings import check_once
 from kava.student.answering import Answers, answer_records
 from kava.student.checkpoint import LoadedStudent
 from kava.student.latent import LatentStudent
@@ -118,12 +119,9 @@ def check_costs(
         ValueError: a label or batch size that stands twice, a batch that the items do not fill,
             or fewer than one round.
     """
-    for label in labels:
-        if labels.count(label) > 1:
-            raise ValueError(f"the label {label!r} stands for two models; name each by --labels")
+    check_once("the label", labels, "name each model by --labels")
+    check_once("--batch_size", batch_sizes, "name each once")
     for size in batch_sizes:
-        if batch_sizes.count(size) > 1:
-            raise ValueError(f"--batch_size {size} is asked for twice; name each once")
         if not 1 <= size <= num_items:
             raise ValueError(
                 f"--batch_size {size} must be from 1 to the {num_items} items there are"

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kava.devices import DEVICE_HELP, DTYPE_HELP, check_dtype_name, choose_device
+from kava.devices import choose_device
+from kava.evaluate.settings import COSTS, CostsConfig
+from kava.outputs import check_output_folder
 from kava.quiet import quiet_libraries
 
 if TYPE_CHECKING:
@@ -17,29 +18,21 @@ if TYPE_CHECKING:
     from kava.evaluate.data import Evaluation
     from kava.student.checkpoint import LoadedStudent
 
-DESCRIPTION = """Compare what answers cost. Every model answers the same items, in turns.
-
-A model is a checkpoint, a run's output folder (its newest complete checkpoint), or a plain model,
-which writes its reasoning: a folder, a built-in kava/ name or a hub id. Costs are divided by those
-of the first model that writes its reasoning."""
-
 NAME = "costs"
 
 
 def main(argv: list[str]) -> int:
     """Measure, print the table or JSON, and write JSON and pictures where asked for."""
-    options = _parser().parse_args(argv)
+    options = COSTS.parse(argv)
     quiet_libraries()
     output = None if options.output is None else Path(options.output)
-    labels = _labels(options.models, options.labels)
+    labels = options.model_labels
 
     from kava.evaluate.costs_table import costs_table
-    from kava.evaluate.results import check_output_folder
     from kava.locks import lock_folder
 
     if output is not None:
         check_output_folder(output)
-    check_dtype_name(options.dtype)
     with lock_folder(output, "kava costs"):
         costs, data, report = _measure(labels, options)
         if output is not None:
@@ -55,7 +48,7 @@ def main(argv: list[str]) -> int:
 
 
 def _measure(
-    labels: Sequence[str], options: argparse.Namespace
+    labels: Sequence[str], options: CostsConfig
 ) -> tuple[Sequence[Cost], Evaluation, dict[str, Any]]:
     """The costs, the items that they were measured on, and all figures for a file."""
     from kava.evaluate.costs import check_costs, measure_costs
@@ -81,54 +74,7 @@ def _measure(
     return costs, data, _report(costs, data, device)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="kava costs",
-        description=DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("models", nargs="+", metavar="MODEL", help="a checkpoint or a model")
-    parser.add_argument("--labels", nargs="+", help="what to call them; left out: their names")
-    parser.add_argument(
-        "--dataset_name",
-        help="kava/shell-game, gsm8k, another data set, or the path of a file; left out: "
-        "the evaluation data of the first model that kava trained",
-    )
-    parser.add_argument("--split", help="train or test; left out: that run's, or test")
-    parser.add_argument(
-        "--subset_size", type=int, help="answer this many items, taken at random; left out: all"
-    )
-    parser.add_argument(
-        "--batch_size", type=int, nargs="+", default=[1], help="questions at a time, one or more"
-    )
-    parser.add_argument(
-        "--rounds", type=int, default=5, help="turns that the models take (default: 5)"
-    )
-    parser.add_argument(
-        "--max_new_tokens",
-        type=int,
-        help="most tokens per answer; left out: what a run evaluated with, else 32 latent, 256 "
-        "written",
-    )
-    parser.add_argument("--output", help=f"a folder for {NAME}.json, {NAME}.png and {NAME}.svg")
-    parser.add_argument("--dtype", default="auto", help=DTYPE_HELP)
-    parser.add_argument("--device", default="auto", help=DEVICE_HELP)
-    parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
-    return parser
-
-
-def _labels(models: Sequence[str], given: Sequence[str] | None) -> list[str]:
-    if given is None:
-        return [str(model).rstrip("/") for model in models]
-    if len(given) != len(models):
-        raise ValueError(
-            f"--labels names {len(given)} models, and there are {len(models)}: give one each"
-        )
-    return list(given)
-
-
-def _data(students: Sequence[LoadedStudent], options: argparse.Namespace) -> Evaluation:
+def _data(students: Sequence[LoadedStudent], options: CostsConfig) -> Evaluation:
     """The one set of items; warns of every model that was trained on them."""
     from kava.evaluate.data import evaluation_records
 

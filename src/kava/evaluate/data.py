@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 
 from kava.data.files import is_one_split
 from kava.data.records import Record
-from kava.data.sources import SHELL_GAME_NAME, load_records
+from kava.data.sources import load_records
 from kava.data.splits import data_hash, shared_questions, split_records
+from kava.dataset_names import is_shell_game
 
 _FIELDS = (
     "question_field", "reasoning_field", "answer_field", "reasoning_form", "text_field",
@@ -92,7 +93,7 @@ def _overlap(
 ) -> str | None:
     """What is to be said of questions that are in the training data too, as GSM8K-Aug's valid."""
     name = run.get("dataset_name")
-    if name is None or name.partition("?")[0] == SHELL_GAME_NAME:
+    if name is None or is_shell_game(name):
         return None  # the game's splits share no problem
     try:
         seen = load_records(name, split=run["split"], **options)

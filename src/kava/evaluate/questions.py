@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from kava.data.fields import as_text, text_of
@@ -12,11 +12,11 @@ from kava.data.tables import is_saved
 from kava.inputs import decode_text, text_lines
 
 
-def read_questions(prompt: str | None, path: str | None) -> tuple[list[str], list[str]]:
+def read_questions(prompts: Sequence[str] | None, path: str | None) -> tuple[list[str], list[str]]:
     """What each question is called in messages, and the questions.
 
     Args:
-        prompt: the one question.
+        prompts: the questions themselves.
         path: else, a file: of a data format, with a field `question`; or of any other name, with
             one question a line. None: standard input, one question a line.
 
@@ -25,11 +25,13 @@ def read_questions(prompt: str | None, path: str | None) -> tuple[list[str], lis
         OSError: a file that cannot be read.
 
     Example:
-        >>> read_questions("How many?", None)
+        >>> read_questions(["How many?"], None)
         (['--prompt'], ['How many?'])
     """
-    if prompt is not None:
-        return ["--prompt"], [as_text(prompt, "--prompt")]
+    if prompts is not None:
+        numbers = [""] if len(prompts) == 1 else [f" {i}" for i in range(1, len(prompts) + 1)]
+        names = [f"--prompt{number}" for number in numbers]
+        return names, [as_text(prompt, name) for prompt, name in zip(prompts, names)]
     named = list(_lines_of_stdin() if path is None else _of_file(Path(path)))
     if not named:
         raise ValueError(f"{'stdin' if path is None else path} holds no question")

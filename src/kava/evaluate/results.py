@@ -6,7 +6,6 @@ Per-item results are what statistics need: two students are compared on the same
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -69,36 +68,6 @@ def table(summary: Mapping[str, Any]) -> str:
 def summary_path(output: Path) -> Path:
     """Where the summary of a file of items stands."""
     return output.with_name(output.name + ".summary.json")
-
-
-def check_output(output: Path) -> None:
-    """Refuse a file that could not be written, before an hour of answering; nothing is made.
-
-    Raises:
-        ValueError: a folder of that name.
-        OSError: its folder cannot be made or written to.
-    """
-    if output.is_dir():
-        raise ValueError(f"--output {output} is a folder; name a file in it")
-    _check_writable(output.parent, output)
-
-
-def check_output_folder(folder: Path) -> None:
-    """Refuse a folder that could not be made or written to; nothing is made.
-
-    Raises:
-        ValueError: a file of that name.
-        OSError: it cannot be made or written to.
-    """
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"--output {folder} is a file; name a folder")
-    _check_writable(folder, folder)
-
-
-def _check_writable(folder: Path, output: Path) -> None:
-    nearest = next(place for place in (folder, *folder.absolute().parents) if place.exists())
-    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
-        raise OSError(f"--output {output}: {nearest} is no folder that can be written to")
 
 
 def write_results(output: Path, answers: Answers, summary: Mapping[str, Any]) -> None:

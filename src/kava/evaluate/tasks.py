@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from kava.data.files import stem_of
-from kava.data.mix import is_mix
-from kava.data.sources import SHELL_GAME_NAME
 from kava.data.tasks import TASKS, find_task
+from kava.dataset_names import is_mix, is_shell_game
 from kava.errors import KavaError, cannot_write, describe
 
 FAMILIES = {"arc": ("arc_easy", "arc_challenge")}
@@ -74,9 +73,8 @@ def resolve_tasks(names: Sequence[str], task_data: str | None = None) -> dict[st
 def _source(name: str, task_data: str | None) -> tuple[str, str]:
     task = find_task(name)
     if task is None:
-        plain = name.partition("?")[0]
-        if is_mix(name) or plain == SHELL_GAME_NAME:
-            return plain.partition(":")[0].replace("/", "_"), name
+        if is_mix(name) or is_shell_game(name):
+            return name.partition("?")[0].partition(":")[0].replace("/", "_"), name
         if Path(name).expanduser().exists():
             return stem_of(Path(name)), name
         raise ValueError(

@@ -10,14 +10,35 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
+from kava import names
+from kava.dataset_names import check_dataset_name
 from kava.devices import choose_device
+from kava.flags import Usage, flag
+from kava.flags.aliases import READING
+from kava.flags.known import Same
+from kava.outputs import check_output
 from kava.quiet import quiet_libraries
-from kava.reading import ReadingConfig, check_choice, check_positive, flag, parse_flags
+from kava.reading import ReadingConfig
 
 if TYPE_CHECKING:
     import numpy as np
 
     from kava.importance.kept import Kept
+
+
+def check_target_lens(text: str) -> None:
+    """Hold `--target_len` to its form.
+
+    Raises:
+        ValueError: something else than numbers from 1 to `MOST_LATENTS` with commas.
+    """
+    for part in text.split(","):
+        number = int(part) if part.strip().isdecimal() and len(part.strip()) < 10 else 0
+        if not 1 <= number <= names.MOST_LATENTS:
+            raise ValueError(
+                f"--target_len {text!r} must be numbers from 1 to {names.MOST_LATENTS:,}, with "
+                f"commas between them, as in 3,6"
+            )
 
 
 @dataclass(kw_only=True)
@@ -31,24 +52,23 @@ class ComparisonConfig(ReadingConfig):
     dataset_name: str = flag(
         "kava/shell-game?form=verbose",
         "a task, the path of a .jsonl, .json, .csv or .parquet file, or kava/shell-game (built in)",
+        check=check_dataset_name,
+        group="data",
     )
     teacher_name: str = flag(
-        "kava/shell-teacher", "a hub id, a local folder, or a built-in kava/ name"
+        "kava/shell-teacher",
+        "a hub id, a local folder, or a built-in kava/ name",
+        group="teacher and evictions",
     )
-    num_samples: int = flag(1000, "so many samples, taken at random")
-    target_len: str = flag("3,6", "M, the number of kept positions: one or more, with commas")
-    reach: str = flag("later_steps", "which later tokens count in knockout: later_steps or all")
+    num_samples: int = flag(1000, "samples, taken at random", least=1)
+    target_len: str = flag(
+        "3,6",
+        "M, the number of kept positions: one or more, with commas",
+        check=check_target_lens,
+    )
+    reach: str = flag("later_steps", "which later tokens count in knockout", choices=names.REACHES)
     output: str | None = flag(None, "write the figures to this JSON file too")
     no_progress: bool = flag(False, "no progress bars")
-
-    def __post_init__(self) -> None:
-        from kava.importance.stages import REACHES
-
-        super().__post_init__()
-        check_choice(self, "reach", REACHES)
-        check_positive(self, "num_samples")
-        if not all(part.strip().isdigit() and int(part) > 0 for part in self.target_len.split(",")):
-            raise ValueError(f"--target_len {self.target_len!r} must be numbers above 0, as in 3,6")
 
     @property
     def target_lens(self) -> list[int]:
@@ -155,15 +175,21 @@ def _table(target_len: int, rows: dict[str, Kept]) -> Sequence[str]:
     return lines
 
 
+USAGE = Usage(
+    prog="compare_evictions.py",
+    kind=ComparisonConfig,
+    summary="Show what each eviction keeps of a teacher's reasoning.",
+    example='python experiments/compare_evictions.py --dataset_name "kava/shell-game?form=verbose"',
+    known={**READING, "model_name": Same("teacher_name")},
+)
+
+
 def main(argv: list[str]) -> int:
     """Parse flags, compare, and print one table per M."""
+    config = USAGE.parse(argv)
+    if config.output is not None:
+        check_output(config.output)
     quiet_libraries()
-    config = parse_flags(
-        ComparisonConfig,
-        argv,
-        "compare_evictions",
-        "Show what each eviction keeps of a teacher's reasoning.",
-    )
 
     from kava.files import write_whole
     from kava.locks import lock_file

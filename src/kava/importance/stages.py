@@ -10,15 +10,12 @@ Shapes: T tokens of a sample.
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 
 from kava.data.encode import Encoded
 from kava.data.records import Record, Template
+from kava.names import REACHES, Reach
 
-Reach = Literal["later_steps", "all"]
-REACHES: tuple[Reach, ...] = ("later_steps", "all")
 UNCOUNTED = -1
 
 

@@ -6,19 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kava.align import CKA_LAYER_MAPS
-from kava.align.cka_map import DEFAULT_TOP_K
+from kava import names
+from kava.flags import Usage, flag, needed
+from kava.flags.aliases import COMPARING_LAYERS
+from kava.outputs import check_output
 from kava.quiet import quiet_libraries
-from kava.reading import (
-    ReadingConfig,
-    check_choice,
-    check_positive,
-    flag,
-    load_models,
-    needed,
-    parse_flags,
-    read_texts,
-)
+from kava.reading import ReadingConfig, load_models, read_texts
 
 if TYPE_CHECKING:
     from kava.layers.mapping import LayerMapping
@@ -33,21 +26,24 @@ class LayerMapConfig(ReadingConfig):
             names the flag.
     """
 
-    student_model: str = needed("a hub id, a local folder, or a built-in kava/ name")
-    teacher_model: str = needed("likewise; it may have another tokenizer")
-    num_samples: int = flag(200, "so many samples, taken at random")
+    student_model: str = needed(
+        "a hub id, a local folder, or a built-in kava/ name", group="models and map"
+    )
+    teacher_model: str = needed("the same of the teacher; it may have another tokenizer")
+    num_samples: int = flag(200, "samples, taken at random", least=1)
     strategy: str = flag(
         "top_k",
         "top_k: average the most similar teacher layers; monotone: one teacher layer each, in "
         "order, first and last reached",
+        choices=names.CKA_LAYER_MAP_NAMES,
     )
-    top_k: int | None = flag(None, f"top_k: how many layers are averaged (default {DEFAULT_TOP_K})")
+    top_k: int | None = flag(
+        None, "with --strategy top_k: how many layers are averaged", least=1, unset="2"
+    )
     output: str = flag("map.json", "where the map goes; the picture stands beside it, as .png")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_choice(self, "strategy", tuple(CKA_LAYER_MAPS))
-        check_positive(self, "num_samples")
         if self.top_k is not None and self.strategy != "top_k":
             raise ValueError(
                 f"--top_k {self.top_k} belongs to --strategy top_k, but the strategy is "
@@ -55,8 +51,6 @@ class LayerMapConfig(ReadingConfig):
             )
         if Path(self.output).suffix != ".json":
             raise ValueError(f"--output {self.output} must end in .json")
-        if not Path(self.output).parent.is_dir():
-            raise ValueError(f"--output {self.output}: its folder does not exist; make it first")
 
 
 def make_layer_map(config: LayerMapConfig) -> LayerMapping:
@@ -108,8 +102,9 @@ def make_layer_map(config: LayerMapConfig) -> LayerMapping:
 
 def main(argv: list[str]) -> int:
     """Parse flags, measure, print the matrix and the map, and write both files."""
-    quiet_libraries()
     config = parse(argv)
+    check_output(config.output)
+    quiet_libraries()
 
     from kava.files import write_all
     from kava.layers.picture import similarity_picture
@@ -132,9 +127,13 @@ def main(argv: list[str]) -> int:
 
 def parse(argv: list[str]) -> LayerMapConfig:
     """Flags as a configuration; wrong usage leaves by `SystemExit(2)`, with one line."""
-    return parse_flags(
-        LayerMapConfig,
-        argv,
-        "kava layer-map",
-        "Measure how alike the layers of two models are, and map them.",
-    )
+    return USAGE.parse(argv)
+
+
+USAGE = Usage(
+    prog="kava layer-map",
+    kind=LayerMapConfig,
+    summary="Measure how alike the layers of two models are, and map them.",
+    example="kava layer-map --student_model gpt2 --teacher_model gpt2-medium --dataset_name gsm8k",
+    known=COMPARING_LAYERS,
+)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-LAYER_EMPHASES = ("none", "deep_first", "shallow_first")
+from kava.names import LAYER_EMPHASES
 
 
 class Progress(NamedTuple):

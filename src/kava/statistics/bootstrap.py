@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike
 
 from kava.evaluate.intervals import Interval
 
+LEAST_RESAMPLES, MOST_RESAMPLES = 100, 1_000_000
 BATCH = 1_000_000  # resampled values in memory at a time, 8 MB
 
 
@@ -43,9 +44,10 @@ def bca_interval(
     values_N = np.asarray(values, dtype=float)
     if values_N.ndim != 1 or values_N.size == 0:
         raise ValueError(f"values of shape {list(values_N.shape)} are no list of values per item")
-    if num_resamples < 100:
+    if not LEAST_RESAMPLES <= num_resamples <= MOST_RESAMPLES:
         raise ValueError(
-            f"num_resamples={num_resamples} is too few for an interval; take at least 100"
+            f"num_resamples={num_resamples} must be from {LEAST_RESAMPLES}, for an interval at "
+            f"all, to {MOST_RESAMPLES:,}, beyond which it does not change"
         )
     if not 0 < confidence < 1:
         raise ValueError(f"confidence={confidence} must lie between 0 and 1, such as 0.95")

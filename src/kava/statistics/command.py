@@ -2,24 +2,61 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from kava import names
+from kava.flags import Usage, check_fields, flag, needed
 from kava.format import columns
+from kava.statistics.bootstrap import LEAST_RESAMPLES, MOST_RESAMPLES
 
 if TYPE_CHECKING:
     from kava.statistics.items import Items
     from kava.statistics.paired import PairComparison
 
-DESCRIPTION = """Compare models on the same items.
 
-A file has one line per item: `id` and `correct`, as `kava evaluate --output` writes them, or a
-sample file of lm-evaluation-harness. Items are paired by their id."""
+@dataclass(kw_only=True)
+class CompareConfig:
+    """What `kava compare` is asked for.
+
+    Raises:
+        ValueError: a value outside its range, or fewer than two files.
+    """
+
+    files: list[str] = needed("two or more jsonl files", positional=True, metavar="FILE")
+    labels: list[str] | None = flag(None, "what to call the models", unset="the files' names")
+    metric: str | None = flag(
+        None, "of a harness file: the metric that is 0 or 1, such as exact_match"
+    )
+    filter: str | None = flag(None, "of a harness file: the answer filter, such as strict-match")
+    seed: int = flag(0, "of the bootstrap", least=0, most=names.MOST_SEED)
+    num_resamples: int = flag(
+        10_000, "of the bootstrap", least=LEAST_RESAMPLES, most=MOST_RESAMPLES
+    )
+    confidence: float = flag(0.95, "of the intervals", above=0, below=1)
+    json: bool = flag(False, "print every figure as JSON")
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if len(self.files) < 2:
+            raise ValueError(
+                f"{self.files[0]} alone has nothing to be compared with; name two files"
+            )
+        _labels(self.files, self.labels)
+
+
+USAGE = Usage(
+    prog="kava compare",
+    kind=CompareConfig,
+    summary="Compare models on the same items.\n"
+    "A file has one line per item: `id` and `correct`, as `kava evaluate --output` writes them, or "
+    "a sample file of lm-evaluation-harness. Items are paired by their id.",
+    example="kava compare latent.jsonl written.jsonl",
+)
 
 
 class Pair(NamedTuple):
@@ -33,11 +70,7 @@ class Pair(NamedTuple):
 
 def main(argv: list[str]) -> int:
     """Compare every pair of files: a table or JSON on stdout."""
-    options = _parser().parse_args(argv)
-    if len(options.files) < 2:
-        raise ValueError(
-            f"{options.files[0]} alone has nothing to be compared with; name two files"
-        )
+    options = USAGE.parse(argv)
     labels = _labels(options.files, options.labels)
 
     from kava.statistics.items import read_items
@@ -213,31 +246,3 @@ def _labels(files: Sequence[str], asked: Sequence[str] | None) -> list[str]:
     if len(set(files)) == len(files):
         return list(files)
     return [f"{path} ({number})" for number, path in enumerate(files, start=1)]
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="kava compare",
-        description=DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("files", nargs="+", metavar="FILE", help="two or more jsonl files")
-    parser.add_argument(
-        "--labels", nargs="+", help="what to call the models; left out, the files' names"
-    )
-    parser.add_argument(
-        "--metric", help="of a harness file: the metric that is 0 or 1, such as exact_match"
-    )
-    parser.add_argument(
-        "--filter", help="of a harness file: the answer filter, such as strict-match"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (default 0)")
-    parser.add_argument(
-        "--num_resamples", type=int, default=10_000, help="of the bootstrap (default 10000)"
-    )
-    parser.add_argument(
-        "--confidence", type=float, default=0.95, help="of the intervals (default 0.95)"
-    )
-    parser.add_argument("--json", action="store_true", help="print every figure as JSON")
-    return parser

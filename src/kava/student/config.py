@@ -6,7 +6,7 @@ from typing import Any
 
 from transformers import PreTrainedConfig
 
-DECODINGS = ("sequential", "jacobi")
+from kava.names import DECODINGS
 
 
 class LatentStudentConfig(PreTrainedConfig):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable
-from pathlib import Path
+import re
 from typing import TYPE_CHECKING
+
+from kava.flags.words import listed, shown
 
 if TYPE_CHECKING:
     from kava.study.plan import Arm, Plan
@@ -16,6 +16,9 @@ TESTS = ("crossed", "seeds", "items", "wilcoxon", "none")
 """Those of `kava.statistics.compare_arms`; `none` describes without a verdict."""
 
 MIN_SEEDS = 2
+MOST_SEEDS = 1_000
+MOST_CHARACTERS = 100
+_FOLDER_NAME = re.compile(rf"\w[\w .+-]{{0,{MOST_CHARACTERS - 1}}}")
 
 DATA_KEYS = frozenset(
     {"dataset_name", "split", "eval_dataset_name", "eval_split", "eval_size", "subset_size"}
@@ -52,17 +55,28 @@ def check_plan(plan: Plan) -> None:
     Raises:
         ValueError: the first thing that is wrong.
     """
-    if not plan.name or Path(plan.name).name != plan.name:
-        raise ValueError(f"name {plan.name!r} must be usable as the name of a folder")
-    _check_numbers(plan)
+    if not _FOLDER_NAME.fullmatch(plan.name) or plan.name.endswith((" ", ".")):
+        raise ValueError(
+            f"name {shown(plan.name)} must be usable as the name of a folder: letters, digits, "
+            f"spaces, - _ and dots, {MOST_CHARACTERS} characters at most, beginning with a letter "
+            f"or digit"
+        )
+    _check_budget(plan)
     _check_seeds(plan)
     for key in plan.base:
         if key in _HOMES:
             raise ValueError(f"base: {key} is set by {_HOMES[key]}; name it there")
         if key in RUN_KEYS:
             raise ValueError(f"base: {key} is set by the study; leave it out")
+    folders: dict[str, str] = {}
     for arm in plan.arms:
         _check_arm(arm)
+        other = folders.setdefault(arm.name.casefold(), arm.name)
+        if other != arm.name:
+            raise ValueError(
+                f"arms.{arm.name} and arms.{other} would share a folder where case does not "
+                f"count; rename one"
+            )
     baselines = [arm.name for arm in plan.arms if arm.role == "baseline"]
     if len(baselines) != 1:
         found = listed(baselines) if baselines else "there is none"
@@ -76,30 +90,15 @@ def check_plan(plan: Plan) -> None:
         )
 
 
-def _check_numbers(plan: Plan) -> None:
-    budget, primary, data = plan.budget, plan.primary, plan.data
-    if (budget.steps is None) == (budget.epochs is None):
+def _check_budget(plan: Plan) -> None:
+    if (plan.budget.steps is None) == (plan.budget.epochs is None):
         raise ValueError("budget: give steps or epochs, one of the two")
-    for name, value in (
-        ("budget: steps", budget.steps),
-        ("budget: epochs", budget.epochs),
-        ("budget: batch_size", budget.batch_size),
-        ("data: curve_items", data.curve_items),
-        ("data: test_items", data.test_items),
-        ("data: subset_size", data.subset_size),
-    ):
-        if value is not None and not value > 0:
-            raise ValueError(f"{name} {value} must be above 0")
-    for name, word, choices in (("metric", primary.metric, METRICS), ("test", primary.test, TESTS)):
-        if word not in choices:
-            raise ValueError(f"primary: {name} {word!r} is unknown; choose {listed(choices)}")
-    for name, share in (("minimum_effect", primary.minimum_effect), ("alpha", primary.alpha)):
-        if not 0 < share < 1:
-            raise ValueError(f"primary: {name} {share} must lie between 0 and 1")
 
 
 def _check_seeds(plan: Plan) -> None:
     seeds = plan.seeds
+    if len(seeds) > MOST_SEEDS:
+        raise ValueError(f"seeds: {len(seeds):,} is more than the {MOST_SEEDS:,} of a plan")
     for seed in seeds:
         if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
             raise ValueError(f"seeds: {seed!r} must be a whole number from 0 to 2**32 - 1")
@@ -133,19 +132,3 @@ def _check_arm(arm: Arm) -> None:
                 f"{where}: an arm may not change the data that it sees, and so not {key}; only a "
                 f"reference may have a budget of its own"
             )
-
-
-def near(word: str, known: Iterable[str]) -> str:
-    """A hint at what may have been meant; empty where nothing is near.
-
-    Example:
-        >>> near("kv_wieght", ["kv_weight", "lr"])
-        " (did you mean 'kv_weight'?)"
-    """
-    close = difflib.get_close_matches(word, list(known), n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""
-
-
-def listed(names: Iterable[str]) -> str:
-    """Names with commas between them."""
-    return ", ".join(names)

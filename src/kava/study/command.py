@@ -2,15 +2,108 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import shlex
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from kava import names
+from kava.flags import Parts, Usage, check_fields, flag, needed
 from kava.inputs import read_text
+from kava.outputs import check_output_folder
 
-Run = Callable[[argparse.Namespace, list[str]], int]
+MOST_JOBS = 1024
+
+
+@dataclass(kw_only=True)
+class RunConfig:
+    """What `kava study run` is asked for.
+
+    Raises:
+        ValueError: a value outside its range.
+    """
+
+    plan: str = needed(
+        "a YAML file, or the name of a shipped plan", positional=True, metavar="PLAN"
+    )
+    output_dir: str | None = flag(None, "folder of the study", unset="outputs/study/NAME")
+    jobs: int = flag(
+        min(2, os.cpu_count() or 1),
+        "runs at a time, of one thread each",
+        least=1,
+        most=MOST_JOBS,
+    )
+    arms: list[str] | None = flag(None, "only these arms", metavar="ARM", unset="all")
+    seeds: list[int] | None = flag(
+        None, "only these seeds", least=0, most=names.MOST_SEED, metavar="SEED", unset="all"
+    )
+    dry_run: bool = flag(
+        False, "print the runs and the power to find the minimum effect; write and load nothing"
+    )
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+@dataclass(kw_only=True)
+class StatusConfig:
+    """What `kava study status` is asked for."""
+
+    folder: str = needed("of the study", positional=True, metavar="FOLDER")
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+@dataclass(kw_only=True)
+class ReportConfig:
+    """What `kava study report` is asked for."""
+
+    folder: str = needed("of the study", positional=True, metavar="FOLDER")
+    output: str | None = flag(None, "folder of the page", unset="in the study's")
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+@dataclass(kw_only=True)
+class ListConfig:
+    """What `kava study list` is asked for: nothing."""
+
+
+RUN = Usage(
+    prog="kava study run",
+    kind=RunConfig,
+    summary="Do the runs of a plan that are missing.",
+    example="kava study run flat_vs_structured --jobs 2",
+)
+STATUS = Usage(
+    prog="kava study status",
+    kind=StatusConfig,
+    summary="Say where the runs stand.",
+    example="kava study status outputs/study/flat_vs_structured",
+)
+REPORT = Usage(
+    prog="kava study report",
+    kind=ReportConfig,
+    summary="Write the page of a study.",
+    example="kava study report outputs/study/flat_vs_structured",
+)
+LIST = Usage(
+    prog="kava study list",
+    kind=ListConfig,
+    summary="List the shipped plans and their questions.",
+    example="kava study list",
+)
+USAGE = Parts(
+    prog="kava study",
+    summary="Compare arms over seeds with equal budgets, by a plan that is written down before the "
+    "first run.",
+    parts={"run": RUN, "status": STATUS, "report": REPORT, "list": LIST},
+    example="kava study run flat_vs_structured",
+)
 
 
 def main(argv: list[str]) -> int:
@@ -20,64 +113,20 @@ def main(argv: list[str]) -> int:
         0 when everything went well.
 
     Raises:
-        ValueError: a bad plan, folder, arm or seed.
+        ValueError: a bad plan or folder.
         KavaError: a run failed, or arms had different budgets.
     """
-    args = parse(argv)
-    todo: Run = args.todo
-    return todo(args, argv)
+    part, rest = USAGE.choose(argv)
+    todo: dict[str, Callable[[Any, Sequence[str]], int]] = {
+        "run": _run,
+        "status": _status,
+        "report": _report,
+        "list": _list,
+    }
+    return todo[part](USAGE.parts[part].parse(rest), argv)
 
 
-def parse(argv: Sequence[str]) -> argparse.Namespace:
-    """The flags; unknown ones leave by `SystemExit(2)`."""
-    parser = argparse.ArgumentParser(
-        prog="kava study",
-        description="Compare arms over seeds with equal budgets, by a plan that is written down "
-        "before the first run.",
-        allow_abbrev=False,
-    )
-    parts = parser.add_subparsers(dest="part", required=True, metavar="run|status|report|list")
-
-    run = parts.add_parser("run", help="do the runs of a plan that are missing", allow_abbrev=False)
-    run.add_argument("plan", metavar="PLAN", help="a YAML file, or the name of a shipped plan")
-    run.add_argument("--output_dir", help="folder of the study (default outputs/study/NAME)")
-    run.add_argument(
-        "--jobs",
-        type=_at_least_one,
-        default=min(2, os.cpu_count() or 1),
-        help="runs at a time, of one thread each (default %(default)s)",
-    )
-    run.add_argument("--arms", nargs="+", metavar="ARM", help="only these arms")
-    run.add_argument("--seeds", nargs="+", type=int, metavar="SEED", help="only these seeds")
-    run.add_argument(
-        "--dry_run",
-        action="store_true",
-        help="print the runs and the power to find the minimum effect; write and load nothing",
-    )
-    run.set_defaults(todo=_run)
-
-    status = parts.add_parser("status", help="where the runs stand", allow_abbrev=False)
-    status.add_argument("folder", metavar="FOLDER", help="of the study")
-    status.set_defaults(todo=_status)
-
-    report = parts.add_parser("report", help="write the page of a study", allow_abbrev=False)
-    report.add_argument("folder", metavar="FOLDER", help="of the study")
-    report.add_argument("--output", help="folder of the page (default: in the study's)")
-    report.set_defaults(todo=_report)
-
-    plans = parts.add_parser("list", help="the shipped plans and their questions")
-    plans.set_defaults(todo=_list)
-    return parser.parse_args(argv)
-
-
-def _at_least_one(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} must be at least 1")
-    return number
-
-
-def _run(args: argparse.Namespace, argv: list[str]) -> int:
+def _run(args: RunConfig, argv: Sequence[str]) -> int:
     from kava.study.plan import find_plan, load_plan
 
     plan = load_plan(args.plan)
@@ -85,14 +134,17 @@ def _run(args: argparse.Namespace, argv: list[str]) -> int:
     from kava.study.runner import check_outcome, run_study, study_runs
 
     folder = Path(args.output_dir) if args.output_dir else default_folder(plan)
+    with RUN.refusing():
+        arms = plan.choose(args.arms)
+        plan.check_seeds(args.seeds or ())
     if args.dry_run:
         from kava.study.tables import plan_table
 
-        arms = plan.arms if args.arms is None else [plan.arm(name) for name in args.arms]
         print(plan_table(plan, arms, args.seeds or plan.seeds))
         return 0
     from kava.quiet import quiet_libraries
 
+    check_output_folder(folder, "--output_dir")
     quiet_libraries()
     runs = study_runs(plan, folder, arms=args.arms, seeds=args.seeds)
     print(f"{plan.name}: {len(runs)} runs, {args.jobs} at a time, into {folder}", flush=True)
@@ -114,7 +166,7 @@ def _run(args: argparse.Namespace, argv: list[str]) -> int:
     return 0
 
 
-def _status(args: argparse.Namespace, argv: list[str]) -> int:
+def _status(args: StatusConfig, argv: Sequence[str]) -> int:
     from kava.study.fairness import unfair_differences
     from kava.study.folder import read_locked_plan
     from kava.study.runner import finished_results
@@ -132,7 +184,9 @@ def _status(args: argparse.Namespace, argv: list[str]) -> int:
     return 0
 
 
-def _report(args: argparse.Namespace, argv: list[str]) -> int:
+def _report(args: ReportConfig, argv: Sequence[str]) -> int:
+    if args.output is not None:
+        check_output_folder(args.output)
     from importlib import import_module
 
     # by name, since the report reads studies and so stands above them
@@ -142,7 +196,7 @@ def _report(args: argparse.Namespace, argv: list[str]) -> int:
     return 0
 
 
-def _list(args: argparse.Namespace, argv: list[str]) -> int:
+def _list(args: ListConfig, argv: Sequence[str]) -> int:
     from kava.study.plan import load_plan, shipped_plans
 
     plans = [load_plan(path, check_settings=False) for path in shipped_plans().values()]

@@ -9,17 +9,33 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from kava.study.checks import check_plan, listed, near
+from kava import names
+from kava.dataset_names import check_dataset_name
+from kava.flags import check_fields, flag, listed, near, needed
+from kava.flags.fields import Setting
+from kava.flags.words import shown
+from kava.study.checks import METRICS, TESTS, check_plan
 
 Role = Literal["baseline", "treatment", "control", "reference"]
 """What an arm is for: others are held against the baseline; a reference enters no verdict."""
 
 PLANS_FOLDER = Path(__file__).parent / "plans"
+
+
+def _key_of(level: str) -> Callable[[Setting, object], str]:
+    """How a message names a key of a level with its value."""
+
+    def spelled(setting: Setting, value: object) -> str:
+        return (
+            f"{level}: {setting.name} {value if isinstance(value, int | float) else shown(value)}"
+        )
+
+    return spelled
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,13 +77,16 @@ class DataPlan:
         subset_size: train on so many samples, drawn by the run's seed; None: on all.
     """
 
-    train: str
-    test: str
-    curve_items: int
-    train_split: str = "train"
-    test_split: str = "test"
-    test_items: int | None = None
-    subset_size: int | None = None
+    train: str = needed("training data", check=check_dataset_name)
+    test: str = needed("test data", check=check_dataset_name)
+    curve_items: int = needed("evaluation samples", least=1)
+    train_split: str = flag("train", "split of train")
+    test_split: str = flag("test", "split of test")
+    test_items: int | None = flag(None, "items of the test", least=1)
+    subset_size: int | None = flag(None, "samples to train on", least=1)
+
+    def __post_init__(self) -> None:
+        check_fields(self, _key_of("data"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,9 +99,12 @@ class Budget:
         epochs: passes over the data.
     """
 
-    batch_size: int
-    steps: int | None = None
-    epochs: float | None = None
+    batch_size: int = needed("samples per device and step", least=1, most=names.MOST_BATCH)
+    steps: int | None = flag(None, "optimiser steps", least=1)
+    epochs: float | None = flag(None, "passes over the data", above=0)
+
+    def __post_init__(self) -> None:
+        check_fields(self, _key_of("budget"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,10 +118,13 @@ class Primary:
         alpha: the level of the test, after Holm's correction over arms.
     """
 
-    metric: str = "accuracy"
-    minimum_effect: float = 0.05
-    test: str = "crossed"
-    alpha: float = 0.05
+    metric: str = flag("accuracy", "what is compared", choices=METRICS)
+    minimum_effect: float = flag(0.05, "smallest difference that matters", above=0, below=1)
+    test: str = flag("crossed", "how arms are compared", choices=TESTS)
+    alpha: float = flag(0.05, "level of the test", above=0, below=1)
+
+    def __post_init__(self) -> None:
+        check_fields(self, _key_of("primary"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,6 +185,27 @@ class Plan:
                 return arm
         known = [arm.name for arm in self.arms]
         raise ValueError(f"{name!r} is no arm of {self.name}{near(name, known)}: {listed(known)}")
+
+    def choose(self, wanted: Sequence[str] | None) -> tuple[Arm, ...]:
+        """The arms of these names; None: all.
+
+        Raises:
+            ValueError: a name that no arm has.
+        """
+        if wanted is None:
+            return self.arms
+        return tuple(self.arm(name) for name in dict.fromkeys(wanted))
+
+    def check_seeds(self, seeds: Sequence[int]) -> None:
+        """Refuse a seed that the plan does not have.
+
+        Raises:
+            ValueError: such a seed.
+        """
+        for seed in seeds:
+            if seed not in self.seeds:
+                known = listed(map(str, self.seeds))
+                raise ValueError(f"--seeds {seed} is none of the plan's ({known})")
 
     def canonical(self) -> dict[str, Any]:
         """The plan as JSON values, with its defaults written out; `read_plan` reads it back."""

@@ -57,11 +57,8 @@ def study_runs(
     Raises:
         ValueError: an arm or a seed that the plan does not have.
     """
-    chosen = plan.arms if arms is None else tuple(plan.arm(name) for name in dict.fromkeys(arms))
-    for seed in seeds or ():
-        if seed not in plan.seeds:
-            known = ", ".join(map(str, plan.seeds))
-            raise ValueError(f"--seeds {seed} is none of the plan's ({known})")
+    chosen = plan.choose(arms)
+    plan.check_seeds(seeds or ())
     prints = {
         arm.name: fingerprint_of(
             settings.get("model_name", "kava/shell-teacher"), settings.get("teacher_name")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_type_hints
+from typing import TYPE_CHECKING, Any
 
-from kava.study.plan import Arm, Plan, near
+from kava.study.plan import Arm, Plan
 
 if TYPE_CHECKING:
     from kava.train.config import TrainConfig
@@ -96,11 +97,7 @@ def typed_settings(values: Mapping[str, Any], where: str) -> dict[str, Any]:
     Raises:
         ValueError: an unknown key, with the nearest that there is, or a value of another type.
     """
-    from kava.train.config import TrainConfig
-    from kava.train.parse import typed
+    from kava.train.parse import USAGE
 
-    kinds = get_type_hints(TrainConfig)
-    for key in values:
-        if key not in kinds:
-            raise ValueError(f"{where}: unknown key {key!r}{near(str(key), kinds)}")
-    return {key: typed(where, key, value, kinds[key]) for key, value in values.items()}
+    # under their own names alone, since a plan says elsewhere what some of them are
+    return replace(USAGE, known={}).read_mapping(values, where)

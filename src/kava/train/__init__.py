@@ -1,6 +1,13 @@
 """Training: configuration, objective, trainer, checkpoints."""
 
+from typing import TYPE_CHECKING
+
+from kava.lazy import lazy_names
 from kava.train.config import TrainConfig
-from kava.train.trainer import KVDistillTrainer
+
+if TYPE_CHECKING:
+    from kava.train.trainer import KVDistillTrainer
 
 __all__ = ["KVDistillTrainer", "TrainConfig"]
+
+__getattr__ = lazy_names(__name__, {"KVDistillTrainer": "kava.train.trainer"})

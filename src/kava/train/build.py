@@ -14,24 +14,29 @@ from kava.align import MapProjectionAligner
 from kava.align.calibrate import CalibrationReport
 from kava.data.collate import Collator
 from kava.data.encode import Encoded, EncodeReport, encode_records
-from kava.data.mix import draw_shares, is_mix
+from kava.data.mix import draw_shares
 from kava.data.neighbours import check_neighbours
 from kava.data.pairing import encode_for_teacher
 from kava.data.records import Record, Template
 from kava.data.shell_game import with_oracle_positions
 from kava.data.sources import default_template, load_records
 from kava.data.splits import check_disjoint, data_hash, split_records
+from kava.dataset_names import is_mix
 from kava.devices import choose_device
 from kava.layers import LayerMapping
 from kava.models import load_model, load_tokenizer
+from kava.student.checkpoint import read_settings
 from kava.student.latent import LatentStudent
 from kava.traceable import check_traceable
 from kava.train.bare import check_bare
 from kava.train.calibration import calibrate_aligner
 from kava.train.checkpoint import holds_query_maps
+from kava.train.checks import check_warmup
 from kava.train.config import TrainConfig
+from kava.train.defaults import adopt, default_lines
 from kava.train.disk import DiskNeed, check_disk, disk_need
 from kava.train.layer_mapping import measure_layer_map
+from kava.train.limits import check_answers, check_models, check_rank, num_update_steps
 from kava.train.matching import compares_queries
 from kava.train.objective import Distiller
 from kava.train.precision import check_device_precision
@@ -256,6 +261,7 @@ def build_aligner(
         checkpoint: that the run goes on from. The optimiser's state in it names the maps that
             were trained, and earlier releases trained maps of queries that nothing read.
     """
+    check_rank(config, teacher.config, student.config)
     set_seed(config.seed)
     ranked = config.calibrates and config.alignment_mode == "structured"
     rank = int(config.map_rank) if config.map_rank not in (None, "auto") else 1
@@ -344,7 +350,12 @@ def build_run(config: TrainConfig, data: Data | None = None) -> Run:
             with --resume none that is whole, or one of another configuration; bad data; bad models.
     """
     start = find_start(config)
+    if start.checkpoint is not None:
+        adopt(config, read_settings(start.checkpoint)["config"])
+    for line in default_lines(config):
+        print(line, flush=True)
     check_device_precision(config, torch.device(choose_device(config.device)))
+    positions = check_models(config)
     # large models are loaded last: a wrong path or a bad sample shows at once
     tokenizer = build_tokenizer(config)
     teacher_tokenizer = build_teacher_tokenizer(config, tokenizer)
@@ -353,6 +364,8 @@ def build_run(config: TrainConfig, data: Data | None = None) -> Run:
         data = load_data(config, tokenizer, teacher_tokenizer)
     if start.checkpoint is not None:
         check_same_run(start.checkpoint, config, data.hash)
+    check_warmup(config, num_update_steps(config, len(data.train)))
+    check_answers(config, positions, data.eval)
     check_bare(config, data.train)
     if config.wrong_sample:
         check_neighbours(data.train, "train on", "--subset_size")

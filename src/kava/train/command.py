@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kava.locks import lock_folder
+from kava.outputs import check_output, check_output_folder
 from kava.quiet import quiet_libraries
 from kava.stopping import Stopped
 from kava.train.config import TrainConfig
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
 
 def main(argv: list[str]) -> int:
     """Parse flags, train, and say where everything was written."""
-    quiet_libraries()
     config = parse_config(argv)
+    quiet_libraries()
     try:
         train(config)
     except Stopped as stop:
@@ -41,8 +42,12 @@ def train(config: TrainConfig) -> Path:
         The newest checkpoint.
 
     Raises:
+        ValueError: bad data or models, or a place that cannot be written to.
         KavaError: another run is at work in the output folder.
     """
+    check_output_folder(config.output_dir, "--output_dir")
+    if config.kv_scores_path is not None:
+        check_output(config.kv_scores_path, "--kv_scores_path")
     # of processes that train together the first writes
     first = os.environ.get("RANK", "0") == "0"
     with lock_folder(config.output_dir if first else None, "kava train"):

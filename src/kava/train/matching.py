@@ -27,6 +27,7 @@ from kava.losses import (
 from kava.losses.base import KVLossFunction
 from kava.losses.weights import unit_mean_weights
 from kava.trace import KVTrace
+from kava.train.layers import parse_layers
 
 if TYPE_CHECKING:
     from kava.train.config import TrainConfig
@@ -114,71 +115,14 @@ class Matching:
             yield Term("cka", config.cka_weight, loss, metrics)
 
 
-def distilled_layers(config: TrainConfig, num_layers: int | None = None) -> list[int] | None:
+def distilled_layers(config: TrainConfig, num_layers: int) -> list[int] | None:
     """The student's layers that are matched; None for all.
 
-    Args:
-        config: the run's configuration.
-        num_layers: of the student, where it is known.
-
     Raises:
-        ValueError: text that names no layers, a layer named twice, or one that the student does
-            not have.
+        ValueError: one that the student does not have.
     """
     given = config.distill_layers
-    if given is None:
-        return None
-    parts = given.split(",")
-    if not all(part.strip().isdecimal() for part in parts):
-        raise ValueError(
-            f"--distill_layers {given!r} must be numbers of the student's layers with commas "
-            f"between them, such as 0,2,5"
-        )
-    layers = [int(part) for part in parts]
-    if len(set(layers)) < len(layers):
-        raise ValueError(f"--distill_layers {given} names a layer twice; name each once")
-    if num_layers is not None and max(layers) >= num_layers:
-        raise ValueError(
-            f"--distill_layers {given}: the student has no layer {max(layers)}, its "
-            f"{num_layers} layers are 0 to {num_layers - 1}"
-        )
-    return sorted(layers)
-
-
-def check_matching(config: TrainConfig) -> None:
-    """Refuse flags of the matching that exclude each other, or that nothing would read.
-
-    Raises:
-        ValueError: such flags.
-    """
-    distilled_layers(config)
-    if config.distill_k_only and config.distill_v_only:
-        raise ValueError(
-            "--distill_k_only and --distill_v_only exclude each other: pass one, or neither to "
-            "match both"
-        )
-    if config.layer_weight_annealing_steps is not None and config.layer_weight_annealing == "none":
-        raise ValueError(
-            f"--layer_weight_annealing_steps {config.layer_weight_annealing_steps} is read by "
-            f"--layer_weight_annealing alone: pass deep_first or shallow_first too"
-        )
-    if not config.attention_weighted_kv:
-        if config.attention_weighted_warmup:
-            raise ValueError(
-                f"--attention_weighted_warmup {config.attention_weighted_warmup} is read by "
-                f"--attention_weighted_kv alone: pass it too"
-            )
-        return
-    if not config.kv_weight:
-        raise ValueError(
-            "--attention_weighted_kv weighs the slots of the KV loss, which --kv_weight 0 leaves "
-            "out; give it a weight above 0"
-        )
-    if config.use_segment_resampling:
-        raise ValueError(
-            "--attention_weighted_kv weighs the positions that are kept, but "
-            "--use_segment_resampling reads between them: leave one of the two out"
-        )
+    return None if given is None else parse_layers(given, num_layers)
 
 
 def kv_loss_of(config: TrainConfig) -> KVLossFunction:

@@ -2,10 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NoReturn, get_args, get_type_hints
+from typing import Any
 
+from kava.flags import Usage, flag
+from kava.flags.aliases import TRAINING
 from kava.train.config import TrainConfig
+from kava.train.defaults import NOTHING_NAMED, recipe_beneath
+
+
+@dataclass(kw_only=True)
+class ConfigFile:
+    """Where further settings are read."""
+
+    config: str | None = flag(
+        None, "YAML file with the same keys as the flags; flags win", group="the run"
+    )
+
+
+USAGE = Usage(
+    prog="kava train",
+    kind=TrainConfig,
+    beside=ConfigFile,
+    summary="Distil a teacher's key/value cache into a student.",
+    example="kava train --model_name gpt2 --dataset_name gsm8k --target_len 24 --overflow skip",
+    known=TRAINING,
+    more="Without a model and data, the built-in teacher learns to play the built-in game in "
+    "latent tokens, by a recipe that the first line names.",
+)
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
@@ -26,83 +52,39 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         raise ValueError(f"--config {error}") from error
     if not isinstance(values, dict) or not values:
         raise ValueError(f"--config {path} must hold keys and values, such as `lr: 5e-5`")
-    kinds = get_type_hints(TrainConfig)
-    unknown = [key for key in values if key not in kinds]
-    if unknown:
-        raise ValueError(f"--config {path}: unknown key {unknown[0]!r}; see kava train --help")
-    return {key: typed(f"--config {path}", key, value, kinds[key]) for key, value in values.items()}
+    return USAGE.read_mapping(values, f"--config {path}")
 
 
-_KIND_NAMES = {
-    float: "a number",
-    int: "a whole number",
-    bool: "true or false",
-    str: "text",
-    list[str]: "a list of texts",
-}
-
-
-def typed(where: str, key: str, value: Any, hint: Any) -> Any:
-    """A value of a file, held to the type of its field.
-
-    Args:
-        where: the file, or the part of it, for messages.
-        key: the field's name.
-        value: as YAML gives it.
-        hint: the field's type.
-
-    Raises:
-        ValueError: a value of another type.
-    """
-    kind, *optional = get_args(hint) or (hint,)
-    if value is None and optional:
-        return None
-    if kind is float and isinstance(value, str | int | float) and not isinstance(value, bool):
-        try:
-            return float(value)  # YAML 1.1 reads 5e-5 as text
-        except ValueError:
-            pass
-    elif kind == list[str]:
-        if isinstance(value, list) and all(isinstance(item, str) for item in value):
-            return value
-    elif type(value) is kind:
-        return value
-    raise ValueError(f"{where}: {key}: {value!r} is not {_KIND_NAMES[kind]}")
-
-
-def parse_config(argv: list[str], prog: str = "kava train") -> TrainConfig:
+def parse_config(argv: Sequence[str], prog: str = "kava train") -> TrainConfig:
     """Flags, and a `--config` file below them, as a `TrainConfig`.
 
-    Unknown flags and malformed values leave by `SystemExit(2)`, as argparse does, with one line
-    in place of the usage, which would fill the screen.
+    Unknown flags and bad values leave by `SystemExit(2)`, with one line in place of the usage,
+    which would fill the screen.
 
     Args:
         argv: the arguments, without the program's name.
         prog: the command that they were given to, for messages.
 
     Raises:
-        ValueError: a value that `TrainConfig` refuses, or a bad file.
+        ValueError: a bad file, or a bad value in it.
     """
-    import argparse
+    usage = replace(USAGE, prog=prog)
+    return config_of(usage, usage.read(argv))
 
-    from transformers import HfArgumentParser
 
-    class Parser(HfArgumentParser):
-        def error(self, message: str) -> NoReturn:
-            self.exit(2, f"{self.prog}: error: {message}; see {self.prog} --help\n")
+def config_of(usage: Usage[TrainConfig], values: dict[str, Any]) -> TrainConfig:
+    """The configuration of flags that were read, and of the file among them.
 
-    finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    finder.add_argument("--config")
-    found, _ = finder.parse_known_args(argv)
-    parser = Parser(
-        TrainConfig,  # type: ignore[arg-type]
-        prog=prog,
-        description="Distil a teacher's key/value cache into a student.",
-        allow_abbrev=False,
-    )
-    parser.add_argument("--config", help="YAML file with the same keys as the flags; flags win")
-    if found.config is not None:
-        parser.set_defaults(**read_yaml(found.config))
-    namespace = vars(parser.parse_args(argv))
-    namespace.pop("config")
-    return TrainConfig(**namespace)
+    Where neither names models or data, the recipe of the built-in game stands beneath them.
+
+    Raises:
+        ValueError: a bad file, or a bad value in it.
+    """
+    file = values.pop("config", None)
+    from_file = {} if file is None else read_yaml(file)
+    origins = {name: f"--config {file}" for name in from_file if name not in values}
+    given = {**from_file, **values}
+    recipe = recipe_beneath(given)
+    config = usage.build({**recipe, **given}, origins)
+    config.left_out.update(dict.fromkeys(recipe, NOTHING_NAMED))
+    return config

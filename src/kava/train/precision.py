@@ -19,23 +19,6 @@ MIN_LOSS_SCALE = 1.0
 """At this scale of the loss float16 holds all that it can: what overflows then is no accident."""
 
 
-def check_precision(config: TrainConfig) -> None:
-    """Hold the flags of precision to each other.
-
-    Raises:
-        ValueError: two kinds of autocast, or a dtype for a frozen model that there is not.
-    """
-    if config.bf16 and config.fp16:
-        raise ValueError("--bf16 and --fp16 exclude each other; leave one out")
-    if config.dtype != "float32" and config.teacher_name is None:
-        autocast = {"bfloat16": "--bf16", "float16": "--fp16"}[config.dtype]
-        raise ValueError(
-            f"--dtype {config.dtype} is the dtype of a frozen --teacher_name, and this run has "
-            f"none: its student is its own teacher and is trained in float32; pass {autocast} to "
-            f"compute in {config.dtype} with float32 weights"
-        )
-
-
 def check_device_precision(config: TrainConfig, device: torch.device) -> None:
     """Refuse an autocast that a device cannot do.
 

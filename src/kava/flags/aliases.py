@@ -1,0 +1,235 @@
+"""The flags that users of other programs know: the Hugging Face trainer's, and earlier KV scripts'.
+
+One table for the command line, for keys of a `--config` file, and for docs/training.md, which a
+test compares with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from kava.flags.known import OFF, Instead, Known, Same
+
+_ONE_TEACHER = "is about several teachers, and a run has one: name it by --teacher_name"
+_NO_ADAPTERS = "belongs to LoRA adapters, which are not there: all weights are trained, with --lr"
+_NO_QUANTISATION = (
+    "asks for quantised weights, which are not there; --dtype bfloat16 halves a frozen teacher's"
+)
+_STRUCTURAL = (
+    "weighs a term of another loss; --kv_loss structural has --alpha_k, --alpha_v and --alpha_attn"
+)
+
+ANYWHERE: Known = {
+    "trust_remote_code": Instead(
+        "is refused on purpose: code that comes with a checkpoint is never run; use a model whose "
+        "architecture transformers has",
+        OFF,
+    ),
+    "cache_dir": Instead(
+        "is left to the Hugging Face libraries, for models and data alike: set HF_HOME in the "
+        "environment"
+    ),
+    "device_map": Instead(
+        "spreads a model over devices, and here a model is on one: use --device auto, cpu, cuda, "
+        "cuda:N or mps"
+    ),
+}
+"""Of every command that loads a model."""
+
+READING: Known = {
+    **ANYWHERE,
+    "torch_dtype": Same("dtype"),
+    "dataset": Same("dataset_name"),
+    "dataset_path": Same("dataset_name"),
+    "train_file": Same("dataset_name"),
+    "dataset_split": Same("split"),
+    "dataset_config": Instead(
+        "names a part of a hub's data set, and a task knows its own: leave it out, or save the "
+        "part as a file and name that by --dataset_name",
+        ("main",),
+        ("dataset_name", ("gsm8k", "openai/gsm8k")),
+    ),
+    "streaming": Instead(
+        "reads data while training, and here all are read before: use --subset_size for a part", OFF
+    ),
+    "num_workers": Instead(
+        "counts processes that load batches, and samples are encoded once, before training: leave "
+        "it out",
+        ("0",),
+    ),
+}
+"""Of every command that reads data, too."""
+
+MODELS: Known = {
+    "model_name_or_path": Same("model_name"),
+    "student_model": Same("model_name"),
+    "student_model_name_or_path": Same("model_name"),
+    "teacher": Same("teacher_name"),
+    "teacher_model": Same("teacher_name"),
+    "teacher_model_name_or_path": Same("teacher_name"),
+    "teacher_models": Same("teacher_name", several=_ONE_TEACHER),
+}
+"""Of commands with a student and a teacher."""
+
+TRAINING: Known = {
+    **READING,
+    **MODELS,
+    "gradient_checkpointing": Instead(
+        "drops the cache that the KV loss compares: for less memory lower --batch_size and raise "
+        "--gradient_accumulation_steps",
+        OFF,
+    ),
+    "alpha2": Same("kv_weight"),
+    "kv_loss_weight": Same("kv_weight"),
+    "ce_loss_weight": Same("ce_weight"),
+    "delta_ce": Same("ce_weight"),
+    "shuffle_kv": Same("wrong_sample"),
+    "use_attention_weighted_kv": Same("attention_weighted_kv"),
+    "attention_weighted_kv_warmup": Same("attention_weighted_warmup"),
+    "use_teacher_attention": Instead(
+        "is what rkv, h2o, snapkv and tova do by themselves: leave it out; --attention_weighted_kv "
+        "weighs the loss by it",
+        OFF,
+    ),
+    "cka_layers": Instead(
+        "restricts one loss to some layers: --distill_layers restricts the KV and the CKA loss"
+    ),
+    "rkv_keep_recent": Instead(
+        "keeps the newest positions whatever their score: --kv_method rkv_official does"
+    ),
+    "kv_compression": Same("kv_method", {"right": "right_crop", "r-kv": "rkv"}),
+    "kv_loss_type": Same("kv_loss", {"smoothl1": "smooth_l1"}),
+    "layer_mapping_strategy": Same("layer_mapping"),
+    "layer_map_strategy": Same("layer_mapping"),
+    "alignment_strategy": Instead(
+        "chooses between cutting a teacher's positions off and blending them, and nothing is cut "
+        "here: use --token_alignment hard or soft"
+    ),
+    "head_adapt_strategy": Instead(
+        "adapts heads and head dims: --alignment_mode structured does, and flat without their "
+        "structure"
+    ),
+    "rope_scaling": Instead(
+        "is read from each model's own configuration; --key_space unrotated takes the rotation out"
+    ),
+    "rope_scaling_method": Instead(
+        "is read from each model's own configuration; --key_space unrotated takes the rotation out"
+    ),
+    "lambda_k": Instead(_STRUCTURAL),
+    "lambda_v": Instead(_STRUCTURAL),
+    "beta_cos": Instead(_STRUCTURAL),
+    "gamma_kl": Instead(_STRUCTURAL),
+    "teacher_kv_dir": Instead(
+        "reads a stored cache, and the teacher is run in the training step: name it by "
+        "--teacher_name"
+    ),
+    "teacher_prompts": Instead("gives the teacher several prompts, and it reads the data's own"),
+    "fusion_strategy": Instead(_ONE_TEACHER),
+    "fusion_method": Instead(_ONE_TEACHER),
+    "fixed_weights": Instead(_ONE_TEACHER),
+    "similarity_metric": Instead(_ONE_TEACHER),
+    "router_type": Instead(_ONE_TEACHER),
+    "learnable_router_type": Instead(_ONE_TEACHER),
+    "router_hidden_dim": Instead(_ONE_TEACHER),
+    "router_entropy_weight": Instead(_ONE_TEACHER),
+    "entropy_reg_weight": Instead(_ONE_TEACHER),
+    "entropy_reg_strength": Instead(_ONE_TEACHER),
+    "entropy_target": Instead(_ONE_TEACHER),
+    "num_teachers": Instead(_ONE_TEACHER, ("1",)),
+    "phase": Instead(_ONE_TEACHER),
+    "train_phase": Instead(_ONE_TEACHER),
+    "max_samples": Same("subset_size"),
+    "train_samples": Same("subset_size"),
+    "val_samples": Same("eval_size"),
+    "use_extended_datasets": Instead("adds data sets: use --dataset_name mix:TASK=SHARE,…", OFF),
+    "num_train_epochs": Same("epochs"),
+    "per_device_train_batch_size": Same("batch_size"),
+    "per_device_eval_batch_size": Same("eval_batch_size"),
+    "gradient_accumulation": Same("gradient_accumulation_steps"),
+    "learning_rate": Same("lr"),
+    "lr_student": Same("lr"),
+    "lr_projector": Instead(
+        "is a rate of its own for the maps: --aligner_fit calibrated fits them before training, "
+        "joint trains them with --lr"
+    ),
+    "lr_scheduler_type": Same("lr_scheduler"),
+    "warmup_ratio": Instead("is a share of the run: use --warmup_steps", ("0", "0.0")),
+    "save_interval": Same("save_steps"),
+    "save_strategy": Instead("is by steps: use --save_steps", ("steps",)),
+    "eval_interval": Same("eval_steps"),
+    "eval_strategy": Instead("is by steps: use --eval_size and --eval_steps", ("steps",)),
+    "evaluation_strategy": Instead("is by steps: use --eval_size and --eval_steps", ("steps",)),
+    "load_best_model_at_end": Instead(
+        "is done where a checkpoint is read: kava evaluate --best takes the best", OFF
+    ),
+    "metric_for_best_model": Instead(
+        "is the held-out accuracy, by which kava evaluate --best chooses", ("eval_accuracy",)
+    ),
+    "report_to": Instead(
+        "is TensorBoard, in --output_dir, beside metrics.jsonl: leave it out", ("tensorboard",)
+    ),
+    "use_wandb": Instead("is not there: a run writes TensorBoard and metrics.jsonl", OFF),
+    "logging_dir": Instead("is the folder tensorboard in --output_dir: leave it out"),
+    "overwrite_output_dir": Same("overwrite"),
+    "resume_from_checkpoint": Same("resume_from"),
+    "teacher_quantization": Instead(_NO_QUANTISATION, ("none", *OFF)),
+    "load_in_8bit": Instead(_NO_QUANTISATION, OFF),
+    "load_in_4bit": Instead(_NO_QUANTISATION, OFF),
+    "use_lora": Instead(_NO_ADAPTERS, OFF),
+    "lora_r": Instead(_NO_ADAPTERS),
+    "lora_alpha": Instead(_NO_ADAPTERS),
+    "lora_dropout": Instead(_NO_ADAPTERS),
+    "lora_target_modules": Instead(_NO_ADAPTERS),
+}
+"""Of `kava train`."""
+
+PROFILING: Known = {
+    **TRAINING,
+    "seq_length": Instead("makes up a length, and real samples are profiled: use --max_length"),
+}
+"""Of `kava profile`."""
+
+COMPARING_LAYERS: Known = {
+    **READING,
+    "model_name": Same("student_model"),
+    "model_name_or_path": Same("student_model"),
+    "teacher_name": Same("teacher_model"),
+}
+"""Of `kava layer-map`."""
+
+CALIBRATING: Known = {**READING, **MODELS, "num_samples": Same("calibration_samples")}
+"""Of `kava calibrate`."""
+
+ANSWERING: Known = {
+    **ANYWHERE,
+    "checkpoint_dir": Same("checkpoint"),
+    "model_path": Same("checkpoint"),
+    "model_name": Same("checkpoint"),
+}
+"""Of `kava generate`."""
+
+EVALUATING: Known = {
+    **ANSWERING,
+    "dataset_split": Same("split"),
+    "eval_dataset": Same("dataset_name"),
+    "eval_datasets": Same("tasks"),
+    "output_file": Same("output"),
+}
+"""Of `kava evaluate`."""
+
+
+def table() -> Iterator[tuple[str, str]]:
+    """What docs/training.md says of each: the flag, and what becomes of it.
+
+    Example:
+        >>> dict(table())["learning_rate"]
+        '`--lr`'
+    """
+    for name, meant in PROFILING.items():
+        if isinstance(meant, Instead):
+            nothing = f" (`{'`, `'.join(meant.harmless)}`: taken)" if meant.harmless else ""
+            yield name, f"refused: {meant.answer}{nothing}"
+        else:
+            words = "".join(f"; `{theirs}` is `{ours}`" for theirs, ours in meant.values.items())
+            alone = "; one name" if meant.several else ""
+            yield name, f"`--{meant.flag}`{words}{alone}"

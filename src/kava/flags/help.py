@@ -1,0 +1,103 @@
+"""What `--help` prints: every flag under its heading, with what it takes and its default."""
+
+from __future__ import annotations
+
+import shutil
+import textwrap
+from typing import Any
+
+from kava.flags.fields import Setting
+from kava.flags.usage import Usage
+
+INDENT = 26
+MOST_CHOICES = 6
+_WORDS = {str: "TEXT", int: "N", float: "NUMBER", bool: ""}
+
+
+def help_text(usage: Usage[Any]) -> str:
+    """The help of a command.
+
+    Args:
+        usage: of the command.
+    """
+    width = max(60, min(100, shutil.get_terminal_size().columns))
+    places = [one for one in usage.settings.values() if one.flag.positional]
+    given = "".join(f" {_place(one)}" for one in places)
+    lines = [f"usage: {usage.prog}{given} [--FLAG VALUE …]", ""]
+    lines += [textwrap.fill(part, width) for part in usage.summary.split("\n")]
+    lines += ["", f"example: {usage.example}"]
+    heading = None
+    for setting in [*places, *(one for one in usage.settings.values() if one not in places)]:
+        group = "arguments" if setting.flag.positional else setting.group or "flags"
+        if group != heading:
+            lines += ["", f"{group}:"]
+            heading = group
+        lines += _entry(setting, width)
+    lines += ["", "  -h, --help              show this and leave"]
+    if usage.known:
+        lines += ["", textwrap.fill(
+            "Flags of other programs that mean the same, such as --learning_rate for --lr, are "
+            "taken too; docs/training.md lists them.", width,
+        )]  # fmt: skip
+    if usage.more:
+        lines += ["", *(textwrap.fill(part, width) for part in usage.more.split("\n"))]
+    return "\n".join(lines)
+
+
+def _place(setting: Setting) -> str:
+    name = setting.flag.metavar or setting.name.upper()
+    name += " …" if setting.many else ""
+    return name if setting.required else f"[{name}]"
+
+
+def _entry(setting: Setting, width: int) -> list[str]:
+    named = setting.spelled.startswith("--")
+    name = setting.spelled if named else _place(setting)
+    value = _value(setting) if named else ""
+    left = f"  {name} {value}".rstrip()
+    body = textwrap.wrap(
+        f"{setting.flag.help} ({about(setting)})", width - INDENT, break_on_hyphens=False
+    )
+    pad = " " * INDENT
+    first = [f"{left:<{INDENT}}{body.pop(0)}"] if len(left) < INDENT - 1 else [left]
+    return first + [pad + line for line in body]
+
+
+def _value(setting: Setting) -> str:
+    about = setting.flag
+    if about.metavar is not None:
+        word = about.metavar
+    elif about.choices is not None and len(about.choices) <= MOST_CHOICES:
+        word = "{" + ",".join(map(str, about.choices)) + "}"
+    else:
+        word = _WORDS[setting.kind]
+    return f"{word} …" if setting.many else word
+
+
+def about(setting: Setting) -> str:
+    """Choices that the value does not show, limits, and the default.
+
+    Example:
+        >>> about(flags_of(TrainConfig)["batch_size"])
+        'from 1 to 65,536; default: 8'
+    """
+    parts = []
+    choices = setting.flag.choices
+    if choices is not None and len(choices) > MOST_CHOICES:
+        parts.append(f"one of {', '.join(map(str, choices))}")
+    if limits := setting.flag.range():
+        parts.append(limits)
+    parts.append("required" if setting.required else f"default: {default(setting)}")
+    return "; ".join(parts)
+
+
+def default(setting: Setting) -> str:
+    """The default as it would be written."""
+    value = setting.default
+    if value is None:
+        return setting.flag.unset
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if setting.many:
+        return " ".join(map(str, value)) or "none"
+    return str(value) if value != "" else "''"

@@ -1,0 +1,26 @@
+"""Packages whose public names load on first use: their light parts stay cheap to import."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from typing import Any
+
+
+def lazy_names(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
+    """What a package assigns to `__getattr__`.
+
+    Args:
+        package: its `__name__`.
+        homes: public name → module in which it is.
+
+    Example:
+        >>> __getattr__ = lazy_names(__name__, {"LayerMapping": "kava.layers.mapping"})
+    """
+
+    def find(name: str) -> Any:
+        if name not in homes:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        return getattr(import_module(homes[name]), name)
+
+    return find

@@ -1,0 +1,85 @@
+"""The names that a command line can be held to before torch is loaded.
+
+A strategy is registered where it is written, in a file that needs torch. A wrong name has to be
+refused long before that, so the names that ship stand here too; a test compares each list with its
+registry. Choices that no registry holds, such as the alignment modes, stand here alone.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Collection, Iterator
+from typing import Literal
+
+Scope = Literal["head", "layer", "model"]
+SCOPES: tuple[Scope, ...] = ("head", "layer", "model")
+
+Reach = Literal["later_steps", "all"]
+REACHES: tuple[Reach, ...] = ("later_steps", "all")
+
+STUDENTS = ("latent", "explicit")
+DECODINGS = ("sequential", "jacobi")
+ALIGNMENT_MODES = ("structured", "flat", "identity")
+TEACHER_TO_STUDENT, STUDENT_TO_TEACHER = "teacher_to_student", "student_to_teacher"
+ALIGN_DIRECTIONS = (TEACHER_TO_STUDENT, STUDENT_TO_TEACHER)
+ALIGNER_FITS = ("calibrated", "frozen", "joint", "calibrated_joint")
+FLAT_VARIANTS = ("elastic", "linear", "residual")
+TOKEN_ALIGNMENTS = ("hard", "soft", "none")
+KEY_SPACES = ("unrotated", "rotated", "student")
+LAYER_EMPHASES = ("none", "deep_first", "shallow_first")
+REASONING_FORMS = ("text", "annotated", "equations")
+OVERFLOWS = ("error", "skip")
+SCHEDULERS = (
+    "linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup",
+    "inverse_sqrt",
+)  # fmt: skip
+"""Those of transformers that need no further setting."""
+
+
+MOST_BATCH = 65_536
+MOST_LATENTS = 4_096
+MOST_SEED = 2**32 - 1
+"""Limits that several commands share: samples at a time, latents, and what a seed may be."""
+
+
+class Names(Collection[str]):
+    """The names of a registry: those that ship, or once it is loaded, those that it holds.
+
+    Args:
+        registry: where it is, as `module:dictionary`.
+        *names: those that ship.
+
+    Example:
+        >>> "uniform" in LAYER_MAP_NAMES
+        True
+    """
+
+    def __init__(self, registry: str, *names: str):
+        self.registry = registry
+        self.shipped = names
+
+    def _known(self) -> Collection[str]:
+        module, _, attribute = self.registry.partition(":")
+        return vars(sys.modules[module])[attribute] if module in sys.modules else self.shipped
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._known()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._known())
+
+    def __len__(self) -> int:
+        return len(self._known())
+
+
+EVICTION_NAMES = Names(
+    "kava.compress.base:EVICTIONS",
+    "full", "h2o", "key_norm", "knockout", "knockout_gradient", "positions", "random",
+    "right_crop", "rkv", "rkv_official", "snapkv", "streaming_llm", "tova", "uniform", "window",
+)  # fmt: skip
+KV_LOSS_NAMES = Names(
+    "kava.losses.base:KV_LOSSES",
+    "smooth_l1", "mse", "l1", "smooth_l1_alpha", "mercator", "structural",
+)  # fmt: skip
+LAYER_MAP_NAMES = Names("kava.align.layer_map:LAYER_MAPS", "ratio", "uniform", "skip")
+CKA_LAYER_MAP_NAMES = Names("kava.align.cka_map:CKA_LAYER_MAPS", "top_k", "monotone")

@@ -1,0 +1,139 @@
+"""Build the models of a configuration, run some of its steps, and measure what they take."""
+
+from __future__ import annotations
+
+import statistics
+
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+
+from kava.align import CacheGeometry
+from kava.data.collate import Batch, Collator
+from kava.devices import choose_device
+from kava.models import RANDOM_MODELS, load_tokenizer
+from kava.profile.command import DEFAULT_STUDENT, LARGER_TEACHER
+from kava.profile.measure import PeakMemory, StageClock
+from kava.profile.report import Model, Profile
+from kava.profile.staged import STAGES, StagedDistiller, check_step
+from kava.student.latent import LatentStudent
+from kava.train.build import (
+    build_aligner,
+    build_distiller,
+    build_student,
+    build_teacher_tokenizer,
+    load_data,
+)
+from kava.train.config import TrainConfig
+from kava.train.objective import Distiller
+from kava.train.precision import autocast_dtype, check_device_precision
+
+NUM_WARMUP_STEPS = 2
+
+
+def larger_teacher() -> PreTrainedModel:
+    """A model like `DEFAULT_STUDENT` with more layers, more heads and a larger head dim.
+
+    Seeded random weights; it reads the same tokens.
+
+    Example:
+        >>> CacheGeometry.from_config(larger_teacher().config)
+        CacheGeometry(num_layers=4, num_heads=6, num_query_heads=6, head_dim=32)
+    """
+    config = RANDOM_MODELS[DEFAULT_STUDENT][0]()
+    config.update({"n_layer": 4, "n_head": 6, "n_embd": 192})
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        return AutoModelForCausalLM.from_config(config).eval()
+
+
+def build(config: TrainConfig) -> tuple[Distiller, PreTrainedTokenizerBase]:
+    """Student, teacher and aligner of a configuration, `LARGER_TEACHER` among them."""
+    if config.teacher_name != LARGER_TEACHER:
+        return build_distiller(config), load_tokenizer(config.model_name)
+    student = build_student(config)
+    base = student.base if isinstance(student, LatentStudent) else student
+    teacher = larger_teacher()
+    distiller = Distiller(student, config, build_aligner(config, teacher, base), teacher)
+    return distiller, load_tokenizer(config.model_name)
+
+
+def profile_step(config: TrainConfig, num_steps: int = 10) -> Profile:
+    """Measure the step that a configuration trains with, on one of its batches.
+
+    Args:
+        config: as for training; `output_dir` and the optimiser's settings are not used.
+        num_steps: measured steps, after `NUM_WARMUP_STEPS` that are not.
+
+    Raises:
+        ValueError: bad models or data, too few samples for a batch, or no KV loss to align for.
+        KavaError: a value that is not finite, a shape that does not fit, or a student that gets
+            no gradient.
+    """
+    if num_steps < 1:
+        raise ValueError(f"--steps {num_steps} must be above 0")
+    if not config.kv_weight:
+        raise ValueError("--kv_weight 0 leaves nothing to align; give it a weight above 0")
+    device = torch.device(choose_device(config.device))
+    check_device_precision(config, device)
+    half = autocast_dtype(config)
+    built, tokenizer = build(config)
+    batch = first_batch(config, tokenizer, device)
+    clock = StageClock(device)
+    distiller = StagedDistiller(built, clock).to(device).train()
+    distiller.move_teacher(device)
+    steps: list[dict[str, float]] = []
+    peaks: list[int | None] = []
+    shapes: dict[str, list[int]] = {}
+    for _ in range(NUM_WARMUP_STEPS + num_steps):
+        distiller.zero_grad(set_to_none=True)
+        clock.seconds.clear()
+        memory = PeakMemory(device)
+        with torch.autocast(device.type, half, enabled=half is not None):
+            forward = distiller(batch)
+        with clock.stage("backward"):
+            forward.loss.backward()
+        peaks.append(memory.above_start())
+        steps.append(dict(clock.seconds))
+        shapes = check_step(distiller, forward)
+    measured = steps[NUM_WARMUP_STEPS:]
+    reader = distiller.teacher if distiller.teacher is not None else distiller.base
+    told = [peak for peak in peaks if peak is not None]
+    return Profile(
+        mode=config.alignment_mode,
+        teacher=_described(config.teacher_name or f"{config.model_name}, itself", reader),
+        student=_described(config.model_name, distiller.base),
+        aligner_parameters=distiller.map_aligner.num_parameters,
+        layer_map=[list(row) for row in distiller.map_aligner.layer_rows],
+        shapes=shapes,
+        seconds={name: statistics.median(step[name] for step in measured) for name in STAGES},
+        step_seconds=statistics.median(sum(step.values()) for step in measured),
+        peak_bytes=max(told) if told else None,
+        device=str(device),
+        num_steps=num_steps,
+    )
+
+
+def first_batch(
+    config: TrainConfig, tokenizer: PreTrainedTokenizerBase, device: torch.device
+) -> Batch:
+    """The first `batch_size` samples that a configuration trains on."""
+    larger = config.teacher_name == LARGER_TEACHER  # reads the student's tokens
+    theirs = None if larger else build_teacher_tokenizer(config, tokenizer)
+    samples = load_data(config, tokenizer, theirs).train
+    if len(samples) < config.batch_size:
+        raise ValueError(
+            f"--batch_size {config.batch_size} is more than the {len(samples)} samples of "
+            f"{config.dataset_name} that fit; lower it"
+        )
+    pad = tokenizer.pad_token_id
+    assert isinstance(pad, int)
+    collate = Collator(pad, None if theirs is None else theirs.pad_token_id)
+    batch = collate(samples[: config.batch_size])
+    parts = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items()}
+    return Batch(**parts)  # type: ignore[typeddict-item]
+
+
+def _described(name: str, model: PreTrainedModel) -> Model:
+    layers, heads, _, dim = CacheGeometry.from_config(model.config)
+    return Model(name, layers, heads, dim)

@@ -1,0 +1,147 @@
+"""Defaults that depend on other settings: what holds where a flag is left out.
+
+    alignment_mode   structured where another model teaches, else identity
+    target_len       6, or as many as the built-in game has reasoning tokens, where those are fewer
+    kava train       with no model and no data named: the recipe of the built-in game
+
+Another model teaches where `--teacher_name` names another checkpoint than `--model_name` and a loss
+reads its cache or its hidden states. The same name twice, or two paths to one folder, are one
+checkpoint: its caches need no map.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Any
+
+from kava.dataset_names import SHELL_TOKENIZED, is_shell_game, shell_game_options
+
+if TYPE_CHECKING:
+    from kava.train.config import TrainConfig
+
+USUAL_TARGET_LEN = 6
+
+GAME_RECIPE: Mapping[str, Any] = {
+    "teacher_name": "kava/shell-teacher",
+    "kv_method": "full",
+    "kv_weight": 5.0,
+    "kv_layer_std": True,
+    "lr": 1e-3,
+    "warmup_steps": 100,
+    "batch_size": 64,
+    "max_steps": 500,
+    "max_length": 64,
+    "max_new_tokens": 3,
+    "eval_size": 250,
+    "eval_steps": 100,
+    "logging_steps": 50,
+}
+"""With which the built-in teacher learns to play the built-in game in latent tokens."""
+
+WHAT_IS_TRAINED = frozenset(
+    {"model_name", "teacher_name", "student", "target_len", "dataset_name"}
+    | {"keep_short", "overflow"}
+)
+"""With one of these named, the recipe does not apply."""
+
+NOTHING_NAMED = "no model and no data are named: the built-in teacher learns the built-in game"
+
+
+class LeftOut:
+    """What was left out of a configuration, beside its settings and no part of them.
+
+    Attributes:
+        left_out: the names of such settings, and why the value is not the usual one; empty where
+            it is.
+    """
+
+    __slots__ = ("left_out",)
+    left_out: dict[str, str]
+
+
+def settle(config: TrainConfig) -> dict[str, str]:
+    """Fill in what was left out.
+
+    Args:
+        config: its fields that were left out are None, and are set here.
+
+    Returns:
+        `LeftOut.left_out`.
+    """
+    left_out: dict[str, str] = {}
+    if config.alignment_mode is None:
+        config.alignment_mode, left_out["alignment_mode"] = _mode(config)
+    if config.target_len is None:
+        config.target_len, left_out["target_len"] = _target_len(config)
+    return left_out
+
+
+def _mode(config: TrainConfig) -> tuple[str, str]:
+    reads_teacher = config.matches_cache or config.codi_weight > 0
+    if not reads_teacher or is_same_checkpoint(config.model_name, config.teacher_name):
+        return "identity", ""
+    return "structured", f"{config.teacher_name} is another model than {config.model_name}"
+
+
+def is_same_checkpoint(student: str, teacher: str | None) -> bool:
+    """Whether the teacher is the checkpoint that the student starts from.
+
+    Example:
+        >>> is_same_checkpoint("gpt2", None), is_same_checkpoint("gpt2", "gpt2-medium")
+        (True, False)
+    """
+    if teacher is None or student.rstrip("/") == teacher.rstrip("/"):
+        return True
+    return os.path.isdir(student) and os.path.realpath(student) == os.path.realpath(teacher)
+
+
+def _target_len(config: TrainConfig) -> tuple[int, str]:
+    strict = config.overflow == "error" and not config.keep_short
+    matched = config.student == "latent" or config.matches_cache
+    word_by_word = config.model_name in SHELL_TOKENIZED and is_shell_game(config.dataset_name)
+    if strict and matched and word_by_word:
+        words = shell_game_options(config.dataset_name).num_reasoning_words(config.keep_last_step)
+        if 0 < words < USUAL_TARGET_LEN:
+            return words, f"{config.dataset_name} has {words} reasoning tokens"
+    return USUAL_TARGET_LEN, ""
+
+
+def default_lines(config: TrainConfig) -> list[str]:
+    """The lines that a run begins with: what was left out and is not as usual.
+
+    Example:
+        >>> default_lines(TrainConfig(model_name="gpt2", teacher_name="gpt2-medium"))
+        ['default: --alignment_mode structured, since gpt2-medium is another model than gpt2']
+    """
+    by_reason: dict[str, list[str]] = {}
+    for name, reason in config.left_out.items():
+        if reason:
+            value = getattr(config, name)
+            words = f"--{name}" if value is True else f"--{name} {value}"
+            by_reason.setdefault(reason, []).append(words)
+    return [f"default: {' '.join(flags)}, since {reason}" for reason, flags in by_reason.items()]
+
+
+def adopt(config: TrainConfig, recorded: Mapping[str, Any]) -> None:
+    """Take what was left out from the run that is gone on with, whatever its defaults were.
+
+    Args:
+        config: of the run that goes on.
+        recorded: the configuration in the checkpoint.
+    """
+    for name in config.left_out:
+        if name in recorded:
+            setattr(config, name, recorded[name])
+            config.left_out[name] = ""
+
+
+def recipe_beneath(values: Collection[str]) -> Mapping[str, Any]:
+    """The settings of the built-in game's recipe that hold beneath what is given; often none.
+
+    Args:
+        values: the names of the settings that are given.
+    """
+    if WHAT_IS_TRAINED & set(values):
+        return {}
+    return {name: value for name, value in GAME_RECIPE.items() if name not in values}
