@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -29,12 +30,14 @@ from kava.data.collate import Batch, Collator
 from kava.data.encode import Encoded
 from kava.data.records import Record, Template
 from kava.errors import KavaError
+from kava.inputs import whole_json_lines
 from kava.losses import Progress
 from kava.student.answering import answer_records
 from kava.student.whole import STATE_FILE
 from kava.train.arguments import training_arguments
 from kava.train.averages import mean_loss
 from kava.train.callbacks import (
+    METRICS_FILE,
     LogAndEvaluateAtEnd,
     MetricsFile,
     ProgressAndLog,
@@ -345,14 +348,17 @@ class KVDistillTrainer(Trainer):
     def train(
         self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any
     ) -> TrainOutput:
-        """Train to the end; a checkpoint of the end is loaded, and nothing is trained or logged.
+        """Train to the end; a checkpoint of the end is loaded, and nothing is trained.
+
+        What was not logged yet of a run that was killed at its very end is logged.
 
         Raises:
             Stopped: a signal came; the step that was done last is saved.
         """
         if isinstance(resume_from_checkpoint, str):
             state = TrainerState.load_from_json(f"{resume_from_checkpoint}/{STATE_FILE}")
-            if state.global_step >= state.max_steps and not self.evaluation_is_due(state):
+            ended = state.global_step >= state.max_steps and not self.evaluation_is_due(state)
+            if ended and self._has_last_row():
                 self._load_from_checkpoint(resume_from_checkpoint)
                 state.is_local_process_zero = self.is_local_process_zero()
                 state.is_world_process_zero = self.is_world_process_zero()
@@ -363,6 +369,11 @@ class KVDistillTrainer(Trainer):
                 return super().train(resume_from_checkpoint, *args, **kwargs)
         finally:
             self.progress.close()
+
+    def _has_last_row(self) -> bool:
+        """Whether the metrics end with those of the whole run, logged after the last checkpoint."""
+        path = Path(self.config.output_dir) / METRICS_FILE
+        return path.is_file() and any("train_loss" in row for row in whole_json_lines(path))
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
         # the library would take one step more after a resume at the last
