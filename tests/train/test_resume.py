@@ -109,6 +109,23 @@ def test_what_ends_an_evaluation_costs_no_step_and_the_evaluation_is_made_up_for
     assert_same_end(tmp_path / "cut", tmp_path / "whole")
 
 
+def test_the_last_row_of_a_run_that_was_killed_before_it_is_made_up_for(tmp_path: Path) -> None:
+    """The row of the whole run is logged behind its last checkpoint."""
+    settings = case((), save_steps=3)
+    del settings["stops"]
+    run(small(tmp_path / "whole", **settings))
+    cut = build_run(small(tmp_path / "cut", **settings))
+
+    def killed(*args: Any) -> Any:
+        raise KeyboardInterrupt
+
+    cut.trainer._finalize_training = killed  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        cut.trainer.train()
+    run(small(tmp_path / "cut", resume=True, **settings))
+    assert_same_end(tmp_path / "cut", tmp_path / "whole")
+
+
 def test_a_finished_run_is_not_gone_on_with(tmp_path: Path) -> None:
     settings = {**HELD_OUT, "max_steps": 3}
     first = run(small(tmp_path, **settings))

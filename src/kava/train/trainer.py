@@ -9,6 +9,7 @@ written before the evaluation of their step, from which a run goes on as if neve
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -30,12 +31,14 @@ from kava.data.encode import Encoded
 from kava.data.neighbours import with_neighbours
 from kava.data.records import Record, Template
 from kava.errors import KavaError
+from kava.inputs import whole_json_lines
 from kava.losses import Progress
 from kava.student.answering import answer_records
 from kava.student.whole import STATE_FILE
 from kava.train.arguments import training_arguments
 from kava.train.averages import mean_loss
 from kava.train.callbacks import (
+    METRICS_FILE,
     LogAndEvaluateAtEnd,
     MetricsFile,
     ProgressAndLog,
@@ -337,14 +340,16 @@ class KVDistillTrainer(Trainer):
     ) -> TrainOutput:
         """Train to the end, and say the guard's verdict.
 
-        A checkpoint of the end is loaded, and nothing is trained or logged.
+        A checkpoint of the end is loaded, and nothing is trained. What was not logged yet of a run
+        that was killed at its very end is logged.
 
         Raises:
             Stopped: a signal came; the step that was done last is saved.
         """
         if isinstance(resume_from_checkpoint, str):
             state = TrainerState.load_from_json(f"{resume_from_checkpoint}/{STATE_FILE}")
-            if state.global_step >= state.max_steps and not self.evaluation_is_due(state):
+            ended = state.global_step >= state.max_steps and not self.evaluation_is_due(state)
+            if ended and self._has_last_row():
                 self._load_from_checkpoint(resume_from_checkpoint)
                 state.is_local_process_zero = self.is_local_process_zero()
                 state.is_world_process_zero = self.is_world_process_zero()
@@ -358,6 +363,11 @@ class KVDistillTrainer(Trainer):
             self.progress.close()
         self._say_verdict()
         return output
+
+    def _has_last_row(self) -> bool:
+        """Whether the metrics end with those of the whole run, logged after the last checkpoint."""
+        path = Path(self.config.output_dir) / METRICS_FILE
+        return path.is_file() and any("train_loss" in row for row in whole_json_lines(path))
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
         # the library would take one step more after a resume at the last
