@@ -71,8 +71,7 @@ def find_damage(
     Args:
         folder: one without a manifest has nothing to be held to.
         counts: whether a file of this name matters; left out, all do.
-        hashes: read every file and compare its SHA-256 too; a size takes no time, a hash about a
-            second for each gigabyte.
+        hashes: read every file and compare its SHA-256 too; a size alone needs no reading.
 
     Returns:
         What is missing, cut or changed, in words; None for a folder that is whole.
