@@ -119,7 +119,7 @@ def test_a_file_takes_the_same_names(mapping: dict[str, Any], values: dict[str, 
         ({"size": True}, "x.yaml: size: True is not a whole number"),
         ({"size": None}, "x.yaml: size: None is not a whole number"),
         ({"seeds": 3}, "x.yaml: seeds: 3 is not a list of whole numbers"),
-        ({"seeds": ["a"]}, "x.yaml: seeds: 'a' is not a whole number"),
+        ({"seeds": ["a"]}, r"x.yaml: seeds: \['a'\] is not a list of whole numbers"),
         ({"optim": {"lr": 3}}, "x.yaml: optim holds keys of its own"),
     ],
 )

@@ -296,12 +296,16 @@ def test_an_unknown_option_lists_the_choices(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("smooth_l1", {"beta": 0.0}, "beta=0.0 must be above 0"),
+        ("smooth_l1", {"beta": 0.0}, "beta=0.0 must be finite and above 0"),
         ("mse", {"key_weight": -1.0}, "key_weight and value_weight .* 0 or more"),
         ("l1", {"layer_weights": [0.0, 0.0]}, "layer_weights .* not all 0"),
-        ("mercator", {"alpha": 0.0}, "alpha=0.0 and beta=0.0"),
+        ("mercator", {"alpha": 0.0}, "alpha and beta .* not all 0"),
         ("mercator", {"key_weight": 0.0, "value_weight": 0.0}, "key_weight and value_weight"),
-        ("structural", {"alpha_k": -1.0}, "alpha_k=-1.0"),
+        ("structural", {"alpha_k": -1.0}, "alpha_k, alpha_v and alpha_attn .* 0 or more"),
+        ("smooth_l1", {"beta": float("inf")}, "beta=inf must be finite"),
+        ("mse", {"value_weight": float("nan")}, "must be finite"),
+        ("mercator", {"beta": float("nan")}, "alpha and beta .* must be finite"),
+        ("structural", {"alpha_attn": float("inf")}, "must be finite"),
     ],
 )
 def test_a_value_out_of_range_is_refused(name: str, options: dict[str, Any], message: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 from kava.flags.check import KIND_WORDS, LIST_WORDS, FlagError
@@ -51,14 +52,14 @@ def from_file(setting: Setting, value: Any) -> Any:
     """
     if value is None and setting.default is None:
         return None
-    if setting.many and isinstance(value, list):
-        return [_from_item(setting, item) for item in value]
-    if setting.many:
-        raise FlagError(
-            setting.name,
-            f"{setting.name}: {shown(value)} is not a list of {LIST_WORDS[setting.kind]}",
-        )
-    return _from_item(setting, value)
+    if not setting.many:
+        return _from_item(setting, value)
+    if isinstance(value, list):
+        with suppress(FlagError):
+            return [_from_item(setting, item) for item in value]
+    raise FlagError(
+        setting.name, f"{setting.name}: {shown(value)} is not a list of {LIST_WORDS[setting.kind]}"
+    )
 
 
 def _from_item(setting: Setting, value: Any) -> Any:

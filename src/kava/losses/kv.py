@@ -84,8 +84,10 @@ class KVLoss:
     def __post_init__(self) -> None:
         if self.norm not in NORMS:
             raise ValueError(f"norm={self.norm!r} is unknown; choose from {', '.join(NORMS)}")
-        if not self.beta > 0:
-            raise ValueError(f"beta={self.beta} must be above 0; norm='l1' is the limit at 0")
+        if not 0 < self.beta < float("inf"):
+            raise ValueError(
+                f"beta={self.beta} must be finite and above 0; norm='l1' is the limit at 0"
+            )
         check_weights("key_weight and value_weight", (self.key_weight, self.value_weight))
         if self.layer_weights is not None:
             check_weights("layer_weights", self.layer_weights)

@@ -66,10 +66,7 @@ class MercatorKVLoss:
     value_weight: float = 1.0
 
     def __post_init__(self) -> None:
-        if not (min(self.alpha, self.beta) >= 0 and max(self.alpha, self.beta) > 0):
-            raise ValueError(
-                f"alpha={self.alpha} and beta={self.beta} must be 0 or more, and not both 0"
-            )
+        check_weights("alpha and beta", (self.alpha, self.beta))
         check_weights("key_weight and value_weight", (self.key_weight, self.value_weight))
 
     def __call__(

@@ -26,7 +26,7 @@ from kava.losses.positions import (
     mean_over_items,
     zero_padding,
 )
-from kava.losses.weights import LayerWeights, mean_over_layers, weigh_positions
+from kava.losses.weights import LayerWeights, check_weights, mean_over_layers, weigh_positions
 from kava.trace import KVTrace
 
 
@@ -94,11 +94,7 @@ class StructuralKVLoss:
 
     def __post_init__(self) -> None:
         alphas = (self.alpha_k, self.alpha_v, self.alpha_attn)
-        if not (min(alphas) >= 0 and max(alphas) > 0):
-            raise ValueError(
-                f"alpha_k={self.alpha_k}, alpha_v={self.alpha_v} and alpha_attn={self.alpha_attn} "
-                f"must be 0 or more, and not all 0"
-            )
+        check_weights("alpha_k, alpha_v and alpha_attn", alphas)
 
     def __call__(
         self,

@@ -9,6 +9,7 @@ Shapes: B batch, L layers, T positions.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -52,13 +53,14 @@ def unit_sum_weights(layer_weights: LayerWeights, num_layers: int) -> Tensor:
 
 
 def check_weights(name: str, weights: Sequence[float]) -> None:
-    """Refuse weights of which one is negative, or none is positive.
+    """Refuse weights of which one is negative or not finite, or none is positive.
 
     Raises:
         ValueError: such weights.
     """
-    if not (min(weights) >= 0 and max(weights) > 0):
-        raise ValueError(f"{name} {tuple(weights)} must be 0 or more, and not all 0")
+    # each by itself: the least of numbers with a NaN among them depends on their order
+    if not (all(0 <= one < math.inf for one in weights) and any(weights)):
+        raise ValueError(f"{name} {tuple(weights)} must be finite, 0 or more, and not all 0")
 
 
 def weigh_positions(

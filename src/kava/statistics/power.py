@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 
 def power_of_t(effect: float, error: float, degrees: float, *, alpha: float = 0.05) -> float:
     """How often a two-sided t test finds a true effect.
@@ -174,7 +176,8 @@ def _expected_error(
         raise ValueError(
             f"effect={effect} on accuracy={accuracy} leaves [0, 1]; name a smaller effect"
         )
-    if not 0 <= item_correlation < 1 or seed_std < 0 or item_effect_std < 0:
+    spreads = (seed_std, item_effect_std)
+    if not 0 <= item_correlation < 1 or not all(0 <= std < math.inf for std in spreads):
         raise ValueError(
             f"item_correlation={item_correlation} must lie in [0, 1), seed_std={seed_std} and "
             f"item_effect_std={item_effect_std} at 0 or above"

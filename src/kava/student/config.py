@@ -46,6 +46,10 @@ class LatentStudentConfig(PreTrainedConfig):
                 f"num_iterations={num_iterations} must lie between 0 (pause tokens) and "
                 f"num_latents={num_latents} (equal to sequential decoding)"
             )
+        if not 0 <= projection_dropout < 1:
+            raise ValueError(
+                f"projection_dropout={projection_dropout} must be at least 0 and below 1"
+            )
         self.base_config = base_config or {}
         self.num_latents = num_latents
         self.decoding = decoding
