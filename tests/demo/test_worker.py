@@ -11,7 +11,6 @@ import pytest
 from kava.demo.arms import MAIN, train_config
 from kava.demo.worker import mean_r_squared
 from kava.jobs.worker import Memory
-from kava.study.doing import num_aligner_parameters
 from kava.train import build
 from train.runs import small
 
@@ -47,12 +46,12 @@ def test_data_are_read_anew_only_when_they_differ(
 def test_a_run_says_how_large_and_how_good_its_maps_are(tmp_path: Path) -> None:
     pair = {"teacher_name": "kava/shell-gpt2", "kv_method": "full", "calibration_samples": 64}
     flat = build.build_run(small(tmp_path / "flat", alignment_mode="flat", **pair))
-    assert num_aligner_parameters(flat.trainer.model) == 2 * 2 * (96 * 64 + 64)
+    assert flat.trainer.model.map_aligner.num_parameters == 2 * 2 * (96 * 64 + 64)
     assert flat.calibration is not None
     explained = [
         fit.calibrated.r_squared for fit in flat.calibration.layers if fit.part != "queries"
     ]
     assert mean_r_squared(flat) == pytest.approx(sum(explained) / 4)
     same = build.build_run(small(tmp_path / "same", teacher_name="kava/shell-llama"))
-    assert num_aligner_parameters(same.trainer.model) == 0
+    assert same.trainer.model.map_aligner.num_parameters == 0
     assert mean_r_squared(same) is None

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from backtracking import Matcher, TooManySteps, alphabet, repeated, samples
+from invariants.backtracking import Matcher, TooManySteps, alphabet, repeated, samples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
