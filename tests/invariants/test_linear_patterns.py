@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from invariants.backtracking import Matcher, TooManySteps, alphabet, repeated, samples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import kava
+from invariants.backtracking import Matcher, TooManySteps, alphabet, repeated, samples
 
 SOURCE = Path(kava.__file__).parent
 USES = ("search", "match", "fullmatch", "sub", "subn", "split", "findall", "finditer")
