@@ -62,7 +62,7 @@ def test_what_can_be_right_is_loaded_and_judged_right(answer: str, tmp_path: Pat
 
 def test_the_letter_of_no_choice_is_named() -> None:
     record = Record(id="a", question="?", reasoning="", answer="C", meta={"choices": ("x", "y")})
-    with pytest.raises(ValueError, match="sample 'a': its answer 'C' .* letters of its 2 choices"):
+    with pytest.raises(ValueError, match=r"sample 'a': its answer 'C' .* letters of its 2 choices"):
         check_golds([record], Template())
 
 
