@@ -87,3 +87,28 @@ def test_text_with_braces_is_left_as_it_is() -> None:
 def test_a_template_without_its_placeholder_is_refused(bad: dict[str, str]) -> None:
     with pytest.raises(ValueError, match="exactly once"):
         Template(**bad)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("question", "mark"),
+    [
+        ("Question: {question}\nAnswer:", "Question:"),
+        ("Solve it.\n\n  Question: {question}\n", "Question:"),
+        ("Q {question}\n", "Q "),
+        ("### Instruction:\n{question}\n", "### Instruction:"),
+        ("<|im_start|>user\n{question}<|im_end|>\n", "user\n"),
+        # nothing that could be told from what a student writes
+        ("{question}\n", None),
+        ("- {question}\n", None),
+        ("#### {question}\n", None),
+        ("Q{question}\n", None),
+        ("<|im_start|>{question}\n", None),
+    ],
+)
+def test_what_begins_a_next_question(question: str, mark: str | None) -> None:
+    marks = ("<|im_start|>", "<|im_end|>")
+    assert Template(question=question).next_question(marks) == mark
+
+
+def test_a_mark_that_a_student_writes_itself_begins_no_question() -> None:
+    assert Template(question="So: {question}\n", cue="So: 5").next_question() is None

@@ -130,7 +130,9 @@ class Scripted(LatentStudent):
         ("6*3=18\n#### 18 eggs\n7", "18.0", "18 eggs", True),
         ("6*3=18", "18", "18", True),
         ("6*3=18", "yes", "6*3=18", False),
-        ("#### 5\n#### yes<|endoftext|>", "Yes", "yes", True),
+        ("#### yes<|endoftext|>", "Yes", "yes", True),
+        ("#### 18\n\nWhat next?\n#### 5", "18", "18", True),
+        ("#### 18\n\nWhat next?\n#### 5", "5", "18", False),
         ("", "18", "", False),
     ],
 )
@@ -165,6 +167,7 @@ def test_most_tokens_by_default(kind: str, most: int, tokenizer: PreTrainedToken
     model = build(kind)
     tokenizer = load_tokenizer("kava/tiny-llama")
     tokenizer.eos_token = None
+    (model if kind == "written" else model.base).generation_config.eos_token_id = None
     answers = ask(model, tokenizer, RECORDS[:1], max_new_tokens=None)
     assert answers.num_tokens == most
 

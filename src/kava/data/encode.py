@@ -13,11 +13,13 @@ import logging
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from kava.data.records import Record, Template
+from kava.data.special_tokens import TAKEN, SpecialTokens, fields_of, warn_of_special
 from kava.data.text_tokens import tokenize, unknown_text
 from kava.segments import token_segments
 from kava.trace import Segment
@@ -37,6 +39,7 @@ Reason = Literal[
     "reasoning shorter than target_len",
     "prompt boundary",
     "unknown token",
+    "special token",
 ]
 CHUNK = 1024
 
@@ -213,6 +216,8 @@ def encode_records(
         raise ValueError(f"no record fits: {report}")
     if report.skipped:
         logger.warning("%s", report)
+    kept = {item.id for item in encoded}
+    warn_of_special([r for r in records if r.id in kept], SpecialTokens.of(tokenizer, template))
     return encoded, report
 
 
@@ -222,7 +227,8 @@ def encode_prompt(
     """The tokens of a prompt alone, as the student gets it in training.
 
     Raises:
-        ValueError: an empty question, or a word that the tokenizer does not know.
+        ValueError: an empty question, a word that the tokenizer does not know, or the text of a
+            special token that would be read as the token.
 
     Example:
         >>> ids = encode_prompt("How many?", tokenizer, Template())
@@ -230,7 +236,10 @@ def encode_prompt(
     if not question.strip():
         raise ValueError("the question is empty")
     text = template.prompt(question)
-    (item,) = tokenize([text], tokenizer)
+    special = SpecialTokens.of(tokenizer, template)
+    (item,) = tokenize([text], tokenizer, marks=special.in_template)
+    if (mark := special.taken([question], [item])) is not None:
+        raise ValueError(f"the question {question!r:.60} holds {mark!r}, {TAKEN}")
     unknown = unknown_text(item, text, tokenizer)
     if unknown is not None:
         raise ValueError(f"the tokenizer does not know {unknown!r}, in the question {question!r}")
@@ -251,10 +260,11 @@ def _encode_chunk(
             f"set tokenizer.eos_token"
         )
     rendered = [template.render(record) for record in records]
-    texts = tokenize([r.text for r in rendered], tokenizer)
-    prompts = tokenize([r.prompt for r in rendered], tokenizer)
+    special = SpecialTokens.of(tokenizer, template)
+    read = partial(tokenize, tokenizer=tokenizer, marks=special.in_template)
+    texts, prompts = read([r.text for r in rendered]), read([r.prompt for r in rendered])
     own = [i for i, record in enumerate(records) if record.student_question is not None]
-    student = dict(zip(own, tokenize([rendered[i].student_prompt for i in own], tokenizer)))
+    student = dict(zip(own, read([rendered[i].student_prompt for i in own])))
     for index, (record, text, whole, prompt) in enumerate(zip(records, rendered, texts, prompts)):
         try:
             bare = answer_alone and not record.reasoning.strip()
@@ -266,9 +276,15 @@ def _encode_chunk(
             prompt_length = int((segments == Segment.PROMPT).sum())
             answer_start = int((segments < Segment.ANSWER).sum())
             value_start = int((ends <= text.value_start).sum())
-            for item, written in [(whole, text.text)] + (
-                [(student[index], text.student_prompt)] if index in student else []
-            ):
+            items = [(whole, text.text)]
+            items += [(student[index], text.student_prompt)] if index in student else []
+            mark = special.taken(fields_of(record), [item for item, _ in items])
+            if mark is not None:
+                raise DoesNotFit(
+                    "special token",
+                    f"{record.named} holds {mark!r}, {TAKEN} or pass --overflow skip",
+                )
+            for item, written in items:
                 unknown = unknown_text(item, written, tokenizer)
                 if unknown is not None:
                     raise DoesNotFit(

@@ -7,7 +7,7 @@ begin are known exactly, in characters; tokens find their segments from those pl
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, NamedTuple
@@ -131,6 +131,33 @@ class Template:
     def prompt(self, question: str) -> str:
         """The text of a prompt, as it is given to a model that shall answer."""
         return self.question.replace("{question}", question.strip())
+
+    def next_question(self, marks: Iterable[str] = ()) -> str | None:
+        """What begins a further question at the start of a line; None where nothing marks one.
+
+        It is what stands before `{question}` on its line, or else the line before it. What has no
+        letter, or is part of what a student writes, marks nothing.
+
+        Args:
+            marks: texts of special tokens, which a decoded text does not show.
+
+        Example:
+            >>> Template(question="Question: {question}\\nAnswer:").next_question()
+            'Question:'
+            >>> Template().next_question() is None
+            True
+        """
+        before = self.question.partition("{question}")[0]
+        for mark in marks:
+            before = before.replace(mark, "")
+        lines = [line for line in before.splitlines(keepends=True) if line.strip()]
+        mark = lines[-1].lstrip() if lines else ""
+        bare = mark.rstrip()
+        # of a mark that ends with a letter, as "Q", a longer word is none
+        mark = mark[: len(bare) + 1] if bare[-1:].isalnum() else bare
+        if not any(character.isalpha() for character in mark) or mark[-1:].isalnum():
+            return None
+        return None if mark in self.reasoning + self.cue else mark
 
     def written_steps(self, record: Record) -> tuple[str, ...]:
         """The reasoning steps that go into the text."""

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from kava.data.files import READ, find_files, rows_of, stem_of
+from kava.data.gold import check_golds
 from kava.data.mix import draw_shares, load_mix
 from kava.data.records import Record, Template
 from kava.data.rows import PlacedRow, ReasoningForm, RowReader, read_rows
@@ -82,8 +83,9 @@ def load_records(
 
     Raises:
         ValueError: an unknown name, option or split; a path or field that does not exist, a
-            malformed line or an empty file (named by file and line); a subset larger than the
-            data; a hub that cannot be reached.
+            malformed line or an empty file (named by file and line); a gold answer that is not
+            judged right in its own text; a subset larger than the data; a hub that cannot be
+            reached.
 
     Example:
         >>> records = load_records("kava/shell-game?num_moves=3", split="test", subset_size=100)
@@ -140,6 +142,8 @@ def load_records(
         records = task.load(path, split, own)
     else:
         records = _load_files(dataset_name, split, reader)
+    if not is_mix(dataset_name):  # a mix has read its sources here
+        check_golds(records, default_template(dataset_name))
     return records if subset_size is None else _subset(records, subset_size, seed, dataset_name)
 
 

@@ -19,8 +19,16 @@ class TextTokens:
     offsets: list[tuple[int, int]]
 
 
-def tokenize(texts: list[str], tokenizer: PreTrainedTokenizerBase) -> list[TextTokens]:
+def tokenize(
+    texts: list[str], tokenizer: PreTrainedTokenizerBase, *, marks: bool = False
+) -> list[TextTokens]:
     """Ids and offsets, with what a tokenizer puts in front but not what it puts at the end.
+
+    Args:
+        texts: what to read.
+        tokenizer: a fast one.
+        marks: whether the characters of a special token are that token, as in a template that
+            writes them; else they are text like any other (`kava.data.special_tokens`).
 
     Raises:
         ValueError: a tokenizer without offsets, or a text with half of a surrogate pair.
@@ -42,6 +50,7 @@ def tokenize(texts: list[str], tokenizer: PreTrainedTokenizerBase) -> list[TextT
         return_attention_mask=False,
         padding=False,
         truncation=False,
+        split_special_tokens=not marks,
         verbose=False,
     )
     items = []

@@ -74,8 +74,11 @@ def evaluation_records(
         if subset_size is not None:
             records = _subset(records, subset_size)
     found = data_hash(records)
-    missing = [record.id for record in records if record.missing]
-    records = [record for record in records if not record.missing]
+    empty = [r for r in records if not r.missing and not r.answer.strip()]
+    if empty and run.get("overflow") != "skip":
+        raise ValueError(f"{empty[0].named} has an empty answer, which nothing can match; mend it")
+    missing = [r.id for r in records if r.missing or not r.answer.strip()]
+    records = [r for r in records if not r.missing and r.answer.strip()]
     warning = None
     if found == settings.get("data_hash") or (one_file and not set_apart):
         warning = "the student was trained on these very records: the score says nothing of others"

@@ -16,6 +16,7 @@ from lm_eval.api.model import LM
 from lm_eval.api.registry import register_model
 from torch import Tensor
 
+from kava.data.special_tokens import SpecialTokens
 from kava.data.text_tokens import tokenize
 from kava.devices import choose_device
 from kava.student.answering import complete, evaluating
@@ -145,8 +146,11 @@ class KavaLM(LM):
             whole, start = before + cue + text, len(before + cue)
         else:
             before, whole, start = context, context + continuation, len(context)
-        (item,) = tokenize([whole], student.tokenizer)
-        (head,) = tokenize([before or whole[:1]], student.tokenizer)
+        # a bare context may hold a chat template's marks, and a question is text
+        special = SpecialTokens.of(student.tokenizer, student.template)
+        marks = not latent or special.in_template
+        (item,) = tokenize([whole], student.tokenizer, marks=marks)
+        (head,) = tokenize([before or whole[:1]], student.tokenizer, marks=marks)
         first = sum(end <= start for _, end in item.offsets) if start else 0
         first = max(first, 1)  # nothing stands before the very first token
         if first >= len(item.ids):

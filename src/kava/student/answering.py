@@ -23,8 +23,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from kava.data.answers import judge
 from kava.data.encode import encode_prompt
+from kava.data.gold import check_golds
 from kava.data.records import Record, Template
 from kava.student.decode import Generation, generate_text
+from kava.student.endings import NextQuestion, end_ids
 from kava.student.latent import LatentStudent
 from kava.student.readout import Reading, likeliest
 
@@ -37,8 +39,8 @@ class Completion:
     """What a model generated for one prompt.
 
     Attributes:
-        text: everything it generated, without special tokens.
-        num_tokens: tokens it generated, its end token included.
+        text: what it generated up to a next question, without special tokens.
+        num_tokens: tokens it generated, with its end token or the mark of a next question.
         num_passes: forward passes of its batch, the prompt's included.
         readings: what each latent reads as, where that was asked for.
     """
@@ -58,7 +60,7 @@ class Answer:
         prediction: the answer as it was found in the text; "" where it gives none.
         gold: the right answer.
         correct: whether they mean the same.
-        text: everything that was generated.
+        text: what was generated, up to a next question.
         num_tokens: tokens generated, the end token included.
         num_passes: forward passes of the answer's batch.
     """
@@ -156,6 +158,7 @@ def answer_records(
         >>> answers = answer_records(student, tokenizer, records, template)
         >>> answers.accuracy, answers.forward_passes, answers.seconds_per_answer
     """
+    check_golds(records, template)
     completions, seconds = complete(
         model,
         tokenizer,
@@ -225,8 +228,11 @@ def complete(
         raise ValueError("there are no records to answer")
     prompts = _encode(questions, names, tokenizer, template)
     _check_lengths(model, prompts, names, max_new_tokens, max_length)
-    pad, eos = tokenizer.pad_token_id, tokenizer.eos_token_id
+    pad = tokenizer.pad_token_id
     assert isinstance(pad, int)
+    ends = end_ids(model.base if isinstance(model, LatentStudent) else model, tokenizer)
+    question = NextQuestion.of(template, tokenizer)
+    stop = None if question is None else question.ends
     order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
     completions: dict[int, Completion] = {}
     seconds = 0.0
@@ -241,12 +247,18 @@ def complete(
                     prompt_ids,
                     mask,
                     max_new_tokens=max_new_tokens,
-                    eos_token_id=eos,
+                    eos_token_id=ends,
                     readings=top_k > 0,
+                    stop=stop,
                 )
                 if isinstance(model, LatentStudent)
                 else generate_text(
-                    model, prompt_ids, mask, max_new_tokens=max_new_tokens, eos_token_id=eos
+                    model,
+                    prompt_ids,
+                    mask,
+                    max_new_tokens=max_new_tokens,
+                    eos_token_id=ends,
+                    stop=stop,
                 )
             )
             tokens, lengths = generated.tokens.tolist(), generated.lengths.tolist()
@@ -255,8 +267,10 @@ def complete(
             if generated.readings is not None:
                 read = likeliest(generated.readings, tokenizer, top_k)
             for index, row, length, readings in zip(chosen, tokens, lengths, read):
-                text = tokenizer.decode(row[:length], skip_special_tokens=True)
+                ended = length > 0 and row[length - 1] in ends
+                text = tokenizer.decode(row[: length - ended], skip_special_tokens=True)
                 assert isinstance(text, str)
+                text = text if question is None else question.cut(text)
                 completions[index] = Completion(text, length, generated.num_passes, readings)
             bar.update(len(chosen))
     return [completions[index] for index in range(len(prompts))], seconds

@@ -5,6 +5,7 @@ Shapes: B batch, P prompt columns, N generated tokens, V vocabulary.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,13 +15,15 @@ from transformers import PreTrainedModel
 
 from kava.student.cache import PreallocatedCache
 
+Stop = Callable[[Tensor], Tensor]
+
 
 @dataclass(frozen=True)
 class Generation:
     """Generated tokens and what they cost.
 
     Attributes:
-        tokens: [B, N]; after a sample's end, its last column repeats the end token.
+        tokens: [B, N]; after a sample's end, the first end token (or 0) fills its columns.
         lengths: [B], the tokens of each sample, its end token included.
         num_passes: forward passes of the model over the batch, the prompt's included.
         readings: [B, M, V], the logits of what latents read as, where they were asked for.
@@ -42,7 +45,8 @@ def greedy_decode(
     next_position_B1: Tensor,
     num_passes: int,
     max_new_tokens: int,
-    eos_token_id: int | None,
+    eos_token_id: int | Sequence[int] | None,
+    stop: Stop | None = None,
 ) -> Generation:
     """Continue a batch greedily from a filled cache.
 
@@ -54,7 +58,8 @@ def greedy_decode(
         next_position_B1: the position id of the first token.
         num_passes: passes made so far, counted into the result.
         max_new_tokens: most tokens to generate, at least 1.
-        eos_token_id: ends a sample; None runs to max_new_tokens.
+        eos_token_id: each ends a sample; None runs to max_new_tokens.
+        stop: from the tokens so far [B, n] to the samples [B] that end with the last of them.
     """
     if max_new_tokens < 1:
         raise ValueError(f"max_new_tokens={max_new_tokens} must be at least 1")
@@ -66,16 +71,22 @@ def greedy_decode(
         cached = attention_mask.shape[1]
         ones = attention_mask.new_ones(B, max_new_tokens)
         attention_mask = torch.cat([attention_mask, ones], dim=1)
+    ends = [eos_token_id] if isinstance(eos_token_id, int) else list(eos_token_id or ())
+    ends_E = logits_BV.new_tensor(ends, dtype=torch.long)
+    fill, may_end = ends[0] if ends else 0, bool(ends) or stop is not None
     length = max_new_tokens
     for step in range(max_new_tokens):
         token_B = logits_BV.argmax(-1)
-        if eos_token_id is not None:
-            token_B = token_B.masked_fill(done_B, eos_token_id)
-            ended_B = ~done_B & (token_B == eos_token_id)
-            lengths_B = lengths_B.masked_fill(ended_B, step + 1)
-            done_B = done_B | ended_B
+        if may_end:
+            token_B = token_B.masked_fill(done_B, fill)
         tokens_BN[:, step] = token_B
-        if step == max_new_tokens - 1 or (eos_token_id is not None and bool(done_B.all())):
+        if may_end:
+            ended_B = (token_B[:, None] == ends_E).any(1)
+            if stop is not None:
+                ended_B = ended_B | stop(tokens_BN[:, : step + 1])
+            lengths_B = lengths_B.masked_fill(ended_B & ~done_B, step + 1)
+            done_B = done_B | ended_B
+        if step == max_new_tokens - 1 or (may_end and bool(done_B.all())):
             length = step + 1
             break
         output = model(
@@ -99,7 +110,8 @@ def generate_text(
     prompt_mask: Tensor | None = None,
     *,
     max_new_tokens: int = 256,
-    eos_token_id: int | None = None,
+    eos_token_id: int | Sequence[int] | None = None,
+    stop: Stop | None = None,
 ) -> Generation:
     """Greedy continuation of a batch of left-padded prompts [B, P]: written reasoning.
 
@@ -129,4 +141,5 @@ def generate_text(
         num_passes=1,
         max_new_tokens=max_new_tokens,
         eos_token_id=eos_token_id,
+        stop=stop,
     )

@@ -23,6 +23,7 @@ L layers, H key/value heads, D head dim.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from kava.student.cache import Pairs
 from kava.student.config import LatentStudentConfig
-from kava.student.decode import Generation, greedy_decode
+from kava.student.decode import Generation, Stop, greedy_decode
+from kava.student.endings import generation_ends
 from kava.student.passes import LatentOutput, Passes
 from kava.student.whole import WEIGHTS_FILE, has_manifest, student_damage
 
@@ -114,6 +116,9 @@ class LatentStudent(PreTrainedModel):
     def wrap(cls, model: PreTrainedModel, *, num_latents: int, **options: Any) -> LatentStudent:
         """Build a student around `model`; `options` are `LatentStudentConfig`'s."""
         base_config = model.config.to_dict()
+        # a student on disk keeps its base's configuration, and not its generation configuration
+        if ends := generation_ends(model):
+            base_config["eos_token_id"] = ends if len(ends) > 1 else ends[0]
         config = LatentStudentConfig(base_config=base_config, num_latents=num_latents, **options)
         student = cls(config, base_model=model)
         # through the module, for Gemma scales what it looks up in the table
@@ -189,8 +194,9 @@ class LatentStudent(PreTrainedModel):
         prompt_mask: Tensor | None = None,
         *,
         max_new_tokens: int = 32,
-        eos_token_id: int | None = None,
+        eos_token_id: int | Sequence[int] | None = None,
         readings: bool = False,
+        stop: Stop | None = None,
     ) -> Generation:
         """Greedy answers to a batch of prompts, over one preallocated cache.
 
@@ -198,8 +204,9 @@ class LatentStudent(PreTrainedModel):
             prompt_ids: [B, P], left-padded.
             prompt_mask: [B, P], 1 at valid columns.
             max_new_tokens: most answer tokens.
-            eos_token_id: ends an answer; None runs to max_new_tokens.
+            eos_token_id: each ends an answer; None runs to max_new_tokens.
             readings: also return what each latent reads as through the output head.
+            stop: as `greedy_decode` takes it.
         """
         M = self.config.num_latents
         room = prompt_ids.shape[1] + M + 2 + max_new_tokens
@@ -216,6 +223,7 @@ class LatentStudent(PreTrainedModel):
             num_passes=run.num_passes,
             max_new_tokens=max_new_tokens,
             eos_token_id=eos_token_id,
+            stop=stop,
         )
         return replace(generation, readings=run.readings())
 

@@ -1,0 +1,89 @@
+"""What ends a generated answer: the end tokens of model and tokenizer, and a next question.
+
+Shapes: B batch, N tokens generated so far.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from kava.data.records import Template
+from kava.data.special_tokens import special_texts
+
+
+def generation_ends(model: PreTrainedModel) -> list[int]:
+    """The end tokens that a model's generation configuration names, one or several."""
+    config = model.generation_config
+    named = None if config is None else config.eos_token_id
+    return [] if named is None else [named] if isinstance(named, int) else [int(i) for i in named]
+
+
+def end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Every token that ends a generation, the tokenizer's own first.
+
+    Instruction-tuned models often end a turn by another token than their tokenizer's
+    end-of-sequence token, which is what a student is trained to write.
+
+    Args:
+        model: the causal model that writes; of a latent student, its base.
+        tokenizer: the model's.
+
+    Example:
+        >>> end_ids(student.base, tokenizer)
+        [256]
+    """
+    own = tokenizer.eos_token_id
+    ends = [*([] if own is None else [int(own)]), *generation_ends(model)]
+    return list(dict.fromkeys(ends))
+
+
+@dataclass(frozen=True)
+class NextQuestion:
+    """A further question that a model makes up behind its answer, as its template marks one.
+
+    Attributes:
+        mark: `Template.next_question`.
+        tokenizer: the model's.
+    """
+
+    mark: str
+    tokenizer: PreTrainedTokenizerBase
+    _whole: re.Pattern[str] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        pattern = re.compile(rf"^[ \t]*+{re.escape(self.mark)}", re.MULTILINE)
+        object.__setattr__(self, "_whole", pattern)
+
+    @classmethod
+    def of(cls, template: Template, tokenizer: PreTrainedTokenizerBase) -> NextQuestion | None:
+        """The next question of a template; None where nothing marks it."""
+        mark = template.next_question(special_texts(tokenizer))
+        return None if mark is None else cls(mark, tokenizer)
+
+    def cut(self, text: str) -> str:
+        """A text up to its next question."""
+        found = self._whole.search(text)
+        return text if found is None else text[: found.start()]
+
+    def ends(self, tokens_BN: Tensor) -> Tensor:
+        """Which samples [B] have come to a next question with their last tokens.
+
+        Only as many tokens are decoded as the mark may have: `cut` finds what this overlooks.
+        """
+        N = tokens_BN.shape[1]
+        window = min(len(self.mark.encode()) + 8, N)
+        texts = self.tokenizer.batch_decode(
+            tokens_BN[:, N - window :].tolist(), skip_special_tokens=True
+        )
+        # a window that begins within the text does not begin with a line
+        heads = [0 if window == N else text.find("\n") for text in texts]
+        found = [
+            head >= 0 and self._whole.search(text, head) is not None
+            for text, head in zip(texts, heads)
+        ]
+        return torch.tensor(found, device=tokens_BN.device)
