@@ -6,7 +6,7 @@ Shapes: B batch, N tokens generated so far.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -42,6 +42,9 @@ def end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[
     return list(dict.fromkeys(ends))
 
 
+_INDENT = re.compile(r"^[ \t]*+", re.MULTILINE)
+
+
 @dataclass(frozen=True)
 class NextQuestion:
     """A further question that a model makes up behind its answer, as its template marks one.
@@ -53,11 +56,6 @@ class NextQuestion:
 
     mark: str
     tokenizer: PreTrainedTokenizerBase
-    _whole: re.Pattern[str] = field(init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        pattern = re.compile(rf"^[ \t]*+{re.escape(self.mark)}", re.MULTILINE)
-        object.__setattr__(self, "_whole", pattern)
 
     @classmethod
     def of(cls, template: Template, tokenizer: PreTrainedTokenizerBase) -> NextQuestion | None:
@@ -67,8 +65,8 @@ class NextQuestion:
 
     def cut(self, text: str) -> str:
         """A text up to its next question."""
-        found = self._whole.search(text)
-        return text if found is None else text[: found.start()]
+        place = self._place(text)
+        return text if place is None else text[:place]
 
     def ends(self, tokens_BN: Tensor) -> Tensor:
         """Which samples [B] have come to a next question with their last tokens.
@@ -83,7 +81,13 @@ class NextQuestion:
         # a window that begins within the text does not begin with a line
         heads = [0 if window == N else text.find("\n") for text in texts]
         found = [
-            head >= 0 and self._whole.search(text, head) is not None
-            for text, head in zip(texts, heads)
+            head >= 0 and self._place(text, head) is not None for text, head in zip(texts, heads)
         ]
         return torch.tensor(found, device=tokens_BN.device)
+
+    def _place(self, text: str, start: int = 0) -> int | None:
+        """Where the first line that begins with the mark begins, at or behind `start`."""
+        for indent in _INDENT.finditer(text, start):
+            if text.startswith(self.mark, indent.end()):
+                return indent.start()
+        return None
