@@ -158,7 +158,8 @@ def naming(path: str | Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        error.filename = str(path)
+        if error.errno is not None:  # without a number, a name hides the error's own words
+            error.filename = str(path)
         raise
 
 
