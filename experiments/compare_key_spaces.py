@@ -96,7 +96,7 @@ def train_teacher(options: argparse.Namespace) -> Path:
                 kv_weight=0.0,
                 max_steps=options.teacher_steps,
                 lr=1e-3,
-                warmup_steps=50,
+                warmup_steps=min(50, options.teacher_steps),
                 dataset_name=f"{options.dataset_name}&num_train={64 * options.teacher_steps}",
                 output_dir=str(folder),
                 **COMMON,

@@ -37,7 +37,7 @@ MODES = {
     ],
 }
 NUMBER = r"\d+(\.\d+)?(e-?\d+)?"
-LOG_LINE = rf"Step (\d+): loss={NUMBER}, CE={NUMBER}, KV={NUMBER}, CODI={NUMBER} \[Mode: (\w+)\]"
+LOG_LINE = rf"Step (\d+): loss={NUMBER}, CE={NUMBER}, KV={NUMBER}, CODI={NUMBER}(, \w+={NUMBER})* \[Mode: (\w+)\]"
 
 
 class Result:

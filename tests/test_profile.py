@@ -106,7 +106,7 @@ def test_peak_memory_on_cuda_is_the_allocators(monkeypatch: pytest.MonkeyPatch) 
     assert PeakMemory(torch.device("mps")).above_start() is None
 
 
-@pytest.mark.parametrize(("mode", "parameters"), [("structured", 3600), ("flat", 74_112)])
+@pytest.mark.parametrize(("mode", "parameters"), [("structured", 2400), ("flat", 49_408)])
 def test_without_arguments_a_larger_teacher_is_aligned(mode: str, parameters: int) -> None:
     found = profile("--mode", mode)
     assert found.mode == mode
@@ -182,7 +182,7 @@ def test_the_larger_teacher_is_the_same_whatever_was_drawn_before() -> None:
 def test_the_table_and_the_json_say_the_same(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*QUICK, "--mode", "structured"]) == 0
     table = capsys.readouterr().out
-    assert "alignment:        structured, 3,600 parameters" in table
+    assert "alignment:        structured, 2,400 parameters" in table
     assert "student's cache:  [2, 2, 4, 6, 16]" in table
     assert "0 ← 0, 1 ← 3" in table
     shares = [float(line.split()[-1][:-1]) for line in table.splitlines() if line.endswith("%")]
@@ -190,7 +190,7 @@ def test_the_table_and_the_json_say_the_same(capsys: pytest.CaptureFixture[str])
     assert sum(shares) == pytest.approx(100, abs=0.5)
     assert main([*QUICK, "--mode", "structured", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert found["aligner_parameters"] == 3600
+    assert found["aligner_parameters"] == 2400
     assert found["student"]["num_heads"] == 4
     assert set(found["seconds"]) == set(STAGES)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from kava.demo import command
+from kava.demo import settings
 from kava.demo.arms import EVICTION, MAIN, TEACHER, Study, eviction_study
 from kava.demo.command import main, plan_runs
 from kava.demo.hetero import HETERO, JOINT, RANK
@@ -275,7 +275,7 @@ def test_the_hetero_demo_runs_from_end_to_end(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     small = replace(HETERO, common={**HETERO.common, "calibration_samples": 96})
-    monkeypatch.setitem(command.HETERO_STUDIES, "maps", small)
+    monkeypatch.setitem(settings.HETERO_STUDIES, "maps", small)
     argv = [
         "--pair", "hetero", "--steps", "3", "--num_items", "4", "--jobs", "1", "--arms", "rank_8",
         "uniform", "--seeds", "1", "--output_dir", str(tmp_path),

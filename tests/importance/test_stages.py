@@ -24,7 +24,7 @@ def by_character(template: Template, reach: str = "later_steps") -> list[tuple[s
 def test_steps_cue_and_value_are_told_apart() -> None:
     text = by_character(Template(cue="A "))
     assert [stage for _, stage in text] == (
-        [-1] * len("Q?\n") + [0] * len("1+1=2\n") + [1] * len("2+1=3\n") + [-1] * 2 + [2] * 2
+        [-1] * len("Q?\n") + [0] * len("1+1=2\n\n") + [1] * len("2+1=3\n") + [-1] * 2 + [2] * 2
     )
 
 

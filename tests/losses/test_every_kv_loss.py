@@ -239,7 +239,7 @@ def test_weights_that_do_not_fit_are_refused(
     student, target = make_pair()
     with pytest.raises(ValueError, match="layer_weights has 3 weights for 2 layers"):
         loss_fn(student, target, layer_weights=[1.0, 1.0, 1.0])
-    with pytest.raises(ValueError, match=r"layer_weights \(0.0, 0.0\) must be 0 or more"):
+    with pytest.raises(ValueError, match=r"layer_weights \(0.0, 0.0\) must be finite, 0 or more"):
         loss_fn(student, target, layer_weights=torch.zeros(2))
     with pytest.raises(ValueError, match=r"position_weights must be \[3, 4\], got \(3, 5\)"):
         loss_fn(student, target, position_weights=torch.ones(3, 5))

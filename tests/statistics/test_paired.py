@@ -77,7 +77,7 @@ def test_without_spread_there_is_no_interval_and_no_d_z(counts: tuple[int, int, 
 
 
 def test_the_bootstrap_names_what_it_cannot_take() -> None:
-    with pytest.raises(ValueError, match="num_resamples=10 is too few"):
+    with pytest.raises(ValueError, match="num_resamples=10 must be from 100"):
         bca_interval([0.0, 1.0], num_resamples=10)
     with pytest.raises(ValueError, match="no list of values per item"):
         bca_interval([])

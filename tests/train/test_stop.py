@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from kava import stopping
 from kava.cli import run
-from kava.train import build, trainer
+from kava.train import build, held_out, trainer
 from kava.train.checkpoint import CheckpointWriter
 from kava.train.command import main
 from kava.train.stop import command_to_go_on
@@ -73,7 +73,7 @@ CASES = {
     "in a step": (*STEP, 2, 2),
     "in the last step": (*STEP, LAST, LAST),
     "in a step with an evaluation": (*STEP, 3, 3),
-    "in the losses of an evaluation": (trainer, "attention_entropy", 1, 3),
+    "in the losses of an evaluation": (held_out, "attention_entropy", 1, 3),
     "in the answers of an evaluation": (trainer, "answer_records", 1, 3),
     "in the last evaluation": (trainer, "answer_records", 2, LAST),
     "in a save": (CheckpointWriter, "write_model", 1, 5),
