@@ -37,7 +37,8 @@ MODES = {
     ],
 }
 NUMBER = r"\d+(\.\d+)?(e-?\d+)?"
-LOG_LINE = rf"Step (\d+): loss={NUMBER}, CE={NUMBER}, KV={NUMBER}, CODI={NUMBER}(, \w+={NUMBER})* \[Mode: (\w+)\]"
+TERMS = rf"loss={NUMBER}, CE={NUMBER}, KV={NUMBER}, CODI={NUMBER}(?:, \w+=[-.e\d]+)*"
+LOG_LINE = rf"Step (\d+): {TERMS} \[Mode: (\w+)\]"
 
 
 class Result:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 import shutil
@@ -69,7 +70,7 @@ def test_the_browser_shows_the_logs_numbers_and_asks_nobody(
     dom, console, requests = dump(tmp_path, page.as_uri())
     assert console == ""
     assert [url for url in requests if not url.startswith(("file:", "data:"))] == []
-    text = re.sub(r"<[^>]*>", "", dom).replace("&nbsp;", " ").replace("\u00a0", " ")
+    text = html.unescape(re.sub(r"<[^>]*>", "", dom)).replace("\u00a0", " ")
     study = load_study(won)
     assert judge(study).headline.replace("`", "") in text
     for arm in study.arms:
