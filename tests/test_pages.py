@@ -65,10 +65,11 @@ PRINTED = [command for page in PAGES for command in commands_of(page)]
 
 def chain(clips: int) -> dict[str, str]:
     """A row as GSM8K's, with reasoning of more than 24 tokens."""
+    may, june = clips // 2, clips // 2 - 1
     steps = (
-        f"She sold {clips}/2 = <<{clips}/2={clips // 2}>>{clips // 2} in May.",
-        "That is all of them, counted once.",
-        f"In all {clips}.",
+        f"She sold {clips}/2 = <<{clips}/2={may}>>{may} in May.",
+        f"She sold {may}-1 = <<{may}-1={june}>>{june} in June.",
+        f"In all {clips}*1 = <<{clips}*1={clips}>>{clips}.",
     )
     question = f"Natalia sold {clips} clips. How many in all?"
     return {"question": question, "answer": "\n".join(steps) + f"\n#### {clips}"}
