@@ -265,9 +265,9 @@ for _command in COMMANDS:
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        from importlib.metadata import version
+        from kava import __version__
 
-        typer.echo(f"kava {version('kava')}")
+        typer.echo(f"kava {__version__}")
         raise typer.Exit
 
 

@@ -27,6 +27,7 @@ import torch
 from safetensors import SafetensorError
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+import kava
 from kava.data.records import Template
 from kava.data.shell_game import SHELL_GAME_TEMPLATE
 from kava.inputs import Malformed, read_json
@@ -66,8 +67,8 @@ class LoadedStudent:
 
 def library_versions() -> dict[str, str]:
     """The versions of what decides a result: Python, kava, torch, transformers."""
-    libraries = {name: version(name) for name in ("kava", "torch", "transformers")}
-    return {"python": platform.python_version(), **libraries}
+    libraries = {name: version(name) for name in ("torch", "transformers")}
+    return {"python": platform.python_version(), "kava": kava.__version__, **libraries}
 
 
 def save_student(
