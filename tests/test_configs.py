@@ -10,9 +10,9 @@ import pytest
 import yaml
 
 from conftest import ROOT
+from kava.builtin import BUILTIN_NAMES
 from kava.cli import run
 from kava.data.sources import GSM8K_NAMES, SHELL_GAME_NAME
-from kava.models import BUILTIN_NAMES
 from kava.train.command import main, train
 from kava.train.config import TrainConfig
 from kava.train.parse import parse_config

@@ -9,12 +9,26 @@ from pathlib import Path
 
 import pytest
 import torch
+from kava.positions import num_positions
 from safetensors.torch import load_file, save_file
-from transformers import BertConfig, BertForMaskedLM, T5Config, T5ForConditionalGeneration
+from transformers import (
+    BertConfig,
+    BertForMaskedLM,
+    BloomConfig,
+    FalconConfig,
+    Gemma3Config,
+    Gemma3ForConditionalGeneration,
+    GPTJConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    OPTConfig,
+    T5Config,
+    T5ForConditionalGeneration,
+)
 
 from kava import models
 from kava.capture import capture
-from kava.models import BUILTIN_NAMES, RANDOM_MODELS, load_model, load_tokenizer
+from kava.models import BUILTIN_NAMES, RANDOM_MODELS, load_model, load_model_config, load_tokenizer
 from kava.tokenizers import byte_tokenizer
 
 TINY = [name for name in RANDOM_MODELS if name.startswith("kava/tiny-")]
@@ -217,6 +231,70 @@ def test_models_of_another_kind_are_refused(tmp_path):
     BertForMaskedLM(config).save_pretrained(tmp_path / "bert")
     with pytest.raises(ValueError, match=r"is no causal language model \(bert\)"):
         load_model(tmp_path / "bert")
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("name", ["gemma3", "llava"])
+def test_a_composite_model_gives_its_part_of_text(tmp_path, name, tied):
+    size = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 16}
+    vision = {**size, "num_hidden_layers": 1, "image_size": 16, "patch_size": 8}
+    text = {**size, "num_hidden_layers": 2, "num_key_value_heads": 1, "head_dim": 8}
+    text |= {"vocab_size": 97, "pad_token_id": 0}
+    config_class, model_class, text_class = {
+        "gemma3": (Gemma3Config, Gemma3ForConditionalGeneration, "Gemma3ForCausalLM"),
+        "llava": (LlavaConfig, LlavaForConditionalGeneration, "LlamaForCausalLM"),
+    }[name]
+    config = config_class(
+        text_config={**text, "model_type": {"gemma3": "gemma3_text", "llava": "llama"}[name]},
+        vision_config=vision,
+        tie_word_embeddings=tied,
+    )
+    torch.manual_seed(0)
+    whole = model_class(config).eval()
+    whole.save_pretrained(tmp_path)
+    assert load_model_config(tmp_path).num_hidden_layers == 2
+    model = load_model(tmp_path)
+    assert type(model).__name__ == text_class
+    ids = torch.tensor([[1, 2, 3, 4]])
+    torch.testing.assert_close(model(ids).logits, whole(input_ids=ids).logits)
+    model.save_pretrained(tmp_path / "text")  # as a trained student is
+    assert torch.equal(load_model(tmp_path / "text")(ids).logits, model(ids).logits)
+
+
+def test_a_configuration_comes_without_weights(folder):
+    expected = load_model(folder).config.to_dict()
+    assert load_model_config("kava/tiny-llama").hidden_size == 64
+    assert load_model_config(folder).to_dict()["hidden_size"] == expected["hidden_size"]
+    (folder / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:-8])
+    with pytest.raises(ValueError, match="damaged or truncated"):
+        load_model_config(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "limit"),
+    [
+        ("kava/tiny-gpt2", 2048),
+        ("kava/shell-gpt2", 256),
+        ("kava/tiny-llama", None),
+        ("kava/tiny-gpt-neox", None),
+    ],
+)
+def test_a_table_of_positions_ends_and_a_rotation_does_not(name, limit):
+    assert num_positions(load_model_config(name)) == limit
+
+
+@pytest.mark.parametrize(
+    ("config", "limit"),
+    [
+        (OPTConfig(max_position_embeddings=64), 64),
+        (GPTJConfig(n_positions=64), 64),
+        (BloomConfig(), None),
+        (FalconConfig(alibi=True), None),
+    ],
+    ids=lambda value: getattr(value, "model_type", str(value)),
+)
+def test_positions_of_other_families(config, limit):
+    assert num_positions(config) == limit
 
 
 def test_the_trained_teacher_is_found_in_the_package_or_said_to_be_missing(

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from kava.align import CacheGeometry
 
+_ROTARY = ("rope_parameters", "rope_scaling", "rope_theta")
+
 THOUGHT_TOKENS = 2
 """Beside the latents: a begin- and an end-of-thought token."""
 
@@ -66,9 +68,30 @@ def check_map_rank_fits(
 
 
 def positions_of(config: Any) -> int | None:
-    """How many positions a model's configuration names; None where it has no such limit."""
-    limit = getattr(config, "max_position_embeddings", None)
-    return limit if isinstance(limit, int) else None
+    """How many positions a model's configuration names; None where it names none.
+
+    It is what a model was made for. Rotary and ALiBi positions are computed, and go on past it;
+    see `table_of_positions`.
+    """
+    for name in ("max_position_embeddings", "max_seq_len"):  # MPT's is the second
+        limit = getattr(config, name, None)
+        if isinstance(limit, int):
+            return limit
+    return None
+
+
+def table_of_positions(config: Any) -> int | None:
+    """The positions that a model has in a table; None where it can go on past any number.
+
+    Learned positions (GPT-2, OPT, BERT), tabulated rotations (GPT-J) and MPT's biases end, and
+    reading past them is an index error in the middle of a batch.
+
+    Example:
+        >>> table_of_positions(GPT2Config()), table_of_positions(LlamaConfig())
+        (1024, None)
+    """
+    settings = config.to_dict()
+    return None if any(name in settings for name in _ROTARY) else positions_of(config)
 
 
 def check_latents_fit(model: str, positions: int | None, num_latents: int) -> None:
@@ -91,10 +114,10 @@ def check_answers_fit(
     max_new_tokens: int,
     prompts: Sequence[tuple[str, int]] = (),
 ) -> None:
-    """Refuse answers that would run out of positions while a run is evaluated.
+    """Refuse answers that would run out of positions.
 
     Args:
-        model: its name, for messages.
+        model: whose positions they are, for messages.
         positions: of the model; None: no limit.
         num_latents: of a latent student; None: of one that writes its reasoning.
         max_new_tokens: most tokens of an answer.
@@ -110,7 +133,7 @@ def check_answers_fit(
     room = positions - length - thought
     if max_new_tokens > room:
         latents = f", {thought} latent ones" if thought else ""
-        most = f"{room:,} is the most" if room > 0 else "no answer does"
+        most = f"{room:,} is the most" if room > 0 else "no answer does; shorten the prompt"
         raise ValueError(
             f"--max_new_tokens {max_new_tokens:,} does not fit the {positions:,} positions of "
             f"{model} behind {name} ({length} tokens{latents}): {most}"

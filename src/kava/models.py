@@ -1,159 +1,42 @@
 """Load models and tokenizers by name: built in, from a folder, or from the Hugging Face hub.
 
-Names that begin with `kava/` are built in and need no download. The tiny ones are random
-weights of each supported family, for trying out commands and for tests; `kava/shell-teacher` is
-trained. Anything else goes to transformers, from safetensors alone and without running code
-that comes with a checkpoint. A load that fails raises; weights are never made up for one.
+Names that begin with `kava/` are built in and need no download (`kava.builtin`). Anything else
+goes to transformers, from safetensors alone and without running code that comes with a
+checkpoint. A load that fails raises; weights are never made up for one.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
-    MODEL_FOR_MASKED_LM_MAPPING,
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
-    GemmaConfig,
-    GPT2Config,
-    GPTNeoXConfig,
-    LlamaConfig,
-    MistralConfig,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
-    Qwen2Config,
 )
 
+from kava.builtin import BUILTIN_NAMES, RANDOM_MODELS, TRAINED_MODELS
 from kava.devices import DTYPES
-from kava.tokenizers import byte_tokenizer
+from kava.folders import WEIGHTS_FILE, check_folder, gguf_mend
+from kava.traceable import check_kind, text_part
+from kava.weights import check_finite
+
+_TEXT_WEIGHTS = {
+    r"^language_model\.lm_head\.": "lm_head.",
+    r"^language_model\.model\.": "model.",
+    r"^model\.language_model\.": "model.",
+    r"^model\.text_model\.": "model.",
+}
+"""From the names of a text model's weights inside a composite one to its own."""
 
 logger = logging.getLogger(__name__)
-
-_ASSETS = Path(__file__).parent / "assets"
-SHELL_TEACHER = _ASSETS / "shell_teacher"
-SHELL_GPT2_TEACHER = _ASSETS / "shell_gpt2_teacher"
-_MAX_POSITIONS = 2048
-
-
-def _tiny(config_class: Callable[..., PreTrainedConfig], **family: Any) -> PreTrainedConfig:
-    tokenizer = byte_tokenizer()
-    return config_class(
-        vocab_size=len(tokenizer),
-        hidden_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        max_position_embeddings=_MAX_POSITIONS,
-        bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        **family,
-    )
-
-
-def _tiny_gpt2() -> PreTrainedConfig:
-    return _tiny(GPT2Config, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0)
-
-
-def _tiny_llama() -> PreTrainedConfig:
-    return _tiny(LlamaConfig, num_key_value_heads=2, intermediate_size=172)
-
-
-def _tiny_qwen2() -> PreTrainedConfig:
-    return _tiny(Qwen2Config, num_key_value_heads=2, intermediate_size=172)
-
-
-def _tiny_mistral() -> PreTrainedConfig:
-    return _tiny(MistralConfig, num_key_value_heads=2, intermediate_size=172, sliding_window=128)
-
-
-def _tiny_gemma() -> PreTrainedConfig:
-    return _tiny(GemmaConfig, num_key_value_heads=1, head_dim=32, intermediate_size=172)
-
-
-def _tiny_gpt_neox() -> PreTrainedConfig:
-    return _tiny(
-        GPTNeoXConfig,
-        intermediate_size=256,
-        rope_parameters={
-            "rope_type": "default",
-            "rope_theta": 10000.0,
-            "partial_rotary_factor": 0.5,
-        },
-    )
-
-
-def _shell_llama() -> PreTrainedConfig:
-    tokenizer = _shell_tokenizer()
-    return LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=4,
-        intermediate_size=172,
-        max_position_embeddings=1024,
-        bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-
-
-def _shell_gpt2() -> PreTrainedConfig:
-    tokenizer = _piece_tokenizer()
-    return GPT2Config(
-        vocab_size=len(tokenizer),
-        n_embd=96,
-        n_layer=4,
-        n_head=3,
-        n_positions=256,
-        resid_pdrop=0.0,
-        embd_pdrop=0.0,
-        attn_pdrop=0.0,
-        bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-
-
-def _piece_tokenizer() -> PreTrainedTokenizerBase:
-    from kava.data.shell_pieces import shell_piece_tokenizer
-
-    return shell_piece_tokenizer()
-
-
-def _shell_tokenizer() -> PreTrainedTokenizerBase:
-    from kava.data.shell_game import shell_game_tokenizer
-
-    return shell_game_tokenizer()
-
-
-RANDOM_MODELS: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
-    "kava/tiny-gpt2": (_tiny_gpt2, byte_tokenizer),
-    "kava/tiny-llama": (_tiny_llama, byte_tokenizer),
-    "kava/tiny-qwen2": (_tiny_qwen2, byte_tokenizer),
-    "kava/tiny-mistral": (_tiny_mistral, byte_tokenizer),
-    "kava/tiny-gemma": (_tiny_gemma, byte_tokenizer),
-    "kava/tiny-gpt-neox": (_tiny_gpt_neox, byte_tokenizer),
-    "kava/shell-llama": (_shell_llama, _shell_tokenizer),
-    "kava/shell-gpt2": (_shell_gpt2, _piece_tokenizer),
-}
-"""Built-in name → (config, tokenizer) of a model with seeded random weights."""
-
-TRAINED_MODELS: dict[str, Path] = {
-    "kava/shell-teacher": SHELL_TEACHER,
-    "kava/shell-gpt2-teacher": SHELL_GPT2_TEACHER,
-}
-"""Built-in name → folder, inside the package, of a trained model and its tokenizer."""
-
-BUILTIN_NAMES: tuple[str, ...] = (*RANDOM_MODELS, *TRAINED_MODELS)
 
 
 def load_model(
@@ -190,19 +73,30 @@ def load_model(
         if isinstance(dtype, torch.dtype):
             model.to(dtype=dtype)
     else:
-        model = _pretrained(_resolve(name), dtype, trust_remote_code)
+        source = _resolve(name)
+        model = _pretrained(source, _read_config(source, trust_remote_code), dtype)
     return model.eval() if device is None else model.eval().to(device)
 
 
-def load_model_config(name_or_path: str | Path) -> PreTrainedConfig:
-    """The configuration of a causal language model, without its weights.
+def load_model_config(
+    name_or_path: str | Path, *, trust_remote_code: bool = False
+) -> PreTrainedConfig:
+    """The configuration of a model, and everything that can be said of it without its weights.
+
+    For commands that read data before they load large models: what `load_model` would refuse for
+    its kind or for the files of its folder is refused here.
 
     Args:
-        name_or_path: as `load_model` takes it.
+        name_or_path: as in `load_model`.
+        trust_remote_code: run configuration code that comes with the checkpoint.
+
+    Returns:
+        the model's own, or that of the text part of a composite model.
 
     Raises:
-        ValueError: an unknown `kava/` name, or no causal decoder.
-        OSError: a folder or hub model that cannot be read.
+        ValueError: an unknown `kava/` name, a damaged file, or a model that is not a causal
+            decoder with a key/value cache.
+        OSError: a folder or hub model that cannot be read, or whose files are not all there.
 
     Example:
         >>> load_model_config("kava/tiny-llama").num_hidden_layers
@@ -210,9 +104,9 @@ def load_model_config(name_or_path: str | Path) -> PreTrainedConfig:
     """
     name = str(name_or_path)
     if name in RANDOM_MODELS:
-        config: PreTrainedConfig = RANDOM_MODELS[name][0]()
-        return config
-    return _config(_resolve(name), trust_remote_code=False)
+        return RANDOM_MODELS[name][0]()
+    config, _ = _read_config(_resolve(name), trust_remote_code)
+    return config
 
 
 def load_tokenizer(
@@ -241,7 +135,7 @@ def load_tokenizer(
         source = _resolve(name)
         try:
             tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
-        except (OSError, ValueError, KeyError) as error:
+        except Exception as error:  # of files that are missing, damaged, or need another library
             raise OSError(_unreadable("tokenizer", source, error)) from error
     if tokenizer.pad_token is None:
         if tokenizer.eos_token is None:
@@ -283,7 +177,7 @@ def _resolve(name: str) -> str:
     """A name as transformers takes it: a folder that exists, or a hub id."""
     if name in TRAINED_MODELS:
         folder = TRAINED_MODELS[name]
-        if not (folder / "model.safetensors").is_file():
+        if not (folder / WEIGHTS_FILE).is_file():
             raise OSError(
                 f"the weights of {name!r} are not in this installation (looked in {folder}): "
                 f"reinstall the package, or train them again"
@@ -294,6 +188,8 @@ def _resolve(name: str) -> str:
     path = Path(name).expanduser()
     if name and path.is_dir():
         return str(path)
+    if path.suffix == ".gguf" and path.is_file():
+        raise OSError(gguf_mend(f"{name!r} is"))
     if path.is_file():
         raise OSError(f"{name!r} is a file; pass the folder that holds config.json and the weights")
     looks_local = name.startswith((".", "~")) or path.is_absolute() or name.count("/") > 1
@@ -305,17 +201,25 @@ def _resolve(name: str) -> str:
     return name
 
 
-def _config(source: str, trust_remote_code: bool) -> Any:
+def _read_config(source: str, trust_remote_code: bool) -> tuple[PreTrainedConfig, dict[str, Any]]:
+    """A text model's configuration, and how its weights are loaded."""
+    if Path(source).is_dir():
+        check_folder(source)
     try:
         config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # a config's own checks raise whatever they like
         raise OSError(_unreadable("model", source, error)) from error
-    _refuse_other_kinds(source, config, trust_remote_code)
-    return config
+    if trust_remote_code and type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        return config, {"trust_remote_code": True}
+    text = text_part(config, source)
+    check_kind(text, source)
+    return text, {} if text is config else {"key_mapping": _TEXT_WEIGHTS}
 
 
-def _pretrained(source: str, dtype: Any, trust_remote_code: bool) -> PreTrainedModel:
-    config = _config(source, trust_remote_code)
+def _pretrained(
+    source: str, found: tuple[PreTrainedConfig, dict[str, Any]], dtype: Any
+) -> PreTrainedModel:
+    config, options = found
     auto: Any = AutoModelForCausalLM
     # The lines below say what transformers would report as a table of several lines.
     report = logging.getLogger("transformers.modeling_utils")
@@ -327,15 +231,13 @@ def _pretrained(source: str, dtype: Any, trust_remote_code: bool) -> PreTrainedM
             config=config,
             dtype=dtype,
             use_safetensors=True,
-            trust_remote_code=trust_remote_code,
             output_loading_info=True,
             ignore_mismatched_sizes=True,
+            **options,
         )
-    except SafetensorError as error:
-        raise ValueError(
-            f"{_damaged_file(source)} is damaged or truncated ({error}); download or save it again"
-        ) from error
-    except OSError as error:
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # a hub that is out of reach, a library that is missing, …
         raise OSError(_unreadable("model", source, error)) from error
     finally:
         report.setLevel(level)
@@ -346,39 +248,16 @@ def _pretrained(source: str, dtype: Any, trust_remote_code: bool) -> PreTrainedM
             f"(the first: {missing[0]}); it is incomplete or of another architecture"
         )
     if loaded["mismatched_keys"]:
-        name, found, expected = sorted(loaded["mismatched_keys"])[0]
+        name, found_shape, expected = sorted(loaded["mismatched_keys"])[0]
         raise ValueError(
             f"{len(loaded['mismatched_keys'])} weights of {source!r} do not fit its config.json "
-            f"(the first: {name} is {tuple(found)}, the config says {tuple(expected)})"
+            f"(the first: {name} is {tuple(found_shape)}, the config says {tuple(expected)})"
         )
+    if "key_mapping" in options:
+        # saved again, it is a model of text by itself, with the names of one
+        vars(model).pop("_weight_conversions", None)
+    check_finite(model.named_parameters(), source)
     return model
-
-
-def _refuse_other_kinds(source: str, config: Any, trust_remote_code: bool) -> None:
-    if config.is_encoder_decoder:
-        raise ValueError(
-            f"{source!r} is an encoder-decoder ({config.model_type}); pass a causal "
-            f"(decoder-only) language model"
-        )
-    kind = type(config)
-    # Encoders such as BERT have a causal class too, and are causal only when told to be.
-    is_encoder = kind in MODEL_FOR_MASKED_LM_MAPPING and not config.to_dict().get(
-        "is_decoder", True
-    )
-    if is_encoder or (kind not in MODEL_FOR_CAUSAL_LM_MAPPING and not trust_remote_code):
-        raise ValueError(
-            f"{source!r} is no causal language model ({config.model_type}); pass a decoder-only one"
-        )
-
-
-def _damaged_file(source: str) -> str:
-    for path in sorted(Path(source).glob("*.safetensors")):
-        try:
-            with safe_open(path, framework="pt"):
-                pass
-        except SafetensorError:
-            return str(path)
-    return f"a safetensors file of {source!r}"
 
 
 def _unreadable(what: str, source: str, error: Exception) -> str:

@@ -18,7 +18,13 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    AttentionInterface,
+    AttentionMaskInterface,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 
 from kava.attention import AttentionForm, LayerForm
 
@@ -205,7 +211,7 @@ def record_queries(model: nn.Module) -> Iterator[QueryRecorder]:
         raise ValueError(f"{type(model).__name__} holds no Hugging Face model to record")
     for inner in models:
         refuse_checkpointing(inner)
-        if not can_record(inner):
+        if not can_record(type(inner), inner.config.model_type):
             raise ValueError(
                 f"the queries of {type(inner).__name__} cannot be recorded: it does not use "
                 f"transformers' attention interface; {WITHOUT_ATTENTION}"
@@ -240,9 +246,32 @@ def record_queries(model: nn.Module) -> Iterator[QueryRecorder]:
             config._attn_implementation_internal = implementation
 
 
-def can_record(model: PreTrainedModel) -> bool:
-    """Whether the queries of a model's forwards can be seen."""
-    return model._can_set_attn_implementation() or model.config.model_type in OLDER_FAMILIES
+def can_record(kind: type[PreTrainedModel], model_type: str) -> bool:
+    """Whether the queries of the forwards of a class of models can be seen."""
+    return kind._can_set_attn_implementation() or model_type in OLDER_FAMILIES
+
+
+def check_records(config: PreTrainedConfig, name: str, reason: str) -> None:
+    """Refuse a model whose queries cannot be seen, by its configuration alone.
+
+    Args:
+        config: of a causal model of text.
+        name: what the model is called in messages.
+        reason: what looks at attention, such as a flag.
+
+    Raises:
+        ValueError: a family that does not use transformers' attention interface.
+
+    Example:
+        >>> check_records(LlamaConfig(), "models/llama", "--kv_method rkv")
+    """
+    kind: Any = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+    if kind is not None and not can_record(kind, config.model_type):
+        raise ValueError(
+            f"the queries of {name!r} ({config.model_type}) cannot be recorded: its code does not "
+            f"use transformers' attention interface, and {reason} looks at attention; "
+            f"{WITHOUT_ATTENTION}"
+        )
 
 
 def refuse_checkpointing(model: PreTrainedModel) -> None:

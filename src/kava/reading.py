@@ -110,12 +110,18 @@ def read_texts(
         8
     """
     from kava.data.collate import Collator
-    from kava.models import load_tokenizer
+    from kava.models import load_model_config, load_tokenizer
+    from kava.readable import Limits, fitting
+    from kava.tokenizers import check_tokenizer
 
     check_device(config.device)
+    limits = [Limits.of(name, load_model_config(name)) for name in (student, teacher)]
     tokenizers = load_tokenizer(student), load_tokenizer(teacher)
+    for tokenizer, limit in zip(tokenizers, limits):
+        check_tokenizer(tokenizer, limit.name, limit.num_tokens)
     records = _records(config, num_samples, flag)
     samples, report = _encode(config, records, tokenizers)
+    samples = fitting(samples, limits[0], limits[1], config.overflow, report=report)
     pads = [tokenizer.pad_token_id for tokenizer in tokenizers]
     assert all(isinstance(pad, int) for pad in pads)
     return Texts(records, samples, Collator(*pads), report, tokenizers)
@@ -130,13 +136,22 @@ def load_models(
         ValueError: a model that cannot be loaded.
         OSError: files that cannot be read.
     """
-    from kava.models import load_model
+    return load_reader(config, student), load_reader(config, teacher)
 
-    device = choose_device(config.device)
-    return (
-        load_model(student, dtype=config.dtype, device=device),
-        load_model(teacher, dtype=config.dtype, device=device),
-    )
+
+def load_reader(config: ReadingConfig, name: str) -> PreTrainedModel:
+    """A model that reads texts, on its device, tried on a few tokens.
+
+    Raises:
+        ValueError: a model that cannot be loaded, or whose cache is not what a trace needs.
+        OSError: files that cannot be read.
+    """
+    from kava.models import load_model
+    from kava.probe import probe_cache
+
+    model = load_model(name, dtype=config.dtype, device=choose_device(config.device))
+    probe_cache(model, name)
+    return model
 
 
 def _records(config: ReadingConfig, num_samples: int, flag: str) -> list[Record]:
@@ -168,6 +183,7 @@ def _encode(
     """The records in the student's tokens and, where they are others, in the teacher's."""
     from kava.data.encode import encode_records
     from kava.data.pairing import encode_for_teacher
+    from kava.tokenizers import reads_alike
 
     template = template_of(config)
     student, teacher = tokenizers
@@ -175,7 +191,7 @@ def _encode(
     samples, report = encode_records(
         records, student, template, config.max_length, overflow=overflow
     )
-    if teacher.get_vocab() != student.get_vocab():
+    if not reads_alike(student, teacher, (template.render(record).text for record in records)):
         samples, theirs = encode_for_teacher(
             records, samples, teacher, template, config.max_length, overflow=overflow
         )

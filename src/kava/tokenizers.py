@@ -1,12 +1,141 @@
-"""The built-in tokenizer: one token per byte, so that any text works without a download."""
+"""Tokenizers: the built-in one, what a model's must be able to do, and whether two read alike.
+
+The built-in tokenizer has one token per byte, so that any text works without a download.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import islice
+from typing import TYPE_CHECKING, Any
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 END_OF_TEXT = "<|endoftext|>"
 PAD = "<|pad|>"
+
+PROBES = (
+    "",
+    "Upper, lower; MIXED CaSe: don't, it's, we'll.",
+    " a blank in front, and one behind ",
+    "two  blanks\tand a tab\n\nand lines\r\n    indented",
+    "48/2 = 24, 1,234.50 × 3; $5.00 or 12%",
+    "ﬁ ½ ① Ａ Å e\u0301 \u00a0 \u200b \u2028",
+    "日本語の文 русский текст العربية 한국어 🙂👩\u200d🔬",
+    "<s></s><unk><pad><|endoftext|>[CLS][SEP]<bos><eos>",
+)
+"""Texts on which tokenizers part: case, blanks, forms of a letter, scripts, marks of their own."""
+
+_CHUNK = 1024
+
+
+def reads_alike(
+    ours: PreTrainedTokenizerBase, theirs: PreTrainedTokenizerBase, texts: Iterable[str]
+) -> bool:
+    """Whether two tokenizers give every one of these texts the same ids.
+
+    An equal vocabulary does not say so: a begin mark, another normaliser (lower case, NFKC), a
+    blank put in front or other merges give other ids, and a teacher that is fed the student's
+    would read nonsense. Tokenizers in the same state read alike by construction; of others the
+    texts decide that will be read, after a few that tell most tokenizers apart.
+
+    Args:
+        ours: the student's.
+        theirs: the teacher's.
+        texts: all that both will read; they are taken only where they must decide.
+
+    Example:
+        >>> reads_alike(byte_tokenizer(), byte_tokenizer(), ["2 + 2"])
+        True
+    """
+    if ours is theirs:
+        return True
+    if ours.eos_token_id != theirs.eos_token_id:
+        return False  # it ends every text
+    if not _all_alike(ours, theirs, PROBES):
+        return False
+    state = _state(ours)
+    return (state is not None and state == _state(theirs)) or _all_alike(ours, theirs, texts)
+
+
+def check_tokenizer(
+    tokenizer: PreTrainedTokenizerBase, source: str, num_embeddings: int | None = None
+) -> None:
+    """Refuse a tokenizer that cannot do what reading data needs.
+
+    Args:
+        tokenizer: a model's.
+        source: the model's name, for messages.
+        num_embeddings: rows of its table of embeddings; None where they are not known.
+
+    Raises:
+        ValueError: no character offsets, no end-of-sequence token, or a special token that the
+            model has no embedding for.
+
+    Example:
+        >>> check_tokenizer(byte_tokenizer(), "kava/tiny-gpt2", 258)
+    """
+    if not tokenizer.is_fast:
+        raise ValueError(
+            f"the tokenizer of {source!r} ({type(tokenizer).__name__}) gives no character offsets, "
+            f"which segments are cut by: pass a model with a fast tokenizer (a tokenizer.json)"
+        )
+    if tokenizer.eos_token_id is None:
+        raise ValueError(
+            f"the tokenizer of {source!r} has no end-of-sequence token, which ends an answer: set "
+            f"eos_token in its tokenizer_config.json"
+        )
+    for role in ("pad", "eos", "bos", "unk"):
+        index = getattr(tokenizer, f"{role}_token_id")
+        if num_embeddings is not None and index is not None and index >= num_embeddings:
+            text = getattr(tokenizer, f"{role}_token")
+            mend = (
+                "let the end-of-sequence token pad (pad_token in tokenizer_config.json), or "
+                if role == "pad"
+                else ""
+            )
+            raise ValueError(
+                f"the tokenizer of {source!r} has the {role} token {text!r} with id {index}, but "
+                f"the model has {num_embeddings} embeddings: {mend}resize the model by "
+                f"model.resize_token_embeddings(len(tokenizer)) and save it"
+            )
+
+
+def _all_alike(
+    ours: PreTrainedTokenizerBase, theirs: PreTrainedTokenizerBase, texts: Iterable[str]
+) -> bool:
+    rest = iter(texts)
+    while part := list(islice(rest, _CHUNK)):
+        if _ids(ours, part) != _ids(theirs, part):
+            return False
+    return True
+
+
+def _state(tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """All that decides a fast tokenizer's ids, as text; None of a slow one."""
+    backend: Any = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        return None
+    # what an earlier call left there; every call sets its own
+    backend.no_padding()
+    backend.no_truncation()
+    return backend.to_str()
+
+
+def _ids(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> tuple[Any, Any]:
+    """The ids of texts as they are read, and which of them are marks of the tokenizer's own."""
+    output: Any = tokenizer(
+        texts,
+        return_special_tokens_mask=True,
+        padding=False,
+        truncation=False,
+        verbose=False,
+    )
+    return output["input_ids"], output["special_tokens_mask"]
 
 
 def byte_tokenizer() -> PreTrainedTokenizerFast:

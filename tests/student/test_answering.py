@@ -13,14 +13,13 @@ from kava.data.records import Record, Template
 from kava.data.shell_game import SHELL_GAME_TEMPLATE, shell_game
 from kava.models import load_model, load_tokenizer
 from kava.student.answering import (
-    LATENT_NEW_TOKENS,
-    WRITTEN_NEW_TOKENS,
     Answer,
     Answers,
     answer_records,
     complete,
 )
 from kava.student.latent import LatentStudent
+from kava.student.prompts import LATENT_NEW_TOKENS, WRITTEN_NEW_TOKENS
 
 KINDS = {
     "written": None,
@@ -211,7 +210,8 @@ def test_a_prompt_that_does_not_fit_is_named(
     prompt = len(encode_prompt(RECORDS[1].question, tokenizer, Template()))
     room = prompt + NEW + (0 if kind == "written" else model.config.num_latents + 2)
     assert ask(model, tokenizer, RECORDS, max_length=room).num_items == len(RECORDS)
-    with pytest.raises(ValueError, match=f"record 'r1': its prompt of {prompt} tokens{thought}"):
+    behind = rf"{NEW} does not fit the {room - 1} positions of --max_length behind record 'r1' "
+    with pytest.raises(ValueError, match=rf"{behind}\({prompt} tokens{thought}"):
         ask(model, tokenizer, RECORDS, max_length=room - 1)
     long = replace(RECORDS[0], id="long", question="x" * 2044)
     with pytest.raises(

@@ -138,6 +138,18 @@ def test_a_plain_model_writes_its_reasoning(tmp_path: Path) -> None:
         assert (loaded.template, loaded.settings) == (Template(), {})
 
 
+def test_a_plain_model_may_be_in_a_folder_named_as_a_checkpoint_is(tmp_path: Path) -> None:
+    folder = tmp_path / "sft" / "checkpoint-500"
+    load_model("kava/tiny-gpt2").save_pretrained(folder)
+    load_tokenizer("kava/tiny-gpt2").save_pretrained(folder)
+    (folder / "trainer_state.json").write_text("{}")  # as the library's own trainer leaves it
+    loaded = load_student(folder)
+    assert (loaded.template, loaded.settings) == (Template(), {})
+    (folder / "map_aligner.safetensors").write_bytes(b"")  # as this package's leaves it
+    with pytest.raises(OSError, match=r"checkpoint-500/kava\.json is missing"):
+        load_student(folder)
+
+
 def _no_settings(run: Path) -> Path:
     (run / "checkpoint-20" / "kava.json").unlink()
     return run / "checkpoint-20"

@@ -10,7 +10,8 @@ import pytest
 import torch
 from runs import distiller_and_batch, small
 
-from kava.train.build import build_run, build_tokenizer, load_data
+from kava.train.build import build_run, load_data
+from kava.train.models import build_tokenizer
 from kava.train.objective import count_items
 
 TEACHER = {"teacher_name": "kava/tiny-gpt2", "model_name": "kava/tiny-gpt2"}

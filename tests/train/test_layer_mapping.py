@@ -14,9 +14,10 @@ from transformers import AutoModelForCausalLM, MambaConfig
 from kava.align import layer_map, save_layer_map
 from kava.layers import LayerMapping
 from kava.tokenizers import byte_tokenizer
-from kava.train.build import build_distiller, build_run
+from kava.train.build import build_run
 from kava.train.command import train
 from kava.train.config import TrainConfig
+from kava.train.models import build_distiller
 
 PAIR: dict[str, Any] = {
     "teacher_name": "kava/shell-gpt2",

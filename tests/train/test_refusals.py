@@ -9,9 +9,9 @@ from kava.errors import KavaError
 from kava.profile.step import first_batch
 from kava.trace import Segment
 from kava.train.arguments import training_arguments
-from kava.train.build import build_distiller, build_tokenizer
 from kava.train.command import main, train
 from kava.train.config import TrainConfig
+from kava.train.models import build_distiller, build_tokenizer
 from kava.train.objective import count_items
 from kava.train.parse import parse_config
 from one_line import refusal

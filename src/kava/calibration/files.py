@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save
 from kava.align import CalibrationReport, MapProjectionAligner
 from kava.files import write_all
 from kava.inputs import read_json
+from kava.weights import check_finite
 
 REPORT_FILE = "calibration.json"
 ALIGNER_FILE = "aligner.safetensors"
@@ -74,6 +75,7 @@ def load_calibration(folder: str | Path) -> Calibration:
     try:
         facts = read_json(folder / REPORT_FILE)
         state = load_file(folder / ALIGNER_FILE)
+        check_finite(state.items(), folder / ALIGNER_FILE)
         aligner = MapProjectionAligner(**facts["aligner"])
         aligner.load_state_dict(state)
     except (SafetensorError, RuntimeError, TypeError, KeyError, ValueError) as error:

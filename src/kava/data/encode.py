@@ -36,6 +36,7 @@ Reason = Literal[
     "empty reasoning",
     "empty answer",
     "longer than max_length",
+    "longer than a model's positions",
     "reasoning shorter than target_len",
     "prompt boundary",
     "unknown token",

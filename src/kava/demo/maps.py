@@ -40,8 +40,8 @@ def aligner_of(run: RunJob) -> MapProjectionAligner:
     """The aligner that a run left in its last checkpoint."""
     from kava.models import load_model
     from kava.student.checkpoint import latest_checkpoint
-    from kava.train.build import build_aligner
     from kava.train.checkpoint import load_aligner
+    from kava.train.models import build_aligner
 
     config = run.config
     assert config.teacher_name is not None
@@ -63,17 +63,19 @@ def _draw_tokens(config: TrainConfig) -> Draw | None:
     from kava.data.encode import encode_records
     from kava.data.pairing import encode_for_teacher
     from kava.data.sources import default_template, load_records
-    from kava.train.build import build_teacher_tokenizer, build_tokenizer
+    from kava.tokenizers import reads_alike
+    from kava.train.models import build_teacher_tokenizer, build_tokenizer
 
     tokenizer = build_tokenizer(config)
     teacher_tokenizer = build_teacher_tokenizer(config, tokenizer)
-    if teacher_tokenizer is None:
-        return None
     template = default_template(config.dataset_name)
     records = load_records(config.dataset_name, split="test")[:1]
+    text = template.render(records[0]).text
+    if teacher_tokenizer is None or reads_alike(tokenizer, teacher_tokenizer, [text]):
+        return None
     encoded, _ = encode_records(records, tokenizer, template, config.max_length)
     (item,), _ = encode_for_teacher(
         records, encoded, teacher_tokenizer, template, config.max_length
     )
     mode: TokenAlignmentMode = "hard" if config.token_alignment == "hard" else "soft"
-    return draw_tokens(item, template.render(records[0]).text, mode)
+    return draw_tokens(item, text, mode)

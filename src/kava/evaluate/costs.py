@@ -18,6 +18,7 @@ from kava.evaluate.settings import check_once
 from kava.student.answering import Answers, answer_records
 from kava.student.checkpoint import LoadedStudent
 from kava.student.latent import LatentStudent
+from kava.student.prompts import check_questions
 
 
 @dataclass(frozen=True)
@@ -158,6 +159,10 @@ def measure_costs(
         >>> measure_costs([Contender("written", student, student.template)], records)
     """
     check_costs([one.label for one in contenders], len(records), batch_sizes, num_rounds)
+    for one in contenders:
+        check_questions(
+            one.student.model, one.student.tokenizer, records, one.template, one.max_new_tokens
+        )
     costs = []
     for batch_size in batch_sizes:
         costs += _at_batch_size(contenders, records, batch_size, num_rounds, advance)

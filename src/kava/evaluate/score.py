@@ -9,10 +9,10 @@ from typing import Any
 from kava.data.sources import default_template
 from kava.evaluate.data import evaluation_records
 from kava.evaluate.results import summarise
-from kava.rope import rotary_of
+from kava.limits import table_of_positions
 from kava.student.answering import Answers
 from kava.student.checkpoint import LoadedStudent, library_versions
-from kava.student.latent import LatentStudent
+from kava.student.prompts import base_of
 
 
 def score(
@@ -56,10 +56,8 @@ def score(
     """
     from kava.student.answering import answer_records
 
-    base = student.model.base if isinstance(student.model, LatentStudent) else student.model
-    limit = getattr(base.config, "max_position_embeddings", None)
-    beyond = max_length is not None and limit is not None and max_length > limit
-    if beyond and rotary_of(base) is None:
+    limit = table_of_positions(base_of(student.model).config)
+    if max_length is not None and limit is not None and max_length > limit:
         raise ValueError(
             f"--max_length {max_length}: {student.path} has learned {limit} positions and cannot "
             f"read on past them; lower it"

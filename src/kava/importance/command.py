@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from kava import names
 from kava.dataset_names import check_dataset_name
-from kava.devices import choose_device
 from kava.flags import Usage, flag
 from kava.flags.aliases import READING
 from kava.flags.known import Same
@@ -114,15 +113,15 @@ def compare(config: ComparisonConfig) -> Comparison:
     from kava.importance.kept import ARMS, kept_shares, rank_agreement, summarize
     from kava.importance.roles import oracle_ranks, token_roles
     from kava.importance.score import SCORERS, score_samples
-    from kava.models import load_model
-    from kava.reading import read_texts, template_of
+    from kava.models import load_model_config
+    from kava.queries import check_records
+    from kava.reading import load_reader, read_texts, template_of
 
     name = config.teacher_name
+    check_records(load_model_config(name), name, "an eviction of this comparison")
     texts = read_texts(config, name, name, config.num_samples, "num_samples")
     print(f"data: {config.dataset_name}: {texts.report}")
-    model = load_model(
-        name, dtype=config.dtype, device=choose_device(config.device)
-    ).requires_grad_(False)
+    model = load_reader(config, name).requires_grad_(False)
     scores: dict[str, list[np.ndarray]] = {
         method: score_samples(
             model,

@@ -29,6 +29,7 @@ from torch import nn
 from kava.data.encode import Encoded
 from kava.files import write_whole
 from kava.inputs import Malformed, parse_json
+from kava.weights import check_finite
 
 FORMAT = 1
 """Version of the file's layout; another one is refused."""
@@ -124,6 +125,7 @@ class ScoreStore:
                     f"{path} holds scores of {name} {theirs.get(name)!r}, this run needs "
                     f"{value!r}: remove it, or give another --kv_scores_path"
                 )
+        check_finite([("scores", parts["scores"])], path)
         lengths, flat = parts["lengths"].numpy(), parts["scores"].numpy()
         names, ends = parts["samples"].numpy(), np.cumsum(lengths)
         if names.shape != (len(lengths), DIGEST_SIZE) or int(lengths.sum()) != len(flat):

@@ -9,22 +9,26 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from kava.align import CacheGeometry
+from kava.builtin import RANDOM_MODELS
 from kava.data.collate import Batch, Collator
 from kava.devices import choose_device
-from kava.models import RANDOM_MODELS, load_tokenizer
+from kava.models import load_model_config
 from kava.profile.command import DEFAULT_STUDENT, LARGER_TEACHER
 from kava.profile.measure import PeakMemory, StageClock
 from kava.profile.report import Model, Profile
 from kava.profile.staged import STAGES, StagedDistiller, check_step
-from kava.student.latent import LatentStudent
-from kava.train.build import (
+from kava.readable import Limits
+from kava.student.prompts import base_of
+from kava.train.build import load_data
+from kava.train.config import TrainConfig
+from kava.train.limits import Readers, check_models, fit_data
+from kava.train.models import (
     build_aligner,
     build_distiller,
     build_student,
     build_teacher_tokenizer,
-    load_data,
+    build_tokenizer,
 )
-from kava.train.config import TrainConfig
 from kava.train.objective import Distiller
 from kava.train.precision import autocast_dtype, check_device_precision
 
@@ -49,13 +53,26 @@ def larger_teacher() -> PreTrainedModel:
 
 def build(config: TrainConfig) -> tuple[Distiller, PreTrainedTokenizerBase]:
     """Student, teacher and aligner of a configuration, `LARGER_TEACHER` among them."""
+    tokenizer = build_tokenizer(config)
     if config.teacher_name != LARGER_TEACHER:
-        return build_distiller(config), load_tokenizer(config.model_name)
+        return build_distiller(config), tokenizer
     student = build_student(config)
-    base = student.base if isinstance(student, LatentStudent) else student
     teacher = larger_teacher()
-    distiller = Distiller(student, config, build_aligner(config, teacher, base), teacher)
-    return distiller, load_tokenizer(config.model_name)
+    aligner = build_aligner(config, teacher, base_of(student))
+    return Distiller(student, config, aligner, teacher), tokenizer
+
+
+def readers_of(config: TrainConfig) -> Readers:
+    """What the models of a configuration can read, `LARGER_TEACHER` among them.
+
+    Raises:
+        ValueError: a model that the step cannot be made with.
+        OSError: a model that cannot be read.
+    """
+    if config.teacher_name != LARGER_TEACHER:
+        return check_models(config)
+    # the larger teacher reads what the small student reads
+    return Readers(Limits.of(config.model_name, load_model_config(config.model_name)), None)
 
 
 def profile_step(config: TrainConfig, num_steps: int = 10) -> Profile:
@@ -77,6 +94,7 @@ def profile_step(config: TrainConfig, num_steps: int = 10) -> Profile:
     device = torch.device(choose_device(config.device))
     check_device_precision(config, device)
     half = autocast_dtype(config)
+    readers_of(config)
     built, tokenizer = build(config)
     batch = first_batch(config, tokenizer, device)
     clock = StageClock(device)
@@ -120,7 +138,8 @@ def first_batch(
     """The first `batch_size` samples that a configuration trains on."""
     larger = config.teacher_name == LARGER_TEACHER  # reads the student's tokens
     theirs = None if larger else build_teacher_tokenizer(config, tokenizer)
-    samples = load_data(config, tokenizer, theirs).train
+    data = load_data(config, tokenizer, theirs)
+    samples = fit_data(config, data, tokenizer, readers_of(config)).train
     if len(samples) < config.batch_size:
         raise ValueError(
             f"--batch_size {config.batch_size} is more than the {len(samples)} samples of "

@@ -22,16 +22,20 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from kava.data.answers import judge
-from kava.data.encode import encode_prompt
 from kava.data.gold import check_golds
 from kava.data.records import Record, Template
 from kava.student.decode import Generation, generate_text
 from kava.student.endings import NextQuestion, end_ids
 from kava.student.latent import LatentStudent
+from kava.student.prompts import (
+    base_of,
+    check_prompts,
+    encode_prompts,
+    name_of,
+    new_tokens,
+    question_of,
+)
 from kava.student.readout import Reading, likeliest
-
-LATENT_NEW_TOKENS = 32
-WRITTEN_NEW_TOKENS = 256
 
 
 @dataclass(frozen=True)
@@ -145,7 +149,7 @@ def answer_records(
         template: how a question becomes a prompt, and the cue of an answer.
         batch_size: prompts at a time.
         max_new_tokens: most tokens to generate, of the answer (latent) or of reasoning and
-            answer (written); None: `LATENT_NEW_TOKENS` or `WRITTEN_NEW_TOKENS`.
+            answer (written); None: as many as `kava.student.prompts.new_tokens` says.
         progress: show a bar on stderr.
         max_length: most positions of prompt, latents and generated tokens together; None: as
             many as the model's configuration allows.
@@ -162,12 +166,9 @@ def answer_records(
     completions, seconds = complete(
         model,
         tokenizer,
-        [
-            record.question if record.student_question is None else record.student_question
-            for record in records
-        ],
+        [question_of(record) for record in records],
         template,
-        names=[f"record {record.id!r}" for record in records],
+        names=[name_of(record) for record in records],
         batch_size=batch_size,
         max_new_tokens=max_new_tokens,
         progress=progress,
@@ -217,20 +218,18 @@ def complete(
 
     Other arguments, errors: as `answer_records`.
     """
-    latent = isinstance(model, LatentStudent)
-    if max_new_tokens is None:
-        max_new_tokens = LATENT_NEW_TOKENS if latent else WRITTEN_NEW_TOKENS
+    max_new_tokens = new_tokens(model, max_new_tokens)
     if batch_size < 1 or max_new_tokens < 1:
         raise ValueError(
             f"batch_size={batch_size} and max_new_tokens={max_new_tokens} must be at least 1"
         )
     if not questions:
         raise ValueError("there are no records to answer")
-    prompts = _encode(questions, names, tokenizer, template)
-    _check_lengths(model, prompts, names, max_new_tokens, max_length)
+    prompts = encode_prompts(questions, names, tokenizer, template)
+    check_prompts(prompts, names, model, max_new_tokens=max_new_tokens, max_length=max_length)
     pad = tokenizer.pad_token_id
     assert isinstance(pad, int)
-    ends = end_ids(model.base if isinstance(model, LatentStudent) else model, tokenizer)
+    ends = end_ids(base_of(model), tokenizer)
     question = NextQuestion.of(template, tokenizer)
     stop = None if question is None else question.ends
     order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
@@ -286,46 +285,6 @@ def evaluating(model: torch.nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes.items():
             module.training = training
-
-
-def _encode(
-    questions: Sequence[str],
-    names: Sequence[str],
-    tokenizer: PreTrainedTokenizerBase,
-    template: Template,
-) -> list[list[int]]:
-    prompts = []
-    for question, name in zip(questions, names):
-        try:
-            prompts.append(encode_prompt(question, tokenizer, template))
-        except ValueError as error:
-            raise ValueError(f"{name}: {error}") from error
-    return prompts
-
-
-def _check_lengths(
-    model: PreTrainedModel,
-    prompts: Sequence[Sequence[int]],
-    names: Sequence[str],
-    max_new_tokens: int,
-    max_length: int | None,
-) -> None:
-    base, thought = model, 0
-    if isinstance(model, LatentStudent):
-        base, thought = model.base, model.config.num_latents + 2  # begin- and end-of-thought
-    if max_length is None:
-        if not hasattr(base.config, "max_position_embeddings"):
-            return  # no learned or rotary positions, as in Bloom
-        max_length = base.config.max_position_embeddings
-    longest = max(range(len(prompts)), key=lambda index: len(prompts[index]))
-    prompt = len(prompts[longest])
-    if prompt + thought + max_new_tokens > max_length:
-        latents = f", {thought} latent ones" if thought else ""
-        raise ValueError(
-            f"{names[longest]}: its prompt of {prompt} tokens{latents} and max_new_tokens="
-            f"{max_new_tokens} do not fit the {max_length} positions there are; shorten the "
-            f"prompt or lower max_new_tokens"
-        )
 
 
 def _left_pad(

@@ -30,12 +30,23 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 import kava
 from kava.data.records import Template
 from kava.data.shell_game import SHELL_GAME_TEMPLATE
+from kava.folders import check_folder
 from kava.inputs import Malformed, read_json
 from kava.models import dtype_of, load_model, load_tokenizer
+from kava.probe import probe_cache
 from kava.student.config import LatentStudentConfig
 from kava.student.latent import LatentStudent
 from kava.student.manifest import MANIFEST_FILE
-from kava.student.whole import STATE_FILE, WEIGHTS_FILE, student_damage
+from kava.student.prompts import base_of
+from kava.student.whole import (
+    ALIGNER_FILE,
+    RECORDING_FILE,
+    STATE_FILE,
+    WEIGHTS_FILE,
+    student_damage,
+)
+from kava.tokenizers import check_tokenizer
+from kava.weights import check_finite
 
 FORMAT = 1
 """Version of the layout of `kava.json`; another one is refused."""
@@ -192,15 +203,18 @@ def load_student(
     folder = Path(path).expanduser()
     if folder.is_dir():
         if not (folder / SETTINGS_FILE).exists() and not (folder / "config.json").exists():
+            if not checkpoints_by_step(folder) and any(folder.iterdir()):
+                check_folder(folder)  # says what it holds in place of a model or checkpoints
             folder = _checkpoint_in(folder, best)
         if not _is_plain(folder):
             return _load_checkpoint(folder, device, dtype)
     if best:
         raise ValueError(f"{path} is not a run's output folder: it has no best checkpoint")
     model = load_model(path, dtype=dtype, device=device)
+    probe_cache(model, str(path))
     # the default cue is not in the vocabulary of the shell game's models
     template = SHELL_GAME_TEMPLATE if str(path).startswith("kava/shell-") else Template()
-    return LoadedStudent(model, load_tokenizer(path), template, {}, str(path))
+    return LoadedStudent(model, _tokenizer_of(model, path), template, {}, str(path))
 
 
 def _load_checkpoint(
@@ -216,7 +230,13 @@ def _load_checkpoint(
         model = model.eval() if device is None else model.eval().to(device)
     else:
         model = load_model(folder, dtype=dtype, device=device)
-    return LoadedStudent(model, load_tokenizer(folder), template, settings, str(folder))
+    return LoadedStudent(model, _tokenizer_of(model, folder), template, settings, str(folder))
+
+
+def _tokenizer_of(model: PreTrainedModel, path: str | Path) -> PreTrainedTokenizerBase:
+    tokenizer = load_tokenizer(path)
+    check_tokenizer(tokenizer, str(path), base_of(model).config.vocab_size)
+    return tokenizer
 
 
 def _load_latent(folder: Path, dtype: torch.dtype | str) -> LatentStudent:
@@ -230,6 +250,7 @@ def _load_latent(folder: Path, dtype: torch.dtype | str) -> LatentStudent:
             f"{folder / WEIGHTS_FILE} does not fit the config.json beside it: {strange[0]!r} is "
             f"in one of them only"
         )
+    check_finite(student.named_parameters(), folder)
     return student
 
 
@@ -290,8 +311,9 @@ def _problem(folder: Path) -> str | None:
 
 
 def _is_plain(folder: Path) -> bool:
-    """Whether a folder is a model that this package did not train."""
-    if (folder / SETTINGS_FILE).exists() or _NAME.fullmatch(folder.resolve().name):
+    """Whether a folder is a model that this package did not train, whatever its name is."""
+    ours = (SETTINGS_FILE, MANIFEST_FILE, ALIGNER_FILE, RECORDING_FILE)
+    if any((folder / name).exists() for name in ours):
         return False
     config = (folder / "config.json").read_text(encoding="utf-8", errors="replace")
     return f'"{LatentStudentConfig.model_type}"' not in config

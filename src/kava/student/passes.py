@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from kava.attention import AttentionForm
@@ -51,6 +52,14 @@ class LatentOutput:
     trace: KVTrace | None
     num_passes: int
     readings: Tensor | None = None
+
+
+def decoder_of(model: PreTrainedModel) -> Any:
+    """A causal language model without its output head."""
+    if model.base_model is not model:
+        return model.base_model
+    # Llama 4 names its base after a part that the model of text alone does not have
+    return model.model
 
 
 class Passes:
@@ -132,7 +141,7 @@ class Passes:
             self.hidden = read.hidden_states[-1]
             self.latent_logits.append(read.logits)
             return
-        output: BaseModelOutputWithPast = self.base.base_model(**arguments)
+        output: BaseModelOutputWithPast = decoder_of(self.base)(**arguments)
         assert output.last_hidden_state is not None
         self.hidden = output.last_hidden_state
 

@@ -14,10 +14,9 @@ import re
 import zipfile
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
-
 from kava.inputs import read_json
 from kava.student.manifest import MANIFEST_FILE, find_damage
+from kava.weights import tensors_damage
 
 WEIGHTS_FILE = "model.safetensors"
 ALIGNER_FILE = "map_aligner.safetensors"
@@ -37,7 +36,7 @@ def student_damage(folder: str | Path) -> str | None:
         >>> student_damage("outputs/run/checkpoint-500")
     """
     folder = Path(folder)
-    return _damaged_tensors(folder / WEIGHTS_FILE) or find_damage(folder, counts=_of_student)
+    return tensors_damage(folder / WEIGHTS_FILE) or find_damage(folder, counts=_of_student)
 
 
 def run_damage(folder: str | Path) -> str | None:
@@ -46,7 +45,7 @@ def run_damage(folder: str | Path) -> str | None:
     Every file is read once where there is a manifest.
     """
     folder = Path(folder)
-    found = _damaged_tensors(folder / WEIGHTS_FILE) or _damaged_tensors(folder / ALIGNER_FILE)
+    found = tensors_damage(folder / WEIGHTS_FILE) or tensors_damage(folder / ALIGNER_FILE)
     for name in (STATE_FILE, RECORDING_FILE):
         found = found or _damaged_json(folder / name)
     num_processes = written_by(folder)
@@ -78,16 +77,6 @@ def has_manifest(folder: str | Path) -> bool:
 
 def _of_student(name: str) -> bool:
     return name not in TRAINING_FILES and not _RANDOM_STATES.fullmatch(name)
-
-
-def _damaged_tensors(path: Path) -> str | None:
-    if not path.is_file():
-        return f"{path} is missing"
-    try:
-        with safe_open(path, framework="pt"):  # reads the header, and checks the file's length
-            return None
-    except SafetensorError as error:
-        return f"{path} is damaged or truncated ({error})"
 
 
 def _damaged_json(path: Path) -> str | None:

@@ -32,6 +32,7 @@ def trained(run: StudyRun, connection: Connection, memory: Memory, resume: bool)
         The result.
     """
     from kava.student.answering import answer_records
+    from kava.student.prompts import check_questions
     from kava.study.alignment import alignment_of
     from kava.train.recording import loss_smoothness, peak_memory_bytes
 
@@ -41,15 +42,18 @@ def trained(run: StudyRun, connection: Connection, memory: Memory, resume: bool)
         print(f"warning: {notice}")
     if built.calibration is not None:
         write_whole(run.folder / files.CALIBRATION_FILE, built.calibration.to_json() + "\n")
+    questions = test_records(run)
+    tokenizer: Any = trainer.processing_class
+    distiller = trainer.accelerator.unwrap_model(trainer.model)
+    check_questions(
+        distiller.student, tokenizer, questions, trainer.template, run.config.max_new_tokens
+    )
     trainer.add_callback(make_watch(connection))
     trainer.train(resume_from_checkpoint=str(built.checkpoint) if built.checkpoint else None)
     memory_bytes = peak_memory_bytes(trainer.args.device)
     alignment = alignment_of(built)
     if alignment is not None:
         write_json(run.folder / files.ALIGNMENT_FILE, alignment)
-    questions = test_records(run)
-    distiller = trainer.accelerator.unwrap_model(trainer.model)
-    tokenizer: Any = trainer.processing_class
     answers = answer_records(
         distiller.student,
         tokenizer,
@@ -94,7 +98,8 @@ def as_it_is(run: StudyRun) -> dict[str, Any]:
     from kava.data.sources import default_template
     from kava.devices import choose_device
     from kava.student.answering import answer_records
-    from kava.train.build import build_student, build_tokenizer, records_of
+    from kava.train.build import records_of
+    from kava.train.models import build_student, build_tokenizer
     from kava.train.recording import peak_memory_bytes, reset_peak_memory
 
     config = run.config

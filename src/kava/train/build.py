@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
+from transformers import PreTrainedTokenizerBase
 
-from kava.align import MapProjectionAligner
 from kava.align.calibrate import CalibrationReport
 from kava.data.collate import Collator
 from kava.data.encode import Encoded, EncodeReport, encode_records
@@ -24,20 +23,17 @@ from kava.data.splits import check_disjoint, data_hash, split_records
 from kava.dataset_names import is_mix
 from kava.devices import choose_device
 from kava.layers import LayerMapping
-from kava.models import load_model, load_tokenizer
 from kava.student.checkpoint import read_settings
-from kava.student.latent import LatentStudent
-from kava.traceable import check_traceable
+from kava.tokenizers import reads_alike
 from kava.train.bare import check_bare
 from kava.train.calibration import calibrate_aligner
-from kava.train.checkpoint import holds_query_maps
 from kava.train.checks import check_warmup
 from kava.train.config import TrainConfig
 from kava.train.defaults import adopt, default_lines
 from kava.train.disk import DiskNeed, check_disk, disk_need
 from kava.train.layer_mapping import measure_layer_map
-from kava.train.limits import check_answers, check_models, check_rank, num_update_steps
-from kava.train.matching import compares_queries
+from kava.train.limits import check_models, fit_data, num_update_steps
+from kava.train.models import build_distiller, build_teacher_tokenizer, build_tokenizer
 from kava.train.objective import Distiller
 from kava.train.precision import check_device_precision
 from kava.train.resume import Start, check_same_machine, check_same_run, find_start, machine_of
@@ -94,7 +90,8 @@ def load_data(
     Args:
         config: the run's configuration.
         tokenizer: the student's.
-        teacher_tokenizer: the teacher's, where it is another one.
+        teacher_tokenizer: the teacher's, where another model teaches. It reads the student's
+            tokens where the two tokenizers give every text the same ids, and else its own.
 
     Raises:
         ValueError: data that cannot be read, do not fit, or overlap between training and
@@ -118,6 +115,10 @@ def load_data(
     check_disjoint(_found(train), test=_found(held_out))
     if config.subset_size is not None:
         train = _subset(train, config)
+    if teacher_tokenizer is not None:
+        texts = (template.render(record).text for record in _found([*train, *held_out]))
+        if reads_alike(tokenizer, teacher_tokenizer, texts):
+            teacher_tokenizer = None
     matched = config.student == "latent" or config.matches_cache
     target_len = config.target_len if matched and not config.keep_short else None
     tokenizers = (tokenizer, teacher_tokenizer)
@@ -231,103 +232,6 @@ def _encode(
     return encoded, report
 
 
-def build_student(config: TrainConfig) -> PreTrainedModel:
-    """The student to train, in float32, seeded where it has fresh weights."""
-    set_seed(config.seed)
-    model = load_model(config.model_name, dtype=torch.float32)
-    if config.student == "explicit":
-        return model
-    return LatentStudent.wrap(
-        model,
-        num_latents=config.target_len,
-        decoding=config.decoding,
-        num_iterations=min(config.jacobi_iterations, config.target_len),
-        projection_dropout=config.projection_dropout,
-    )
-
-
-def build_aligner(
-    config: TrainConfig,
-    teacher: PreTrainedModel,
-    student: PreTrainedModel,
-    checkpoint: Path | None = None,
-) -> MapProjectionAligner:
-    """The aligner between two models, seeded where it starts at random.
-
-    Args:
-        config: the run's configuration.
-        teacher: whose config is read.
-        student: whose config is read.
-        checkpoint: that the run goes on from. The optimiser's state in it names the maps that
-            were trained, and earlier releases trained maps of queries that nothing read.
-    """
-    check_rank(config, teacher.config, student.config)
-    set_seed(config.seed)
-    ranked = config.calibrates and config.alignment_mode == "structured"
-    rank = int(config.map_rank) if config.map_rank not in (None, "auto") else 1
-    return MapProjectionAligner.from_configs(
-        teacher.config,
-        student.config,
-        mode=config.alignment_mode,
-        share_dim_proj=config.map_proj_share_dim,
-        init_uniform=config.map_proj_init_uniform,
-        flat_variant=None if config.calibrates else config.flat_variant or "elastic",
-        layer_map=Path(config.layer_mapping_path)
-        if config.layer_mapping_path
-        else config.layer_mapping or "ratio",
-        direction=config.align_direction,
-        map_queries=compares_queries(config)
-        or (config.trains_aligner and checkpoint is not None and holds_query_maps(checkpoint)),
-        per_layer=config.calibrates,
-        rank=rank if ranked else None,
-    )
-
-
-def build_tokenizer(config: TrainConfig) -> PreTrainedTokenizerBase:
-    """The tokenizer that the student reads with.
-
-    Raises:
-        OSError: a tokenizer that cannot be read.
-    """
-    return load_tokenizer(config.model_name)
-
-
-def build_teacher_tokenizer(
-    config: TrainConfig, tokenizer: PreTrainedTokenizerBase
-) -> PreTrainedTokenizerBase | None:
-    """The teacher's tokenizer where it is not the student's, else None.
-
-    Raises:
-        OSError: a tokenizer that cannot be read.
-    """
-    if config.teacher_name is None or not config.needs_teacher:
-        return None
-    theirs = load_tokenizer(config.teacher_name)
-    return None if theirs.get_vocab() == tokenizer.get_vocab() else theirs
-
-
-def build_distiller(config: TrainConfig, checkpoint: Path | None = None) -> Distiller:
-    """Student, teacher, aligner and losses.
-
-    Args:
-        config: the run's configuration.
-        checkpoint: that the run goes on from; its weights are not loaded here.
-
-    Raises:
-        ValueError: models that cannot be loaded, or that the configuration cannot read.
-    """
-    student = build_student(config)
-    base = student.base if isinstance(student, LatentStudent) else student
-    teacher = None
-    if config.teacher_name is not None and config.needs_teacher:
-        teacher = load_model(config.teacher_name, dtype=config.dtype)
-    reader = teacher if teacher is not None else base
-    for model in (reader, base):
-        check_traceable(model)
-    aligner = build_aligner(config, reader, base, checkpoint)
-    return Distiller(student, config, aligner, teacher)
-
-
 def _scored(config: TrainConfig, distiller: Distiller, data: Data) -> Data:
     """The data with the scores that the eviction is given."""
     teacher = distiller.base if distiller.teacher is None else distiller.teacher
@@ -352,20 +256,20 @@ def build_run(config: TrainConfig, data: Data | None = None) -> Run:
     start = find_start(config)
     if start.checkpoint is not None:
         adopt(config, read_settings(start.checkpoint)["config"])
+    check_device_precision(config, torch.device(choose_device(config.device)))
+    readers = check_models(config)
     for line in default_lines(config):
         print(line, flush=True)
-    check_device_precision(config, torch.device(choose_device(config.device)))
-    positions = check_models(config)
     # large models are loaded last: a wrong path or a bad sample shows at once
     tokenizer = build_tokenizer(config)
     teacher_tokenizer = build_teacher_tokenizer(config, tokenizer)
     given = data is not None
     if data is None:
         data = load_data(config, tokenizer, teacher_tokenizer)
+    data = fit_data(config, data, tokenizer, readers)
     if start.checkpoint is not None:
         check_same_run(start.checkpoint, config, data.hash)
     check_warmup(config, num_update_steps(config, len(data.train)))
-    check_answers(config, positions, data.eval)
     check_bare(config, data.train)
     if config.wrong_sample:
         check_neighbours(data.train, "train on", "--subset_size")

@@ -30,6 +30,7 @@ from kava.student.manifest import amend, write_manifest
 from kava.student.whole import ALIGNER_FILE, RECORDING_FILE, STATE_FILE, WEIGHTS_FILE
 from kava.train.recording import read_recording
 from kava.train.resume import machine_of
+from kava.weights import check_finite
 
 if TYPE_CHECKING:
     from kava.align import MapProjectionAligner
@@ -236,9 +237,11 @@ def _read(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise OSError(f"{path} is missing: the checkpoint is incomplete; resume from another")
     try:
-        return load_file(path)
+        state = load_file(path)
     except SafetensorError as error:
         raise OSError(f"{path} is damaged ({error}); resume from another checkpoint") from error
+    check_finite(state.items(), path)
+    return state
 
 
 def best_step(steps: Iterable[int], log_history: Sequence[Mapping[str, Any]]) -> int | None:

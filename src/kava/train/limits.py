@@ -4,35 +4,71 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from transformers import PreTrainedConfig
 
 from kava.align import CacheGeometry
-from kava.data.encode import Encoded
-from kava.limits import check_answers_fit, check_latents_fit, check_map_rank_fits, positions_of
+from kava.limits import (
+    THOUGHT_TOKENS,
+    check_answers_fit,
+    check_latents_fit,
+    check_map_rank_fits,
+)
 from kava.models import load_model_config
+from kava.queries import check_records
+from kava.readable import Limits, fitting
+from kava.student.prompts import encode_prompts, question_of
 from kava.train.config import TrainConfig
+from kava.train.matching import compares_queries
+from kava.train.target import scores_by_attention
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from kava.train.build import Data
 
 
-def check_models(config: TrainConfig) -> int | None:
-    """Hold a configuration to what its models can do, by their configurations alone.
+class Readers(NamedTuple):
+    """What the models of a run can read."""
+
+    student: Limits
+    teacher: Limits | None
+    """None in self-distillation."""
+
+
+def check_models(config: TrainConfig) -> Readers:
+    """Refuse what a run cannot be made with, by the configurations and files of its models alone.
 
     Returns:
-        How many positions the student has; None for no limit.
+        what they can read, for the data.
 
     Raises:
-        ValueError: more terms, latents or tokens than the models have room for.
-        OSError: a model that cannot be read.
+        ValueError: a model of a kind that cannot be trained or read, or whose queries a flag needs
+            and nothing can record; more terms, latents or tokens than the models have room for.
+        OSError: a folder or hub model that cannot be read, or whose files are not all there.
+
+    Example:
+        >>> check_models(TrainConfig(model_name="kava/tiny-gpt2")).student.table
+        2048
     """
-    student = load_model_config(config.model_name)
-    positions = positions_of(student)
+    own = teacher = load_model_config(config.model_name)
+    if hasattr(own, "quantization_config"):
+        raise ValueError(
+            f"--model_name {config.model_name!r} has quantised weights, which no step can change: "
+            f"pass the model in float32 or bfloat16"
+        )
+    readers = Readers(Limits.of(config.model_name, own), None)
+    if config.teacher_name is not None and config.needs_teacher:
+        teacher = load_model_config(config.teacher_name)
+        readers = readers._replace(teacher=Limits.of(config.teacher_name, teacher))
     if config.student == "latent":
-        check_latents_fit(config.model_name, positions, config.target_len)
-    check_answers(config, positions)
-    if config.map_rank is not None and config.teacher_name is not None:
-        check_rank(config, load_model_config(config.teacher_name), student)
-    elif config.map_rank is not None:
-        check_rank(config, student, student)
-    return positions
+        check_latents_fit(config.model_name, readers.student.positions, config.target_len)
+    _check_answers(config, readers.student)
+    check_rank(config, teacher, own)
+    check_queries(config, own, teacher)
+    return readers
 
 
 def check_rank(config: TrainConfig, teacher: Any, student: Any) -> None:
@@ -57,26 +93,72 @@ def check_rank(config: TrainConfig, teacher: Any, student: Any) -> None:
     )
 
 
-def check_answers(
-    config: TrainConfig, positions: int | None, samples: Sequence[Encoded] = ()
+def check_queries(
+    config: TrainConfig, student: PreTrainedConfig, teacher: PreTrainedConfig
 ) -> None:
-    """Hold `--max_new_tokens` to the positions that the student has, where it is evaluated.
+    """Refuse models whose queries cannot be recorded, where the run looks at attention.
 
     Args:
         config: the run's configuration.
-        positions: of the student; None: no limit.
-        samples: what it is evaluated on; none where they are not read yet.
+        student: configuration of the model.
+        teacher: the same; the student's own in self-distillation.
 
     Raises:
-        ValueError: answers that would not fit.
+        ValueError: names the model, and the flag that needs its queries.
     """
+    if compares_queries(config):
+        check_records(student, config.model_name, f"--kv_loss {config.kv_loss}")
+    if compares_queries(config) or scores_by_attention(config):
+        reason = f"--kv_method {config.kv_method}"
+        if compares_queries(config):
+            reason = f"--kv_loss {config.kv_loss}"
+        elif config.attention_weighted_kv:
+            reason = "--attention_weighted_kv"
+        check_records(teacher, config.teacher_name or config.model_name, reason)
+
+
+def fit_data(
+    config: TrainConfig, data: Data, tokenizer: PreTrainedTokenizerBase, readers: Readers
+) -> Data:
+    """The data without the samples that are too long for a model, which `--overflow` skips.
+
+    Args:
+        config: the run's configuration.
+        data: encoded.
+        tokenizer: the student's.
+        readers: what the models can read, from `check_models`.
+
+    Raises:
+        DoesNotFit: under `--overflow error`, the first sample that is too long.
+        ValueError: no sample is left, a token that a model has no embedding for, or held-out
+            questions whose answers would run past the student's positions.
+    """
+    thought = config.target_len + THOUGHT_TOKENS if config.student == "latent" else None
+    train = fitting(data.train, *readers, config.overflow, thought=thought, report=data.report)
+    held_out = fitting(data.eval, *readers, config.overflow, thought=thought)
+    if data.eval_records:
+        # all of them are asked, those too whose reasoning is left out
+        names = [record.id for record in data.eval_records]
+        questions = [question_of(record) for record in data.eval_records]
+        prompts = encode_prompts(questions, names, tokenizer, data.template)
+        lengths = [(name, len(prompt)) for name, prompt in zip(names, prompts)]
+        _check_answers(config, readers.student, lengths)
+    if (len(train), len(held_out)) == (len(data.train), len(data.eval)):
+        return data  # runs that share their data hold them once
+    return replace(data, train=train, eval=held_out)
+
+
+def _check_answers(
+    config: TrainConfig, student: Limits, prompts: Sequence[tuple[str, int]] = ()
+) -> None:
+    """Hold `--max_new_tokens` to the positions that the student has, where it is evaluated."""
     if config.eval_size:
         check_answers_fit(
-            config.model_name,
-            positions,
+            student.name,
+            student.positions,
             config.target_len if config.student == "latent" else None,
             config.max_new_tokens,
-            [(sample.id, len(sample.prompt_ids)) for sample in samples],
+            prompts,
         )
 
 

@@ -1,0 +1,132 @@
+"""The models of a run: student, teacher, aligner and tokenizers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
+
+from kava.align import MapProjectionAligner
+from kava.models import load_model, load_model_config, load_tokenizer
+from kava.probe import probe_cache
+from kava.student.latent import LatentStudent
+from kava.student.prompts import base_of
+from kava.tokenizers import check_tokenizer
+from kava.train.checkpoint import holds_query_maps
+from kava.train.config import TrainConfig
+from kava.train.limits import check_rank
+from kava.train.matching import compares_queries
+from kava.train.objective import Distiller
+
+
+def build_student(config: TrainConfig) -> PreTrainedModel:
+    """The student to train, in float32, seeded where it has fresh weights."""
+    set_seed(config.seed)
+    model = load_model(config.model_name, dtype=torch.float32)
+    if config.student == "explicit":
+        return model
+    return LatentStudent.wrap(
+        model,
+        num_latents=config.target_len,
+        decoding=config.decoding,
+        num_iterations=min(config.jacobi_iterations, config.target_len),
+        projection_dropout=config.projection_dropout,
+    )
+
+
+def build_aligner(
+    config: TrainConfig,
+    teacher: PreTrainedModel,
+    student: PreTrainedModel,
+    checkpoint: Path | None = None,
+) -> MapProjectionAligner:
+    """The aligner between two models, seeded where it starts at random.
+
+    Args:
+        config: the run's configuration.
+        teacher: whose config is read.
+        student: whose config is read.
+        checkpoint: that the run goes on from. The optimiser's state in it names the maps that
+            were trained, and earlier releases trained maps of queries that nothing read.
+    """
+    check_rank(config, teacher.config, student.config)
+    set_seed(config.seed)
+    ranked = config.calibrates and config.alignment_mode == "structured"
+    rank = int(config.map_rank) if config.map_rank not in (None, "auto") else 1
+    return MapProjectionAligner.from_configs(
+        teacher.config,
+        student.config,
+        mode=config.alignment_mode,
+        share_dim_proj=config.map_proj_share_dim,
+        init_uniform=config.map_proj_init_uniform,
+        flat_variant=None if config.calibrates else config.flat_variant or "elastic",
+        layer_map=Path(config.layer_mapping_path)
+        if config.layer_mapping_path
+        else config.layer_mapping or "ratio",
+        direction=config.align_direction,
+        map_queries=compares_queries(config)
+        or (config.trains_aligner and checkpoint is not None and holds_query_maps(checkpoint)),
+        per_layer=config.calibrates,
+        rank=rank if ranked else None,
+    )
+
+
+def build_tokenizer(config: TrainConfig) -> PreTrainedTokenizerBase:
+    """The tokenizer that the student reads with.
+
+    Raises:
+        OSError: a tokenizer that cannot be read.
+        ValueError: one without what reading data needs.
+    """
+    return _tokenizer(config.model_name)
+
+
+def build_teacher_tokenizer(
+    config: TrainConfig, tokenizer: PreTrainedTokenizerBase
+) -> PreTrainedTokenizerBase | None:
+    """The teacher's tokenizer where another model teaches, else None.
+
+    Whether the two read the data alike, `load_data` finds on the data.
+
+    Args:
+        config: the run's configuration.
+        tokenizer: the student's, which a teacher of the same name has too.
+
+    Raises:
+        OSError: a tokenizer that cannot be read.
+        ValueError: one without what reading data needs.
+    """
+    if config.teacher_name is None or not config.needs_teacher:
+        return None
+    return (
+        tokenizer if config.teacher_name == config.model_name else _tokenizer(config.teacher_name)
+    )
+
+
+def _tokenizer(name: str) -> PreTrainedTokenizerBase:
+    tokenizer = load_tokenizer(name)
+    check_tokenizer(tokenizer, name, load_model_config(name).vocab_size)
+    return tokenizer
+
+
+def build_distiller(config: TrainConfig, checkpoint: Path | None = None) -> Distiller:
+    """Student, teacher, aligner and losses.
+
+    Args:
+        config: the run's configuration.
+        checkpoint: that the run goes on from; its weights are not loaded here.
+
+    Raises:
+        ValueError: models that cannot be loaded, whose caches are not what a trace needs, or that
+            the configuration cannot read.
+    """
+    student = build_student(config)
+    base = base_of(student)
+    probe_cache(base, config.model_name, vectors=config.student == "latent")
+    teacher = None
+    if config.teacher_name is not None and config.needs_teacher:
+        teacher = load_model(config.teacher_name, dtype=config.dtype)
+        probe_cache(teacher, config.teacher_name)
+    aligner = build_aligner(config, base if teacher is None else teacher, base, checkpoint)
+    return Distiller(student, config, aligner, teacher)
