@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from kava.cli import run
 from kava.study.command import main
 from kava.study.folder import read_locked_plan
 from kava.study.plan import read_plan
+from kava.study.run import StudyRun
 from kava.study.runner import study_runs
 from study.test_plan import GOOD, changed, written
 
@@ -98,13 +100,32 @@ def test_a_finished_run_of_other_libraries_is_refused_and_kept(tmp_path: Path) -
     first.folder.mkdir(parents=True)
     first.finish({"accuracy": 0.5})
     assert first.finished() is not None
-    from dataclasses import replace
-
     other = replace(first, fingerprint={**first.fingerprint, "torch": "0.1"})
     with pytest.raises(ValueError, match=r"finished run with other settings.*torch .*now 0\.1"):
         other.finished()
     first.fail("it broke")
     assert first.finished() is None
+
+
+SHIPPED = Path(__file__).parents[2] / "docs/results"
+
+
+@pytest.mark.parametrize("name", ["baselines", "flat_vs_structured"])
+def test_a_study_of_an_earlier_version_goes_on(name: str) -> None:
+    folder = SHIPPED / name
+    plan = read_locked_plan(folder)
+    runs = study_runs(plan, folder)
+    then = [replace(run, fingerprint=written_result(run)["versions"]) for run in runs]
+    assert all(run.finished() is not None for run in then), (
+        "a field of TrainConfig that is new belongs into study.run.ADDED_LATER or NOT_DECIDING"
+    )
+    with pytest.raises(ValueError, match="this version of kava trains with other settings"):
+        replace(then[0], arm=replace(then[0].arm, changes={"fp16": True})).finished()
+
+
+def written_result(run: StudyRun) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((run.folder / "result.json").read_text())
+    return found
 
 
 @pytest.mark.slow

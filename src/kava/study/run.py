@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -30,6 +30,10 @@ NOT_DECIDING = (
     "output_dir", "resume", "resume_from", "overwrite", "no_progress", "save_only_model",
 )  # fmt: skip
 """Settings that decide nothing of a result."""
+
+ADDED_LATER = ("fp16",)
+"""Settings that came after studies had been run. One that has its default does not count, so that a
+folder of before goes on; a new field of `TrainConfig` belongs here, or among those above."""
 
 
 @dataclass(frozen=True)
@@ -85,9 +89,14 @@ class StudyRun:
     @cached_property
     def settings_hash(self) -> str:
         """SHA-256 of all that decides the result, wherever it is written."""
-        config = asdict(self.config)
-        for name in NOT_DECIDING:
-            del config[name]
+        from kava.train.config import TrainConfig
+
+        defaults = {one.name: one.default for one in fields(TrainConfig)}
+        config = {
+            name: value
+            for name, value in asdict(self.config).items()
+            if name not in NOT_DECIDING and not (name in ADDED_LATER and value == defaults[name])
+        }
         settings = {
             "config": config,
             "trained": self.arm.trained,
@@ -107,9 +116,9 @@ class StudyRun:
             return None
         if result["settings_hash"] != self.settings_hash:
             raise ValueError(
-                f"{self.folder} holds a finished run with other settings: the libraries or the "
-                f"models' weights have changed since ({_apart(result, self.fingerprint)}); go on "
-                f"where it began, or take another --output_dir"
+                f"{self.folder} holds a finished run with other settings "
+                f"({_apart(result, self.fingerprint)}): go on with the libraries and weights that "
+                f"it began with, or take another --output_dir"
             )
         return result
 
@@ -167,7 +176,7 @@ def _apart(result: dict[str, Any], now: dict[str, str]) -> str:
     then = result["versions"]
     names = [name for name in {**then, **now} if then.get(name) != now.get(name)]
     parts = [f"{name} {then.get(name)!s:.12}, now {now.get(name)!s:.12}" for name in names]
-    return "; ".join(parts) or "the settings themselves"
+    return "; ".join(parts) or "this version of kava trains with other settings"
 
 
 def write_json(path: Path, value: Any) -> None:
