@@ -1,0 +1,72 @@
+"""Flags of `kava train`: the losses and their weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kava import names
+from kava.flags import flag
+from kava.train.layers import parse_layers
+
+
+@dataclass(kw_only=True)
+class LossSettings:
+    """What the student is trained to lower."""
+
+    kv_loss: str = flag(
+        "smooth_l1", "how keys and values are compared", choices=names.KV_LOSS_NAMES, group="losses"
+    )
+    kv_weight: float = flag(1.0, "α₂, weight of the KV loss; 0 leaves it out", least=0)
+    kv_layer_std: bool = flag(False, "divide the KV error by the teacher's std, layer by layer")
+    alpha_k: float = flag(1.0, "weight of keys (structural, smooth_l1_alpha)", least=0)
+    alpha_v: float = flag(1.0, "weight of values (structural, smooth_l1_alpha)", least=0)
+    alpha_attn: float = flag(0.5, "weight of the attention divergence (structural)", least=0)
+    distill_layers: str | None = flag(
+        None,
+        "match these layers of the student alone, as 0,2,5; left out: all",
+        check=parse_layers,
+    )
+    distill_k_only: bool = flag(False, "match keys alone")
+    distill_v_only: bool = flag(False, "match values alone")
+    attention_weighted_kv: bool = flag(
+        False, "weigh the slots of the KV loss by the attention of the teacher's answer to them"
+    )
+    attention_weighted_warmup: int = flag(
+        0,
+        "for so many steps all slots weigh alike, then the weights come in over as many again",
+        least=0,
+    )
+    layer_weight_annealing: str = flag(
+        "none",
+        "which of the student's layers weigh most at first, in the KV and CKA losses; linearly to "
+        "all alike",
+        choices=names.LAYER_EMPHASES,
+    )
+    layer_weight_annealing_steps: int | None = flag(
+        None,
+        "steps after which all layers weigh alike; left out: the whole run",
+        least=1,
+    )
+    cka_weight: float = flag(
+        0.0,
+        "weight of 1 - CKA between the student's cache and its target; 0 leaves it out",
+        least=0,
+    )
+    codi_weight: float = flag(0.0, "α₁, weight of the CODI loss; 0 leaves it out", least=0)
+    latent_ce_weight: float = flag(
+        0.0,
+        "weight of the cross-entropy of what each latent reads as through the output head, on the "
+        "reasoning tokens that it stands for; 0 leaves it out; needs no teacher",
+        least=0,
+    )
+    ce_weight: float = flag(1.0, "weight of the student's cross-entropy", least=0)
+    teacher_ce_weight: float = flag(
+        1.0,
+        "self-distillation: weight of the cross-entropy of the written reasoning",
+        least=0,
+    )
+    wrong_sample: bool = flag(
+        False,
+        "control: give every sample the teacher's cache of another one, and its latents another "
+        "one's reasoning to read as",
+    )

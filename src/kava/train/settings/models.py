@@ -1,0 +1,47 @@
+"""Flags of `kava train`: the two models, and the student's latents."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kava import names
+from kava.flags import flag
+
+
+@dataclass(kw_only=True)
+class ModelSettings:
+    """Which models take part, and how many latents the student has."""
+
+    model_name: str = flag(
+        "kava/shell-teacher",
+        "student: a hub id, a local folder, or a built-in kava/ name; also where it starts from",
+        group="models and latents",
+    )
+    teacher_name: str | None = flag(
+        None,
+        "frozen teacher (same kinds of name). Left out, the student teaches itself: its own "
+        "weights read the written reasoning (self-distillation, as in the KaVa paper)",
+    )
+    student: str = flag(
+        "latent",
+        "latent: M latent tokens replace the written reasoning; explicit: the student reads it",
+        choices=names.STUDENTS,
+        hint="the student's model is named by --model_name",
+    )
+    target_len: int = flag(
+        None,
+        "M, the number of latents, and of kept cache positions; 0: none",
+        least=0,
+        most=names.MOST_LATENTS,
+        unset="6, or fewer where the built-in game has fewer tokens",
+    )
+    decoding: str = flag("sequential", "how latents are decoded", choices=names.DECODINGS)
+    jacobi_iterations: int = flag(
+        3,
+        "T, Jacobi passes after the first; target_len equals sequential, 0 is pause tokens",
+        least=0,
+        most=names.MOST_LATENTS,
+    )
+    projection_dropout: float = flag(
+        0.0, "dropout in the projection from hidden state to latent", least=0, below=1
+    )

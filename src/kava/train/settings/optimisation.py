@@ -1,0 +1,43 @@
+"""Flags of `kava train`: optimiser, precision and device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kava import names
+from kava.devices import DEVICE_HELP, DTYPES, check_device_name
+from kava.flags import flag
+
+
+@dataclass(kw_only=True)
+class OptimisationSettings:
+    """How the losses are lowered."""
+
+    epochs: float = flag(3.0, "passes over the data", above=0, group="optimisation")
+    max_steps: int = flag(-1, "optimiser steps; above 0 it overrides epochs", least=-1)
+    batch_size: int = flag(8, "samples per device and step", least=1, most=names.MOST_BATCH)
+    gradient_accumulation_steps: int = flag(
+        1, "batches per optimiser step", least=1, most=names.MOST_BATCH
+    )
+    lr: float = flag(5e-5, "peak learning rate of AdamW", above=0)
+    lr_scheduler: str = flag(
+        "cosine",
+        "a scheduler of transformers",
+        choices=names.SCHEDULERS,
+    )
+    warmup_steps: int = flag(0, "steps of linear warm-up", least=0)
+    weight_decay: float = flag(0.01, "AdamW's weight decay", least=0)
+    max_grad_norm: float = flag(1.0, "clip gradients to this norm", least=0)
+    bf16: bool = flag(False, "compute in bfloat16 (autocast); what is trained stays float32")
+    fp16: bool = flag(
+        False, "compute in float16 with a scaled loss, on a GPU; what is trained stays float32"
+    )
+    dtype: str = flag(
+        "float32",
+        "dtype of the frozen teacher's weights; what is trained is float32",
+        choices=DTYPES,
+    )
+    seed: int = flag(
+        0, "seed of initialisation, data order and dropout", least=0, most=names.MOST_SEED
+    )
+    device: str = flag("auto", DEVICE_HELP, check=check_device_name)
