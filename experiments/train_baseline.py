@@ -7,7 +7,7 @@ import sys
 
 from kava.cli import run
 from kava.study.command import main
-from kava.study.plan import load_plan
+from kava.study.plan_file import load_plan
 
 PLAN = "baselines"
 

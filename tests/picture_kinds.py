@@ -30,9 +30,9 @@ from kava.evaluate.costs_table import costs_picture
 from kava.layers import LayerMapping, LayerSimilarity
 from kava.layers.picture import similarity_picture
 from kava.report import pictures as report
+from kava.report.judgement import Compared
 from kava.report.logs import ArmLogs, Run
 from kava.report.tables import interval_of
-from kava.report.verdicts import Compared
 from kava.statistics import compare_arms, verdict
 from kava.study.plan import Arm, Role
 

@@ -97,7 +97,7 @@ def test_a_study_says_it_before_its_first_run(
 ) -> None:
     no_cuda(monkeypatch)
     monkeypatch.chdir(tmp_path)
-    from kava.study.plan import shipped_plans
+    from kava.study.plan_file import shipped_plans
 
     plan = shipped_plans()["baselines"].read_text(encoding="utf-8")
     assert "device: cpu" in plan

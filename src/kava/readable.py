@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kava.data.encode import DoesNotFit, Encoded, EncodeReport
+from kava.data.encoded import DoesNotFit, Encoded, EncodeReport
 from kava.limits import positions_of, table_of_positions
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from kava.data.collate import Batch, Collator
-    from kava.data.encode import Encoded, EncodeReport
+    from kava.data.encoded import Encoded, EncodeReport
     from kava.data.records import Record, Template
 
 

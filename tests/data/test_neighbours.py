@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from kava.data.collate import Collator
-from kava.data.encode import Encoded
+from kava.data.encoded import Encoded
 from kava.data.neighbours import with_neighbours
 
 

@@ -10,7 +10,8 @@ import pytest
 from transformers import PreTrainedTokenizerBase
 
 from kava.data import Template, load_records
-from kava.data.encode import DoesNotFit, encode_records
+from kava.data.encode import encode_records
+from kava.data.encoded import DoesNotFit
 from kava.evaluate.data import evaluation_records
 from kava.models import load_tokenizer
 from kava.train.build import load_data

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from transformers import PreTrainedTokenizerBase
 
-from kava.data.encode import DoesNotFit, encode, encode_prompt, encode_records
+from kava.data.encode import encode, encode_prompt, encode_records
+from kava.data.encoded import DoesNotFit
 from kava.data.records import Record, Template
 from kava.data.shell_game import SHELL_GAME_TEMPLATE, shell_game
 from kava.data.special_tokens import special_texts

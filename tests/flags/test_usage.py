@@ -10,7 +10,7 @@ from flags.test_check import Settings, said
 from flags.usages import USAGES, name_of
 from kava.flags import Usage
 from kava.flags.complete import offers
-from kava.flags.help import default, help_text
+from kava.flags.help import default
 from kava.flags.known import OFF, Instead, Same
 from kava.study.command import USAGE as STUDY
 
@@ -136,7 +136,7 @@ def test_help_shows_every_flag_with_its_default(
         usage.parse(["--help"])
     assert stop.value.code == 0
     shown = capsys.readouterr().out
-    assert shown == help_text(usage) + "\n"
+    assert shown == usage.help() + "\n"
     assert usage.example in shown
     text = " ".join(shown.split())
     for setting in usage.settings.values():

@@ -12,7 +12,8 @@ import torch
 from safetensors import safe_open
 from transformers import PreTrainedModel
 
-from kava.data.encode import Encoded, encode_records
+from kava.data.encode import encode_records
+from kava.data.encoded import Encoded
 from kava.data.records import Record
 from kava.data.shell_game import SHELL_GAME_TEMPLATE, shell_game, shell_game_tokenizer
 from kava.importance import SCORERS, ScoreStore, knockout, score_samples, weights_fingerprint

@@ -6,7 +6,7 @@ import numpy as np
 
 from families import VOCAB_SIZE
 from kava.data.collate import Batch, Collator
-from kava.data.encode import Encoded
+from kava.data.encoded import Encoded
 
 # Prompt, reasoning and answer tokens; the last answer is one token, predicted by the reasoning.
 LENGTHS = [(3, 7, 2), (5, 4, 4), (1, 5, 3), (2, 6, 1)]

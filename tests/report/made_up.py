@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import yaml
 
-from kava.study.plan import canonical_hash, read_plan
+from kava.study.plan import canonical_hash
+from kava.study.plan_file import read_plan
 
 NUM_ITEMS = 200
 STEPS = (50, 100, 150, 200)

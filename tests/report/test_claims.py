@@ -12,11 +12,12 @@ import pytest
 from claims import check_words, excludes
 from kava.report import judge, load_study
 from kava.report.accounts import budget_sentence
+from kava.report.judgement import Judgement
 from kava.report.logs import StudyLogs
-from kava.report.verdicts import Judgement
 from kava.report.words import power_sentence, seeds_sentence
 from kava.statistics.verdict import SEEDS_TO_RULE_OUT, unseen_share
-from kava.study.plan import Plan, read_plan
+from kava.study.plan import Plan
+from kava.study.plan_file import read_plan
 from kava.study.tables import detectable_lines
 from report.made_up import made_up_plan, write_study
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from kava.report import judge, load_study
+from kava.report.judgement import Judgement
 from kava.report.kinds import check_same_kind, differing_settings, groups_of_kind
-from kava.report.verdicts import Judgement
 from report.made_up import write_study
 
 

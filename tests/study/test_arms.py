@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from kava.study.plan import load_plan
+from kava.study.plan_file import load_plan
 from kava.study.settings import train_config
 from train.runs import distiller_and_batch
 

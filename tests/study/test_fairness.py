@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from kava.study.fairness import unfair_differences
-from kava.study.plan import read_plan
+from kava.study.plan_file import read_plan
 from study.test_plan import GOOD, changed
 
 BUDGET = {

@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 from kava.statistics import TESTS as STATISTICAL_TESTS
-from kava.study.checks import TESTS
-from kava.study.plan import Plan, load_plan, read_plan, shipped_plans
+from kava.study.plan import TESTS, Plan
+from kava.study.plan_file import load_plan, read_plan, shipped_plans
 from kava.study.settings import train_config
 from kava.study.tables import plan_table
 

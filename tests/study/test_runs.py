@@ -18,7 +18,7 @@ import pytest
 from kava.cli import run
 from kava.study.command import main
 from kava.study.folder import read_locked_plan
-from kava.study.plan import read_plan
+from kava.study.plan_file import read_plan
 from kava.study.run import StudyRun
 from kava.study.runner import study_runs
 from study.test_plan import GOOD, changed, written

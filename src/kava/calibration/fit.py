@@ -8,7 +8,7 @@ from transformers import PreTrainedModel
 
 from kava.align import CalibrationReport, MapProjectionAligner, calibrate
 from kava.data.collate import Collator
-from kava.data.encode import Encoded
+from kava.data.encoded import Encoded
 from kava.pairs import TracePair, paired_traces
 from kava.trace import Segment
 from kava.traceable import check_traceable

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from kava.align import MapProjectionAligner
     from kava.align.overlap import TokenAlignmentMode
-    from kava.data.encode import Encoded
+    from kava.data.encoded import Encoded
 
 Draw = Callable[..., "Figure"]
 """A picture, drawn when it is called; `narrow=True` for small screens."""

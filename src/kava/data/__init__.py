@@ -1,14 +1,8 @@
 """Records, their text and tokens, batches, sources and splits."""
 
 from kava.data.collate import Batch, Collator
-from kava.data.encode import (
-    DoesNotFit,
-    Encoded,
-    EncodeReport,
-    encode,
-    encode_prompt,
-    encode_records,
-)
+from kava.data.encode import encode, encode_prompt, encode_records
+from kava.data.encoded import DoesNotFit, Encoded, EncodeReport
 from kava.data.records import Record, Rendered, Template
 from kava.data.shell_game import (
     CHANCE,

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kava.data.encode import Encoded
+from kava.data.encoded import Encoded
 from kava.trace import Segment
 
 IGNORED = -100

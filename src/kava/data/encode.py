@@ -10,14 +10,13 @@ Shapes: T tokens of a sample, with the end-of-sequence token.
 from __future__ import annotations
 
 import logging
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from kava.data.encoded import DoesNotFit, Encoded, EncodeReport, Overflow
 from kava.data.records import Record, Template
 from kava.data.special_tokens import TAKEN, SpecialTokens, fields_of, warn_of_special
 from kava.data.text_tokens import tokenize, unknown_text
@@ -27,110 +26,10 @@ from kava.trace import Segment
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from kava.data.pairing import TeacherText
 
-Overflow = Literal["error", "skip"]
-Reason = Literal[
-    "segments not found",
-    "empty question",
-    "empty reasoning",
-    "empty answer",
-    "longer than max_length",
-    "longer than a model's positions",
-    "reasoning shorter than target_len",
-    "prompt boundary",
-    "unknown token",
-    "special token",
-]
 CHUNK = 1024
 
 logger = logging.getLogger(__name__)
-
-
-class DoesNotFit(ValueError):  # noqa: N818
-    """A sample that cannot be used as asked; `reason` says why in a word, the message in full."""
-
-    def __init__(self, reason: Reason, message: str) -> None:
-        super().__init__(message)
-        self.reason: Reason = reason
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Encoded:
-    """One sample as tokens.
-
-    Args:
-        id: the record's.
-        input_ids: [T] int32, prompt + reasoning + answer + end of sequence.
-        prompt_length: index of the first reasoning token.
-        answer_start: index of the first answer token.
-        value_start: index of the first token of the answer's value, after its cue.
-        student_prompt_ids: the student's own prompt; None where it is the teacher's.
-        positions: given kept positions, as indices into `input_ids`, or None.
-        offsets: [T, 2] int32, the characters of the record's text that each token covers; the
-            end-of-sequence token covers none.
-        teacher: what a teacher with another tokenizer reads; None where it reads `input_ids`.
-        scores: [R] float32, the teacher's score of each reasoning token (`kava.importance`), or
-            None.
-        before: the sample before it in its data set (`with_neighbours`), or None.
-    """
-
-    id: str
-    input_ids: np.ndarray
-    prompt_length: int
-    answer_start: int
-    value_start: int
-    student_prompt_ids: np.ndarray | None = None
-    positions: tuple[int, ...] | None = None
-    offsets: np.ndarray = field(default_factory=lambda: np.zeros((0, 2), dtype=np.int32))
-    teacher: TeacherText | None = None
-    scores: np.ndarray | None = None
-    before: Encoded | None = None
-
-    @property
-    def segment_ids(self) -> np.ndarray:
-        """[T]: 0 prompt, 1 reasoning, 2 answer."""
-        index = np.arange(len(self.input_ids))
-        return (index >= self.prompt_length).astype(np.int64) + (index >= self.answer_start)
-
-    @property
-    def num_reasoning(self) -> int:
-        """Reasoning tokens; 0 where the answer alone is learned."""
-        return self.answer_start - self.prompt_length
-
-    @property
-    def prompt_ids(self) -> np.ndarray:
-        """The student's prompt."""
-        if self.student_prompt_ids is not None:
-            return self.student_prompt_ids
-        return self.input_ids[: self.prompt_length]
-
-
-@dataclass
-class EncodeReport:
-    """How many records were encoded, and which were left out for what reason."""
-
-    num_records: int = 0
-    num_tokens: int = 0
-    skipped: dict[Reason, list[str]] = field(default_factory=lambda: defaultdict(list))
-
-    @property
-    def num_skipped(self) -> int:
-        """Records left out."""
-        return sum(map(len, self.skipped.values()))
-
-    @property
-    def num_encoded(self) -> int:
-        """Records kept."""
-        return self.num_records - self.num_skipped
-
-    def __str__(self) -> str:
-        text = f"{self.num_encoded} of {self.num_records} records, {self.num_tokens} tokens"
-        reasons = (
-            f"{len(ids)} {reason} ({', '.join(ids[:3])}{', …' if len(ids) > 3 else ''})"
-            for reason, ids in sorted(self.skipped.items(), key=lambda item: -len(item[1]))
-        )
-        return text + ("; skipped: " + "; ".join(reasons) if self.skipped else "")
 
 
 def encode(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from kava.data.encode import Encoded
+from kava.data.encoded import Encoded
 
 
 def with_neighbours(samples: Sequence[Encoded]) -> list[Encoded]:

@@ -9,30 +9,16 @@ Shapes: T_s tokens of the student's text, T_t of the teacher's.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from kava.align import align_offsets
-from kava.data.encode import Encoded, EncodeReport, Overflow, encode_records
+from kava.data.encode import encode_records
+from kava.data.encoded import Encoded, EncodeReport, Overflow, TeacherText
 from kava.data.records import Record, Template
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-    from kava.align import TokenAlignment
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class TeacherText:
-    """What a teacher reads for one sample.
-
-    Args:
-        encoded: the record in the teacher's tokens.
-        alignment: the teacher tokens of each of the student's, [T_s, T_t].
-    """
-
-    encoded: Encoded
-    alignment: TokenAlignment
 
 
 def encode_for_teacher(

@@ -38,7 +38,7 @@ from kava.dataset_names import FORMS, MAX_MOVES, WORDS_PER_STEP, Form
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-    from kava.data.encode import Encoded
+    from kava.data.encoded import Encoded
 
 Split = Literal["train", "test"]
 

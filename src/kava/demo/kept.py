@@ -14,7 +14,7 @@ from kava.demo.arms import Arm
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from kava.data.encode import Encoded
+    from kava.data.encoded import Encoded
     from kava.data.records import Record, Template
     from kava.train.config import TrainConfig
 

@@ -4,43 +4,55 @@ from __future__ import annotations
 
 import shutil
 import textwrap
-from typing import Any
+from collections.abc import Mapping
 
 from kava.flags.fields import Setting
-from kava.flags.usage import Usage
 
 INDENT = 26
 MOST_CHOICES = 6
 _WORDS = {str: "TEXT", int: "N", float: "NUMBER", bool: ""}
 
 
-def help_text(usage: Usage[Any]) -> str:
+def help_text(
+    settings: Mapping[str, Setting],
+    *,
+    prog: str,
+    summary: str,
+    example: str,
+    more: str = "",
+    has_aliases: bool = False,
+) -> str:
     """The help of a command.
 
     Args:
-        usage: of the command.
+        settings: all its flags, by name.
+        prog: the command, such as `kava train`.
+        summary: what it does.
+        example: a call that runs.
+        more: what else is said, behind the flags.
+        has_aliases: whether it takes flags of other programs too.
     """
     width = max(60, min(100, shutil.get_terminal_size().columns))
-    places = [one for one in usage.settings.values() if one.flag.positional]
+    places = [one for one in settings.values() if one.flag.positional]
     given = "".join(f" {_place(one)}" for one in places)
-    lines = [f"usage: {usage.prog}{given} [--FLAG VALUE …]", ""]
-    lines += [textwrap.fill(part, width) for part in usage.summary.split("\n")]
-    lines += ["", f"example: {usage.example}"]
+    lines = [f"usage: {prog}{given} [--FLAG VALUE …]", ""]
+    lines += [textwrap.fill(part, width) for part in summary.split("\n")]
+    lines += ["", f"example: {example}"]
     heading = None
-    for setting in [*places, *(one for one in usage.settings.values() if one not in places)]:
+    for setting in [*places, *(one for one in settings.values() if one not in places)]:
         group = "arguments" if setting.flag.positional else setting.group or "flags"
         if group != heading:
             lines += ["", f"{group}:"]
             heading = group
         lines += _entry(setting, width)
     lines += ["", "  -h, --help              show this and leave"]
-    if usage.known:
+    if has_aliases:
         lines += ["", textwrap.fill(
             "Flags of other programs that mean the same, such as --learning_rate for --lr, are "
             "taken too; docs/training.md lists them.", width,
         )]  # fmt: skip
-    if usage.more:
-        lines += ["", *(textwrap.fill(part, width) for part in usage.more.split("\n"))]
+    if more:
+        lines += ["", *(textwrap.fill(part, width) for part in more.split("\n"))]
     return "\n".join(lines)
 
 

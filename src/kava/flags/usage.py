@@ -64,6 +64,19 @@ class Usage(Generic[Config]):
         others = {} if self.beside is None else flags_of(self.beside)
         return {**flags_of(self.kind), **others}
 
+    def help(self) -> str:
+        """What `--help` prints."""
+        from kava.flags.help import help_text
+
+        return help_text(
+            self.settings,
+            prog=self.prog,
+            summary=self.summary,
+            example=self.example,
+            more=self.more,
+            has_aliases=bool(self.known),
+        )
+
     def parse(self, argv: Sequence[str]) -> Config:
         """Arguments as settings; a wrong command line leaves by `SystemExit(2)`, with one line."""
         return self.build(self.read(argv))
@@ -191,9 +204,7 @@ class Usage(Generic[Config]):
         while tokens:
             token = tokens.popleft()
             if token in HELP:
-                from kava.flags.help import help_text
-
-                print(help_text(self))
+                print(self.help())
                 raise SystemExit(0)
             if token == "--":
                 places += tokens

@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from kava.data.collate import Batch, Collator
-from kava.data.encode import Encoded
+from kava.data.encoded import Encoded
 from kava.importance.stages import UNCOUNTED
 
 # Tokens of a batch, and numbers in its logits: more is no faster on a CPU, and fills a GPU.

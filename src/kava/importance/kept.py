@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 
 from kava.capture import capture
 from kava.compress import EVICTIONS, compress
-from kava.data.encode import Encoded
+from kava.data.encoded import Encoded
 from kava.importance.batches import batches_of, make_batch
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kava.data.encode import Encoded
+from kava.data.encoded import Encoded
 from kava.data.records import Record
 from kava.data.shell_game import oracle_positions
 

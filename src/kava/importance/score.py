@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
 from kava.data.collate import Batch
-from kava.data.encode import Encoded
+from kava.data.encoded import Encoded
 from kava.data.records import Record, Template
 from kava.importance.batches import batches_of, make_batch
 from kava.importance.gradient import gradient

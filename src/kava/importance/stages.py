@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from kava.data.encode import Encoded
+from kava.data.encoded import Encoded
 from kava.data.records import Record, Template
 from kava.names import REACHES, Reach
 

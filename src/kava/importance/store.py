@@ -26,7 +26,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn
 
-from kava.data.encode import Encoded
+from kava.data.encoded import Encoded
 from kava.files import write_whole
 from kava.inputs import Malformed, parse_json
 from kava.weights import check_finite

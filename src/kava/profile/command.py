@@ -5,26 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from kava import names
 from kava.flags import Usage, check_fields, flag
 from kava.flags.aliases import PROFILING
+from kava.profile.defaults import DEFAULTS, LARGER_TEACHER
 from kava.quiet import quiet_libraries
 from kava.train.config import TrainConfig
 from kava.train.parse import ConfigFile, config_of
-
-DEFAULT_STUDENT = "kava/tiny-gpt2"
-LARGER_TEACHER = "larger kava/tiny-gpt2"
-"""The default teacher: beside a model of equal geometry an aligner has nothing to do."""
-
-DEFAULTS: dict[str, Any] = {
-    "model_name": DEFAULT_STUDENT,
-    "dataset_name": "kava/shell-game?num_train=64",
-    "alignment_mode": "structured",
-    "map_proj_share_dim": True,
-    "map_proj_init_uniform": True,
-}
 
 
 @dataclass(kw_only=True)

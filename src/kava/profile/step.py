@@ -13,7 +13,7 @@ from kava.builtin import RANDOM_MODELS
 from kava.data.collate import Batch, Collator
 from kava.devices import choose_device
 from kava.models import load_model_config
-from kava.profile.command import DEFAULT_STUDENT, LARGER_TEACHER
+from kava.profile.defaults import DEFAULT_STUDENT, LARGER_TEACHER
 from kava.profile.measure import PeakMemory, StageClock
 from kava.profile.report import Model, Profile
 from kava.profile.staged import STAGES, StagedDistiller, check_step

@@ -22,7 +22,8 @@ from kava.study.folder import (
     read_lock,
     run_folder,
 )
-from kava.study.plan import Arm, Plan, Role, read_plan
+from kava.study.plan import Arm, Plan, Role
+from kava.study.plan_file import read_plan
 
 if TYPE_CHECKING:
     import numpy as np

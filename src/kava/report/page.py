@@ -10,9 +10,10 @@ from kava.files import replace_folder
 from kava.format import counted
 from kava.locks import lock_file
 from kava.report import words
+from kava.report.judgement import Judgement
 from kava.report.logs import StudyLogs, load_study
 from kava.report.sections import Section, sections_of
-from kava.report.verdicts import Judgement, judge
+from kava.report.verdicts import judge
 
 if TYPE_CHECKING:
     from jinja2 import Environment

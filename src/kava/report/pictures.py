@@ -21,9 +21,9 @@ from kava.panels import (
     plot_curve,
     row_picture,
 )
+from kava.report.judgement import Compared
 from kava.report.kinds import NAMES, groups_of_kind
 from kava.report.logs import ArmLogs, Role
-from kava.report.verdicts import Compared
 from kava.theme import FAINT, INK, KV, MUTED, REFERENCE, WITHOUT
 from kava.ticks import FEW, SOME, in_percent, in_points, linear_axis, log_axis, step_axis, ticks
 

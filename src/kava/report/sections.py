@@ -12,6 +12,7 @@ from kava.align_pictures import head_map_picture, layer_map_picture, time_map_pi
 from kava.format import listed
 from kava.report import accounts, tables, words
 from kava.report.drawn import Draw, Picture, draw_picture
+from kava.report.judgement import Judgement
 from kava.report.logs import StudyLogs
 from kava.report.pictures import (
     CURVES,
@@ -21,7 +22,6 @@ from kava.report.pictures import (
     with_curves,
 )
 from kava.report.tables import Table, interval_of
-from kava.report.verdicts import Judgement
 
 
 @dataclass(frozen=True, kw_only=True)

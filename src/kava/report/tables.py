@@ -17,9 +17,9 @@ from kava.format import (
     points,
 )
 from kava.report.areas import areas_of
+from kava.report.judgement import Compared, Judgement
 from kava.report.kinds import change_of_last, groups_of_kind, last_of
 from kava.report.logs import ArmLogs, StudyLogs
-from kava.report.verdicts import Compared, Judgement
 
 
 @dataclass(frozen=True)

@@ -8,74 +8,13 @@ or more than no teacher does? If so a gain says nothing of the sample's own cach
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import Any
 
-from kava.report.areas import Areas, compare_areas
+from kava.report import words
+from kava.report.areas import compare_areas
+from kava.report.judgement import Compared, Judgement, Trust, explained, is_better
 from kava.report.logs import ArmLogs, StudyLogs
-
-if TYPE_CHECKING:
-    from kava.statistics import ArmComparison, Verdict
-
-
-@dataclass(frozen=True, kw_only=True)
-class Compared:
-    """An arm held against another.
-
-    Attributes:
-        arm: the one.
-        against: the other.
-        comparison: of their right answers.
-        p_adjusted: Holm's, over the family that this comparison belongs to.
-        verdict: what that carries.
-        areas: of their learning curves; None where one of them has none.
-    """
-
-    arm: ArmLogs
-    against: ArmLogs
-    comparison: ArmComparison
-    p_adjusted: float
-    verdict: Verdict
-    areas: Areas | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Trust:
-    """What a control says about one thing that could be believed.
-
-    Attributes:
-        holds: whether it may be.
-        sentence: why.
-    """
-
-    holds: bool
-    sentence: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Judgement:
-    """All that is said of a study.
-
-    Attributes:
-        compared: treatments and controls against the baseline; empty without a verdict.
-        controlled: each treatment against each control.
-        untaught: each control against each arm that has no teacher.
-        trust: what the controls say.
-        headline: the result in a sentence or two.
-        state: `found` where a treatment is better and its control does not explain it, `doubtful`
-            where a control does, `none` where no treatment is better, `open` without a verdict.
-    """
-
-    compared: tuple[Compared, ...] = ()
-    controlled: tuple[Compared, ...] = ()
-    untaught: tuple[Compared, ...] = ()
-    trust: tuple[Trust, ...] = ()
-    headline: str
-    state: str
-
-    def of(self, arm: ArmLogs) -> Compared | None:
-        """The comparison of an arm with the baseline, if there is one."""
-        return next((one for one in self.compared if one.arm is arm), None)
 
 
 def judge(study: StudyLogs) -> Judgement:
@@ -87,10 +26,8 @@ def judge(study: StudyLogs) -> Judgement:
     Example:
         >>> judge(load_study("outputs/study/flat_vs_structured")).headline
     """
-    from kava.report.words import headline_of, open_sentence
-
     if not study.is_complete or study.plan.primary.test == "none":
-        return Judgement(headline=open_sentence(study), state="open")
+        return Judgement(headline=words.open_sentence(study), state="open")
     treatments, controls = study.of_role("treatment"), study.of_role("control")
     baseline = study.baseline
     compared = _family(study, [(arm, baseline) for arm in (*treatments, *controls)], areas=True)
@@ -109,19 +46,9 @@ def judge(study: StudyLogs) -> Judgement:
         controlled=controlled,
         untaught=untaught,
         trust=trust,
-        headline=headline_of(study, compared, controlled),
+        headline=words.headline_of(study, compared, controlled),
         state=state,
     )
-
-
-def is_better(one: Compared) -> bool:
-    """Whether the verdict is "better", and no other word."""
-    return one.verdict.kind == "better"
-
-
-def explained(arm: ArmLogs, controlled: Sequence[Compared]) -> list[ArmLogs]:
-    """The controls that a treatment is not shown to be better than."""
-    return [one.against for one in controlled if one.arm is arm and not is_better(one)]
 
 
 def has_teacher(arm: ArmLogs) -> bool:
@@ -145,8 +72,6 @@ def trust_of(
     A doubt is about a gain: without a treatment that has a teacher and is better than the
     baseline, there is nothing to doubt, and what the controls did stands in the tables.
     """
-    from kava.report import words
-
     taught = {one.arm.name for one in controlled}
     gained = {
         one.arm.name

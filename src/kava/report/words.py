@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kava.format import counted, listed, p_clause, percent, point_interval, points
+from kava.report.judgement import Compared, explained, is_better
 from kava.report.logs import Run, StudyLogs
-from kava.report.verdicts import Compared, explained, is_better
 from kava.statistics.verdict import SEEDS_TO_RULE_OUT, unseen_share
 
 MOST_NAMED = 12

@@ -36,7 +36,7 @@ from kava.student.cache import Pairs
 from kava.student.config import LatentStudentConfig
 from kava.student.decode import Generation, Stop, greedy_decode
 from kava.student.endings import generation_ends
-from kava.student.passes import LatentOutput, Passes
+from kava.student.passes import LatentOutput, LatentParts, Passes
 from kava.student.whole import WEIGHTS_FILE, has_manifest, student_damage
 
 
@@ -141,6 +141,16 @@ class LatentStudent(PreTrainedModel):
     def _init_weights(self, module: nn.Module) -> None:
         """Nothing: the base model starts its own modules, and `wrap` starts those added here."""
 
+    def parts(self) -> LatentParts:
+        """What its passes are made with."""
+        return LatentParts(
+            self.base,
+            self.config,
+            self.thought_embeddings,
+            getattr(self, "projection", None),
+            getattr(self, "placeholders", None),
+        )
+
     def get_input_embeddings(self) -> nn.Module:
         """The base model's token embeddings."""
         return self.base.get_input_embeddings()
@@ -176,7 +186,7 @@ class LatentStudent(PreTrainedModel):
                 "answer_ids is None: training needs the answer; use generate() without"
             )
         run = Passes(
-            self,
+            self.parts(),
             prompt_ids,
             prompt_mask,
             queries=queries and self.config.num_latents > 0,
@@ -210,7 +220,7 @@ class LatentStudent(PreTrainedModel):
         """
         M = self.config.num_latents
         room = prompt_ids.shape[1] + M + 2 + max_new_tokens
-        run = Passes(self, prompt_ids, prompt_mask, readings=readings, cache_length=room)
+        run = Passes(self.parts(), prompt_ids, prompt_mask, readings=readings, cache_length=room)
         run.begin(None)
         run.think()
         logits_BV = run.first_answer_logits()

@@ -13,24 +13,41 @@ L layers, H key/value heads, D head dim.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from kava.attention import AttentionForm
 from kava.capture import QueryRecorder, record_queries, trace_from_cache
 from kava.student.cache import Pairs, PreallocatedCache, cache_from, pairs_of
+from kava.student.config import LatentStudentConfig
 from kava.trace import KVTrace
-
-if TYPE_CHECKING:
-    from kava.student.latent import LatentStudent
-
 
 NOWHERE = slice(0, 0)
 """The columns that a pass reads without the output head."""
+
+
+@dataclass(frozen=True)
+class LatentParts:
+    """What the passes take from a latent student.
+
+    Attributes:
+        base: the causal language model.
+        config: how many latents there are and how they are decoded.
+        thought_embeddings: [2, W], begin- and end-of-thought.
+        projection: [.., W] → [.., W], from a hidden state to the next latent's embedding; None
+            where no latent is made of a hidden state.
+        placeholders: [M, W], what Jacobi decoding starts from; None in sequential decoding.
+    """
+
+    base: PreTrainedModel
+    config: LatentStudentConfig
+    thought_embeddings: Tensor
+    projection: nn.Module | None = None
+    placeholders: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -70,7 +87,7 @@ class Passes:
 
     def __init__(
         self,
-        student: LatentStudent,
+        parts: LatentParts,
         prompt_ids: Tensor,
         prompt_mask: Tensor | None,
         *,
@@ -78,11 +95,11 @@ class Passes:
         readings: bool = False,
         cache_length: int | None = None,
     ):
-        self.student = student
-        self.base = student.base
+        self.parts = parts
+        self.base = parts.base
         self.prompt_ids = prompt_ids
         self.B, self.P = prompt_ids.shape
-        self.M = student.config.num_latents
+        self.M = parts.config.num_latents
         self.record = queries
         self.latent_queries: list[Tensor] = []
         self.attention: AttentionForm | None = None
@@ -147,22 +164,22 @@ class Passes:
 
     def vector(self, index: int) -> Tensor:
         """Begin- (0) or end-of-thought (1) as [B, 1, W]."""
-        return self.student.thought_embeddings[index].expand(self.B, 1, -1)
+        return self.parts.thought_embeddings[index].expand(self.B, 1, -1)
 
     def begin(self, pairs: Pairs | None) -> None:
         """Make the prompt pending, or take its cache; what follows it shares its pass."""
         follow = [self.vector(0)]
-        if self.student.config.decoding == "jacobi" and self.M > 0:
-            follow.append(self.student.placeholders.expand(self.B, -1, -1))
+        if self.parts.placeholders is not None:
+            follow.append(self.parts.placeholders.expand(self.B, -1, -1))
         if pairs is None:
-            follow.insert(0, self.student.get_input_embeddings()(self.prompt_ids))
+            follow.insert(0, self.base.get_input_embeddings()(self.prompt_ids))
         else:
             self.cache, self.length = cache_from(pairs), self.P
         self.pending = torch.cat(follow, dim=1)
 
     def think(self) -> None:
         """Fill the latents; what is left in `pending` goes into the answer's pass."""
-        config = self.student.config
+        config = self.parts.config
         if self.reads_out and not config.makes_latents:
             raise ValueError(
                 f"a student of num_latents={self.M} and decoding={config.decoding!r} with "
@@ -179,7 +196,7 @@ class Passes:
     def _think_sequential(self) -> None:
         for _ in range(self.M):
             self._recorded(self.pending, at=slice(-1, None))
-            self.pending = self.student.projection(self.hidden[:, -1:])
+            self.pending = self._next(self.hidden[:, -1:])
 
     def _think_jacobi(self, num_iterations: int) -> None:
         start = self.P + 1
@@ -190,10 +207,16 @@ class Passes:
         first = self.hidden[:, -self.M - 1 : -self.M]  # at begin-of-thought: the same in all passes
         for iteration in range(num_iterations):
             left = torch.cat([first, self.hidden[:, -self.M : -1]], dim=1)
-            self.pending = self.student.projection(left)
+            self.pending = self._next(left)
             self._rewind(start)
             if iteration < num_iterations - 1:
                 self.read(self.pending, latents if iteration == num_iterations - 2 else NOWHERE)
+
+    def _next(self, hidden: Tensor) -> Tensor:
+        """Embeddings of the latents that follow hidden states [B, n, W]."""
+        assert self.parts.projection is not None
+        embeds: Tensor = self.parts.projection(hidden)
+        return embeds
 
     def _rewind(self, length: int) -> None:
         """Forget the cached columns from `length` on, so that they can be read again."""

@@ -3,17 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
 from kava.flags.words import listed, shown
-
-if TYPE_CHECKING:
-    from kava.study.plan import Arm, Plan
-
-ROLES = ("baseline", "treatment", "control", "reference")
-METRICS = ("accuracy",)
-TESTS = ("crossed", "seeds", "items", "wilcoxon", "none")
-"""Those of `kava.statistics.compare_arms`; `none` describes without a verdict."""
+from kava.study.plan import ROLES, Arm, Plan
 
 MIN_SEEDS = 2
 MOST_SEEDS = 1_000

@@ -127,7 +127,7 @@ def main(argv: list[str]) -> int:
 
 
 def _run(args: RunConfig, argv: Sequence[str]) -> int:
-    from kava.study.plan import find_plan, load_plan
+    from kava.study.plan_file import find_plan, load_plan
 
     plan = load_plan(args.plan)
     from kava.study.folder import default_folder
@@ -197,7 +197,7 @@ def _report(args: ReportConfig, argv: Sequence[str]) -> int:
 
 
 def _list(args: ListConfig, argv: Sequence[str]) -> int:
-    from kava.study.plan import load_plan, shipped_plans
+    from kava.study.plan_file import load_plan, shipped_plans
 
     plans = [load_plan(path, check_settings=False) for path in shipped_plans().values()]
     width = max(len(plan.name) for plan in plans)

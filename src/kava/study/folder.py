@@ -17,7 +17,8 @@ from typing import Any
 
 from kava.files import write_all
 from kava.inputs import Malformed, read_json, whole_json_lines
-from kava.study.plan import Plan, canonical_hash, read_plan
+from kava.study.plan import Plan, canonical_hash
+from kava.study.plan_file import read_plan
 
 PLAN_FILE = "plan.yaml"
 LOCK_FILE = "plan.lock.json"

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from kava.data.encode import Encoded
+from kava.data.encoded import Encoded
 from kava.train.scores import needs_scores
 
 if TYPE_CHECKING:

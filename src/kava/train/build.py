@@ -12,7 +12,8 @@ from transformers import PreTrainedTokenizerBase
 
 from kava.align.calibrate import CalibrationReport
 from kava.data.collate import Collator
-from kava.data.encode import Encoded, EncodeReport, encode_records
+from kava.data.encode import encode_records
+from kava.data.encoded import Encoded, EncodeReport
 from kava.data.mix import draw_shares
 from kava.data.neighbours import check_neighbours
 from kava.data.pairing import encode_for_teacher

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from kava.align.calibrate import CalibrationReport
 from kava.calibration import calibrate_on
 from kava.data.collate import Collator
-from kava.data.encode import Encoded
+from kava.data.encoded import Encoded
 from kava.train.config import TrainConfig
 from kava.train.objective import Distiller
 

@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from kava.data.collate import Batch, Collator
-from kava.data.encode import Encoded
+from kava.data.encoded import Encoded
 from kava.train.guard import RunGuard
 from kava.train.objective import Distiller
 from kava.train.probes import CacheLikeness, attention_entropy

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from kava.data.collate import Batch, Collator
-from kava.data.encode import Encoded
+from kava.data.encoded import Encoded
 from kava.layers import LayerMapping, map_layers, measure_layers
 from kava.student.checkpoint import library_versions
 from kava.train.config import TrainConfig

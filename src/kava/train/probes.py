@@ -94,7 +94,7 @@ def attention_entropy(student: PreTrainedModel, batch: Batch) -> float | None:
 
 def _of_latents(student: LatentStudent, batch: Batch) -> float:
     few = slice(0, ENTROPY_SAMPLES)
-    run = Passes(student, batch["prompt_ids"][few], batch["prompt_mask"][few], queries=True)
+    run = Passes(student.parts(), batch["prompt_ids"][few], batch["prompt_mask"][few], queries=True)
     run.begin(None)
     run.think()
     tokens = student.get_input_embeddings()(batch["answer_ids"][few, :1])

@@ -13,7 +13,7 @@ import numpy as np
 from transformers import PreTrainedModel
 
 from kava.compress import EVICTIONS
-from kava.data.encode import Encoded
+from kava.data.encoded import Encoded
 from kava.data.records import Record, Template
 from kava.devices import choose_device
 from kava.importance import score_samples

@@ -27,7 +27,7 @@ from transformers.trainer_callback import TrainerState
 from transformers.trainer_utils import TrainOutput
 
 from kava.data.collate import Batch, Collator
-from kava.data.encode import Encoded
+from kava.data.encoded import Encoded
 from kava.data.neighbours import with_neighbours
 from kava.data.records import Record, Template
 from kava.errors import KavaError
