@@ -15,7 +15,7 @@ from conftest import ROOT
 from kava.data.collate import Collator
 from kava.models import load_model
 from kava.rope import rotary_of
-from kava.train.build import load_data
+from kava.train.data import load_data
 from kava.train.models import build_distiller, build_tokenizer
 
 FLAGS = ["--teacher_steps", "2", "--num_steps", "2", "--num_test", "8", "--seeds", "1"]

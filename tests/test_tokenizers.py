@@ -14,8 +14,9 @@ from transformers import PreTrainedTokenizerFast
 from kava.models import load_model
 from kava.reading import ReadingConfig, read_texts
 from kava.tokenizers import byte_tokenizer, check_tokenizer, reads_alike
-from kava.train.build import build_run, load_data
+from kava.train.build import build_run
 from kava.train.config import TrainConfig
+from kava.train.data import load_data
 from kava.train.models import build_teacher_tokenizer, build_tokenizer
 
 TEXTS = ["Tom has 3 zebras.\n", "3 + 4 = 7"]

@@ -14,8 +14,8 @@ from kava.data.encode import encode_records
 from kava.data.encoded import DoesNotFit
 from kava.evaluate.data import evaluation_records
 from kava.models import load_tokenizer
-from kava.train.build import load_data
 from kava.train.config import TrainConfig
+from kava.train.data import load_data
 from kava.train.parse import parse_config
 
 MARKERS: dict[str, Any] = {

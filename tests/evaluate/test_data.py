@@ -13,8 +13,8 @@ from kava.data.sources import load_records
 from kava.data.splits import data_hash
 from kava.evaluate.data import evaluation_records
 from kava.models import load_tokenizer
-from kava.train.build import load_data
 from kava.train.config import TrainConfig
+from kava.train.data import load_data
 
 GAME = "kava/shell-game?num_moves=3&num_train=50&num_test=20"
 

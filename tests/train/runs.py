@@ -11,8 +11,9 @@ import torch
 from transformers import TrainerCallback
 
 from kava.data.collate import Batch, Collator
-from kava.train.build import Run, build_run, load_data
+from kava.train.build import Run, build_run
 from kava.train.config import TrainConfig
+from kava.train.data import load_data
 from kava.train.models import build_distiller, build_teacher_tokenizer, build_tokenizer
 from kava.train.objective import Distiller
 from kava.train.scores import needs_scores, with_scores

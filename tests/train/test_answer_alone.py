@@ -10,7 +10,8 @@ import pytest
 import torch
 from runs import distiller_and_batch, small
 
-from kava.train.build import build_run, load_data
+from kava.train.build import build_run
+from kava.train.data import load_data
 from kava.train.models import build_tokenizer
 from kava.train.objective import count_items
 

@@ -10,8 +10,9 @@ import torch
 
 from kava.data.collate import Collator
 from kava.importance import SCORERS, knockout, score_samples
-from kava.train.build import build_run, load_data
+from kava.train.build import build_run
 from kava.train.config import TrainConfig
+from kava.train.data import load_data
 from kava.train.models import build_teacher_tokenizer, build_tokenizer
 from kava.train.scores import with_scores
 from train.runs import distiller_and_batch, run, small

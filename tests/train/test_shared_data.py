@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kava.train.build import build_run, data_key, load_data
+from kava.train.build import build_run
 from kava.train.config import TrainConfig
+from kava.train.data import data_key, load_data
 from kava.train.models import build_teacher_tokenizer, build_tokenizer
 from train.runs import metrics, small
 

@@ -11,8 +11,8 @@ import torch
 
 from kava.data.collate import Collator
 from kava.data.neighbours import with_neighbours
-from kava.train.build import load_data
 from kava.train.config import TrainConfig
+from kava.train.data import load_data
 from kava.train.models import build_distiller, build_teacher_tokenizer, build_tokenizer
 from kava.train.wrong_sample import reasoning_to_read, wrong_weights
 from train.runs import all_rows, metrics, run, small

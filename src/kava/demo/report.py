@@ -14,6 +14,7 @@ from kava.demo.table import COLUMNS, note_of
 from kava.files import write_all
 from kava.format import percent
 from kava.report.drawn import Draw, Picture, draw_picture
+from kava.report.page import TEMPLATES
 
 if TYPE_CHECKING:
     from kava.data.records import Record
@@ -79,12 +80,10 @@ def render_report(
         budget: what every run gets.
         versions: library → version.
     """
-    from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
-        loader=ChoiceLoader(
-            [PackageLoader("kava.demo", "."), PackageLoader("kava.report", "templates")]
-        ),
+        loader=FileSystemLoader([Path(__file__).parent, TEMPLATES]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -23,8 +23,9 @@ from kava.stopping import Stopped, stop_on_signals
 
 if TYPE_CHECKING:
     from kava.locks import Lock
-    from kava.train.build import Data, Run
+    from kava.train.build import Run
     from kava.train.config import TrainConfig
+    from kava.train.data import Data
 
 REPORT_EVERY_SECONDS = 0.2
 
@@ -69,7 +70,8 @@ class Memory:
 
     def build(self, config: TrainConfig) -> Run:
         """`build_run`, with the remembered data where they are those of this configuration."""
-        from kava.train.build import build_run, data_key
+        from kava.train.build import build_run
+        from kava.train.data import data_key
 
         key = data_key(config)
         if key != self.key:

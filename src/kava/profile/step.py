@@ -19,8 +19,8 @@ from kava.profile.report import Model, Profile
 from kava.profile.staged import STAGES, StagedDistiller, check_step
 from kava.readable import Limits
 from kava.student.prompts import base_of
-from kava.train.build import load_data
 from kava.train.config import TrainConfig
+from kava.train.data import load_data
 from kava.train.limits import Readers, check_models, fit_data
 from kava.train.models import (
     build_aligner,

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 REPORT_FOLDER = "report"
 PAGE = "index.html"
 MARKDOWN = "report.md"
+TEMPLATES = Path(__file__).parent / "templates"
 PICTURES = "pictures"
 
 STATES = {
@@ -107,10 +108,10 @@ def render_markdown(study: StudyLogs, judgement: Judgement, sections: list[Secti
 
 
 def _environment(autoescape: bool) -> Environment:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     return Environment(
-        loader=PackageLoader("kava.report", "templates"),
+        loader=FileSystemLoader(TEMPLATES),
         autoescape=autoescape,
         undefined=StrictUndefined,
         trim_blocks=True,

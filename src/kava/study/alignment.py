@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from kava.align.overlap import TokenAlignmentMode
-    from kava.train.build import Data, Run
+    from kava.train.build import Run
+    from kava.train.data import Data
 
 
 def alignment_of(run: Run) -> dict[str, Any] | None:

@@ -264,7 +264,7 @@ def evaluate_untrained(run: StudyRun) -> dict[str, Any]:
     from kava.data.splits import data_hash
     from kava.devices import choose_device
     from kava.student.answering import answer_records
-    from kava.train.build import records_of
+    from kava.train.data import records_of
     from kava.train.models import build_student, build_tokenizer
     from kava.train.recording import peak_memory_bytes, reset_peak_memory
 
@@ -321,7 +321,7 @@ def evaluate_untrained(run: StudyRun) -> dict[str, Any]:
 
 def test_records(run: StudyRun) -> list[Record]:
     """The questions of the test, which no curve has seen."""
-    from kava.train.build import records_of
+    from kava.train.data import records_of
 
     config, data = run.config, run.plan.data
     records = records_of(config, data.test, data.test_split)

@@ -2,34 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
-from transformers import PreTrainedTokenizerBase
 
 from kava.align.calibrate import CalibrationReport
 from kava.data.collate import Collator
-from kava.data.encode import encode_records
-from kava.data.encoded import Encoded, EncodeReport
-from kava.data.mix import draw_shares
 from kava.data.neighbours import check_neighbours
-from kava.data.pairing import encode_for_teacher
-from kava.data.records import Record, Template
-from kava.data.shell_game import with_oracle_positions
-from kava.data.sources import default_template, load_records
-from kava.data.splits import check_disjoint, data_hash, split_records
-from kava.dataset_names import is_mix
 from kava.devices import choose_device
 from kava.layers import LayerMapping
 from kava.student.checkpoint import read_settings
-from kava.tokenizers import reads_alike
 from kava.train.bare import check_bare
 from kava.train.calibration import calibrate_aligner
 from kava.train.checks import check_warmup
 from kava.train.config import TrainConfig
+from kava.train.data import Data, load_data
 from kava.train.defaults import adopt, default_lines
 from kava.train.disk import DiskNeed, check_disk, disk_need
 from kava.train.layer_mapping import measure_layer_map
@@ -40,28 +28,6 @@ from kava.train.precision import check_device_precision
 from kava.train.resume import Start, check_same_machine, check_same_run, find_start, machine_of
 from kava.train.scores import needs_scores, scores_path, with_scores
 from kava.train.trainer import KVDistillTrainer
-
-DATA_FIELDS = (
-    "model_name", "student", "target_len", "dataset_name", "split", "eval_dataset_name",
-    "eval_split", "subset_size", "eval_size", "question_field", "reasoning_field", "answer_field",
-    "reasoning_form", "text_field", "reasoning_triggers", "answer_triggers", "keep_last_step",
-    "max_length", "overflow", "keep_short", "kv_method",
-    "token_alignment",
-)  # fmt: skip
-"""The settings that decide what `load_data` gives, whatever the others are."""
-
-
-@dataclass(frozen=True)
-class Data:
-    """Training and held-out samples."""
-
-    train: list[Encoded]
-    train_records: list[Record]
-    eval: list[Encoded]
-    eval_records: list[Record]
-    report: EncodeReport
-    hash: str
-    template: Template
 
 
 @dataclass(frozen=True)
@@ -79,158 +45,6 @@ class Run:
     def checkpoint(self) -> Path | None:
         """What the run goes on from."""
         return self.start.checkpoint
-
-
-def load_data(
-    config: TrainConfig,
-    tokenizer: PreTrainedTokenizerBase,
-    teacher_tokenizer: PreTrainedTokenizerBase | None = None,
-) -> Data:
-    """Read, split and encode the records that a configuration names.
-
-    Args:
-        config: the run's configuration.
-        tokenizer: the student's.
-        teacher_tokenizer: the teacher's, where another model teaches. It reads the student's
-            tokens where the two tokenizers give every text the same ids, and else its own.
-
-    Raises:
-        ValueError: data that cannot be read, do not fit, or overlap between training and
-            evaluation.
-    """
-    template = default_template(config.dataset_name, drop_last_step=not config.keep_last_step)
-    train = records_of(config, config.dataset_name, config.split)
-    held_out: list[Record] = []
-    if config.eval_size and config.eval_dataset_name is None:
-        if config.eval_size >= len(train):
-            raise ValueError(
-                f"--eval_size {config.eval_size} leaves nothing to train on: {config.dataset_name} "
-                f"has {len(train)} records"
-            )
-        sizes = {"train": len(train) - config.eval_size, "eval": config.eval_size}
-        parts = split_records(train, sizes, seed=config.seed)
-        train, held_out = parts["train"], parts["eval"]
-    elif config.eval_size and config.eval_dataset_name is not None:
-        held_out = records_of(config, config.eval_dataset_name, config.eval_split)
-        held_out = held_out[: config.eval_size]
-    check_disjoint(_found(train), test=_found(held_out))
-    if config.subset_size is not None:
-        train = _subset(train, config)
-    if teacher_tokenizer is not None:
-        texts = (template.render(record).text for record in _found([*train, *held_out]))
-        if reads_alike(tokenizer, teacher_tokenizer, texts):
-            teacher_tokenizer = None
-    matched = config.student == "latent" or config.matches_cache
-    target_len = config.target_len if matched and not config.keep_short else None
-    tokenizers = (tokenizer, teacher_tokenizer)
-    encoded, report = _encode(config, train, tokenizers, template, target_len)
-    eval_encoded: list[Encoded] = []
-    if held_out:
-        eval_encoded, _ = _encode(config, held_out, tokenizers, template, target_len)
-    return Data(
-        train=encoded,
-        train_records=train,
-        eval=eval_encoded,
-        eval_records=_found(held_out),
-        report=report,
-        hash=data_hash(train),
-        template=template,
-    )
-
-
-def data_key(config: TrainConfig) -> tuple[Any, ...]:
-    """What decides a run's data and their scores: configurations of one key can share them.
-
-    Example:
-        >>> data_key(TrainConfig(lr=1e-3)) == data_key(TrainConfig(lr=1e-4))
-        True
-    """
-    drawn = config.subset_size is not None or (config.eval_size and not config.eval_dataset_name)
-    scored = needs_scores(config)
-    return (
-        *(getattr(config, name) for name in DATA_FIELDS),
-        config.seed if drawn else None,
-        config.teacher_name if config.needs_teacher else None,
-        config.matches_cache,
-        (config.knockout_reach, config.kv_scores_path, config.dtype) if scored else None,
-    )
-
-
-def records_of(config: TrainConfig, name: str, split: str) -> list[Record]:
-    """Records read as a configuration says: by its fields, markers and form of reasoning.
-
-    Raises:
-        ValueError: data that cannot be read.
-    """
-    return load_records(
-        name,
-        split=split,
-        question_field=config.question_field,
-        reasoning_field=config.reasoning_field,
-        answer_field=config.answer_field,
-        reasoning_form=config.reasoning_form,  # type: ignore[arg-type]
-        text_field=config.text_field,
-        reasoning_triggers=config.reasoning_triggers,
-        answer_triggers=config.answer_triggers,
-        on_missing="report",
-    )
-
-
-def _found(records: list[Record]) -> list[Record]:
-    """The records whose segments were found; encoding counts the others, or stops at them."""
-    return [record for record in records if not record.missing]
-
-
-def _subset(records: list[Record], config: TrainConfig) -> list[Record]:
-    assert config.subset_size is not None
-    if config.subset_size > len(records):
-        raise ValueError(
-            f"--subset_size {config.subset_size} is more than the {len(records)} training records "
-            f"of {config.dataset_name}; lower it"
-        )
-    if is_mix(config.dataset_name):
-        return draw_shares(records, config.subset_size, config.seed)
-    sizes = {"train": config.subset_size, "rest": len(records) - config.subset_size}
-    return split_records(records, sizes, seed=config.seed)["train"]
-
-
-def _encode(
-    config: TrainConfig,
-    records: Sequence[Record],
-    tokenizers: tuple[PreTrainedTokenizerBase, PreTrainedTokenizerBase | None],
-    template: Template,
-    target_len: int | None,
-) -> tuple[list[Encoded], EncodeReport]:
-    tokenizer, teacher_tokenizer = tokenizers
-    own_positions = teacher_tokenizer is not None and config.token_alignment == "none"
-    encoded, report = encode_records(
-        records,
-        tokenizer,
-        template,
-        config.max_length,
-        target_len=None if own_positions else target_len or None,
-        overflow=config.overflow,  # type: ignore[arg-type]
-        answer_alone=config.keep_short,
-    )
-    if teacher_tokenizer is not None:
-        encoded, skipped = encode_for_teacher(
-            records,
-            encoded,
-            teacher_tokenizer,
-            template,
-            config.max_length,
-            target_len=target_len or None if own_positions else None,
-            overflow=config.overflow,  # type: ignore[arg-type]
-            answer_alone=config.keep_short,
-        )
-        for reason, ids in skipped.skipped.items():
-            report.skipped[reason].extend(ids)
-    if config.kv_method == "positions":
-        kept = {item.id for item in encoded}
-        encoded = with_oracle_positions(
-            [r for r in records if r.id in kept], encoded, config.target_len
-        )
-    return encoded, report
 
 
 def _scored(config: TrainConfig, distiller: Distiller, data: Data) -> Data:

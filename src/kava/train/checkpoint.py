@@ -25,33 +25,52 @@ from torch import Tensor
 
 from kava.align.layerwise import LayerwiseProjector
 from kava.align.projectors import QUERY_PROJECTORS
+from kava.data.records import Template
 from kava.student.checkpoint import checkpoints_by_step, library_versions, save_student
 from kava.student.manifest import amend, write_manifest
 from kava.student.whole import ALIGNER_FILE, RECORDING_FILE, STATE_FILE, WEIGHTS_FILE
 from kava.train.recording import read_recording
-from kava.train.resume import machine_of
 from kava.weights import check_finite
 
 if TYPE_CHECKING:
+    from accelerate import Accelerator
+    from transformers import PreTrainedTokenizerBase
+    from transformers.trainer_callback import TrainerState
+
     from kava.align import MapProjectionAligner
+    from kava.train.config import TrainConfig
     from kava.train.objective import Distiller
-    from kava.train.trainer import KVDistillTrainer
 
 STAGING = ".saving"
 
 
 class CheckpointWriter:
-    """Writes a trainer's checkpoints: staged in a hidden folder, renamed when complete.
+    """Writes a run's checkpoints: staged in a hidden folder, renamed when complete.
 
     The newest `save_total_limit` are kept, and beside them the best of those that are there: the
     one with the highest held-out accuracy at its step.
+
+    Args:
+        output_dir: of the run.
+        save_total_limit: checkpoints to keep beside the best; 0 keeps all.
+        saves: whether this process writes.
+        accelerator: lets processes that train together wait for one another.
     """
 
-    def __init__(self, trainer: KVDistillTrainer):
-        self.trainer = trainer
-        self.output_dir = Path(trainer.config.output_dir)
+    def __init__(
+        self,
+        output_dir: str | Path,
+        save_total_limit: int | None,
+        *,
+        saves: bool,
+        accelerator: Accelerator,
+    ):
+        self.output_dir = Path(output_dir)
+        self.limit = save_total_limit
+        self.saves = saves
+        self.accelerator = accelerator
         self.run_dir = self.output_dir
-        if trainer.args.should_save:
+        if saves:
             # left behind by a process that was killed while it saved
             shutil.rmtree(self.output_dir / STAGING, ignore_errors=True)
             for rest in self.output_dir.glob(".checkpoint-*.old"):
@@ -59,54 +78,64 @@ class CheckpointWriter:
 
     def clear(self, checkpoints: Iterable[Path]) -> None:
         """Take away what the run was allowed to."""
-        if self.trainer.args.should_save:
+        if self.saves:
             for path in checkpoints:
                 remove_checkpoint(path)
 
     @contextmanager
-    def staged(self, step: int) -> Iterator[None]:
+    def staged(self, state: TrainerState) -> Iterator[None]:
         """Save inside the block: what is written to `run_dir` appears at once, at its end.
+
+        Args:
+            state: of the run, at the step that is saved.
 
         Raises:
             OSError: it could not be written; nothing of it is left, earlier ones are intact.
         """
-        trainer = self.trainer
+        step = state.global_step
         name = f"checkpoint-{step}"
         self.run_dir = self.output_dir / STAGING
         try:
             yield
-            trainer.accelerator.wait_for_everyone()
-            if trainer.args.should_save:
+            self.accelerator.wait_for_everyone()
+            if self.saves:
                 folder = self.run_dir / name
-                (folder / STATE_FILE).write_text(self._state(step), encoding="utf-8")
+                (folder / STATE_FILE).write_text(self._state(state), encoding="utf-8")
                 write_manifest(folder)
                 _replace(folder, self.output_dir / name)
         except (OSError, SafetensorError, RuntimeError) as error:
             raise self._unwritten(step, error) from error
         finally:
             self.run_dir = self.output_dir
-            if trainer.args.should_save:
+            if self.saves:
                 shutil.rmtree(self.output_dir / STAGING, ignore_errors=True)
-        trainer.accelerator.wait_for_everyone()
-        if trainer.args.should_save:
-            self._rotate()
+        self.accelerator.wait_for_everyone()
+        if self.saves:
+            self._rotate(state)
 
-    def add_evaluation(self, step: int) -> None:
+    def add_evaluation(self, state: TrainerState, verdict: Mapping[str, str] | None) -> None:
         """Put the evaluation of a step into its checkpoint, which was written before it.
+
+        Args:
+            state: of the run, at that step.
+            verdict: the guard's.
 
         Raises:
             OSError: it could not be written; the checkpoint is whole, without its evaluation.
         """
-        trainer, folder = self.trainer, self.output_dir / f"checkpoint-{step}"
-        if not trainer.args.should_save or not folder.is_dir():
+        folder = self.output_dir / f"checkpoint-{state.global_step}"
+        if not self.saves or not folder.is_dir():
             return
-        record = {**read_recording(folder), "verdict": trainer.guard.state()}
-        texts = {RECORDING_FILE: json.dumps(record, indent=2) + "\n", STATE_FILE: self._state(step)}
+        record = {**read_recording(folder), "verdict": verdict}
+        texts = {
+            RECORDING_FILE: json.dumps(record, indent=2) + "\n",
+            STATE_FILE: self._state(state),
+        }
         try:
             amend(folder, texts)
         except OSError as error:
-            raise self._unwritten(step, error) from error
-        self._rotate()
+            raise self._unwritten(state.global_step, error) from error
+        self._rotate(state)
 
     def _unwritten(self, step: int, error: Exception) -> OSError:
         reason = str(error).splitlines()[0]
@@ -116,52 +145,58 @@ class CheckpointWriter:
             f"earlier checkpoints are intact"
         )
 
-    def _state(self, step: int) -> str:
+    def _state(self, state: TrainerState) -> str:
         """The library's state as JSON; the best checkpoint by its name, for a folder may move."""
-        state = self.trainer.state
         there = checkpoints_by_step(self.output_dir)
-        best = best_step({*there, step}, state.log_history)
+        best = best_step({*there, state.global_step}, state.log_history)
         name = None if best is None else f"checkpoint-{best}"
         state.best_model_checkpoint = None if name is None else str(self.output_dir / name)
         saved = asdict(replace(state, best_model_checkpoint=name))
         return json.dumps(saved, indent=2, sort_keys=True) + "\n"
 
-    def _rotate(self) -> None:
+    def _rotate(self, state: TrainerState) -> None:
         """Take the oldest checkpoints away."""
-        limit = self.trainer.config.save_total_limit
         there = checkpoints_by_step(self.output_dir)
-        best = best_step(there, self.trainer.state.log_history)
-        for step in sorted(there)[: -limit if limit else 0]:
+        best = best_step(there, state.log_history)
+        for step in sorted(there)[: -self.limit if self.limit else 0]:
             if step != best:
                 remove_checkpoint(there[step])
 
-    def write_model(self, directory: str | Path) -> None:
-        """Student, tokenizer, settings and aligner."""
-        trainer = self.trainer
-        distiller: Distiller = trainer.accelerator.unwrap_model(trainer.model)
-        assert trainer.processing_class is not None
-        save_student(
-            directory,
-            distiller.student,
-            trainer.processing_class,  # type: ignore[arg-type]
-            settings_of(trainer),
-        )
+    def write_model(
+        self,
+        directory: str | Path,
+        distiller: Distiller,
+        tokenizer: PreTrainedTokenizerBase,
+        settings: Mapping[str, Any],
+    ) -> None:
+        """Student, tokenizer, settings (see `settings_of`) and aligner."""
+        save_student(directory, distiller.student, tokenizer, settings)
         save_file(
             {name: part.detach().contiguous() for name, part in beside_student(distiller).items()},
             Path(directory) / ALIGNER_FILE,
         )
 
 
-def settings_of(trainer: KVDistillTrainer) -> dict[str, Any]:
-    """What a checkpoint says of its run."""
+def settings_of(
+    config: TrainConfig, *, step: int, template: Template, data_hash: str, machine: dict[str, Any]
+) -> dict[str, Any]:
+    """What a checkpoint says of its run.
+
+    Args:
+        config: of the run.
+        step: that was done last.
+        template: how records became text.
+        data_hash: of the training records.
+        machine: as `kava.train.resume.machine_of` names it.
+    """
     return {
-        "student": trainer.config.student,
-        "step": trainer.state.global_step,
-        "template": asdict(trainer.template),
-        "data_hash": trainer.data_hash,
-        "config": asdict(trainer.config),
+        "student": config.student,
+        "step": step,
+        "template": asdict(template),
+        "data_hash": data_hash,
+        "config": asdict(config),
         "versions": library_versions(),
-        "machine": machine_of(trainer.args.device, trainer.args.world_size),
+        "machine": machine,
     }
 
 

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from kava.train.resampling import check_resampling
-
-if TYPE_CHECKING:
-    from kava.train.config import TrainConfig
+from kava.train.resampling import INTERPOLATED, REASONING_ONLY
+from kava.train.settings import Settings
 
 
-def check_config(config: TrainConfig) -> None:
+def check_config(config: Settings) -> None:
     """Hold values to each other.
 
     Raises:
@@ -51,7 +47,7 @@ def check_config(config: TrainConfig) -> None:
             f"--align_direction {config.align_direction} compares them as the teacher's: pass "
             f"--key_space unrotated"
         )
-    check_resampling(config)
+    _check_resampling(config)
     _check_matching(config)
     if config.max_steps > 0:
         check_warmup(config, config.max_steps)
@@ -67,7 +63,7 @@ def check_config(config: TrainConfig) -> None:
         raise ValueError("--resume and --overwrite exclude each other")
 
 
-def _check_precision(config: TrainConfig) -> None:
+def _check_precision(config: Settings) -> None:
     if config.bf16 and config.fp16:
         raise ValueError("--bf16 and --fp16 exclude each other; leave one out")
     if config.dtype != "float32" and config.teacher_name is None:
@@ -79,7 +75,7 @@ def _check_precision(config: TrainConfig) -> None:
         )
 
 
-def _check_latent_ce(config: TrainConfig) -> None:
+def _check_latent_ce(config: Settings) -> None:
     if not config.latent_ce_weight:
         return
     weight = f"--latent_ce_weight {config.latent_ce_weight:g}"
@@ -97,7 +93,7 @@ def _check_latent_ce(config: TrainConfig) -> None:
         )
 
 
-def _check_maps(config: TrainConfig) -> None:
+def _check_maps(config: Settings) -> None:
     if config.calibrates and config.flat_variant not in (None, "linear"):
         raise ValueError(
             f"--flat_variant {config.flat_variant} cannot be fitted in closed form: pass "
@@ -117,7 +113,7 @@ def _check_maps(config: TrainConfig) -> None:
         )
 
 
-def _check_layer_map(config: TrainConfig) -> None:
+def _check_layer_map(config: Settings) -> None:
     if config.layer_mapping is not None:
         for name in ("use_cka_layer_mapping", "layer_mapping_path"):
             if getattr(config, name):
@@ -132,7 +128,7 @@ def _check_layer_map(config: TrainConfig) -> None:
         )
 
 
-def _check_matching(config: TrainConfig) -> None:
+def _check_matching(config: Settings) -> None:
     if config.distill_k_only and config.distill_v_only:
         raise ValueError(
             "--distill_k_only and --distill_v_only exclude each other: pass one, or neither to "
@@ -162,7 +158,37 @@ def _check_matching(config: TrainConfig) -> None:
         )
 
 
-def _check_latents(config: TrainConfig) -> None:
+def _check_resampling(config: Settings) -> None:
+    if not config.use_segment_resampling:
+        for name, default in (("ratios", REASONING_ONLY), ("alphas", INTERPOLATED)):
+            value = getattr(config, f"segment_{name}")
+            if value != default:
+                raise ValueError(
+                    f"--segment_{name} {value} is read by --use_segment_resampling alone: pass "
+                    f"it too, or leave this out"
+                )
+        return
+    if config.kv_method != "full":
+        raise ValueError(
+            f"--use_segment_resampling reads whole segments, of which --kv_method "
+            f"{config.kv_method} keeps a part: pass --kv_method full"
+        )
+    if config.kv_scope not in (None, "model"):
+        raise ValueError(
+            f"--use_segment_resampling reads the same places in every layer and head: leave out "
+            f"--kv_scope {config.kv_scope}"
+        )
+    ratios, alphas = config.segment_numbers
+    smooth = [segment for segment, ratio in ratios.items() if ratio and alphas.get(segment, 1.0)]
+    if config.key_space == "rotated" and smooth:
+        raise ValueError(
+            f"--use_segment_resampling would average keys that carry the rotation of different "
+            f"positions: pass --key_space unrotated, or --segment_alphas "
+            f"{','.join(f'{segment}:0' for segment in smooth)}"
+        )
+
+
+def _check_latents(config: Settings) -> None:
     if config.target_len == 0 and config.student == "latent" and config.matches_cache:
         raise ValueError(f"--target_len 0 leaves no latent to match: pass {config.no_matching}")
     if config.decoding == "jacobi" and config.jacobi_iterations > config.target_len:
@@ -172,7 +198,7 @@ def _check_latents(config: TrainConfig) -> None:
         )
 
 
-def check_warmup(config: TrainConfig, num_steps: int) -> None:
+def check_warmup(config: Settings, num_steps: int) -> None:
     """Refuse a warm-up that the run would end in.
 
     Args:

@@ -13,12 +13,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from kava.dataset_names import SHELL_TOKENIZED, is_shell_game, shell_game_options
-
-if TYPE_CHECKING:
-    from kava.train.config import TrainConfig
+from kava.train.settings import Settings
 
 USUAL_TARGET_LEN = 6
 
@@ -48,26 +46,14 @@ WHAT_IS_TRAINED = frozenset(
 NOTHING_NAMED = "no model and no data are named: the built-in teacher learns the built-in game"
 
 
-class LeftOut:
-    """What was left out of a configuration, beside its settings and no part of them.
-
-    Attributes:
-        left_out: the names of such settings, and why the value is not the usual one; empty where
-            it is.
-    """
-
-    __slots__ = ("left_out",)
-    left_out: dict[str, str]
-
-
-def settle(config: TrainConfig) -> dict[str, str]:
+def settle(config: Settings) -> dict[str, str]:
     """Fill in what was left out.
 
     Args:
         config: its fields that were left out are None, and are set here.
 
     Returns:
-        `LeftOut.left_out`.
+        `Settings.left_out`.
     """
     left_out: dict[str, str] = {}
     if config.alignment_mode is None:
@@ -77,7 +63,7 @@ def settle(config: TrainConfig) -> dict[str, str]:
     return left_out
 
 
-def _mode(config: TrainConfig) -> tuple[str, str]:
+def _mode(config: Settings) -> tuple[str, str]:
     reads_teacher = config.matches_cache or config.codi_weight > 0
     if not reads_teacher or is_same_checkpoint(config.model_name, config.teacher_name):
         return "identity", ""
@@ -96,7 +82,7 @@ def is_same_checkpoint(student: str, teacher: str | None) -> bool:
     return os.path.isdir(student) and os.path.realpath(student) == os.path.realpath(teacher)
 
 
-def _target_len(config: TrainConfig) -> tuple[int, str]:
+def _target_len(config: Settings) -> tuple[int, str]:
     strict = config.overflow == "error" and not config.keep_short
     matched = config.student == "latent" or config.matches_cache
     word_by_word = config.model_name in SHELL_TOKENIZED and is_shell_game(config.dataset_name)
@@ -107,7 +93,7 @@ def _target_len(config: TrainConfig) -> tuple[int, str]:
     return USUAL_TARGET_LEN, ""
 
 
-def default_lines(config: TrainConfig) -> list[str]:
+def default_lines(config: Settings) -> list[str]:
     """The lines that a run begins with: what was left out and is not as usual.
 
     Example:
@@ -123,7 +109,7 @@ def default_lines(config: TrainConfig) -> list[str]:
     return [f"default: {' '.join(flags)}, since {reason}" for reason, flags in by_reason.items()]
 
 
-def adopt(config: TrainConfig, recorded: Mapping[str, Any]) -> None:
+def adopt(config: Settings, recorded: Mapping[str, Any]) -> None:
     """Take what was left out from the run that is gone on with, whatever its defaults were.
 
     Args:

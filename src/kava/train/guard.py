@@ -7,6 +7,7 @@ from what it had. It is read back from the log, so that a resumed run has it as 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -21,7 +22,6 @@ MIN_SAMPLES = 8
 
 if TYPE_CHECKING:
     from kava.train.objective import Forward
-    from kava.train.trainer import KVDistillTrainer
 
 
 class RunGuard:
@@ -123,17 +123,29 @@ def start_of(state: TrainerState) -> Start | None:
 
 class MakeUpEvaluation(TrainerCallback):
     """Look at a run before its first step where the target can move; after a resume, evaluate
-    where the evaluation of the checkpoint's step was interrupted."""
+    where the evaluation of the checkpoint's step was interrupted.
 
-    def __init__(self, trainer: KVDistillTrainer):
-        self.trainer = trainer
+    Args:
+        look: logs the losses over the held-out samples; None where nothing is looked at.
+        is_due: whether the evaluation of a state's step was interrupted.
+        make_up: evaluates.
+    """
+
+    def __init__(
+        self,
+        look: Callable[[], None] | None,
+        is_due: Callable[[TrainerState], bool],
+        make_up: Callable[[], None],
+    ):
+        self.look = look
+        self.is_due = is_due
+        self.make_up = make_up
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Log the losses over the held-out samples as step 0, or the evaluation that is due."""
-        starts = state.global_step == 0 and self.trainer.config.trains_target
-        if starts and self.trainer.eval_dataset is not None:
-            self.trainer.log(self.trainer.held_out_losses())
-        elif self.trainer.evaluation_is_due(state):
-            self.trainer.make_up_evaluation()
+        if state.global_step == 0 and self.look is not None:
+            self.look()
+        elif self.is_due(state):
+            self.make_up()

@@ -27,7 +27,7 @@ from kava.train.target import scores_by_attention
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from kava.train.build import Data
+    from kava.train.data import Data
 
 
 class Readers(NamedTuple):

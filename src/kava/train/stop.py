@@ -7,30 +7,35 @@ seconds. An evaluation that is under way is ended at once, for it is done again.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from accelerate import Accelerator
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from kava.stopping import Stopped, holding, interruptible, stop_requested
-
-if TYPE_CHECKING:
-    from kava.train.trainer import KVDistillTrainer
 
 
 class StopAtSignal(TrainerCallback):
     """Save and stop after the step in which a signal came; the last of a trainer's callbacks.
 
     Args:
-        trainer: whose run it is.
+        output_dir: of the run.
+        accelerator: asks the other processes that train.
+        save: writes a checkpoint of the step that was done last.
     """
 
-    def __init__(self, trainer: KVDistillTrainer):
-        self.trainer = trainer
+    def __init__(self, output_dir: str | Path, accelerator: Accelerator, save: Callable[[], None]):
+        self.output_dir = Path(output_dir)
+        self.accelerator = accelerator
+        self.save = save
         self.signum = 0
+        self.state: TrainerState | None = None
+        """Of the run; None before it."""
+        self.is_training = False
 
     @contextmanager
     def after_step(self) -> Iterator[None]:
@@ -43,8 +48,9 @@ class StopAtSignal(TrainerCallback):
             with holding():
                 yield
         except Stopped as stop:
-            if self._checkpoint.is_dir():
-                stop.advice = f"step {self.trainer.state.global_step} is saved: {self._checkpoint}"
+            saved = self._checkpoint
+            if self.state is not None and saved is not None and saved.is_dir():
+                stop.advice = f"step {self.state.global_step} is saved: {saved}"
             raise
 
     @contextmanager
@@ -53,22 +59,23 @@ class StopAtSignal(TrainerCallback):
 
         Of processes that train together none can end it alone.
         """
-        if self.trainer.accelerator.num_processes > 1:
+        if self.accelerator.num_processes > 1:
             yield
             return
         try:
             with interruptible():
                 yield
         except Stopped:
-            trainer = self.trainer
-            if trainer.is_in_train and trainer.state.global_step and not self._checkpoint.is_dir():
-                trainer._save_checkpoint(trainer.model, None)
+            saved = self._checkpoint
+            if self.is_training and saved is not None and not saved.is_dir():
+                self.save()
             raise
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Stop where a signal came before the first step."""
+        self.state, self.is_training = state, True
         self._ask()
         self._stop()
 
@@ -81,6 +88,12 @@ class StopAtSignal(TrainerCallback):
             control.should_save = True
             control.should_evaluate = False
 
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Save no more: what comes after training is no part of a step."""
+        self.is_training = False
+
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
@@ -90,9 +103,8 @@ class StopAtSignal(TrainerCallback):
     def _ask(self) -> None:
         """Ask whether a signal has come to any of the processes; all must come to one answer."""
         asked = torch.tensor([stop_requested() or 0])
-        accelerator = self.trainer.accelerator
-        if accelerator.num_processes > 1:
-            asked = accelerator.gather(asked.to(accelerator.device))
+        if self.accelerator.num_processes > 1:
+            asked = self.accelerator.gather(asked.to(self.accelerator.device))
         self.signum = int(asked.max())
 
     def _stop(self) -> None:
@@ -100,10 +112,11 @@ class StopAtSignal(TrainerCallback):
             raise Stopped(self.signum)
 
     @property
-    def _checkpoint(self) -> Path:
-        """Of the step that was done last."""
-        trainer = self.trainer
-        return Path(trainer.config.output_dir) / f"checkpoint-{trainer.state.global_step}"
+    def _checkpoint(self) -> Path | None:
+        """Of the step that was done last; None where there is none."""
+        if self.state is None or not self.state.global_step:
+            return None
+        return self.output_dir / f"checkpoint-{self.state.global_step}"
 
 
 def command_to_go_on(argv: list[str]) -> str:

@@ -9,42 +9,33 @@ written before the evaluation of their step, from which a run goes on as if neve
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate.utils import gather_object
 from torch import Tensor, nn
-from torch.utils.data import Dataset
-from tqdm.auto import tqdm
 from transformers import (
     PreTrainedTokenizerBase,
     PrinterCallback,
     ProgressCallback,
-    Trainer,
 )
-from transformers.trainer_callback import TrainerState
-from transformers.trainer_utils import TrainOutput
 
 from kava.data.collate import Batch, Collator
 from kava.data.encoded import Encoded
 from kava.data.neighbours import with_neighbours
 from kava.data.records import Record, Template
 from kava.errors import KavaError
-from kava.inputs import whole_json_lines
 from kava.losses import Progress
 from kava.student.answering import answer_records
-from kava.student.whole import STATE_FILE
 from kava.train.arguments import training_arguments
 from kava.train.averages import mean_loss
 from kava.train.callbacks import (
-    METRICS_FILE,
     LogAndEvaluateAtEnd,
     MetricsFile,
     ProgressAndLog,
     TensorBoardFile,
 )
-from kava.train.checkpoint import CheckpointWriter, load_checkpoint
+from kava.train.checkpoint import CheckpointWriter
 from kava.train.config import TrainConfig
 from kava.train.guard import MakeUpEvaluation, RunGuard
 from kava.train.held_out import held_out_losses
@@ -53,23 +44,11 @@ from kava.train.precision import MIN_LOSS_SCALE
 from kava.train.randomness import random_states_kept
 from kava.train.recording import Record as Consumed
 from kava.train.recording import Recorder, peak_memory_bytes
+from kava.train.resumable import ResumableTrainer
 from kava.train.stop import StopAtSignal
 
 
-class EncodedDataset(Dataset[Encoded]):
-    """Encoded samples, one by one."""
-
-    def __init__(self, samples: Sequence[Encoded]):
-        self.samples = samples
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def __getitem__(self, index: int) -> Encoded:
-        return self.samples[index]
-
-
-class KVDistillTrainer(Trainer):
+class KVDistillTrainer(ResumableTrainer):
     """Train a student on a teacher's key/value cache.
 
     Args:
@@ -87,8 +66,6 @@ class KVDistillTrainer(Trainer):
         KavaError: a loss or a gradient that is not finite, naming the batch.
         OSError: a checkpoint that could not be written; earlier ones stay intact.
     """
-
-    model: Distiller
 
     def __init__(
         self,
@@ -116,8 +93,8 @@ class KVDistillTrainer(Trainer):
         super().__init__(
             model=distiller,
             args=training_arguments(config, bool(eval_data), bool(eval_data and eval_records)),
-            train_dataset=EncodedDataset(train_data),
-            eval_dataset=EncodedDataset(eval_data) if eval_data else None,
+            train_dataset=list(train_data),
+            eval_dataset=list(eval_data) or None,
             data_collator=Collator(pad, teacher_pad_token_id),  # type: ignore[arg-type]
             processing_class=tokenizer,
             callbacks=[
@@ -137,10 +114,22 @@ class KVDistillTrainer(Trainer):
         self.progress = ProgressAndLog(config.alignment_mode, bar, self.guard)
         self.add_callback(self.progress)
         distiller.move_teacher(self.args.device)
-        self.add_callback(MakeUpEvaluation(self))
-        self.stop = StopAtSignal(self)
+        looks = config.trains_target and bool(eval_data)
+        self.add_callback(
+            MakeUpEvaluation(
+                self._log_held_out if looks else None,
+                self.evaluation_is_due,
+                self.make_up_evaluation,
+            )
+        )
+        self.stop = StopAtSignal(config.output_dir, self.accelerator, self._save_step)
         self.add_callback(self.stop)
-        self.writer = CheckpointWriter(self)
+        self.writer = CheckpointWriter(
+            config.output_dir,
+            config.save_total_limit,
+            saves=self.args.should_save,
+            accelerator=self.accelerator,
+        )
 
     def _get_num_items_in_batch(
         self, batch_samples: list[Batch], device: torch.device
@@ -227,31 +216,6 @@ class KVDistillTrainer(Trainer):
         assert isinstance(summed, Tensor)
         return summed
 
-    def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
-        """Log, save and evaluate, in this order: what an evaluation ends in costs no step."""
-        evaluates, saves = self.control.should_evaluate, self.control.should_save
-        self.control.should_evaluate = False
-        super()._maybe_log_save_evaluate(*args, **kwargs)
-        self.control.should_evaluate = evaluates
-        if evaluates:
-            super()._maybe_log_save_evaluate(*args, **kwargs)
-            if saves:
-                self.writer.add_evaluation(self.state.global_step)
-
-    def make_up_evaluation(self) -> None:
-        """Evaluate at the step of the checkpoint, whose evaluation was interrupted."""
-        metrics = self._evaluate(None, None)
-        self._determine_best_metric(metrics, None)
-        self.writer.add_evaluation(self.state.global_step)
-
-    def evaluation_is_due(self, state: TrainerState) -> bool:
-        """Whether the step of a checkpoint has an evaluation that its log does not hold."""
-        step = state.global_step
-        if self.args.eval_strategy == "no" or not step:
-            return False
-        due = step % self.config.eval_steps == 0 or step >= state.max_steps
-        return due and not any("eval_loss" in r and r["step"] == step for r in state.log_history)
-
     @torch.no_grad()
     def evaluate(
         self,
@@ -313,69 +277,5 @@ class KVDistillTrainer(Trainer):
             self._say_verdict()
         return metrics
 
-    def _say_verdict(self) -> None:
-        sentence = self.guard.last_word()
-        if sentence is not None and self.is_world_process_zero():
-            tqdm.write(f"guard: {sentence}")
-
-    def _get_output_dir(self, trial: Any) -> str:
-        return str(self.writer.run_dir)
-
-    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        with self.writer.staged(self.state.global_step):
-            super()._save_checkpoint(model, trial)
-            shares = gather_object([self.recorder.share()])
-            if self.args.should_save:
-                folder = self.writer.run_dir / f"checkpoint-{self.state.global_step}"
-                self.recorder.save(folder, shares, self.guard.state())
-
-    def _save(
-        self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None
-    ) -> None:
-        if self.args.should_save:
-            self.writer.write_model(output_dir or self.config.output_dir)
-
-    def train(
-        self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any
-    ) -> TrainOutput:
-        """Train to the end, and say the guard's verdict.
-
-        A checkpoint of the end is loaded, and nothing is trained. What was not logged yet of a run
-        that was killed at its very end is logged.
-
-        Raises:
-            Stopped: a signal came; the step that was done last is saved.
-        """
-        if isinstance(resume_from_checkpoint, str):
-            state = TrainerState.load_from_json(f"{resume_from_checkpoint}/{STATE_FILE}")
-            ended = state.global_step >= state.max_steps and not self.evaluation_is_due(state)
-            if ended and self._has_last_row():
-                self._load_from_checkpoint(resume_from_checkpoint)
-                state.is_local_process_zero = self.is_local_process_zero()
-                state.is_world_process_zero = self.is_world_process_zero()
-                self.state = state
-                self._say_verdict()
-                return TrainOutput(state.global_step, mean_loss(state.log_history) or 0.0, {})
-        try:
-            with self.stop.after_step():
-                output = super().train(resume_from_checkpoint, *args, **kwargs)
-        finally:
-            self.progress.close()
-        self._say_verdict()
-        return output
-
-    def _has_last_row(self) -> bool:
-        """Whether the metrics end with those of the whole run, logged after the last checkpoint."""
-        path = Path(self.config.output_dir) / METRICS_FILE
-        return path.is_file() and any("train_loss" in row for row in whole_json_lines(path))
-
-    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
-        # the library would take one step more after a resume at the last
-        if self.state.global_step >= self.state.max_steps:
-            self.control.should_training_stop = True
-            return
-        super()._run_epoch(*args, **kwargs)
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        load_checkpoint(resume_from_checkpoint, self.accelerator.unwrap_model(self.model))
-        self.guard.restore(self.recorder.load(resume_from_checkpoint, self.args.process_index))
+    def _log_held_out(self) -> None:
+        self.log(self.held_out_losses())

@@ -1,0 +1,161 @@
+"""transformers' `Trainer` with checkpoints that are whole or absent, and runs that go on from them.
+
+A checkpoint is written before the evaluation of its step, and the evaluation is put into it: what
+an evaluation ends in costs no step. A run that goes on ends as one that nothing interrupted.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from accelerate.utils import gather_object
+from torch import nn
+from tqdm.auto import tqdm
+from transformers import Trainer
+from transformers.trainer_callback import TrainerState
+from transformers.trainer_utils import TrainOutput
+
+from kava.data.records import Template
+from kava.inputs import whole_json_lines
+from kava.student.whole import STATE_FILE
+from kava.train.averages import mean_loss
+from kava.train.callbacks import METRICS_FILE, ProgressAndLog
+from kava.train.checkpoint import CheckpointWriter, load_checkpoint, settings_of
+from kava.train.config import TrainConfig
+from kava.train.guard import RunGuard
+from kava.train.objective import Distiller
+from kava.train.recording import Recorder
+from kava.train.resume import machine_of
+from kava.train.stop import StopAtSignal
+
+
+class ResumableTrainer(Trainer):
+    """The library's trainer, saving and resuming as a run needs it.
+
+    Attributes:
+        config: the run's configuration.
+        template: how records become text.
+        data_hash: of the training records; stored in every checkpoint.
+        recorder: what the run has consumed.
+        guard: whose verdict is kept with a checkpoint.
+        progress: the bar and the log lines.
+        stop: ends the run at a signal.
+        writer: of the checkpoints.
+    """
+
+    model: Distiller
+    config: TrainConfig
+    template: Template
+    data_hash: str
+    recorder: Recorder
+    guard: RunGuard
+    progress: ProgressAndLog
+    stop: StopAtSignal
+    writer: CheckpointWriter
+
+    def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
+        """Log, save and evaluate, in this order: what an evaluation ends in costs no step."""
+        evaluates, saves = self.control.should_evaluate, self.control.should_save
+        self.control.should_evaluate = False
+        super()._maybe_log_save_evaluate(*args, **kwargs)
+        self.control.should_evaluate = evaluates
+        if evaluates:
+            super()._maybe_log_save_evaluate(*args, **kwargs)
+            if saves:
+                self.writer.add_evaluation(self.state, self.guard.state())
+
+    def make_up_evaluation(self) -> None:
+        """Evaluate at the step of the checkpoint, whose evaluation was interrupted."""
+        metrics = self._evaluate(None, None)
+        self._determine_best_metric(metrics, None)
+        self.writer.add_evaluation(self.state, self.guard.state())
+
+    def evaluation_is_due(self, state: TrainerState) -> bool:
+        """Whether the step of a checkpoint has an evaluation that its log does not hold."""
+        step = state.global_step
+        if self.args.eval_strategy == "no" or not step:
+            return False
+        due = step % self.config.eval_steps == 0 or step >= state.max_steps
+        return due and not any("eval_loss" in r and r["step"] == step for r in state.log_history)
+
+    def _say_verdict(self) -> None:
+        sentence = self.guard.last_word()
+        if sentence is not None and self.is_world_process_zero():
+            tqdm.write(f"guard: {sentence}")
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return str(self.writer.run_dir)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        with self.writer.staged(self.state):
+            super()._save_checkpoint(model, trial)
+            shares = gather_object([self.recorder.share()])
+            if self.args.should_save:
+                folder = self.writer.run_dir / f"checkpoint-{self.state.global_step}"
+                self.recorder.save(folder, shares, self.guard.state())
+
+    def _save_step(self) -> None:
+        self._save_checkpoint(self.model, None)
+
+    def _save(
+        self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None
+    ) -> None:
+        if self.args.should_save:
+            self.writer.write_model(
+                output_dir or self.config.output_dir,
+                self.accelerator.unwrap_model(self.model),
+                self.processing_class,  # type: ignore[arg-type]
+                settings_of(
+                    self.config,
+                    step=self.state.global_step,
+                    template=self.template,
+                    data_hash=self.data_hash,
+                    machine=machine_of(self.args.device, self.args.world_size),
+                ),
+            )
+
+    def train(
+        self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any
+    ) -> TrainOutput:
+        """Train to the end, and say the guard's verdict.
+
+        A checkpoint of the end is loaded, and nothing is trained. What was not logged yet of a run
+        that was killed at its very end is logged.
+
+        Raises:
+            Stopped: a signal came; the step that was done last is saved.
+        """
+        if isinstance(resume_from_checkpoint, str):
+            state = TrainerState.load_from_json(f"{resume_from_checkpoint}/{STATE_FILE}")
+            ended = state.global_step >= state.max_steps and not self.evaluation_is_due(state)
+            if ended and self._has_last_row():
+                self._load_from_checkpoint(resume_from_checkpoint)
+                state.is_local_process_zero = self.is_local_process_zero()
+                state.is_world_process_zero = self.is_world_process_zero()
+                self.state = state
+                self._say_verdict()
+                return TrainOutput(state.global_step, mean_loss(state.log_history) or 0.0, {})
+        try:
+            with self.stop.after_step():
+                output = super().train(resume_from_checkpoint, *args, **kwargs)
+        finally:
+            self.progress.close()
+        self._say_verdict()
+        return output
+
+    def _has_last_row(self) -> bool:
+        """Whether the metrics end with those of the whole run, logged after the last checkpoint."""
+        path = Path(self.config.output_dir) / METRICS_FILE
+        return path.is_file() and any("train_loss" in row for row in whole_json_lines(path))
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        # the library would take one step more after a resume at the last
+        if self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True
+            return
+        super()._run_epoch(*args, **kwargs)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        load_checkpoint(resume_from_checkpoint, self.accelerator.unwrap_model(self.model))
+        self.guard.restore(self.recorder.load(resume_from_checkpoint, self.args.process_index))
