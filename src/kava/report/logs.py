@@ -22,6 +22,7 @@ from kava.study.folder import (
     read_lock,
     run_folder,
 )
+from kava.study.packed import unpacked
 from kava.study.plan import Arm, Plan, Role
 from kava.study.plan_file import read_plan
 
@@ -200,7 +201,7 @@ def load_study(folder: str | Path) -> StudyLogs:
     must have its hash; all runs must belong to the plan and must have answered the same items.
 
     Args:
-        folder: of the study, with plan.lock.json and runs/.
+        folder: of the study, with plan.lock.json and runs/, or runs.tar.xz in its place.
 
     Raises:
         ValueError: a missing, cut or edited log, or runs that do not belong together; the one
@@ -214,19 +215,20 @@ def load_study(folder: str | Path) -> StudyLogs:
     folder = Path(folder)
     lock = read_lock(folder)
     plan = read_plan(lock["plan"])
-    _check_names(folder, plan)
-    arms = [
-        ArmLogs(
-            arm=arm,
-            settings={**plan.base, **arm.changes},
-            runs=tuple(
-                _read_run(run_folder(folder, arm.name, seed), arm.name, seed, lock)
-                for seed in plan.seeds
-            ),
-        )
-        for arm in sorted(plan.arms, key=lambda arm: get_args(Role).index(arm.role))
-    ]
-    ids = _check_ids(folder, [run for arm in arms for run in arm.finished])
+    with unpacked(folder) as there:
+        _check_names(there, plan)
+        arms = [
+            ArmLogs(
+                arm=arm,
+                settings={**plan.base, **arm.changes},
+                runs=tuple(
+                    _read_run(run_folder(there, arm.name, seed), arm.name, seed, lock)
+                    for seed in plan.seeds
+                ),
+            )
+            for arm in sorted(plan.arms, key=lambda arm: get_args(Role).index(arm.role))
+        ]
+        ids = _check_ids(there, [run for arm in arms for run in arm.finished])
     return StudyLogs(folder=folder, plan=plan, lock=lock, arms=tuple(arms), ids=ids)
 
 

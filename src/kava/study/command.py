@@ -69,6 +69,16 @@ class ReportConfig:
 
 
 @dataclass(kw_only=True)
+class PackConfig:
+    """What `kava study pack` is asked for."""
+
+    folder: str = needed("of the study", positional=True, metavar="FOLDER")
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+@dataclass(kw_only=True)
 class ListConfig:
     """What `kava study list` is asked for: nothing."""
 
@@ -91,6 +101,13 @@ REPORT = Usage(
     summary="Write the page of a study.",
     example="kava study report outputs/study/flat_vs_structured",
 )
+PACK = Usage(
+    prog="kava study pack",
+    kind=PackConfig,
+    summary="Put the logs of all runs into one small file, which status and report read as well; "
+    "students are not packed.",
+    example="kava study pack outputs/study/flat_vs_structured",
+)
 LIST = Usage(
     prog="kava study list",
     kind=ListConfig,
@@ -101,7 +118,7 @@ USAGE = Parts(
     prog="kava study",
     summary="Compare arms over seeds with equal budgets, by a plan that is written down before the "
     "first run.",
-    parts={"run": RUN, "status": STATUS, "report": REPORT, "list": LIST},
+    parts={"run": RUN, "status": STATUS, "report": REPORT, "pack": PACK, "list": LIST},
     example="kava study run flat_vs_structured",
 )
 
@@ -121,6 +138,7 @@ def main(argv: list[str]) -> int:
         "run": _run,
         "status": _status,
         "report": _report,
+        "pack": _pack,
         "list": _list,
     }
     return todo[part](USAGE.parts[part].parse(rest), argv)
@@ -169,16 +187,17 @@ def _run(args: RunConfig, argv: Sequence[str]) -> int:
 def _status(args: StatusConfig, argv: Sequence[str]) -> int:
     from kava.study.fairness import unfair_differences
     from kava.study.folder import read_locked_plan
+    from kava.study.packed import unpacked
     from kava.study.runner import finished_results
     from kava.study.tables import detectable_lines, power_lines, status_table
 
-    folder = Path(args.folder)
-    plan = read_locked_plan(folder)
-    results = finished_results(plan, folder)
-    print(f"{plan.name}: {plan.question}\nplan hash  {plan.hash}")
-    print(status_table(plan, folder))
-    for line in [*power_lines(plan), *detectable_lines(plan, folder, results)]:
-        print(line)
+    plan = read_locked_plan(Path(args.folder))
+    with unpacked(Path(args.folder)) as folder:
+        results = finished_results(plan, folder)
+        print(f"{plan.name}: {plan.question}\nplan hash  {plan.hash}")
+        print(status_table(plan, folder))
+        for line in [*power_lines(plan), *detectable_lines(plan, folder, results)]:
+            print(line)
     for line in unfair_differences(plan, results):
         print(f"unfair: {line}")
     return 0
@@ -193,6 +212,15 @@ def _report(args: ReportConfig, argv: Sequence[str]) -> int:
     write_report = import_module("kava.report").write_report
     page = write_report(Path(args.folder), Path(args.output) if args.output else None)
     print(f"report: {page}")
+    return 0
+
+
+def _pack(args: PackConfig, argv: Sequence[str]) -> int:
+    from kava.study.packed import pack_runs
+
+    folder = Path(args.folder)
+    packed = pack_runs(folder)
+    print(f"packed: {packed} ({packed.stat().st_size:,} bytes); {folder / 'runs'} may be removed")
     return 0
 
 

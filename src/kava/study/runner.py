@@ -18,6 +18,7 @@ from kava.locks import Lock, lock_folder
 from kava.stopping import Stopped
 from kava.study.fairness import unfair_differences
 from kava.study.folder import lock_plan, read_result, run_folder
+from kava.study.packed import check_unpacked
 from kava.study.plan import Plan
 from kava.study.run import StudyRun
 
@@ -94,13 +95,14 @@ def run_study(
         num_jobs: how many runs at a time.
 
     Raises:
-        ValueError: a device that is not there, a folder with another plan, or with finished runs
-            of other settings.
+        ValueError: a device that is not there, a folder with another plan, with finished runs of
+            other settings, or with packed runs.
         KavaError: another `kava study run` is at work in the folder.
         Stopped: a signal came; the runs at work have saved what they can go on from.
     """
     for device in {run.config.device for run in runs}:
         check_device(device)
+    check_unpacked(folder)
     with lock_folder(folder, "kava study run") as lock:
         lock_plan(folder, plan, source, command)
         kept = {run.name: result for run in runs if (result := run.finished()) is not None}

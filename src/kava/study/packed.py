@@ -1,0 +1,97 @@
+"""The logs of a study's runs in one compressed file, and reading them as if they were unpacked.
+
+A finished study of thirty runs is some hundred files of text that repeat one another; packed they
+take a fiftieth of the space. Students and TensorBoard files are not packed.
+"""
+
+from __future__ import annotations
+
+import io
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from kava.files import write_whole
+from kava.locks import lock_folder
+from kava.study.folder import RECORDED, RESULT_FILE, RUNS_FOLDER, read_lock
+
+PACKED_FILE = "runs.tar.xz"
+
+
+def pack_runs(folder: Path) -> Path:
+    """Write the logs of all runs into one file; the same logs give the same bytes.
+
+    Args:
+        folder: of the study. Its runs/ stays; with the file beside it, it may be removed.
+
+    Returns:
+        The file.
+
+    Raises:
+        ValueError: no study, or no run in it.
+        KavaError: a study is at work in the folder.
+        OSError: it cannot be written; an earlier one is as it was.
+
+    Example:
+        >>> pack_runs(Path("outputs/study/flat_vs_structured"))
+        PosixPath('outputs/study/flat_vs_structured/runs.tar.xz')
+    """
+    read_lock(folder)
+    logs = sorted(
+        path
+        for name in (RESULT_FILE, *RECORDED)
+        for path in (folder / RUNS_FOLDER).glob(f"*/seed-*/{name}")
+    )
+    if not logs:
+        raise ValueError(f"{folder / RUNS_FOLDER} holds no run; there is nothing to pack")
+    with lock_folder(folder, "kava study pack"):
+        buffer = io.BytesIO()
+        with tarfile.open(fileobj=buffer, mode="w:xz", format=tarfile.PAX_FORMAT) as archive:
+            for path in logs:
+                member = tarfile.TarInfo(path.relative_to(folder).as_posix())
+                member.size = path.stat().st_size
+                member.mode = 0o644
+                with path.open("rb") as stream:
+                    archive.addfile(member, stream)
+        write_whole(folder / PACKED_FILE, buffer.getvalue())
+    return folder / PACKED_FILE
+
+
+@contextmanager
+def unpacked(folder: Path) -> Iterator[Path]:
+    """A folder that holds the study's runs/: its own, or a temporary one where they are packed.
+
+    Raises:
+        ValueError: the packed file is cut or damaged; and what the block raises, naming the
+            packed file instead of the temporary folder.
+    """
+    packed = folder / PACKED_FILE
+    if (folder / RUNS_FOLDER).is_dir() or not packed.is_file():
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="kava-study-") as there:
+        try:
+            with tarfile.open(packed, mode="r:xz") as archive:
+                archive.extractall(there, filter="data")
+        except (tarfile.TarError, EOFError, OSError) as error:
+            raise ValueError(f"{packed} is cut or damaged ({error}); restore it") from error
+        try:
+            yield Path(there)
+        except ValueError as error:
+            raise ValueError(str(error).replace(there, str(packed))) from error
+
+
+def check_unpacked(folder: Path) -> None:
+    """Refuse to go on with a study whose runs are packed only.
+
+    Raises:
+        ValueError: such a folder; the line says how to unpack it.
+    """
+    packed = folder / PACKED_FILE
+    if packed.is_file() and not (folder / RUNS_FOLDER).is_dir():
+        raise ValueError(
+            f"{folder} holds its runs packed: unpack them with `tar -xf {packed} -C {folder}`, or "
+            f"take another --output_dir"
+        )
