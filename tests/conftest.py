@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 # Read once, when huggingface_hub is imported: before any import that brings it in.
@@ -19,6 +20,7 @@ ROOT = Path(__file__).parent.parent
 SHARED = Path(os.environ.get("KAVA_SHARED", ROOT.parent / "shared"))
 
 torch.set_num_threads(1)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from kava.positions import num_positions
 from safetensors.torch import load_file, save_file
 from transformers import (
     BertConfig,
@@ -28,6 +27,7 @@ from transformers import (
 
 from kava import models
 from kava.capture import capture
+from kava.limits import table_of_positions
 from kava.models import BUILTIN_NAMES, RANDOM_MODELS, load_model, load_model_config, load_tokenizer
 from kava.tokenizers import byte_tokenizer
 
@@ -280,7 +280,7 @@ def test_a_configuration_comes_without_weights(folder):
     ],
 )
 def test_a_table_of_positions_ends_and_a_rotation_does_not(name, limit):
-    assert num_positions(load_model_config(name)) == limit
+    assert table_of_positions(load_model_config(name)) == limit
 
 
 @pytest.mark.parametrize(
@@ -294,7 +294,7 @@ def test_a_table_of_positions_ends_and_a_rotation_does_not(name, limit):
     ids=lambda value: getattr(value, "model_type", str(value)),
 )
 def test_positions_of_other_families(config, limit):
-    assert num_positions(config) == limit
+    assert table_of_positions(config) == limit
 
 
 def test_the_trained_teacher_is_found_in_the_package_or_said_to_be_missing(

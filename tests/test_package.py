@@ -67,7 +67,11 @@ def imports_of(path: Path) -> Iterator[tuple[int, str]]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}:{node.lineno} imports relatively; name the package"
             if node.module == "kava":  # `from kava import rope` names a part
-                yield from ((node.lineno, f"kava.{alias.name}") for alias in node.names)
+                yield from (
+                    (node.lineno, f"kava.{alias.name}")
+                    for alias in node.names
+                    if alias.name != "__version__"
+                )
             else:
                 yield node.lineno, str(node.module)
 

@@ -53,7 +53,7 @@ def test_time_inside_an_inner_stage_is_not_the_outer_ones() -> None:
     total = time.perf_counter() - start
     assert clock.seconds["inner"] >= 0.05
     assert 0.03 <= clock.seconds["outer"] <= total - 0.05
-    assert sum(clock.seconds.values()) == pytest.approx(total, abs=0.005)
+    assert 0.08 <= sum(clock.seconds.values()) <= total
 
 
 def test_a_watched_module_is_timed_and_a_failing_one_leaves_its_stage() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from kava.format import counted
+
 if TYPE_CHECKING:
     from kava.align import CacheGeometry
 
@@ -136,5 +138,5 @@ def check_answers_fit(
         most = f"{room:,} is the most" if room > 0 else "no answer does; shorten the prompt"
         raise ValueError(
             f"--max_new_tokens {max_new_tokens:,} does not fit the {positions:,} positions of "
-            f"{model} behind {name} ({length} tokens{latents}): {most}"
+            f"{model} behind {name} ({counted(length, 'token')}{latents}): {most}"
         )

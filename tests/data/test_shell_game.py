@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from itertools import permutations
 from pathlib import Path
@@ -81,12 +80,6 @@ def test_same_seed_same_records_and_none_twice() -> None:
     assert records == shell_game(5000, seed=3)
     assert records != shell_game(5000, seed=4)
     assert len({r.question for r in records}) == len({r.id for r in records}) == 5000
-
-
-def test_twenty_thousand_records_are_quick() -> None:
-    begin = time.process_time()
-    shell_game(20_000, seed=0)
-    assert time.process_time() - begin < 1.0
 
 
 def test_a_small_task_can_be_drawn_whole() -> None:

@@ -244,7 +244,7 @@ EVALUATE_ERRORS = [
     (["--checkpoint", "{latent}", "--split", "dev"], "split='dev'"),
     (["--checkpoint", "{latent}", "--subset_size", "10"], "from 1 to the 9 records"),
     (["--checkpoint", "{latent}", "--batch_size", "0"], "--batch_size 0 must be from 1 to 65,536"),
-    (["--checkpoint", "{latent}", "--max_new_tokens", "5000"], "do not fit the 2048 positions"),
+    (["--checkpoint", "{latent}", "--max_new_tokens", "5000"], "does not fit the 2,048 positions"),
     (
         ["--checkpoint", "{latent}", "--device", "abacus"],
         "--device 'abacus' is unknown; choose auto, cpu",

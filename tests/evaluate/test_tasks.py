@@ -147,7 +147,7 @@ def test_rotary_positions_read_on(data: Path, capsys: pytest.CaptureFixture[str]
     (data / "gsm8k/test.jsonl").write_text("\n".join(map(json.dumps, long)))
     argv = ["kava/tiny-llama", "--tasks", "gsm8k", "--task_data", str(data), *FLAGS]
     assert run(evaluate_main, argv) == 1
-    assert "do not fit the 2048 positions" in capsys.readouterr().err
+    assert "does not fit the 2,048 positions" in capsys.readouterr().err
     assert run(evaluate_main, [*argv, "--max_length", "4000"]) == 0
 
 

@@ -161,7 +161,7 @@ def test_the_example_of_a_command_is_one_that_it_takes(usage: Usage[Any]) -> Non
     ("words", "begun", "found"),
     [
         (["run"], "--d", ["--dry_run"]),
-        ([], "", ["run", "status", "report", "list"]),
+        ([], "", ["run", "status", "report", "pack", "list"]),
         ([], "st", ["status"]),
         (["nowhere"], "--", []),
         (["run", "--jobs"], "", []),

@@ -215,7 +215,7 @@ def test_a_prompt_that_does_not_fit_is_named(
         ask(model, tokenizer, RECORDS, max_length=room - 1)
     long = replace(RECORDS[0], id="long", question="x" * 2044)
     with pytest.raises(
-        ValueError, match=r"record 'long'.* do not fit the 2048 positions there are"
+        ValueError, match=rf"{NEW} does not fit the 2,048 positions of llama behind record 'long' "
     ):
         ask(model, tokenizer, [*RECORDS, long])
 

@@ -18,6 +18,7 @@ import pytest
 from kava.cli import run
 from kava.study.command import main
 from kava.study.folder import read_locked_plan
+from kava.study.packed import unpacked
 from kava.study.plan_file import read_plan
 from kava.study.run import StudyRun
 from kava.study.runner import study_runs
@@ -112,15 +113,16 @@ SHIPPED = Path(__file__).parents[2] / "docs/results"
 
 @pytest.mark.parametrize("name", ["baselines", "flat_vs_structured"])
 def test_a_study_of_an_earlier_version_goes_on(name: str) -> None:
-    folder = SHIPPED / name
-    plan = read_locked_plan(folder)
-    runs = study_runs(plan, folder)
-    then = [replace(run, fingerprint=written_result(run)["versions"]) for run in runs]
-    assert all(run.finished() is not None for run in then), (
-        "a field of TrainConfig that is new belongs into study.run.ADDED_LATER or NOT_DECIDING"
-    )
-    with pytest.raises(ValueError, match="this version of kava trains with other settings"):
-        replace(then[0], arm=replace(then[0].arm, changes={"fp16": True})).finished()
+    plan = read_locked_plan(SHIPPED / name)
+    with unpacked(SHIPPED / name) as folder:
+        runs = study_runs(plan, folder)
+        then = [replace(run, fingerprint=written_result(run)["versions"]) for run in runs]
+        assert all(run.finished() is not None for run in then), (
+            "a field of TrainConfig that is new belongs into study.run.ADDED_LATER or NOT_DECIDING"
+        )
+        other = replace(then[0], arm=replace(then[0].arm, changes={"fp16": True}))
+        with pytest.raises(ValueError, match="this version of kava trains with other settings"):
+            other.finished()
 
 
 def written_result(run: StudyRun) -> dict[str, Any]:

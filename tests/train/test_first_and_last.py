@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from kava.train import build
+from kava.train import models
 from kava.train.command import train
 from kava.train.config import TrainConfig
 
@@ -32,7 +32,7 @@ def test_what_can_be_told_without_models_is_told_before_they_are_loaded(
     def load_model(name: str, **options: object) -> None:
         raise AssertionError(f"{name} was loaded")
 
-    monkeypatch.setattr(build, "load_model", load_model)
+    monkeypatch.setattr(models, "load_model", load_model)
     with pytest.raises(ValueError, match=message):
         train(config(tmp_path, **settings))
     assert not (tmp_path / "run").exists()

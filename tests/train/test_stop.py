@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from kava import stopping
 from kava.cli import run
-from kava.train import build, held_out, trainer
+from kava.train import build, held_out, models, trainer
 from kava.train.checkpoint import CheckpointWriter
 from kava.train.command import main
 from kava.train.stop import command_to_go_on
@@ -79,7 +79,7 @@ CASES = {
     "in a save": (CheckpointWriter, "write_model", 1, 5),
     "in the last save": (CheckpointWriter, "write_model", 2, LAST),
     "while the data are read": (build, "load_data", 1, None),
-    "while the models are loaded": (build, "load_model", 1, None),
+    "while the models are loaded": (models, "load_model", 1, None),
 }
 
 

@@ -27,7 +27,7 @@ import torch
 from safetensors import SafetensorError
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-import kava
+from kava import __version__
 from kava.data.records import Template
 from kava.data.shell_game import SHELL_GAME_TEMPLATE
 from kava.folders import check_folder
@@ -79,7 +79,7 @@ class LoadedStudent:
 def library_versions() -> dict[str, str]:
     """The versions of what decides a result: Python, kava, torch, transformers."""
     libraries = {name: version(name) for name in ("torch", "transformers")}
-    return {"python": platform.python_version(), "kava": kava.__version__, **libraries}
+    return {"python": platform.python_version(), "kava": __version__, **libraries}
 
 
 def save_student(

@@ -73,11 +73,11 @@ def build_run(config: TrainConfig, data: Data | None = None) -> Run:
         adopt(config, read_settings(start.checkpoint)["config"])
     check_device_precision(config, torch.device(choose_device(config.device)))
     readers = check_models(config)
-    for line in default_lines(config):
-        print(line, flush=True)
     # large models are loaded last: a wrong path or a bad sample shows at once
     tokenizer = build_tokenizer(config)
     teacher_tokenizer = build_teacher_tokenizer(config, tokenizer)
+    for line in default_lines(config):
+        print(line, flush=True)
     given = data is not None
     if data is None:
         data = load_data(config, tokenizer, teacher_tokenizer)
