@@ -11,13 +11,15 @@ same, the calibrated structured maps too, which are fitted in the space that is 
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from kava import names
 from kava.cli import run
+from kava.flags import Usage, check_fields, flag
 from kava.inputs import whole_json_lines
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
 KEY_SPACES = ("unrotated", "rotated", "student")
 NUM_EVALUATIONS = 8
+MOST_STEPS, MOST_TEST = 100_000, 100_000
 
 
 COMMON: dict[str, Any] = {
@@ -35,6 +38,31 @@ COMMON: dict[str, Any] = {
     "device": "cpu",
     "no_progress": True,
 }
+
+
+@dataclass(kw_only=True)
+class Options:
+    """What is compared, on what and how long."""
+
+    output_dir: str = flag("outputs/key_spaces", "where everything goes")
+    dataset_name: str = flag("kava/shell-game?form=compact", "a form of the shell game")
+    kv_method: str = flag("full", "as in kava train")
+    layer_mapping: str = flag("uniform", "as in kava train")
+    teacher_steps: int = flag(3000, "optimiser steps of the teacher", least=1, most=MOST_STEPS)
+    num_steps: int = flag(1000, "optimiser steps of each student", least=1, most=MOST_STEPS)
+    num_test: int = flag(500, "held-out games", least=1, most=MOST_TEST)
+    seeds: list[int] = flag([0, 1, 2], "of the students", least=0, most=names.MOST_SEED)
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+USAGE = Usage(
+    prog="compare_key_spaces.py",
+    kind=Options,
+    summary="Compare key spaces across two models that rotate their keys otherwise.",
+    example="python experiments/compare_key_spaces.py",
+)
 
 
 class Row(NamedTuple):
@@ -77,7 +105,7 @@ def save_untrained_teacher(folder: Path) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def train_teacher(options: argparse.Namespace) -> Path:
+def train_teacher(options: Options) -> Path:
     """The teacher's last checkpoint; one from an earlier call is used again."""
     from kava.student.answering import answer_records
     from kava.student.checkpoint import latest_checkpoint, load_student
@@ -110,16 +138,14 @@ def train_teacher(options: argparse.Namespace) -> Path:
     return checkpoint
 
 
-def test_records(options: argparse.Namespace) -> list[Any]:
+def test_records(options: Options) -> list[Any]:
     """Held-out games."""
     from kava.data import load_records
 
     return load_records(f"{options.dataset_name}&num_test={options.num_test}", split="test")
 
 
-def student_config(
-    key_space: str, seed: int, teacher: Path, options: argparse.Namespace
-) -> TrainConfig:
+def student_config(key_space: str, seed: int, teacher: Path, options: Options) -> TrainConfig:
     """The settings of one student; the key space is all in which those of one seed differ."""
     from kava.train.config import TrainConfig
 
@@ -185,26 +211,14 @@ def table(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
-def read_options(argv: list[str]) -> argparse.Namespace:
-    """The flags."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--output_dir", default="outputs/key_spaces")
-    parser.add_argument("--dataset_name", default="kava/shell-game?form=compact")
-    parser.add_argument("--kv_method", default="full", help="as in kava train")
-    parser.add_argument("--layer_mapping", default="uniform", help="as in kava train")
-    parser.add_argument("--teacher_steps", type=int, default=3000)
-    parser.add_argument("--num_steps", type=int, default=1000, help="of each student")
-    parser.add_argument("--num_test", type=int, default=500)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    return parser.parse_args(argv)
-
-
 def main(argv: list[str]) -> int:
     from kava.files import write_whole
     from kava.quiet import quiet_libraries
 
+    options = USAGE.parse(argv)
+    # a word that kava train does not know is refused before the teacher is trained
+    student_config(KEY_SPACES[0], options.seeds[0], Path("teacher"), options)
     quiet_libraries()
-    options = read_options(argv)
     teacher = train_teacher(options)
     results = Path(options.output_dir) / "results.json"
     rows: list[Row] = []

@@ -9,14 +9,18 @@ it is right on every form of the game that it was trained on.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import shutil
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 from kava.cli import run
+from kava.flags import Usage, check_fields, flag
+from kava.flags.aliases import TRAINING
+from kava.train.config import TrainConfig
+from kava.train.parse import ConfigFile, config_of
 
 ROOT = Path(__file__).parent.parent
 ASSETS = ROOT / "src" / "kava" / "assets"
@@ -29,21 +33,39 @@ TEACHERS = {
 REQUIRED = 0.99
 
 
+@dataclass(kw_only=True)
+class Which(ConfigFile):
+    """Which of the teachers, beside the flags of its training."""
+
+    which: str = flag("llama", "the teacher", choices=TEACHERS)
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+USAGE = Usage(
+    prog="train_shell_teacher.py",
+    kind=TrainConfig,
+    beside=Which,
+    summary="Train a built-in teacher of the shell game and put it into the package.",
+    example="python experiments/train_shell_teacher.py --which gpt2",
+    known=TRAINING,
+)
+
+
 def main(argv: list[str]) -> int:
+    values = USAGE.read(argv)
+    recipe, folder, forms = TEACHERS[values.pop("which", "llama")]
+    config = config_of(USAGE, {"config": str(ROOT / "configs" / recipe), **values})
+
     from kava.data import load_records
     from kava.errors import KavaError
     from kava.quiet import quiet_libraries
     from kava.student.answering import answer_records
     from kava.student.checkpoint import load_student
     from kava.train.command import train
-    from kava.train.parse import parse_config
 
     quiet_libraries()
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--which", choices=TEACHERS, default="llama")
-    chosen, flags = parser.parse_known_args(argv)
-    recipe, folder, forms = TEACHERS[chosen.which]
-    config = parse_config(["--config", str(ROOT / "configs" / recipe), *flags])
     checkpoint = train(config)
     teacher = load_student(checkpoint)
     accuracy = {}

@@ -11,21 +11,49 @@ fewer than three sentences, and repeated ones, are left out and written anew.
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kava import names
 from kava.cli import run
+from kava.flags import Usage, check_fields, flag, needed
+from kava.outputs import check_output
 
 SENTENCE_END = re.compile(r'(?<=[.!?])"?\s+|(?<=[.!?]")\s+')
 MOST_ROUNDS = 100
 
 
-def stories(name: str, options: argparse.Namespace) -> Iterator[list[str]]:
+@dataclass(kw_only=True)
+class Options:
+    """Who tells how many stories, and of what length."""
+
+    model_name: list[str] = needed("the models that tell")
+    output: str = needed("the .jsonl file to write")
+    num_stories: int = flag(400, "stories of each model", least=1, most=1_000_000)
+    max_characters: int = flag(250, "of a story", least=1, most=100_000)
+    max_new_tokens: int = flag(250, "tokens of a story", least=1, most=100_000)
+    temperature: float = flag(0.9, "of the sampling", above=0, most=100)
+    batch_size: int = flag(64, "stories at once", least=1, most=names.MOST_BATCH)
+    seed: int = flag(0, "of the sampling", least=0, most=names.MOST_SEED)
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+USAGE = Usage(
+    prog="write_stories.py",
+    kind=Options,
+    summary="Let models tell short stories, and write them as a data set.",
+    example="python experiments/write_stories.py --model_name models/stories260K --output x.jsonl",
+)
+
+
+def stories(name: str, options: Options) -> Iterator[list[str]]:
     """Stories of one model, as sentences, without end."""
     import torch
 
@@ -57,19 +85,9 @@ def main(argv: list[str]) -> int:
     from kava.files import write_whole
     from kava.quiet import quiet_libraries
 
+    options = USAGE.parse(argv)
+    check_output(options.output)
     quiet_libraries()
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--model_name", nargs="+", required=True, help="the models that tell")
-    parser.add_argument("--num_stories", type=int, default=400, help="of each model (default 400)")
-    parser.add_argument("--output", required=True, help="the jsonl file")
-    parser.add_argument("--max_characters", type=int, default=250, help="of a story (default 250)")
-    parser.add_argument("--max_new_tokens", type=int, default=250, help="written (default 250)")
-    parser.add_argument("--temperature", type=float, default=0.9, help="default 0.9")
-    parser.add_argument("--batch_size", type=int, default=64, help="stories at once (default 64)")
-    parser.add_argument("--seed", type=int, default=0, help="default 0")
-    options = parser.parse_args(argv)
     rows: dict[str, dict[str, str]] = {}
     for name in options.model_name:
         teller, found = Path(name).name, len(rows)

@@ -59,9 +59,9 @@ class Family:
     sinks: bool = False
     positions: str = "rotary"
 
-    def build(self, attention: str = "eager") -> PreTrainedModel:
+    def build(self, attention: str = "eager", **options: Any) -> PreTrainedModel:
         """The tiny model, its weights spread so widely that attention is far from even."""
-        config = CONFIG_MAPPING[self.kind](**SIZES | self.options)
+        config = CONFIG_MAPPING[self.kind](**SIZES | self.options | options)
         config._attn_implementation = attention
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)

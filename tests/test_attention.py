@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +13,8 @@ from families import VOCAB_SIZE
 from kava.attention import AttentionForm, attention
 from kava.capture import capture, check_attention, position_ids_from_mask, rebuilds_attention
 from kava.trace import KVTrace
+from kava.train.models import build_distiller
+from train.runs import small
 
 T, PADDING = 11, 3
 DOCUMENTATION = Path(__file__).parents[1] / "docs" / "traces.md"
@@ -115,3 +118,24 @@ def test_the_documentation_names_every_family() -> None:
     assert len(table) >= len(wanted)
     known = set(wanted)
     assert [line for line in lines[first : first + len(FAMILIES)] if line not in known] == []
+
+
+@pytest.mark.parametrize(
+    ("flags", "named"),
+    [
+        ({"kv_method": "rkv"}, "--kv_method rkv"),
+        ({"kv_loss": "structural"}, "--kv_loss structural"),
+        ({"attention_weighted_kv": True}, "--attention_weighted_kv"),
+    ],
+)
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_run_that_needs_what_cannot_be_rebuilt_names_its_flag(
+    name: str, flags: dict[str, Any], named: str, tmp_path: Path
+) -> None:
+    refused(name).save_pretrained(tmp_path)
+    plain = {"kv_method": "uniform", "kv_layer_std": False, "key_space": "rotated"}
+    settings = small(model_name=str(tmp_path), **plain | flags)
+    with pytest.raises(ValueError, match=rf"^{named} looks at attention, but the \w+ of \w+ ") as e:
+        build_distiller(settings)
+    assert "\n" not in str(e.value)
+    build_distiller(small(model_name=str(tmp_path), **plain))

@@ -59,7 +59,7 @@ def test_gradients_flow_from_a_teacher_that_rotates_otherwise(
     assert (theirs.rotary_dim, ours.rotary_dim) == (24, 16)
     assert theirs.inv_freq[1].item() == pytest.approx(1e6 ** (-2 / 24))
     assert ours.inv_freq[1].item() == pytest.approx(1e4 ** (-2 / 16))
-    options = experiment.read_options([*FLAGS, "--output_dir", str(tmp_path)])
+    options = experiment.USAGE.parse([*FLAGS, "--output_dir", str(tmp_path)])
     config = experiment.student_config(key_space, 1, tmp_path, options)
     config.ce_weight = 0.0
     tokenizer = build_tokenizer(config)

@@ -248,6 +248,17 @@ def test_a_wrong_value_is_one_line(
     assert message in failure(capsys, *flags)
 
 
+@pytest.mark.parametrize("size", ["1", "2"])
+def test_a_sample_alone_in_its_batch_is_given_the_one_before_it(size: str) -> None:
+    """As in training: `--wrong_sample` needs another sample in the data, and not in the batch."""
+    assert profile("--wrong_sample", "--batch_size", size).step_seconds > 0
+    config, _ = parse([*QUICK, "--wrong_sample", "--batch_size", size])
+    batch = first_batch(config, load_tokenizer("kava/tiny-gpt2"), CPU)
+    assert ("before" in batch) == (size == "1")
+    with pytest.raises(ValueError, match=r"one sample to profile with: give two or more"):
+        profile("--wrong_sample", "--batch_size", "1", "--subset_size", "1")
+
+
 @pytest.mark.parametrize("flags", [["--modes", "flat"], ["--mode", "round"], ["--step", "2"]])
 def test_an_unknown_flag_or_mode_is_refused(
     flags: list[str], capsys: pytest.CaptureFixture[str]

@@ -230,7 +230,7 @@ def _last_valid(attention_mask: Tensor | None, length: int) -> int:
 
 
 @torch.no_grad()
-def check_attention(model: PreTrainedModel) -> None:
+def check_attention(model: PreTrainedModel, reason: str | None = None) -> None:
     """Refuse a model whose attention weights cannot be rebuilt from a trace.
 
     Before a run whose eviction or loss looks at attention, so that it does not stop at its first
@@ -238,6 +238,7 @@ def check_attention(model: PreTrainedModel) -> None:
 
     Args:
         model: any causal Hugging Face model; it is read in evaluation mode.
+        reason: what looks at attention, such as a flag, for the message.
 
     Raises:
         ValueError: a family without queries to record, or whose attention comes out otherwise.
@@ -255,6 +256,10 @@ def check_attention(model: PreTrainedModel) -> None:
         mask = torch.ones_like(ids)
         mask[0, :2] = 0
         capture(model, ids, mask, queries=True, hidden_states=False, logits_to_keep=1)
+    except ValueError as error:
+        if reason is None:
+            raise
+        raise ValueError(f"{reason} looks at attention, but {error}") from error
     finally:
         for module in training:
             module.training = True

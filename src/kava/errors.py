@@ -33,13 +33,17 @@ class KavaError(RuntimeError):
     """
 
 
+class WriteError(OSError):
+    """A write that the disk refused, told by a message of its own in place of an errno."""
+
+
 USER_ERRORS = (ValueError, OSError, KavaError)
 """What the shell prints as one line."""
 
 
 def cannot_write(error: BaseException) -> bool:
     """Whether the disk takes nothing more, so that going on with other work is of no use."""
-    return isinstance(error, OSError) and error.errno in _MENDS
+    return isinstance(error, WriteError) or (isinstance(error, OSError) and error.errno in _MENDS)
 
 
 def describe(error: BaseException) -> str:

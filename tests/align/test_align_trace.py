@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from kava.align import MapProjectionAligner, align_trace
+from kava.attention import AttentionForm
+from kava.rope import Rotary, rotate_trace, unrotate_trace
 from kava.trace import KVTrace, Scope
 
 
@@ -133,3 +135,48 @@ def test_rotated_keys_are_not_interpolated_but_may_be_picked() -> None:
     nearest = align_trace(make(alpha_map=dict.fromkeys(range(3), 0.0)), trace, 5)
     assert nearest.rotated
     assert nearest.positions.shape == (2, 5)
+
+
+def form() -> AttentionForm:
+    """Every layer attends in a way of its own."""
+    return AttentionForm(
+        scaling=(1.0, 2.0, 3.0, 4.0),
+        softcap=(None, 5.0, None, 6.0),
+        window=(2, None, 3, None),
+        sinks=torch.arange(24.0).view(4, 6),
+    )
+
+
+@pytest.mark.parametrize("unrotates", [False, True])
+@pytest.mark.parametrize("target_length", [None, 5])
+@pytest.mark.parametrize(
+    ("equal", "options", "layers"),
+    [
+        (True, {"mode": "identity"}, [0, 1, 2, 3]),
+        (False, {"direction": "student_to_teacher", "layer_map": "skip"}, [0, 3]),
+        # mapped heads attend as whatever they are compared with
+        (False, {"mode": "structured"}, None),
+        (True, {"mode": "flat"}, None),
+    ],
+)
+def test_each_layer_attends_as_the_one_that_it_reads(
+    equal: bool,
+    options: dict[str, Any],
+    layers: list[int] | None,
+    target_length: int | None,
+    unrotates: bool,
+) -> None:
+    trace = make_trace(attention=form(), rotated=unrotates)
+    if unrotates:
+        rotary = Rotary(inv_freq=torch.tensor([1.0, 0.1]), rotary_dim=4)
+        trace = unrotate_trace(trace, rotary)
+        assert rotate_trace(trace, rotary).attention is trace.attention
+    aligned = align_trace(make(equal=equal, **options), trace, target_length).attention
+    if layers is None:
+        assert aligned is None
+        return
+    assert aligned is not None
+    expected = form().layers(layers)
+    for part in ("scaling", "softcap", "window", "chunk"):
+        assert getattr(aligned, part) == getattr(expected, part)
+    assert torch.equal(aligned.sinks, expected.sinks)

@@ -12,10 +12,12 @@ from transformers import AutoModelForCausalLM, MambaConfig
 from kava.align import MapProjectionAligner, save_layer_map
 from kava.calibration import calibrate_on, load_calibration, set_apart
 from kava.calibration.command import CalibrateConfig, calibrate_models, main, parse
+from kava.calibration.pictures import token_labels
 from kava.cli import run
 from kava.data import load_records
 from kava.data.splits import data_hash
-from kava.models import load_model
+from kava.data.text_tokens import tokenize
+from kava.models import load_model, load_tokenizer
 from kava.tokenizers import byte_tokenizer
 
 FLAGS = {
@@ -197,3 +199,28 @@ def test_the_defaults_are_those_of_the_help() -> None:
     config = CalibrateConfig(model_name="a", teacher_name="b", dataset_name="c", output_dir="d")
     assert config.map_rank == "auto"
     assert config.calibration_samples == 1000
+
+
+@pytest.mark.parametrize(
+    ("text", "offsets", "labels"),
+    [
+        ("Once", [(0, 1), (0, 1), (1, 4)], [" ", "O", "nce"]),
+        ("Once", [(0, 0), (0, 1), (0, 1), (1, 4)], ["", " ", "O", "nce"]),  # a begin mark
+        ("Once", [(0, 4)], ["Once"]),
+        ("é", [(0, 1), (0, 1)], ["é", "é"]),  # two bytes
+        ("é", [(0, 1), (0, 1), (0, 1)], [" ", "é", "é"]),
+        ("", [(0, 0)], [""]),
+        ("", [], []),
+    ],
+)
+def test_the_blank_in_front_of_a_text_is_not_drawn_as_its_first_letter(
+    text: str, offsets: list[tuple[int, int]], labels: list[str]
+) -> None:
+    assert token_labels(text, offsets) == labels
+
+
+@pytest.mark.shared
+def test_a_real_tokenizer_spells_its_text_once(shared: Path) -> None:
+    tokenizer = load_tokenizer(str(shared / "models/babyllama_tok105"))
+    (item,) = tokenize(["Once upon"], tokenizer)
+    assert "".join(token_labels("Once upon", item.offsets)) == " Once upon"

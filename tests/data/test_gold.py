@@ -31,7 +31,11 @@ def write(path: Path, *rows: dict[str, object]) -> str:
         ({**GOOD, "answer": "18\neggs"}, "goes on behind '18'"),
         ({**GOOD, "answer": "yes\nbecause it rains"}, "goes on behind 'yes'"),
         ({**GOOD, "answer": "\u200b"}, "has no visible character"),
-        ({**GOOD, "reasoning": "#### Step 1\n1+1"}, "its reasoning holds '####'"),
+        (
+            {**GOOD, "reasoning": "#### Step 1\n1+1"},
+            "its reasoning holds '####', .* take the row out .--overflow skip leaves out what is "
+            "too long or empty, and not this",
+        ),
     ],
 )
 def test_a_gold_answer_that_cannot_be_right_is_named_by_file_and_line(

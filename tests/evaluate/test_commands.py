@@ -11,8 +11,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from kava.cli import app
 from kava.data.records import Template
+from kava.data.shell_game import SHELL_GAME_TEMPLATE
 from kava.data.sources import load_records
 from kava.evaluate.command import evaluate_main, generate_main
 from kava.evaluate.questions import read_questions
@@ -127,6 +130,19 @@ def test_generate_answers_a_prompt_and_tells_its_cost(
     assert printed.err.startswith("5.0 forward passes, 3.0 tokens and ")
     assert generate_main(argv[:-1]) == 0
     assert capsys.readouterr() == (printed.out, "")
+
+
+def test_generate_answers_every_prompt_in_order(tmp_path: Path) -> None:
+    teacher, tokenizer = load_model("kava/shell-teacher"), load_tokenizer("kava/shell-teacher")
+    save_student(tmp_path / "x", teacher, tokenizer, {"template": asdict(SHELL_GAME_TEMPLATE)})
+    records = load_records("kava/shell-game?num_test=3", split="test")
+    given = [part for record in records for part in ("--prompt", record.question)]
+    argv = ["generate", str(tmp_path / "x"), *given, "--max_new_tokens", "12"]
+    done = CliRunner().invoke(app, [*argv, "--batch_size", "2"])
+    assert done.exit_code == 0
+    answers = [record.answer for record in records]
+    assert answers != answers[::-1]
+    assert done.stdout.splitlines() == answers
 
 
 def test_generate_reads_questions_from_files_and_stdin(

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from kava.errors import KavaError
+from kava.errors import KavaError, WriteError
 from kava.jobs import worker as worker_module
 from kava.jobs.crew import Worker
 from kava.jobs.worker import Failed
@@ -96,29 +96,36 @@ class Job:
 
 
 @pytest.mark.parametrize(
-    ("error", "reason"),
+    ("error", "reason", "full"),
     [
-        (ValueError("--lr is\n bad"), "--lr is bad"),
+        (ValueError("--lr is\n bad"), "--lr is bad", False),
         (
             OSError(errno.ENOSPC, "No space left on device", "out/metrics.jsonl"),
             "the disk is full while writing out/metrics.jsonl; free some space or write to "
             "another disk",
+            True,
         ),
-        (TypeError("a defect"), "TypeError: a defect"),
+        (
+            WriteError("the checkpoint of step 2 could not"),
+            "the checkpoint of step 2 could not",
+            True,
+        ),
+        (FileNotFoundError(errno.ENOENT, "No such file", "x"), "No such file: x", False),
+        (TypeError("a defect"), "TypeError: a defect", False),
     ],
 )
 def test_a_job_that_fails_says_why_even_where_its_log_cannot(
-    monkeypatch: pytest.MonkeyPatch, error: Exception, reason: str
+    monkeypatch: pytest.MonkeyPatch, error: Exception, reason: str, full: bool
 ) -> None:
-    def full(*_: Any) -> None:
+    def refuse(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(worker_module.traceback, "print_exc", full)
+    monkeypatch.setattr(worker_module.traceback, "print_exc", refuse)
     ours, theirs = Pipe()
     with pytest.raises(SystemExit) as stop:
         worker_module._done(Job(error), theirs, None)  # type: ignore[arg-type]
     assert stop.value.code == 1
-    assert ours.recv() == Failed(reason)
+    assert ours.recv() == Failed(reason, full)
 
 
 def test_the_reason_of_a_job_is_told_with_its_name_and_its_log(

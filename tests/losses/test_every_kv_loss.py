@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import math
+from dataclasses import fields, replace
 from typing import Any
 
 import pytest
 import torch
 
-from kava.losses import KV_LOSSES, build_kv_loss, kv_loss_options
+from kava.losses import (
+    KV_LOSSES,
+    CKALoss,
+    KVLoss,
+    MercatorKVLoss,
+    StructuralKVLoss,
+    build_kv_loss,
+    kv_loss_options,
+)
 from kava.trace import KVTrace
 
 from .conftest import MakePair, parts
@@ -302,12 +311,30 @@ def test_an_unknown_option_lists_the_choices(name: str) -> None:
         ("mercator", {"alpha": 0.0}, "alpha and beta .* not all 0"),
         ("mercator", {"key_weight": 0.0, "value_weight": 0.0}, "key_weight and value_weight"),
         ("structural", {"alpha_k": -1.0}, "alpha_k, alpha_v and alpha_attn .* 0 or more"),
-        ("smooth_l1", {"beta": float("inf")}, "beta=inf must be finite"),
-        ("mse", {"value_weight": float("nan")}, "must be finite"),
-        ("mercator", {"beta": float("nan")}, "alpha and beta .* must be finite"),
-        ("structural", {"alpha_attn": float("inf")}, "must be finite"),
     ],
 )
 def test_a_value_out_of_range_is_refused(name: str, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build_kv_loss(name, **options)
+
+
+NUMBERS = [
+    (kind, field.name)
+    for kind in (KVLoss, CKALoss, MercatorKVLoss, StructuralKVLoss)
+    for field in fields(kind)
+    if field.type == "float"
+]
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize(("kind", "name"), [*NUMBERS, (KVLoss, "layer_weights")])
+def test_a_number_that_is_not_finite_is_refused(kind: Any, name: str, number: float) -> None:
+    value = (1.0, number) if name == "layer_weights" else number
+    with pytest.raises(ValueError, match=rf"^[^\n]*{name}[^\n]*{number}[^\n]*must be finite"):
+        kind(**{name: value})
+
+
+def test_every_number_of_a_loss_is_known() -> None:
+    assert {name for _, name in NUMBERS} == {
+        "beta", "key_weight", "value_weight", "alpha", "alpha_k", "alpha_v", "alpha_attn",
+    }  # fmt: skip

@@ -10,9 +10,10 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from kava.data.records import Record, Template
+from kava.evaluate.costs import Contender, measure_costs
 from kava.models import load_model, load_tokenizer
 from kava.student.answering import answer_records, complete
-from kava.student.checkpoint import load_student, save_student
+from kava.student.checkpoint import LoadedStudent, load_student, save_student
 from kava.student.decode import generate_text
 from kava.student.endings import NextQuestion, end_ids, generation_ends
 from kava.student.latent import LatentStudent
@@ -162,3 +163,31 @@ def test_samples_end_at_different_end_tokens(tokenizer: PreTrainedTokenizerBase)
     assert generated.lengths.tolist() == [2, 2, 4]
     # what follows an end is filled with the first end token
     assert generated.tokens[:2, 2:].tolist() == [[b, b], [b, b]]
+
+
+@pytest.mark.parametrize("end", [None, "8"])
+def test_costs_and_the_harness_end_an_answer_where_evaluation_does(
+    end: str | None, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    model = says(tokenizer, TEXTS, "written")
+    whole = max(len(tokenizer(text)["input_ids"]) for text in TEXTS)
+    if end is not None:
+        model.generation_config.eos_token_id = tokenizer(end)["input_ids"]
+    answers = answer_records(model, tokenizer, RECORDS, ASKING, max_new_tokens=whole)
+    assert answers.items[0].text == ("9 * 2\n#### 18\n\n" if end is None else "9 * 2\n#### 1")
+    student = LoadedStudent(model, tokenizer, ASKING, {}, "a student")
+    contender = Contender("a student", student, ASKING, whole)
+    (cost,) = measure_costs([contender], RECORDS, batch_sizes=[3], num_rounds=1)
+    assert cost.figures["num_tokens"] == answers.num_tokens
+    assert cost.figures["forward_passes"] == answers.forward_passes
+    harness = pytest.importorskip("kava.evaluate.harness_model", reason="needs lm_eval")
+    from lm_eval.api.instance import Instance
+
+    lm = harness.KavaLM("kava/tiny-llama")
+    lm.student = student
+    options = {"max_gen_toks": whole}
+    requests = [
+        Instance("generate_until", {}, (record.question, options), index)
+        for index, record in enumerate(RECORDS)
+    ]
+    assert lm.generate_until(requests, disable_tqdm=True) == [item.text for item in answers.items]

@@ -141,6 +141,10 @@ def test_a_mix_is_handed_on() -> None:
         ({"primary__test": "magic"}, "primary: test 'magic' is unknown; choose crossed"),
         ({"primary__minimum_effect": 5}, "primary: minimum_effect 5 must be above 0 and below 1"),
         ({"data__curve_items": 0}, "data: curve_items 0 must be at least 1"),
+        (
+            {"arms__FLAT": {"what": "flat again", "role": "treatment"}},
+            "arms.FLAT and arms.flat would share a folder where case does not count; rename one",
+        ),
         ({"arms": {}}, "arms must name at least two arms"),
         ({"data": 3}, "data must hold keys and values, not 3"),
     ],

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 
 from kava.cli import run
+from kava.jobs.crew import Failure
 from kava.study.command import main
 from kava.study.folder import read_locked_plan
 from kava.study.packed import unpacked
@@ -232,3 +234,30 @@ def test_a_killed_study_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
     assert resumed["health"] == pytest.approx(expected["health"])
     first = (folder / "items.jsonl").read_bytes()
     assert first == (whole / "runs" / "flat" / "seed-0" / "items.jsonl").read_bytes()
+
+
+def test_a_full_disk_ends_a_study_at_its_first_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failures = [Failure("flat, seed 0 failed: it broke"), Failure("the disk is full", True)]
+    asked = []
+
+    class NoCrew:
+        def __init__(self, *args: object, **options: object) -> None: ...
+
+        def do(self, jobs: list[StudyRun]) -> Iterator[tuple[StudyRun, Failure]]:
+            for job, failure in zip(jobs, failures * 3):
+                asked.append(job.name)
+                yield job, failure
+
+        def end(self) -> None: ...
+
+    monkeypatch.setattr("kava.study.runner.Crew", NoCrew)
+    assert study(tmp_path, GOOD) == 1
+    assert asked == ["flat, seed 0", "structured, seed 0"]
+    *_, line = capsys.readouterr().err.splitlines()
+    assert line == (
+        "kava: error: the disk is full; the other runs would fail alike and are left: once the "
+        "disk takes more, the same command goes on"
+    )
+    assert result(tmp_path, "structured", 0)["reason"] == "the disk is full"

@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from attention_families import FAMILIES
+from kava.capture import rebuilds_attention
+from kava.models import load_model_config, load_tokenizer
 from kava.trace import KVTrace
 from kava.train.build import build_run
 from kava.train.probes import CacheLikeness, attention_entropy
@@ -158,3 +161,44 @@ def test_a_student_that_writes_is_looked_at_while_it_reasons() -> None:
 def test_a_student_without_latents_has_no_thought_to_look_at() -> None:
     distiller, batch = distiller_and_batch(small(target_len=0, kv_weight=0.0))
     assert attention_entropy(distiller.student, batch) is None
+
+
+@pytest.mark.parametrize("kind", ["explicit", "latent"])
+@pytest.mark.parametrize(
+    "family", ["Llama", "Granite", "Gemma 3 (text)", "GPT-2, `scale_attn_weights=False`"]
+)
+def test_the_entropy_is_that_of_the_attention_as_the_family_scales_it(
+    family: str, kind: str, tmp_path: Path
+) -> None:
+    vocabulary = {"vocab_size": load_model_config("kava/tiny-llama").vocab_size}
+    model = FAMILIES[family].build(**vocabulary)
+    model.save_pretrained(tmp_path)
+    load_tokenizer("kava/tiny-llama").save_pretrained(tmp_path)
+    settings = {"student": kind, "kv_weight": 0.0, "key_space": "rotated", "max_length": 128}
+    distiller, batch = distiller_and_batch(small(model_name=str(tmp_path), **settings))
+    distiller.student.eval()
+    base = distiller.base
+    base.set_attn_implementation("eager")
+    P, M = batch["prompt_ids"].shape[1], 3
+    entropies: list[torch.Tensor] = []
+
+    def see(module: object, given: object, output: tuple[torch.Tensor, torch.Tensor]) -> None:
+        """Keep the entropies [B, R, Hq] at the columns that are averaged over."""
+        weights = output[1]
+        entropy = torch.special.entr(weights).sum(-1).transpose(1, 2)
+        columns = torch.arange(weights.shape[3] - weights.shape[2], weights.shape[3])
+        if kind == "explicit":
+            entropies.append(entropy[batch["segment_ids"] == 1].flatten())
+        else:
+            entropies.append(entropy[:, (columns > P) & (columns <= P + M)].flatten())
+
+    assert rebuilds_attention(base)  # reads two texts, the first time
+    for module in base.modules():
+        if type(module).__name__.endswith("Attention"):
+            module.register_forward_hook(see)
+    found = attention_entropy(distiller.student, batch)
+    expected = torch.cat(entropies)
+    heads, layers = base.config.num_attention_heads, base.config.num_hidden_layers
+    num_queries = int(batch["segment_ids"].eq(1).sum()) if kind == "explicit" else 8 * M
+    assert len(expected) == num_queries * heads * layers
+    assert found == pytest.approx(float(expected.mean()), rel=1e-4)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -68,8 +68,25 @@ def paired_tokens(sample: Encoded, text: str, mode: TokenAlignmentMode) -> Paire
         return None
     # the last token, the end of the sequence, is no text
     ours, theirs = (
-        [text[start:end] for start, end in part.offsets[:-1].tolist()]
-        for part in (sample, sample.teacher.encoded)
+        token_labels(text, part.offsets[:-1].tolist()) for part in (sample, sample.teacher.encoded)
     )
     weights_ST = sample.teacher.alignment.dense(mode)[:-1, :-1].tolist()
     return PairedTokens(ours, theirs, weights_ST)
+
+
+def token_labels(text: str, offsets: Sequence[Sequence[int]]) -> list[str]:
+    """What each token of a text stands for.
+
+    SentencePiece puts a blank in front of a text. Where that is a token of its own, its offsets
+    are those of the first character, which has then more tokens than bytes.
+
+    Example:
+        >>> token_labels("Once", [(0, 1), (0, 1), (1, 4)])
+        [' ', 'O', 'nce']
+    """
+    labels = [text[start:end] for start, end in offsets]
+    first = next((at for at, label in enumerate(labels) if label), len(labels))
+    alike = sum(tuple(span) == tuple(offsets[first]) for span in offsets[first:])
+    if alike > 1 and len(labels[first]) == 1 and alike > len(labels[first].encode()):
+        labels[first] = " "
+    return labels

@@ -42,7 +42,8 @@ def _problem(record: Record, template: Template) -> str | None:
     if template.cue.strip() and find_cue(record.reasoning + "\n", template.cue) is not None:
         return (
             f"its reasoning holds {template.cue.strip()!r}, behind which the answer is looked for: "
-            f"write it otherwise there"
+            f"write it otherwise there, or take the row out (--overflow skip leaves out what is "
+            f"too long or empty, and not this)"
         )
     choices = tuple(record.meta.get("choices", ()))
     return _problem_of(record.answer.strip(), template.cue, choices)

@@ -4,13 +4,16 @@ Attention tells where a model looks. These scores ask the model instead, by hidi
 from it, and are therefore computed apart from a trace: once per sample, before training.
 """
 
-from __future__ import annotations
+from typing import TYPE_CHECKING
 
-from kava.importance.gradient import gradient
-from kava.importance.knockout import knockout
-from kava.importance.score import SCORERS, score_samples
-from kava.importance.stages import REACHES, Reach, token_stages
-from kava.importance.store import ScoreStore, sample_digest, weights_fingerprint
+from kava.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from kava.importance.gradient import gradient
+    from kava.importance.knockout import knockout
+    from kava.importance.score import SCORERS, score_samples
+    from kava.importance.stages import REACHES, Reach, token_stages
+    from kava.importance.store import ScoreStore, sample_digest, weights_fingerprint
 
 __all__ = [
     "REACHES",
@@ -24,3 +27,19 @@ __all__ = [
     "token_stages",
     "weights_fingerprint",
 ]
+
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "REACHES": "kava.importance.stages",
+        "SCORERS": "kava.importance.score",
+        "Reach": "kava.importance.stages",
+        "ScoreStore": "kava.importance.store",
+        "gradient": "kava.importance.gradient",
+        "knockout": "kava.importance.knockout",
+        "sample_digest": "kava.importance.store",
+        "score_samples": "kava.importance.score",
+        "token_stages": "kava.importance.stages",
+        "weights_fingerprint": "kava.importance.store",
+    },
+)

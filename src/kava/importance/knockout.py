@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
+from kava.callable_module import make_callable
 from kava.capture import position_ids_from_mask
 from kava.data.collate import IGNORED, Batch
 from kava.importance.hiding import hiding
@@ -128,3 +129,6 @@ def _losses(
         ignore_index=IGNORED,
         reduction="none",
     ).view_as(labels_BS)
+
+
+make_callable(__name__, knockout)  # the package has a function of the module's name

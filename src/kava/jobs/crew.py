@@ -24,9 +24,18 @@ from kava.stopping import holding
 
 @dataclass(frozen=True)
 class Failure:
-    """What a job that failed leaves in place of an outcome: the reason, in one line."""
+    """What a job that failed leaves in place of an outcome: see `Failed`."""
 
     reason: str
+    cannot_write: bool = False
+
+
+class JobError(KavaError):
+    """A job that failed; its message names it, the reason and its log."""
+
+    def __init__(self, message: str, cannot_write: bool):
+        super().__init__(message)
+        self.cannot_write = cannot_write
 
 
 class Crew:
@@ -56,7 +65,7 @@ class Crew:
         """Each job with its outcome, as soon as it has ended.
 
         Raises:
-            KavaError: a job failed, or its process was killed, and the crew does not keep going.
+            JobError: a job failed, or its process was killed, and the crew does not keep going.
         """
         waiting = deque(jobs)
         for worker in self.workers:
@@ -85,10 +94,10 @@ class Crew:
     def _hear(self, worker: Worker) -> Any:
         try:
             return worker.hear()
-        except KavaError as error:
+        except JobError as error:
             if not self.keep_going:
                 raise
-            return Failure(str(error))
+            return Failure(str(error), error.cannot_write)
 
     def _start(self, worker: Worker, waiting: deque[Job]) -> None:
         worker.job = job = waiting.popleft()
@@ -125,7 +134,7 @@ class Worker:
         """The next message.
 
         Raises:
-            KavaError: the job has failed, or the process has ended.
+            JobError: the job has failed, or the process has ended.
         """
         try:
             message = self.connection.recv()
@@ -133,12 +142,13 @@ class Worker:
             raise self._failure(self._obituary()) from None
         if isinstance(message, Failed):
             self.process.join()
-            raise self._failure(message.reason)
+            raise self._failure(message.reason, message.cannot_write)
         return message
 
-    def _failure(self, reason: str) -> KavaError:
+    def _failure(self, reason: str, cannot_write: bool = False) -> JobError:
         assert self.job is not None
-        return KavaError(f"{self.job.name} failed: {reason} (its log: {self.job.log})")
+        told = f"{self.job.name} failed: {reason} (its log: {self.job.log})"
+        return JobError(told, cannot_write)
 
     def dismiss(self) -> None:
         """Let an idle process go; end a busy one."""

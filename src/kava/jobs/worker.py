@@ -17,7 +17,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from kava.errors import USER_ERRORS, describe
+from kava.errors import USER_ERRORS, cannot_write, describe
 from kava.jobs.parent import end_with_parent, leave_terminal_to_parent
 from kava.stopping import Stopped, stop_on_signals
 
@@ -83,9 +83,15 @@ class Memory:
 
 @dataclass(frozen=True)
 class Failed:
-    """What a job that failed sends in place of an outcome: the reason, in one line."""
+    """What a job that failed sends in place of an outcome.
+
+    Attributes:
+        reason: in one line.
+        cannot_write: the disk takes nothing more, so that other jobs would fail as well.
+    """
 
     reason: str
+    cannot_write: bool = False
 
 
 def work(connection: Connection, lock: Lock | None) -> None:
@@ -115,7 +121,7 @@ def _done(job: Job, connection: Connection, memory: Memory) -> Any:
             traceback.print_exc()
         mendable = isinstance(error, USER_ERRORS)
         reason = describe(error) if mendable else traceback.format_exception_only(error)[-1]
-        connection.send(Failed(" ".join(reason.split())))
+        connection.send(Failed(" ".join(reason.split()), cannot_write(error)))
         sys.exit(1)
 
 

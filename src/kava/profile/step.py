@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 from kava.align import CacheGeometry
 from kava.builtin import RANDOM_MODELS
 from kava.data.collate import Batch, Collator
+from kava.data.neighbours import check_neighbours, with_neighbours
 from kava.devices import choose_device
 from kava.models import load_model_config
 from kava.profile.defaults import DEFAULT_STUDENT, LARGER_TEACHER
@@ -135,7 +137,11 @@ def profile_step(config: TrainConfig, num_steps: int = 10) -> Profile:
 def first_batch(
     config: TrainConfig, tokenizer: PreTrainedTokenizerBase, device: torch.device
 ) -> Batch:
-    """The first `batch_size` samples that a configuration trains on."""
+    """The first `batch_size` samples that a configuration trains on.
+
+    Raises:
+        ValueError: fewer samples than that, or no other one to take a wrong sample from.
+    """
     larger = config.teacher_name == LARGER_TEACHER  # reads the student's tokens
     theirs = None if larger else build_teacher_tokenizer(config, tokenizer)
     data = load_data(config, tokenizer, theirs)
@@ -145,11 +151,21 @@ def first_batch(
             f"--batch_size {config.batch_size} is more than the {len(samples)} samples of "
             f"{config.dataset_name} that fit; lower it"
         )
+    if config.wrong_sample:
+        check_neighbours(samples, "profile with", "--subset_size")
+        samples = with_neighbours(samples)
     pad = tokenizer.pad_token_id
     assert isinstance(pad, int)
     collate = Collator(pad, None if theirs is None else theirs.pad_token_id)
-    batch = collate(samples[: config.batch_size])
-    parts = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items()}
+    return _moved(collate(samples[: config.batch_size]), device)
+
+
+def _moved(batch: Batch, device: torch.device) -> Batch:
+    parts: dict[str, Any] = {
+        name: part.to(device) if isinstance(part, Tensor) else part for name, part in batch.items()
+    }
+    if "before" in batch:
+        parts["before"] = _moved(batch["before"], device)
     return Batch(**parts)  # type: ignore[typeddict-item]
 
 

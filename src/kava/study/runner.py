@@ -1,9 +1,13 @@
-"""Do the runs of a study: those that are missing, a few at a time, whatever fails among them."""
+"""Do the runs of a study: those that are missing, a few at a time, whatever fails among them.
+
+A full disk alone ends a study: what failed for it fails for the next run as well.
+"""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -97,7 +101,7 @@ def run_study(
     Raises:
         ValueError: a device that is not there, a folder with another plan, with finished runs of
             other settings, or with packed runs.
-        KavaError: another `kava study run` is at work in the folder.
+        KavaError: another `kava study run` is at work in the folder, or the disk takes no more.
         Stopped: a signal came; the runs at work have saved what they can go on from.
     """
     for device in {run.config.device for run in runs}:
@@ -134,6 +138,13 @@ def _do(
         try:
             for run, outcome in crew.do(missing):
                 ended += 1
+                if isinstance(outcome, Failure) and outcome.cannot_write:
+                    with suppress(OSError):  # the very disk that is full
+                        run.fail(outcome.reason)
+                    raise KavaError(
+                        f"{outcome.reason}; the other runs would fail alike and are left: once "
+                        f"the disk takes more, the same command goes on"
+                    )
                 if isinstance(outcome, Failure):
                     failed[run.name] = outcome.reason
                     run.fail(outcome.reason)

@@ -26,6 +26,7 @@ from torch import Tensor
 from kava.align.layerwise import LayerwiseProjector
 from kava.align.projectors import QUERY_PROJECTORS
 from kava.data.records import Template
+from kava.errors import WriteError
 from kava.student.checkpoint import checkpoints_by_step, library_versions, save_student
 from kava.student.manifest import amend, write_manifest
 from kava.student.whole import ALIGNER_FILE, RECORDING_FILE, STATE_FILE, WEIGHTS_FILE
@@ -137,9 +138,9 @@ class CheckpointWriter:
             raise self._unwritten(state.global_step, error) from error
         self._rotate(state)
 
-    def _unwritten(self, step: int, error: Exception) -> OSError:
+    def _unwritten(self, step: int, error: Exception) -> WriteError:
         reason = str(error).splitlines()[0]
-        return OSError(
+        return WriteError(
             f"the checkpoint of step {step} could not be written to {self.output_dir} "
             f"({reason}); free some space or choose another --output_dir, then --resume: "
             f"earlier checkpoints are intact"

@@ -22,7 +22,7 @@ from kava.readable import Limits, fitting
 from kava.student.prompts import encode_prompts, question_of
 from kava.train.config import TrainConfig
 from kava.train.matching import compares_queries
-from kava.train.target import scores_by_attention
+from kava.train.target import attention_flag
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -106,15 +106,12 @@ def check_queries(
     Raises:
         ValueError: names the model, and the flag that needs its queries.
     """
+    flag = attention_flag(config)
+    if flag is None:
+        return
     if compares_queries(config):
-        check_records(student, config.model_name, f"--kv_loss {config.kv_loss}")
-    if compares_queries(config) or scores_by_attention(config):
-        reason = f"--kv_method {config.kv_method}"
-        if compares_queries(config):
-            reason = f"--kv_loss {config.kv_loss}"
-        elif config.attention_weighted_kv:
-            reason = "--attention_weighted_kv"
-        check_records(teacher, config.teacher_name or config.model_name, reason)
+        check_records(student, config.model_name, flag)
+    check_records(teacher, config.teacher_name or config.model_name, flag)
 
 
 def fit_data(

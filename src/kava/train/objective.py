@@ -35,7 +35,7 @@ from kava.student.latent import LatentStudent
 from kava.trace import KVTrace, Segment
 from kava.train.config import TrainConfig
 from kava.train.matching import Matching, compares_queries
-from kava.train.target import Target, TargetBuilder, map_student, scores_by_attention
+from kava.train.target import Target, TargetBuilder, attention_flag, map_student
 from kava.train.wrong_sample import reasoning_to_read
 
 
@@ -121,11 +121,12 @@ class Distiller(nn.Module):
         if config.codi_weight:
             self.codi = CODILoss(self.base.config.hidden_size, reader.config.hidden_size)
         self.queries = compares_queries(config)
-        self.teacher_queries = self.queries or scores_by_attention(config)
-        if self.teacher_queries:
-            check_attention(reader)
-        if self.queries:
-            check_attention(self.base)
+        flag = attention_flag(config)
+        self.teacher_queries = flag is not None
+        if flag is not None:
+            check_attention(reader, flag)
+            if self.queries:
+                check_attention(self.base, flag)
 
     @property
     def base(self) -> PreTrainedModel:

@@ -229,6 +229,19 @@ def scores_by_attention(config: TrainConfig) -> bool:
     return build_eviction(config.kv_method, **eviction_options(config)).reads_queries
 
 
+def attention_flag(config: TrainConfig) -> str | None:
+    """The flag by which a run looks at its teacher's attention; None where none does."""
+    if compares_queries(config):
+        return f"--kv_loss {config.kv_loss}"
+    if not scores_by_attention(config):
+        return None
+    return (
+        "--attention_weighted_kv"
+        if config.attention_weighted_kv
+        else f"--kv_method {config.kv_method}"
+    )
+
+
 def eviction_options(config: TrainConfig) -> dict[str, Any]:
     """The options of the configured eviction.
 
