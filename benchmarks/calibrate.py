@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 import torch
 
 from kava.align import MapProjectionAligner, StreamingCKA
-from kava.align.calibrate import fit_gathered
-from kava.align.gathered import Gathered, gather_pair
-from kava.pairs import TracePair, paired_traces
+from kava.fit.aligner import fit_gathered
+from kava.fit.gathered import Gathered, gather_pair
+from kava.fit.pairs import TracePair, paired_traces
 from layers import PAIRS, batches, build
 from timing import timed
 

@@ -27,10 +27,10 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from kava.compress import EVICTIONS, Eviction, ScoredEviction, build_eviction, compress
-from kava.compress.base import find_candidates
-from kava.compress.redundancy import mean_cosine
-from kava.compress.rkv import redundancy
+from kava.eviction import EVICTIONS, Eviction, ScoredEviction, build_eviction, compress
+from kava.eviction.base import find_candidates
+from kava.eviction.redundancy import mean_cosine
+from kava.eviction.rkv import redundancy
 from kava.trace import KVTrace, Segment
 
 ANSWER = 16

@@ -20,13 +20,15 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from kava.capture import position_ids_from_mask
 from kava.data.collate import Batch
 from kava.data.encode import encode_records
 from kava.data.sources import default_template, load_records
-from kava.importance import gradient, knockout, token_stages
+from kava.importance import token_stages
 from kava.importance.batches import make_batch
-from kava.models import load_model, load_tokenizer
+from kava.importance.gradient import gradient
+from kava.importance.knockout import knockout
+from kava.models.capture import position_ids_from_mask
+from kava.models.load import load_model, load_tokenizer
 from kava.trace import Segment
 
 

@@ -17,7 +17,7 @@ import torch
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, PreTrainedModel
 
 from kava.align import StreamingCKA
-from kava.pairs import TracePair, paired_traces
+from kava.fit.pairs import TracePair, paired_traces
 from timing import timed
 
 VOCAB_SIZE, SHORTEST, LONGEST = 1000, 80, 260

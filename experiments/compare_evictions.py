@@ -3,7 +3,7 @@
 import sys
 
 from kava.cli import run
-from kava.importance.command import main
+from kava.commands.compare_evictions import main
 
 if __name__ == "__main__":
     sys.exit(run(main, sys.argv[1:]))

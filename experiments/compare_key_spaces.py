@@ -107,9 +107,9 @@ def save_untrained_teacher(folder: Path) -> None:
 
 def train_teacher(options: Options) -> Path:
     """The teacher's last checkpoint; one from an earlier call is used again."""
+    from kava.commands.train import train
     from kava.student.answering import answer_records
     from kava.student.checkpoint import latest_checkpoint, load_student
-    from kava.train.command import train
     from kava.train.config import TrainConfig
 
     folder = Path(options.output_dir) / "teacher"
@@ -212,8 +212,8 @@ def table(rows: list[Row]) -> str:
 
 
 def main(argv: list[str]) -> int:
-    from kava.files import write_whole
-    from kava.quiet import quiet_libraries
+    from kava.files.write import write_whole
+    from kava.models.quiet import quiet_libraries
 
     options = USAGE.parse(argv)
     # a word that kava train does not know is refused before the teacher is trained

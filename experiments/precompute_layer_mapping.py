@@ -3,7 +3,7 @@
 import sys
 
 from kava.cli import run
-from kava.layers.command import main
+from kava.commands.layer_map import main
 
 if __name__ == "__main__":
     sys.exit(run(main, sys.argv[1:]))

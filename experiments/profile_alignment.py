@@ -4,7 +4,7 @@ import os
 import sys
 
 from kava.cli import run
-from kava.profile import main
+from kava.commands.profile import main
 
 if __name__ == "__main__":
     chosen = ["--model_name", os.environ["MODEL"]] if os.environ.get("MODEL") else []

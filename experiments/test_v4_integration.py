@@ -32,14 +32,14 @@ from kava.align import (
     MapProjectionAligner,
     TimeWarper,
 )
-from kava.capture import capture
 from kava.cli import USER_ERRORS, run
+from kava.commands.profile import parse
 from kava.data.collate import Batch
 from kava.losses import MercatorKVLoss, StructuralKVLoss
-from kava.models import load_model, load_tokenizer
-from kava.profile.command import parse
+from kava.models.capture import capture
+from kava.models.load import load_model, load_tokenizer
+from kava.models.quiet import quiet_libraries
 from kava.profile.step import build, first_batch
-from kava.quiet import quiet_libraries
 from kava.trace import KVTrace, iter_past, stack_past_kv
 from kava.train.objective import Distiller, Forward
 
@@ -313,7 +313,7 @@ def main(argv: list[str]) -> int:
 @contextmanager
 def no_notes_on_weights() -> Iterator[None]:
     """Random weights are all that the checks need: the note about them would repeat."""
-    logger = logging.getLogger("kava.models")
+    logger = logging.getLogger("kava.models.load")
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:

@@ -6,7 +6,7 @@ Further flags are those of `kava study run`, such as --seeds 0 or --output_dir.
 import sys
 
 from kava.cli import run
-from kava.study.command import main
+from kava.commands.study import main
 from kava.study.plan_file import load_plan
 
 PLAN = "baselines"

@@ -20,7 +20,7 @@ from kava.cli import run
 from kava.flags import Usage, check_fields, flag
 from kava.flags.aliases import TRAINING
 from kava.train.config import TrainConfig
-from kava.train.parse import ConfigFile, config_of
+from kava.train.flags import ConfigFile, config_of
 
 ROOT = Path(__file__).parent.parent
 ASSETS = ROOT / "src" / "kava" / "assets"
@@ -58,12 +58,12 @@ def main(argv: list[str]) -> int:
     recipe, folder, forms = TEACHERS[values.pop("which", "llama")]
     config = config_of(USAGE, {"config": str(ROOT / "configs" / recipe), **values})
 
+    from kava.commands.train import train
     from kava.data import load_records
     from kava.errors import KavaError
-    from kava.quiet import quiet_libraries
+    from kava.models.quiet import quiet_libraries
     from kava.student.answering import answer_records
     from kava.student.checkpoint import load_student
-    from kava.train.command import train
 
     quiet_libraries()
     checkpoint = train(config)

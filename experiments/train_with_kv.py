@@ -3,7 +3,7 @@
 import sys
 
 from kava.cli import run
-from kava.train.command import main
+from kava.commands.train import main
 
 if __name__ == "__main__":
     sys.exit(run(main, sys.argv[1:]))

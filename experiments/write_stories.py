@@ -21,8 +21,8 @@ from typing import Any
 
 from kava import names
 from kava.cli import run
+from kava.files.outputs import check_output
 from kava.flags import Usage, check_fields, flag, needed
-from kava.outputs import check_output
 
 SENTENCE_END = re.compile(r'(?<=[.!?])"?\s+|(?<=[.!?]")\s+')
 MOST_ROUNDS = 100
@@ -57,7 +57,7 @@ def stories(name: str, options: Options) -> Iterator[list[str]]:
     """Stories of one model, as sentences, without end."""
     import torch
 
-    from kava.models import load_model, load_tokenizer
+    from kava.models.load import load_model, load_tokenizer
 
     model: Any = load_model(name)  # its generate() comes from a mixin that the type lacks
     tokenizer = load_tokenizer(name)
@@ -82,8 +82,8 @@ def stories(name: str, options: Options) -> Iterator[list[str]]:
 
 
 def main(argv: list[str]) -> int:
-    from kava.files import write_whole
-    from kava.quiet import quiet_libraries
+    from kava.files.write import write_whole
+    from kava.models.quiet import quiet_libraries
 
     options = USAGE.parse(argv)
     check_output(options.output)

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 import kava
-from kava import align_pictures
 from kava.align import layer_map
 from kava.demo import pictures as demo
 from kava.demo.arms import Arm as DemoArm
@@ -26,9 +25,10 @@ from kava.demo.rank_picture import accuracy_by_rank
 from kava.demo.results import Result, Summary, summarize
 from kava.demo.strips import kept_tokens
 from kava.evaluate.costs import Cost
-from kava.evaluate.costs_table import costs_picture
-from kava.layers import LayerMapping, LayerSimilarity
-from kava.layers.picture import similarity_picture
+from kava.fit import LayerMapping, LayerSimilarity
+from kava.pictures import alignment as align_pictures
+from kava.pictures.costs import costs_picture
+from kava.pictures.layers import similarity_picture
 from kava.report import pictures as report
 from kava.report.judgement import Compared
 from kava.report.logs import ArmLogs, Run

@@ -11,7 +11,7 @@ import torch
 from attention_families import FAMILIES, LAYERS, REFUSED, refused, refused_row, row
 from families import VOCAB_SIZE
 from kava.attention import AttentionForm, attention
-from kava.capture import capture, check_attention, position_ids_from_mask, rebuilds_attention
+from kava.models.capture import capture, check_attention, position_ids_from_mask, rebuilds_attention
 from kava.trace import KVTrace
 from kava.train.models import build_distiller
 from train.runs import small

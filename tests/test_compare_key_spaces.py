@@ -13,8 +13,8 @@ import torch
 
 from conftest import ROOT
 from kava.data.collate import Collator
-from kava.models import load_model
-from kava.rope import rotary_of
+from kava.models.load import load_model
+from kava.models.rotary import rotary_of
 from kava.train.data import load_data
 from kava.train.models import build_distiller, build_tokenizer
 

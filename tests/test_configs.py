@@ -10,12 +10,12 @@ import pytest
 import yaml
 
 from conftest import ROOT
-from kava.builtin import BUILTIN_NAMES
 from kava.cli import run
+from kava.commands.train import main, train
 from kava.data.sources import GSM8K_NAMES, SHELL_GAME_NAME
-from kava.train.command import main, train
+from kava.models.builtin import BUILTIN_NAMES
 from kava.train.config import TrainConfig
-from kava.train.parse import parse_config
+from kava.train.flags import parse_config
 
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 ARMS = ("ab_gpt2_gsm8k_flat", "ab_gpt2_gsm8k_structured")

@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 from conftest import ROOT
 from kava.align import HeadwiseMapProjector, MapProjectionAligner, TimeWarper
 from kava.losses import MercatorKVLoss, StructuralKVLoss
-from kava.models import load_model, load_tokenizer
+from kava.models.load import load_model, load_tokenizer
 from kava.train.objective import Distiller
 
 MODEL = "kava/tiny-gpt2"

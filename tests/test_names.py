@@ -12,7 +12,7 @@ from transformers.trainer_utils import SchedulerType
 
 from kava import names
 from kava.align import CKA_LAYER_MAPS, LAYER_MAPS
-from kava.compress import EVICTIONS
+from kava.eviction import EVICTIONS
 from kava.losses import KV_LOSSES
 from kava.names import Names
 from kava.train.config import TrainConfig

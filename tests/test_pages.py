@@ -24,7 +24,7 @@ from datasets import Dataset
 from conftest import ROOT
 from kava.cli import COMMANDS, run
 from kava.demo.settings import USAGE as DEMO
-from kava.models import load_model, load_tokenizer
+from kava.models.load import load_model, load_tokenizer
 from kava.train import build
 from kava.train.build import Run
 from kava.train.config import TrainConfig

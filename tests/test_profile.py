@@ -11,10 +11,10 @@ import torch
 from torch import nn
 
 from kava.align import MapProjectionAligner
+from kava.commands.profile import main, parse
 from kava.errors import KavaError
-from kava.models import load_model, load_tokenizer
-from kava.profile import larger_teacher, main, profile_step
-from kava.profile.command import parse
+from kava.models.load import load_model, load_tokenizer
+from kava.profile import larger_teacher, profile_step
 from kava.profile.measure import PeakMemory, StageClock
 from kava.profile.report import Profile
 from kava.profile.staged import STAGES, StagedDistiller

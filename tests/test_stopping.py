@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from kava import files, stopping
+from kava import stopping
 from kava.cli import run
-from kava.files import append_whole, write_all
+from kava.files import write as files
+from kava.files.write import append_whole, write_all
 from kava.stopping import (
     SIGNALS,
     Stopped,

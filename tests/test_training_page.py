@@ -12,11 +12,11 @@ from datasets import Dataset
 
 from conftest import ROOT
 from kava.cli import run
+from kava.commands.evaluate import evaluate_main
+from kava.commands.train import main
 from kava.data.sources import load_records
-from kava.evaluate.command import evaluate_main
-from kava.train.command import main
 from kava.train.config import TrainConfig
-from kava.train.parse import parse_config
+from kava.train.flags import parse_config
 
 PAGE = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", PAGE, flags=re.M | re.S)

@@ -1,8 +1,7 @@
 """KaVa: distil a reasoning model's key/value cache into a small student.
 
 The public names load on first use, so that `import kava` costs nothing: no torch, no
-transformers. `kava.compress` and `kava.capture` are modules that can be called like the function
-of the same name, whichever was imported first.
+transformers.
 """
 
 from importlib import import_module
@@ -19,11 +18,11 @@ if TYPE_CHECKING:
         layer_map,
         linear_cka,
     )
-    from kava.capture import capture
-    from kava.compress import compress
+    from kava.eviction import compress
     from kava.losses import CODILoss, MercatorKVLoss, StructuralKVLoss
-    from kava.models import load_model, load_tokenizer
-    from kava.rope import rotary_of, rotate, unrotate
+    from kava.models import load_model, load_tokenizer, rotary_of
+    from kava.models.capture import capture
+    from kava.rope import rotate, unrotate
     from kava.segments import SegmentIdentifier
     from kava.student import LatentStudent, LatentStudentConfig
     from kava.trace import KVTrace, Segment, stack_past_kv
@@ -48,13 +47,13 @@ _MODULE_OF = {
     "TimeWarper": "kava.align",
     "TokenAligner": "kava.align",
     "TrainConfig": "kava.train",
-    "capture": "kava.capture",
-    "compress": "kava.compress",
+    "capture": "kava.models.capture",
+    "compress": "kava.eviction",
     "layer_map": "kava.align",
     "linear_cka": "kava.align",
     "load_model": "kava.models",
     "load_tokenizer": "kava.models",
-    "rotary_of": "kava.rope",
+    "rotary_of": "kava.models",
     "rotate": "kava.rope",
     "stack_past_kv": "kava.trace",
     "unrotate": "kava.rope",
@@ -98,10 +97,7 @@ def __getattr__(name: str) -> Any:
         return version("kava-distill")
     if name not in _MODULE_OF:
         raise AttributeError(f"module 'kava' has no attribute {name!r}")
-    module = import_module(_MODULE_OF[name])
-    if module.__name__ == f"kava.{name}":
-        return module  # callable, and what the name means once the module is imported
-    return getattr(module, name)
+    return getattr(import_module(_MODULE_OF[name]), name)
 
 
 def __dir__() -> list[str]:

@@ -15,7 +15,7 @@ def lazy_names(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
         homes: public name → module in which it is.
 
     Example:
-        >>> __getattr__ = lazy_names(__name__, {"LayerMapping": "kava.layers.mapping"})
+        >>> __getattr__ = lazy_names(__name__, {"LayerMapping": "kava.fit.layer_map"})
     """
 
     def find(name: str) -> Any:

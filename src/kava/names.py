@@ -73,7 +73,7 @@ class Names(Collection[str]):
 
 
 EVICTION_NAMES = Names(
-    "kava.compress.base:EVICTIONS",
+    "kava.eviction.base:EVICTIONS",
     "full", "h2o", "key_norm", "knockout", "knockout_gradient", "positions", "random",
     "right_crop", "rkv", "rkv_official", "snapkv", "streaming_llm", "tova", "uniform", "window",
 )  # fmt: skip

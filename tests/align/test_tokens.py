@@ -23,7 +23,7 @@ from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
 import kava
 from kava.align import TokenAligner, token_offsets
 from kava.align.spelling import locate
-from kava.tokenizers import byte_tokenizer
+from kava.models.tokenizers import byte_tokenizer
 
 TEXTS = [
     "Tom has 12 apples.  He gives 5 to Ann: 12-5=<<12-5=7>>7 apples.\n#### 7",

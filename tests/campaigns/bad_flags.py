@@ -8,16 +8,16 @@ from typing import NamedTuple
 from world import CALIBRATE as CALIBRATE_LINE
 from world import TRAIN as TRAIN_LINE
 
-from kava.calibration.command import USAGE as CALIBRATE
+from kava.commands.calibrate import USAGE as CALIBRATE
+from kava.commands.compare import USAGE as COMPARE
+from kava.commands.evaluate_flags import COSTS, EVALUATE, GENERATE
+from kava.commands.layer_map import USAGE as LAYER_MAP
+from kava.commands.profile import USAGE as PROFILE
+from kava.commands.study import REPORT, RUN, STATUS
 from kava.demo.settings import USAGE as DEMO
-from kava.evaluate.settings import COSTS, EVALUATE, GENERATE
 from kava.flags import Usage
 from kava.flags.fields import Setting
-from kava.layers.command import USAGE as LAYER_MAP
-from kava.profile.command import USAGE as PROFILE
-from kava.statistics.command import USAGE as COMPARE
-from kava.study.command import REPORT, RUN, STATUS
-from kava.train.parse import USAGE as TRAIN
+from kava.train.flags import USAGE as TRAIN
 
 SHORT = ["--max_new_tokens", "2", "--device", "cpu"]
 WHOLE: dict[str, tuple[Usage, list[str]]] = {  # type: ignore[type-arg]

@@ -10,7 +10,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from kava.locks import LOCK_NAME, is_locked
+from kava.files.locks import LOCK_NAME, is_locked
 from kava.student.checkpoint import latest_checkpoint
 
 _PNG_END = b"IEND\xaeB`\x82"

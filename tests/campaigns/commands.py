@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from kava.data.records import Template
-from kava.models import load_model, load_tokenizer
+from kava.models.load import load_model, load_tokenizer
 from kava.student.checkpoint import latest_checkpoint, save_student
 from kava.student.latent import LatentStudent
 from kava.train.config import TrainConfig
@@ -136,7 +136,7 @@ def _demo(folder: Path) -> Outcome:
 
 COMMANDS: Mapping[str, Command] = {
     "train": Command(
-        "kava.train.command:main",
+        "kava.commands.train:main",
         "--model_name kava/shell-llama --teacher_name kava/shell-gpt2 --kv_method full "
         "--alignment_mode structured --aligner_fit calibrated_joint --target_len 3 "
         "--dataset_name kava/shell-game?num_train=128 --max_length 64 --batch_size 8 "
@@ -148,10 +148,10 @@ COMMANDS: Mapping[str, Command] = {
         left=lambda out: latest_checkpoint(out) is not None,
     ),
     "study": Command(
-        "kava.study.command:main", "run plan.yaml --jobs 2 --output_dir out", _study, spawns=True
+        "kava.commands.study:main", "run plan.yaml --jobs 2 --output_dir out", _study, spawns=True
     ),
     "calibrate": Command(
-        "kava.calibration.command:main",
+        "kava.commands.calibrate:main",
         f"--model_name kava/shell-llama --teacher_name kava/shell-gpt2 --dataset_name {GAME} "
         "--calibration_samples 64 --map_rank 2 --device cpu --output_dir out",
         _calibrate,
@@ -159,13 +159,13 @@ COMMANDS: Mapping[str, Command] = {
         left=lambda out: (out / "calibration.json").is_file(),
     ),
     "evaluate": Command(
-        "kava.evaluate.command:evaluate_main",
+        "kava.commands.evaluate:evaluate_main",
         f"--checkpoint student --dataset_name {GAME} --batch_size 4 --device cpu "
         "--output out/items.jsonl",
         _evaluate,
     ),
     "demo": Command(
-        "kava.demo.command:main",
+        "kava.commands.demo:main",
         "--model_name kava/shell-llama --arms ce kv --seeds 1 --steps 3 --num_items 4 --jobs 2 "
         "--output_dir out",
         _demo,

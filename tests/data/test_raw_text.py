@@ -13,10 +13,10 @@ from kava.data import Template, load_records
 from kava.data.encode import encode_records
 from kava.data.encoded import DoesNotFit
 from kava.evaluate.data import evaluation_records
-from kava.models import load_tokenizer
+from kava.models.load import load_tokenizer
 from kava.train.config import TrainConfig
 from kava.train.data import load_data
-from kava.train.parse import parse_config
+from kava.train.flags import parse_config
 
 MARKERS: dict[str, Any] = {
     "text_field": "story",

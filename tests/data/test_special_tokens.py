@@ -14,7 +14,7 @@ from kava.data.encoded import DoesNotFit
 from kava.data.records import Record, Template
 from kava.data.shell_game import SHELL_GAME_TEMPLATE, shell_game
 from kava.data.special_tokens import special_texts
-from kava.models import load_tokenizer
+from kava.models.load import load_tokenizer
 
 MARK = "<|endoftext|>"
 RECORD = Record(

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from kava.commands.demo import main, plan_runs
 from kava.demo import settings
 from kava.demo.arms import EVICTION, MAIN, TEACHER, Study, eviction_study
-from kava.demo.command import main, plan_runs
 from kava.demo.hetero import HETERO, JOINT, RANK
 from kava.demo.runner import run_study
 from kava.demo.settings import USAGE
@@ -41,7 +41,7 @@ def jobs(folder: Path, *names: str) -> list[RunJob]:
 
 def test_help_needs_no_torch() -> None:
     program = (
-        "import sys; from kava.demo.command import main\n"
+        "import sys; from kava.commands.demo import main\n"
         "try: main(['--help'])\n"
         "finally: assert not {'torch', 'transformers', 'matplotlib'} & set(sys.modules)"
     )

@@ -16,8 +16,8 @@ from kava.demo.results import Summary, summarize
 from kava.demo.story import story_of
 from kava.demo.strips import kept_tokens
 from kava.demo.verdicts import main_expectations, main_verdict
-from kava.report.drawn import Draw
-from kava.theme import VARIABLES
+from kava.pictures.drawn import Draw
+from kava.pictures.theme import VARIABLES
 
 VERSIONS = {"kava": "0.1.0", "torch": "2.13.0"}
 VOID = {"meta", "br", "img", "link", "input", "hr"}

@@ -15,7 +15,7 @@ from kava.demo.report import draw_pictures, render_report
 from kava.demo.results import summarize
 from kava.demo.story import story_of
 from kava.demo.table import COLUMNS, note_of, text_table
-from kava.report.drawn import Draw
+from kava.pictures.drawn import Draw
 
 MEASURED = {
     "aligner_parameters": 17024, "r_squared": 0.5612, "kv": 0.0123456, "kv_wrong_sample": 0.3,

@@ -14,12 +14,12 @@ import torch
 from typer.testing import CliRunner
 
 from kava.cli import app
+from kava.commands.evaluate import evaluate_main, generate_main
 from kava.data.records import Template
 from kava.data.shell_game import SHELL_GAME_TEMPLATE
 from kava.data.sources import load_records
-from kava.evaluate.command import evaluate_main, generate_main
 from kava.evaluate.questions import read_questions
-from kava.models import load_model, load_tokenizer
+from kava.models.load import load_model, load_tokenizer
 from kava.student.answering import answer_records
 from kava.student.checkpoint import load_student, save_student
 from kava.student.latent import LatentStudent

@@ -15,19 +15,20 @@ import torch
 from PIL import Image
 
 from kava.cli import run
+from kava.commands.costs import main
 from kava.data.records import Template
 from kava.data.shell_game import SHELL_GAME_TEMPLATE
 from kava.data.sources import load_records
 from kava.evaluate import costs as costs_module
 from kava.evaluate.costs import Contender, measure_costs, rounds_of
-from kava.evaluate.costs_command import main
-from kava.evaluate.costs_table import costs_picture, costs_table
-from kava.evaluate.intervals import wilson
-from kava.models import load_model, load_tokenizer
+from kava.evaluate.costs_table import costs_table
+from kava.models.load import load_model, load_tokenizer
+from kava.pictures.costs import costs_picture
+from kava.pictures.theme import drawing
+from kava.statistics.intervals import wilson
 from kava.student.answering import answer_records
 from kava.student.checkpoint import LoadedStudent, save_student
 from kava.student.latent import LatentStudent
-from kava.theme import drawing
 from kava.train.config import TrainConfig
 from one_line import refusal
 
@@ -254,7 +255,7 @@ def test_the_command_prints_json(
 
 
 def test_a_plain_model_gets_the_template_of_the_data() -> None:
-    from kava.evaluate.costs_command import _contenders
+    from kava.commands.costs import _contenders
     from kava.evaluate.data import Evaluation
 
     plain = LoadedStudent(latent("none"), load_tokenizer(WRITTEN), Template(), {}, "x")

@@ -12,7 +12,7 @@ import pytest
 from kava.data.sources import load_records
 from kava.data.splits import data_hash
 from kava.evaluate.data import evaluation_records
-from kava.models import load_tokenizer
+from kava.models.load import load_tokenizer
 from kava.train.config import TrainConfig
 from kava.train.data import load_data
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from kava.commands.evaluate import EvaluateConfig, GenerateConfig, evaluate_main
 from kava.data import default_template
 from kava.data.answers import judge
 from kava.data.tasks import TASKS
-from kava.evaluate.command import EvaluateConfig, GenerateConfig, evaluate_main
 from kava.student.answering import Answers
 
 PAGE = Path(__file__).parents[2] / "docs/evaluation.md"

@@ -17,11 +17,11 @@ from lm_eval.api.instance import Instance
 from lm_eval.tasks import TaskManager
 
 from kava.cli import run
+from kava.commands.evaluate import evaluate_main
+from kava.commands.lm_eval import main
 from kava.data import SHELL_GAME_TEMPLATE, load_records
-from kava.evaluate.command import evaluate_main
-from kava.evaluate.harness import main
 from kava.evaluate.harness_model import KavaLM, _until
-from kava.models import load_model, load_tokenizer
+from kava.models.load import load_model, load_tokenizer
 from kava.student.checkpoint import load_student, save_student
 from kava.student.latent import LatentStudent
 

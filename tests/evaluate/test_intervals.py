@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from kava.evaluate.intervals import wilson
+from kava.statistics.intervals import wilson
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from kava.cli import run
+from kava.commands.evaluate import evaluate_main
 from kava.data import Template, load_records
-from kava.evaluate.command import evaluate_main
 from kava.evaluate.tasks import resolve_tasks
-from kava.models import load_model, load_tokenizer
+from kava.models.load import load_model, load_tokenizer
 from kava.student.answering import answer_records
 from kava.student.checkpoint import save_student
 from kava.student.latent import LatentStudent

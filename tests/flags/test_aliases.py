@@ -15,7 +15,7 @@ from kava.flags import Usage
 from kava.flags.aliases import table
 from kava.flags.known import Instead, Same
 from kava.train.config import TrainConfig
-from kava.train.parse import USAGE, parse_config
+from kava.train.flags import USAGE, parse_config
 
 
 @pytest.mark.parametrize("usage", USAGES.values(), ids=name_of)

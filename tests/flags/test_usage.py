@@ -8,11 +8,11 @@ import pytest
 
 from flags.test_check import Settings, said
 from flags.usages import USAGES, name_of
+from kava.commands.study import USAGE as STUDY
 from kava.flags import Usage
 from kava.flags.complete import offers
 from kava.flags.help import default
 from kava.flags.known import OFF, Instead, Same
-from kava.study.command import USAGE as STUDY
 
 USAGE = Usage(
     prog="kava x",

@@ -6,9 +6,9 @@ from importlib import import_module
 from typing import Any
 
 from kava.cli import COMMANDS
+from kava.commands.compare_evictions import USAGE as COMPARE_EVICTIONS
 from kava.flags import Parts, Usage
 from kava.flags.fields import Setting
-from kava.importance.command import USAGE as COMPARE_EVICTIONS
 
 USAGES: dict[str, Usage[Any]] = {"compare_evictions.py": COMPARE_EVICTIONS}
 for _command in COMMANDS:

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from families import gemma, llama, mistral, qwen2
 from importance.test_knockout import rows
 from importance.texts import LENGTHS, batch, sample
-from kava.importance import gradient
+from kava.importance.gradient import gradient
 
 
 def slow(model: PreTrainedModel, index: int, stages: list[int] | None = None) -> list[float]:

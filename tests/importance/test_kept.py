@@ -11,14 +11,14 @@ import torch
 
 from families import llama
 from importance.texts import LENGTHS, sample
-from kava.compress import EVICTIONS
+from kava.commands.compare_evictions import ComparisonConfig, compare, main
 from kava.data.encode import encode
 from kava.data.records import Record, Template
 from kava.data.shell_game import SHELL_GAME_TEMPLATE, shell_game, shell_game_tokenizer
-from kava.importance.command import ComparisonConfig, compare, main
+from kava.eviction import EVICTIONS
 from kava.importance.kept import ARMS, Arm, kept_shares, rank_agreement, summarize
 from kava.importance.roles import oracle_ranks, token_roles
-from kava.tokenizers import byte_tokenizer
+from kava.models.tokenizers import byte_tokenizer
 
 SAMPLES = [sample(index) for index in range(len(LENGTHS))]
 

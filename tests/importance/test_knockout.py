@@ -12,9 +12,9 @@ from transformers import PreTrainedModel
 from attention_families import refused
 from families import SLIDING_WINDOW, build, llama, mistral
 from importance.texts import LENGTHS, batch, sample
-from kava.compress import compress
-from kava.importance import knockout
+from kava.eviction import compress
 from kava.importance.hiding import hiding
+from kava.importance.knockout import knockout
 from kava.trace import KVTrace
 
 

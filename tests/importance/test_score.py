@@ -16,8 +16,9 @@ from kava.data.encode import encode_records
 from kava.data.encoded import Encoded
 from kava.data.records import Record
 from kava.data.shell_game import SHELL_GAME_TEMPLATE, shell_game, shell_game_tokenizer
-from kava.importance import SCORERS, ScoreStore, knockout, score_samples, weights_fingerprint
-from kava.models import load_model
+from kava.importance import SCORERS, ScoreStore, score_samples, weights_fingerprint
+from kava.importance.knockout import knockout
+from kava.models.load import load_model
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from kava.data.encode import encode
 from kava.data.records import Record, Template
 from kava.data.shell_game import SHELL_GAME_TEMPLATE, shell_game, shell_game_tokenizer
 from kava.importance import token_stages
-from kava.tokenizers import byte_tokenizer
+from kava.models.tokenizers import byte_tokenizer
 
 RECORD = Record(id="a", question="Q?", reasoning="1+1=2\n\n2+1=3\n3+1=4", answer="4")
 

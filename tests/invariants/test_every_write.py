@@ -1,4 +1,4 @@
-"""Every write goes through `kava.files`, where it is whole or absent, or into a staged folder."""
+"""Every write goes through `kava.files.write`, whole or absent, or into a staged folder."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_every_write_is_whole_or_absent() -> None:
             f"{name}:{line} calls {call}" for line, call in writes(path) if call not in allowed
         ]
     assert found == [], (
-        "write through kava.files, so that a full disk or a kill leaves no half file"
+        "write through kava.files.write, so that a full disk or a kill leaves no half file"
     )
 
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from invariants.writers import WRITERS, Writer, files_below
-from kava import files
 from kava.cli import run
+from kava.files import write as files
 
 AT_ONCE = [
     writer

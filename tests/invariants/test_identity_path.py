@@ -17,13 +17,14 @@ from families import FAMILIES
 from kava.align import MapProjectionAligner, align_trace
 from kava.align.resample import SegmentResampling
 from kava.align.tokens import TokenAligner
-from kava.capture import capture
 from kava.data import Template, load_records, shell_game_tokenizer
 from kava.data.collate import Batch, Collator
 from kava.data.encode import encode_records
 from kava.data.pairing import encode_for_teacher
-from kava.pairs import to_student_tokens
-from kava.rope import rotary_of, rotate_trace, unrotate_trace
+from kava.fit.pairs import to_student_tokens
+from kava.models.capture import capture
+from kava.models.rotary import rotary_of
+from kava.rope import rotate_trace, unrotate_trace
 from kava.trace import KVTrace
 from kava.train.config import TrainConfig
 from kava.train.objective import Distiller

@@ -11,8 +11,8 @@ from typing import NamedTuple
 import torch
 
 from kava.data.records import Template
-from kava.locks import lock_file, lock_folder
-from kava.models import load_model, load_tokenizer
+from kava.files.locks import lock_file, lock_folder
+from kava.models.load import load_model, load_tokenizer
 from kava.student.checkpoint import save_student
 from kava.student.latent import LatentStudent
 from kava.train.config import TrainConfig
@@ -75,16 +75,16 @@ class Writer(NamedTuple):
 
 EVALUATE = "--checkpoint student --max_new_tokens 2 --device cpu"
 WRITERS = (
-    Writer("train", "kava.train.command:main", TRAIN),
+    Writer("train", "kava.commands.train:main", TRAIN),
     Writer(
         "calibrate",
-        "kava.calibration.command:main",
+        "kava.commands.calibrate:main",
         f"--model_name kava/shell-llama --teacher_name kava/shell-gpt2 --map_rank 1 {READING} "
         "--calibration_samples 48 --output_dir out",
     ),
     Writer(
         "layer-map",
-        "kava.layers.command:main",
+        "kava.commands.layer_map:main",
         f"--student_model kava/shell-llama --teacher_model kava/shell-gpt2 {READING} "
         "--num_samples 32 --output map.json",
         output="map.json",
@@ -92,25 +92,25 @@ WRITERS = (
     ),
     Writer(
         "evaluate",
-        "kava.evaluate.command:evaluate_main",
+        "kava.commands.evaluate:evaluate_main",
         f"{EVALUATE} --dataset_name {GAME} --output out/items.jsonl",
         output="out/items.jsonl",
         is_folder=False,
     ),
     Writer(
         "evaluate --tasks",
-        "kava.evaluate.command:evaluate_main",
+        "kava.commands.evaluate:evaluate_main",
         f"{EVALUATE} --tasks {GAME} --output out",
     ),
     Writer(
         "costs",
-        "kava.evaluate.costs_command:main",
+        "kava.commands.costs:main",
         f"student kava/shell-llama --dataset_name {GAME} --max_new_tokens 2 --device cpu "
         "--rounds 1 --output out",
     ),
     Writer(
         "compare_evictions",
-        "kava.importance.command:main",
+        "kava.commands.compare_evictions:main",
         "--dataset_name kava/shell-game?num_moves=4&num_train=8 --device cpu --num_samples 4 "
         "--target_len 3 --no_progress --output figures.json",
         output="figures.json",
@@ -118,14 +118,14 @@ WRITERS = (
     ),
     Writer(
         "study report",
-        "kava.study.command:main",
+        "kava.commands.study:main",
         "report study --output out",
         is_folder=False,
     ),
-    Writer("study run", "kava.study.command:main", "run plan.yaml --output_dir out", spawns=True),
+    Writer("study run", "kava.commands.study:main", "run plan.yaml --output_dir out", spawns=True),
     Writer(
         "demo",
-        "kava.demo.command:main",
+        "kava.commands.demo:main",
         "--model_name kava/shell-llama --arms kv --seeds 1 --steps 2 --num_items 4 --jobs 1 "
         "--output_dir out",
         spawns=True,

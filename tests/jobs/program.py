@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from kava.cli import run
+from kava.files.locks import lock_folder
 from kava.jobs import parent, worker
 from kava.jobs.crew import Crew
 from kava.jobs.progress import ProgressView
 from kava.jobs.worker import Memory
-from kava.locks import lock_folder
 from kava.stopping import holding
 
 # the worker imports this file too

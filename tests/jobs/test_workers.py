@@ -17,10 +17,10 @@ from typing import Any
 import pytest
 
 from kava.errors import KavaError, WriteError
+from kava.files.locks import LOCK_NAME, is_locked
 from kava.jobs import worker as worker_module
 from kava.jobs.crew import Worker
 from kava.jobs.worker import Failed
-from kava.locks import LOCK_NAME, is_locked
 
 PROGRAM = Path(__file__).with_name("program.py")
 

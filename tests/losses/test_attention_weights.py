@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from kava.compress import compress
+from kava.eviction import compress
 from kava.losses import attention_weights
 from kava.trace import KVTrace, Segment
 

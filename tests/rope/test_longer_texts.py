@@ -17,12 +17,9 @@ from transformers import (
 )
 
 from families import VOCAB_SIZE, build
-from kava.capture import capture
-from kava.rope import (
-    rotary_of,
-    unrotate,
-    unrotate_trace,
-)
+from kava.models.capture import capture
+from kava.models.rotary import rotary_of
+from kava.rope import unrotate, unrotate_trace
 
 
 def longer_texts_config(rope_type: str) -> LlamaConfig:

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from kava.evaluate.intervals import wilson
 from kava.statistics import TESTS, accuracy_interval, compare_arms
+from kava.statistics.intervals import wilson
 from kava.statistics.simulate import SCENARIOS, simulate_arms
 
 Arms = tuple[np.ndarray, np.ndarray]

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from kava.cli import run
+from kava.commands.compare import main
 from kava.statistics import compare_items, read_items
-from kava.statistics.command import main
 from one_line import refusal
 
 
@@ -110,7 +110,7 @@ def test_bad_input_is_one_line(
 
 def test_comparing_loads_no_model_library(files: list[str]) -> None:
     program = (
-        "import sys; from kava.statistics.command import main\n"
+        "import sys; from kava.commands.compare import main\n"
         f"main({files!r})\n"
         "print([name for name in ('torch', 'transformers') if name in sys.modules])"
     )

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from kava.data.encode import encode_prompt
 from kava.data.records import Record, Template
 from kava.data.shell_game import SHELL_GAME_TEMPLATE, shell_game
-from kava.models import load_model, load_tokenizer
+from kava.models.load import load_model, load_tokenizer
 from kava.student.answering import (
     Answer,
     Answers,

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from kava.data.records import Template
 from kava.data.shell_game import SHELL_GAME_TEMPLATE
-from kava.models import load_model, load_tokenizer
+from kava.models.load import load_model, load_tokenizer
 from kava.student.checkpoint import (
     latest_checkpoint,
     library_versions,

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from kava.data.records import Record, Template
 from kava.evaluate.costs import Contender, measure_costs
-from kava.models import load_model, load_tokenizer
+from kava.models.load import load_model, load_tokenizer
 from kava.student.answering import answer_records, complete
 from kava.student.checkpoint import LoadedStudent, load_student, save_student
 from kava.student.decode import generate_text

@@ -8,7 +8,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from families import FAMILIES, VOCAB_SIZE
-from kava.capture import capture
+from kava.models.capture import capture
 from kava.student import LatentStudent
 from kava.student.cache import pairs_of
 

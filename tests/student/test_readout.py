@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from kava.data.records import Template
-from kava.models import load_model, load_tokenizer
+from kava.models.load import load_model, load_tokenizer
 from kava.student.answering import complete
 from kava.student.latent import LatentStudent
 from kava.student.readout import check_readable, describe, likeliest

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from kava.cli import run
+from kava.commands.study import main
 from kava.report.logs import load_study
-from kava.study.command import main
 from kava.study.packed import PACKED_FILE, check_unpacked, pack_runs, unpacked
 from report.made_up import write_study
 

@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 
 from kava.cli import run
+from kava.commands.study import main
 from kava.jobs.crew import Failure
-from kava.study.command import main
 from kava.study.folder import read_locked_plan
 from kava.study.packed import unpacked
 from kava.study.plan_file import read_plan
@@ -42,7 +42,7 @@ def result(folder: Path, arm: str, seed: int) -> dict[str, Any]:
 
 def test_help_and_list_need_no_torch() -> None:
     program = (
-        "import sys; from kava.study.command import main\n"
+        "import sys; from kava.commands.study import main\n"
         "main(['list'])\n"
         "try: main(['run', '--help'])\n"
         "finally: assert not {'torch', 'transformers', 'matplotlib'} & set(sys.modules)"

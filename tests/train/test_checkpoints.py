@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 import torch
 
+from kava.commands.train import train
 from kava.student import LatentStudent
 from kava.student import manifest as manifest_module
 from kava.student.checkpoint import latest_checkpoint, load_student
 from kava.student.manifest import amend, find_damage, write_manifest
 from kava.student.whole import run_damage, student_damage
 from kava.train.build import build_run
-from kava.train.command import train
 from kava.train.config import TrainConfig
 from kava.train.resume import check_same_machine, find_start, machine_of
 from train.runs import run, small

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from kava.cli import run as guarded
-from kava.evaluate.command import evaluate_main, generate_main
+from kava.commands.evaluate import evaluate_main, generate_main
+from kava.commands.train import train
 from kava.train.build import build_run
-from kava.train.command import train
 from kava.train.disk import DiskNeed, check_disk, disk_need, num_steps
 from train.runs import small
 

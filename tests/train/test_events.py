@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from kava import files
+from kava.files import write as files
 from kava.train.events import EventsWriter
 
 

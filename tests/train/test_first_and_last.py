@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from kava.commands.train import train
 from kava.train import models
-from kava.train.command import train
 from kava.train.config import TrainConfig
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from runs import SMALL, run, small
 
-from kava.train.command import train
+from kava.commands.train import train
 from kava.train.config import TrainConfig
 
 JOINT: dict[str, Any] = {

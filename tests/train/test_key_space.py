@@ -9,7 +9,8 @@ import torch
 from runs import distiller_and_batch, rows, small, weights
 from transformers import LlamaConfig
 
-from kava.rope import Rotary, rotary_of, rotate, unrotate_trace
+from kava.models.rotary import rotary_of
+from kava.rope import Rotary, rotate, unrotate_trace
 from kava.student.latent import LatentStudent
 from kava.train.objective import Distiller
 

@@ -12,10 +12,10 @@ from runs import run, small, weights
 from transformers import AutoModelForCausalLM, MambaConfig
 
 from kava.align import layer_map, save_layer_map
-from kava.layers import LayerMapping
-from kava.tokenizers import byte_tokenizer
+from kava.commands.train import train
+from kava.fit import LayerMapping
+from kava.models.tokenizers import byte_tokenizer
 from kava.train.build import build_run
-from kava.train.command import train
 from kava.train.config import TrainConfig
 from kava.train.models import build_distiller
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from kava.calibration.command import main as calibrate
-from kava.limits import check_answers_fit
-from kava.profile.command import main as profile
-from kava.train.command import main as train
+from kava.commands.calibrate import main as calibrate
+from kava.commands.profile import main as profile
+from kava.commands.train import main as train
+from kava.models.limits import check_answers_fit
 from kava.train.config import TrainConfig
 from kava.train.limits import num_update_steps
 from one_line import refusal

@@ -11,8 +11,8 @@ from runs import distiller_and_batch, metrics, rows, run, small, weights
 from test_objective import assert_same, gradients, ragged
 
 from kava.losses import KV_LOSSES, Progress, build_kv_loss
+from kava.train.flags import parse_config
 from kava.train.objective import Forward, count_items
-from kava.train.parse import parse_config
 
 TEACHER: dict[str, Any] = {"teacher_name": "kava/shell-teacher"}
 FLAGS: list[dict[str, Any]] = [

@@ -12,8 +12,8 @@ import torch
 from runs import distiller_and_batch, rows, small, weights
 from torch import Tensor
 
-from kava.compress import EVICTIONS
 from kava.data.collate import IGNORED, Batch
+from kava.eviction import EVICTIONS
 from kava.losses import KV_LOSSES
 from kava.train.config import TrainConfig
 from kava.train.objective import count_items

@@ -11,14 +11,15 @@ import torch
 from safetensors.torch import load_file
 
 from kava.cli import run
-from kava.compress import compress
+from kava.commands.profile import main as profile
+from kava.commands.train import main as train_main
 from kava.errors import KavaError
-from kava.models import load_model, load_tokenizer
-from kava.profile.command import main as profile
-from kava.rope import rotary_of, unrotate_trace
+from kava.eviction import compress
+from kava.models.load import load_model, load_tokenizer
+from kava.models.rotary import rotary_of
+from kava.rope import unrotate_trace
 from kava.student.checkpoint import load_student
 from kava.train.build import Run, build_run
-from kava.train.command import main as train_main
 from kava.train.config import TrainConfig
 from kava.train.precision import autocast_dtype
 from train.runs import distiller_and_batch, small

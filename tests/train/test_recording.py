@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from attention_families import FAMILIES
-from kava.capture import rebuilds_attention
-from kava.models import load_model_config, load_tokenizer
+from kava.models.capture import rebuilds_attention
+from kava.models.load import load_model_config, load_tokenizer
 from kava.trace import KVTrace
 from kava.train.build import build_run
 from kava.train.probes import CacheLikeness, attention_entropy

@@ -5,15 +5,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from kava.commands.train import main, train
 from kava.errors import KavaError
 from kava.profile.step import first_batch
 from kava.trace import Segment
 from kava.train.arguments import training_arguments
-from kava.train.command import main, train
 from kava.train.config import TrainConfig
+from kava.train.flags import parse_config
 from kava.train.models import build_distiller, build_tokenizer
 from kava.train.objective import count_items
-from kava.train.parse import parse_config
 from one_line import refusal
 
 

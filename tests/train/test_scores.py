@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from kava.data.collate import Collator
-from kava.importance import SCORERS, knockout, score_samples
+from kava.importance import SCORERS, score_samples
+from kava.importance.knockout import knockout
 from kava.train.build import build_run
 from kava.train.config import TrainConfig
 from kava.train.data import load_data

@@ -16,9 +16,9 @@ from safetensors.torch import load_file
 
 from kava import stopping
 from kava.cli import run
+from kava.commands.train import main
 from kava.train import build, held_out, models, trainer
 from kava.train.checkpoint import CheckpointWriter
-from kava.train.command import main
 from kava.train.stop import command_to_go_on
 from kava.train.trainer import KVDistillTrainer
 

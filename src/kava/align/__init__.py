@@ -1,8 +1,6 @@
 """Alignment: a teacher's key/value cache in a student's layers, positions, heads and dims."""
 
 from kava.align.aligner import AlignedKV, MapProjectionAligner
-from kava.align.calibrate import calibrate, fit_gathered, sweep_ranks
-from kava.align.calibration_report import CalibrationReport
 from kava.align.cka import linear_cka
 from kava.align.cka_map import CKA_LAYER_MAPS, cka_layer_map, register_cka_layer_map
 from kava.align.flat import (
@@ -11,10 +9,8 @@ from kava.align.flat import (
     KVDimensionProjector,
     StudentToTeacherProjector,
 )
-from kava.align.gathered import gather
 from kava.align.geometry import CacheGeometry
 from kava.align.head_map import HeadwiseMapProjector
-from kava.align.kronecker import fit_kronecker
 from kava.align.layer_map import (
     LAYER_MAPS,
     layer_map,
@@ -24,8 +20,6 @@ from kava.align.layer_map import (
     save_layer_map,
 )
 from kava.align.layerwise import LayerwiseProjector
-from kava.align.least_squares import fit_ridge
-from kava.align.statistics import PairStatistics, r_squared
 from kava.align.streaming_cka import StreamingCKA
 from kava.align.time_warp import TimeWarp, TimeWarper
 from kava.align.tokens import TokenAligner, TokenAlignment, align_offsets, token_offsets
@@ -41,14 +35,12 @@ __all__ = [
     "TOKEN_ALIGNMENTS",
     "AlignedKV",
     "CacheGeometry",
-    "CalibrationReport",
     "FlatKV",
     "FlatStack",
     "HeadwiseMapProjector",
     "KVDimensionProjector",
     "LayerwiseProjector",
     "MapProjectionAligner",
-    "PairStatistics",
     "StreamingCKA",
     "StudentToTeacherProjector",
     "TimeWarp",
@@ -57,20 +49,13 @@ __all__ = [
     "TokenAlignment",
     "align_offsets",
     "align_trace",
-    "calibrate",
     "cka_layer_map",
-    "fit_gathered",
-    "fit_kronecker",
-    "fit_ridge",
-    "gather",
     "layer_map",
     "linear_cka",
     "load_layer_map",
-    "r_squared",
     "register_cka_layer_map",
     "register_layer_map",
     "resolve_layer_map",
     "save_layer_map",
-    "sweep_ranks",
     "token_offsets",
 ]

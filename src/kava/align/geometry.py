@@ -1,4 +1,4 @@
-"""The shape of a model's cache, given or read off its config."""
+"""The shape of a model's cache, given or read off its config, and between two of them."""
 
 from __future__ import annotations
 
@@ -52,3 +52,49 @@ class CacheGeometry(NamedTuple):
             if "head_dim" in optional
             else config.hidden_size // num_query_heads,
         )
+
+
+class HeadDims(NamedTuple):
+    """The heads and head dims between which a map goes."""
+
+    num_heads_in: int
+    num_heads_out: int
+    head_dim_in: int
+    head_dim_out: int
+
+    @property
+    def dim_in(self) -> int:
+        """C_in."""
+        return self.num_heads_in * self.head_dim_in
+
+    @property
+    def dim_out(self) -> int:
+        """C_out."""
+        return self.num_heads_out * self.head_dim_out
+
+    def full_rank(self, per_head: bool) -> int:
+        """The smallest number of terms with which every map can be written."""
+        num_mixes = self.num_heads_in * (1 if per_head else self.num_heads_out)
+        return min(num_mixes, self.head_dim_in * self.head_dim_out)
+
+    def check_rank(self, rank: int, per_head: bool) -> None:
+        """Refuse a number of terms that is none, or more than every map needs.
+
+        Raises:
+            ValueError: says how many there can be.
+        """
+        full = self.full_rank(per_head)
+        if not 1 <= rank <= full:
+            raise ValueError(
+                f"rank={rank} is out of reach: between {self.num_heads_in} heads of "
+                f"{self.head_dim_in} and {self.num_heads_out} heads of {self.head_dim_out} a sum "
+                f"of {full} terms is every map; choose 1 to {full}"
+            )
+
+    def num_parameters(self, rank: int | None, per_head: bool) -> int:
+        """Parameters of one layer's map, with its bias; rank None is the full matrix."""
+        if rank is None:
+            return self.dim_out * (self.dim_in + 1)
+        mix = self.num_heads_in * self.num_heads_out
+        dims = self.head_dim_in * self.head_dim_out * (self.num_heads_out if per_head else 1)
+        return rank * (mix + dims) + self.dim_out

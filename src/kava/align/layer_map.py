@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kava.files import write_whole
+from kava.files.write import write_whole
 from kava.inputs import Malformed, read_json
 
 LayerMapStrategy = Callable[[int, int], Tensor]

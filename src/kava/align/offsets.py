@@ -69,7 +69,7 @@ def token_offsets(
             because it holds a character that the vocabulary lacks.
 
     Example:
-        >>> from kava.tokenizers import byte_tokenizer
+        >>> from kava.models.tokenizers import byte_tokenizer
         >>> ids, offsets = token_offsets(byte_tokenizer(), ["2×2"])
         >>> offsets[0].tolist()
         [[0, 1], [1, 2], [1, 2], [2, 3]]

@@ -47,7 +47,7 @@ class TokenAligner:
         ValueError: another mode.
 
     Example:
-        >>> from kava.tokenizers import byte_tokenizer
+        >>> from kava.models.tokenizers import byte_tokenizer
         >>> aligner = TokenAligner(byte_tokenizer(), byte_tokenizer(), mode="hard")
         >>> aligner("2 + 2").shape
         torch.Size([5, 5])

@@ -30,7 +30,7 @@ def special_texts(tokenizer: PreTrainedTokenizerBase) -> frozenset[str]:
     """The texts of a tokenizer's special tokens.
 
     Example:
-        >>> from kava.tokenizers import byte_tokenizer
+        >>> from kava.models.tokenizers import byte_tokenizer
         >>> sorted(special_texts(byte_tokenizer()))
         ['<|endoftext|>', '<|pad|>']
     """

@@ -52,13 +52,13 @@ def find_kept(arms: Sequence[Arm], config_of: Mapping[str, TrainConfig]) -> Kept
     """
     import torch
 
-    from kava.capture import capture
-    from kava.compress import EVICTIONS, build_eviction
     from kava.data.collate import Collator
     from kava.data.encode import encode_records
     from kava.data.shell_game import oracle_positions, with_oracle_positions
     from kava.data.sources import default_template, load_records
-    from kava.models import load_model, load_tokenizer
+    from kava.eviction import EVICTIONS, build_eviction
+    from kava.models.capture import capture
+    from kava.models.load import load_model, load_tokenizer
     from kava.train.target import eviction_options
 
     config = config_of[arms[0].name]

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from kava.align import MapProjectionAligner
     from kava.align.overlap import TokenAlignmentMode
     from kava.demo.worker import RunJob
-    from kava.report.drawn import Draw
+    from kava.pictures.drawn import Draw
     from kava.train.config import TrainConfig
 
 DRAWN = ("rank_8", "per_head", "flat", "shared")
@@ -29,7 +29,7 @@ def draw_maps(run: RunJob) -> dict[str, Draw]:
         ValueError: the run's folder holds no checkpoint.
         OSError: its aligner is missing or damaged.
     """
-    from kava.calibration.pictures import draw_aligner
+    from kava.pictures.calibration import draw_aligner
 
     draws = draw_aligner(aligner_of(run))
     tokens = _draw_tokens(run.config)
@@ -38,7 +38,7 @@ def draw_maps(run: RunJob) -> dict[str, Draw]:
 
 def aligner_of(run: RunJob) -> MapProjectionAligner:
     """The aligner that a run left in its last checkpoint."""
-    from kava.models import load_model
+    from kava.models.load import load_model
     from kava.student.checkpoint import latest_checkpoint
     from kava.train.checkpoint import load_aligner
     from kava.train.models import build_aligner
@@ -59,11 +59,11 @@ def aligner_of(run: RunJob) -> MapProjectionAligner:
 
 def _draw_tokens(config: TrainConfig) -> Draw | None:
     """One problem in both models' tokens; None where both read the same."""
-    from kava.calibration.pictures import draw_tokens
     from kava.data.encode import encode_records
     from kava.data.pairing import encode_for_teacher
     from kava.data.sources import default_template, load_records
-    from kava.tokenizers import reads_alike
+    from kava.models.tokenizers import reads_alike
+    from kava.pictures.calibration import draw_tokens
     from kava.train.models import build_teacher_tokenizer, build_tokenizer
 
     tokenizer = build_tokenizer(config)

@@ -13,7 +13,7 @@ from kava.demo.arms import Group
 from kava.demo.logs import RunLog
 from kava.demo.results import CONFIDENCE, Summary
 from kava.format import percent
-from kava.panels import (
+from kava.pictures.panels import (
     CURVE,
     SEED,
     Look,
@@ -25,9 +25,17 @@ from kava.panels import (
     plot_curve,
     row_picture,
 )
-from kava.placement import Mark, direct_labels, spread
-from kava.theme import KV, MUTED, NARROW, REFERENCE, WIDE, WITHOUT, new_figure
-from kava.ticks import ALL_RIGHT, SOME, log_axis, percent_axis, plain, round_places, step_axis
+from kava.pictures.placement import Mark, direct_labels, spread
+from kava.pictures.theme import KV, MUTED, NARROW, REFERENCE, WIDE, WITHOUT, new_figure
+from kava.pictures.ticks import (
+    ALL_RIGHT,
+    SOME,
+    log_axis,
+    percent_axis,
+    plain,
+    round_places,
+    step_axis,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -17,8 +17,8 @@ from kava.demo.results import Expectation, Result, Summary, save_json, save_resu
 from kava.demo.strips import kept_tokens
 from kava.demo.table import note_of, text_table
 from kava.demo.worker import RunJob
-from kava.files import write_whole
-from kava.report.drawn import Draw
+from kava.files.write import write_whole
+from kava.pictures.drawn import Draw
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from kava.data.shell_game import CHANCE
 from kava.demo.hetero_verdicts import rank_of
 from kava.demo.pictures import GUESS, INTERVAL, RIGHT
 from kava.demo.results import Summary
-from kava.panels import SEED, Look, add_key, plot_curve
-from kava.placement import spread
-from kava.theme import KV, NARROW, REFERENCE, WIDE, new_figure
-from kava.ticks import ALL_RIGHT, percent_axis, ticks
+from kava.pictures.panels import SEED, Look, add_key, plot_curve
+from kava.pictures.placement import spread
+from kava.pictures.theme import KV, NARROW, REFERENCE, WIDE, new_figure
+from kava.pictures.ticks import ALL_RIGHT, percent_axis, ticks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

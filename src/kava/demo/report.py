@@ -11,9 +11,9 @@ from kava.demo.arms import Study, train_config
 from kava.demo.results import Expectation, Summary
 from kava.demo.story import story_of
 from kava.demo.table import COLUMNS, note_of
-from kava.files import write_all
+from kava.files.write import write_all
 from kava.format import percent
-from kava.report.drawn import Draw, Picture, draw_picture
+from kava.pictures.drawn import Draw, Picture, draw_picture
 from kava.report.page import TEMPLATES
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ from typing import Any
 
 from kava.data.shell_game import CHANCE
 from kava.demo.arms import Arm
-from kava.evaluate.intervals import wilson
-from kava.files import write_whole
+from kava.files.write import write_whole
 from kava.format import percent
+from kava.statistics.intervals import wilson
 
 CHANCE_MARGIN = 0.10
 CONFIDENCE = 0.95

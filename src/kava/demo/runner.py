@@ -13,12 +13,12 @@ from pathlib import Path
 
 from kava.demo.results import Outcome, Result
 from kava.demo.worker import Cost, RunJob, TimingJob, finished, other_settings
-from kava.files import write_whole
+from kava.files.locks import Lock
+from kava.files.write import write_whole
 from kava.format import percent
 from kava.inputs import Malformed, read_json
 from kava.jobs.crew import Crew
 from kava.jobs.progress import ProgressView
-from kava.locks import Lock
 from kava.stopping import Stopped
 
 TIMING_FILE = "timing.json"

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from kava.demo.arms import EVICTION, MAIN, NUM_LATENTS, TEACHER, Study, eviction_study
 from kava.demo.hetero import HETERO, HETERO_TEACHER, JOINT, RANK
-from kava.devices import DEVICE_HELP, check_device_name
 from kava.flags import Usage, check_fields, flag
 from kava.flags.aliases import ANYWHERE
+from kava.models.devices import DEVICE_HELP, check_device_name
 
 HETERO_STUDIES = {"maps": HETERO, "rank": RANK, "joint": JOINT}
 STUDIES = {

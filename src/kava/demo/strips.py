@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from kava.demo.arms import Arm
 from kava.demo.kept import Kept
-from kava.panels import cells, color_bar
-from kava.placement import wrapped
-from kava.theme import INK, MUTED, NARROW, PAPER, WIDE, new_figure
-from kava.ticks import in_percent
+from kava.pictures.panels import cells, color_bar
+from kava.pictures.placement import wrapped
+from kava.pictures.theme import INK, MUTED, NARROW, PAPER, WIDE, new_figure
+from kava.pictures.ticks import in_percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

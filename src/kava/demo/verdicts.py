@@ -19,8 +19,8 @@ from kava.demo.results import (
     single_seeds,
     with_seeds,
 )
-from kava.evaluate.intervals import wilson
 from kava.format import at_least, at_most, percent
+from kava.statistics.intervals import wilson
 
 KV_GOAL = 0.95
 WRITTEN_GOAL = 0.99

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from kava.demo.logs import last_value
 from kava.demo.results import Outcome
-from kava.files import write_whole
+from kava.files.locks import clear_folder, lock_folder
+from kava.files.write import write_whole
 from kava.inputs import Malformed, read_json
 from kava.jobs.worker import Memory, Progress, make_watch, print_to
-from kava.locks import clear_folder, lock_folder
 
 if TYPE_CHECKING:
     from kava.data.records import Record
@@ -222,7 +222,7 @@ def final_questions(job: RunJob) -> list[Record]:
 def time_students(job: TimingJob, connection: Connection) -> list[Cost]:
     """Let the students answer in turns, a few questions each, so that all meet the same machine."""
     print_to(job.log)
-    from kava.devices import choose_device
+    from kava.models.devices import choose_device
     from kava.student.answering import answer_records
     from kava.student.checkpoint import load_student
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from kava.data.records import Record, Template
 from kava.evaluate.results import summarise
-from kava.evaluate.settings import check_once
+from kava.flags import check_once
 from kava.student.answering import Answers, answer_records
 from kava.student.checkpoint import LoadedStudent
 from kava.student.latent import LatentStudent

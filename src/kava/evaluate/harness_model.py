@@ -18,7 +18,7 @@ from torch import Tensor
 
 from kava.data.special_tokens import SpecialTokens
 from kava.data.text_tokens import tokenize
-from kava.devices import choose_device
+from kava.models.devices import choose_device
 from kava.student.answering import complete, evaluating
 from kava.student.checkpoint import load_student
 from kava.student.latent import LatentStudent

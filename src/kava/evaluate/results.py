@@ -11,8 +11,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from kava.evaluate.intervals import wilson
-from kava.files import write_all
+from kava.files.write import write_all
+from kava.statistics.intervals import wilson
 from kava.student.answering import Answers
 
 CONFIDENCE = 0.95

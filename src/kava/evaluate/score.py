@@ -9,7 +9,7 @@ from typing import Any
 from kava.data.sources import default_template
 from kava.evaluate.data import evaluation_records
 from kava.evaluate.results import summarise
-from kava.limits import table_of_positions
+from kava.models.limits import table_of_positions
 from kava.student.answering import Answers
 from kava.student.checkpoint import LoadedStudent, library_versions
 from kava.student.prompts import base_of

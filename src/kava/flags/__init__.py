@@ -5,7 +5,7 @@ A command's settings are the fields of a dataclass. What a value may be stands b
 and the shell's completion read (`Usage`). Nothing here loads torch.
 """
 
-from kava.flags.check import FlagError, check_fields
+from kava.flags.check import FlagError, check_fields, check_once
 from kava.flags.fields import Flag, flag, flags_of, needed
 from kava.flags.parts import Parts
 from kava.flags.usage import Usage
@@ -17,6 +17,7 @@ __all__ = [
     "Parts",
     "Usage",
     "check_fields",
+    "check_once",
     "flag",
     "flags_of",
     "listed",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from numbers import Integral, Real
 from typing import Any
 
@@ -126,3 +126,14 @@ def _refuse(
     setting: Setting, value: object, spelled: Callable[[Setting, object], str], what: str
 ) -> None:
     raise FlagError(setting.name, f"{spelled(setting, value)} {what}")
+
+
+def check_once(what: str, values: Sequence[object], mend: str) -> None:
+    """Refuse a value that stands twice.
+
+    Raises:
+        ValueError: such a value.
+    """
+    for value in values:
+        if values.count(value) > 1:
+            raise ValueError(f"{what} {value} stands there twice; {mend}")

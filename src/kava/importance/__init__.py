@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING
 from kava.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from kava.importance.gradient import gradient
-    from kava.importance.knockout import knockout
     from kava.importance.score import SCORERS, score_samples
     from kava.importance.stages import REACHES, Reach, token_stages
     from kava.importance.store import ScoreStore, sample_digest, weights_fingerprint
@@ -20,8 +18,6 @@ __all__ = [
     "SCORERS",
     "Reach",
     "ScoreStore",
-    "gradient",
-    "knockout",
     "sample_digest",
     "score_samples",
     "token_stages",
@@ -35,8 +31,6 @@ __getattr__ = lazy_names(
         "SCORERS": "kava.importance.score",
         "Reach": "kava.importance.stages",
         "ScoreStore": "kava.importance.store",
-        "gradient": "kava.importance.gradient",
-        "knockout": "kava.importance.knockout",
         "sample_digest": "kava.importance.store",
         "score_samples": "kava.importance.score",
         "token_stages": "kava.importance.stages",

@@ -13,10 +13,9 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
-from kava.callable_module import make_callable
-from kava.capture import position_ids_from_mask
 from kava.data.collate import IGNORED, Batch
 from kava.importance.knockout import refuse_broken, stages_of
+from kava.models.capture import position_ids_from_mask
 from kava.trace import Segment, iter_past
 
 
@@ -100,6 +99,3 @@ def _read(
     gold_BS = logits_BSV.gather(-1, labels_BS1)[..., 0]
     others_BS = logits_BSV.scatter(-1, labels_BS1, -torch.inf).logsumexp(dim=-1)
     return others_BS - gold_BS, [values for _, values in iter_past(cache)]
-
-
-make_callable(__name__, gradient)  # the package has a function of the module's name

@@ -18,10 +18,10 @@ from scipy.stats import spearmanr
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from kava.capture import capture
-from kava.compress import EVICTIONS, compress
 from kava.data.encoded import Encoded
+from kava.eviction import EVICTIONS, compress
 from kava.importance.batches import batches_of, make_batch
+from kava.models.capture import capture
 
 
 @dataclass(frozen=True, kw_only=True)

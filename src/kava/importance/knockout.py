@@ -17,10 +17,9 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
-from kava.callable_module import make_callable
-from kava.capture import position_ids_from_mask
 from kava.data.collate import IGNORED, Batch
 from kava.importance.hiding import hiding
+from kava.models.capture import position_ids_from_mask
 from kava.student.cache import PreallocatedCache
 from kava.trace import Segment
 
@@ -129,6 +128,3 @@ def _losses(
         ignore_index=IGNORED,
         reduction="none",
     ).view_as(labels_BS)
-
-
-make_callable(__name__, knockout)  # the package has a function of the module's name

@@ -27,9 +27,9 @@ from safetensors.torch import save
 from torch import nn
 
 from kava.data.encoded import Encoded
-from kava.files import write_whole
+from kava.files.write import write_whole
 from kava.inputs import Malformed, parse_json
-from kava.weights import check_finite
+from kava.models.weights import check_finite
 
 FORMAT = 1
 """Version of the file's layout; another one is refused."""

@@ -14,11 +14,11 @@ from multiprocessing import Pipe, connection, get_context
 from typing import Any
 
 from kava.errors import KavaError
+from kava.files.locks import Lock
 from kava.format import counted
 from kava.jobs.parent import terminal_signals_blocked
 from kava.jobs.progress import ProgressView
 from kava.jobs.worker import Failed, Job, Progress, work
-from kava.locks import Lock
 from kava.stopping import holding
 
 

@@ -17,7 +17,7 @@ def fingerprint_of(model_name: str, teacher_name: str | None = None) -> dict[str
         >>> fingerprint_of("kava/shell-teacher").keys()
         dict_keys(['python', 'kava', 'torch', 'transformers', 'weights'])
     """
-    from kava.builtin import TRAINED_MODELS
+    from kava.models.builtin import TRAINED_MODELS
     from kava.student.checkpoint import WEIGHTS_FILE, library_versions
 
     known = {}

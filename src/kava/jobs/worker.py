@@ -22,7 +22,7 @@ from kava.jobs.parent import end_with_parent, leave_terminal_to_parent
 from kava.stopping import Stopped, stop_on_signals
 
 if TYPE_CHECKING:
-    from kava.locks import Lock
+    from kava.files.locks import Lock
     from kava.train.build import Run
     from kava.train.config import TrainConfig
     from kava.train.data import Data
@@ -162,7 +162,7 @@ def print_to(path: Path, *, append: bool = False) -> None:
 def _settle() -> None:
     import torch
 
-    from kava.quiet import quiet_libraries
+    from kava.models.quiet import quiet_libraries
 
     torch.set_num_threads(1)  # on models this small, threads only wait for each other
     quiet_libraries()

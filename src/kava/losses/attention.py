@@ -8,8 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kava.compress.base import find_candidates
-from kava.compress.rkv import answer_importance
+from kava.eviction.base import find_candidates
+from kava.eviction.rkv import answer_importance
 from kava.trace import KVTrace
 
 
@@ -17,7 +17,7 @@ from kava.trace import KVTrace
 def attention_weights(trace: KVTrace, columns: Tensor, scaling: float | None = None) -> Tensor:
     """How much of the teacher's answer looks at each kept position, in proportion to the mean.
 
-    The attention is the importance that R-KV evicts by (`kava.compress.rkv.answer_importance`,
+    The attention is the importance that R-KV evicts by (`kava.eviction.rkv.answer_importance`,
     arXiv 2510.02312): of the answer's queries, over the reasoning's keys alone, the largest of a
     query group, averaged over the answer. Here it is averaged over layers and heads too, so that
     a slot has one weight in the whole model.

@@ -3,12 +3,11 @@
 from typing import TYPE_CHECKING
 
 from kava.lazy import lazy_names
-from kava.profile.command import main
 
 if TYPE_CHECKING:
     from kava.profile.step import larger_teacher, profile_step
 
-__all__ = ["larger_teacher", "main", "profile_step"]
+__all__ = ["larger_teacher", "profile_step"]
 
 __getattr__ = lazy_names(
     __name__,

@@ -10,16 +10,16 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from kava.align import CacheGeometry
-from kava.builtin import RANDOM_MODELS
 from kava.data.collate import Batch, Collator
 from kava.data.neighbours import check_neighbours, with_neighbours
-from kava.devices import choose_device
-from kava.models import load_model_config
+from kava.models.builtin import RANDOM_MODELS
+from kava.models.devices import choose_device
+from kava.models.load import load_model_config
+from kava.models.readable import Limits
 from kava.profile.defaults import DEFAULT_STUDENT, LARGER_TEACHER
 from kava.profile.measure import PeakMemory, StageClock
 from kava.profile.report import Model, Profile
 from kava.profile.staged import STAGES, StagedDistiller, check_step
-from kava.readable import Limits
 from kava.student.prompts import base_of
 from kava.train.config import TrainConfig
 from kava.train.data import load_data

@@ -6,9 +6,9 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kava.files import replace_folder
+from kava.files.locks import lock_file
+from kava.files.write import replace_folder
 from kava.format import counted
-from kava.locks import lock_file
 from kava.report import words
 from kava.report.judgement import Judgement
 from kava.report.logs import StudyLogs, load_study

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kava.format import percent, points
-from kava.panels import (
+from kava.pictures.panels import (
     SEED,
     Look,
     Row,
@@ -21,11 +21,20 @@ from kava.panels import (
     plot_curve,
     row_picture,
 )
+from kava.pictures.theme import FAINT, INK, KV, MUTED, REFERENCE, WITHOUT
+from kava.pictures.ticks import (
+    FEW,
+    SOME,
+    in_percent,
+    in_points,
+    linear_axis,
+    log_axis,
+    step_axis,
+    ticks,
+)
 from kava.report.judgement import Compared
 from kava.report.kinds import NAMES, groups_of_kind
 from kava.report.logs import ArmLogs, Role
-from kava.theme import FAINT, INK, KV, MUTED, REFERENCE, WITHOUT
-from kava.ticks import FEW, SOME, in_percent, in_points, linear_axis, log_axis, step_axis, ticks
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

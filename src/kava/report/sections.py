@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from kava.align_pictures import head_map_picture, layer_map_picture, time_map_picture
 from kava.format import listed
+from kava.pictures.alignment import head_map_picture, layer_map_picture, time_map_picture
+from kava.pictures.drawn import Draw, Picture, draw_picture
 from kava.report import accounts, tables, words
-from kava.report.drawn import Draw, Picture, draw_picture
 from kava.report.judgement import Judgement
 from kava.report.logs import StudyLogs
 from kava.report.pictures import (

@@ -82,8 +82,8 @@ def arm_cell(arm: ArmLogs, small: str | None = None) -> Cell:
 
 def interval_of(arm: ArmLogs, confidence: float) -> tuple[float, float]:
     """Of an arm's accuracy, for other runs and items; of a single run Wilson's."""
-    from kava.evaluate.intervals import wilson
     from kava.statistics import accuracy_interval
+    from kava.statistics.intervals import wilson
 
     if len(arm.finished) > 1:
         return accuracy_interval(arm.correct_SN, confidence=confidence)

@@ -1,10 +1,9 @@
 """Rotary position embeddings: how a model rotates keys and queries, and how to undo or change it.
 
 `rotary` holds the rotation itself, `scaling` the ways in which frequencies are stretched for longer
-texts, `trace` both for a whole trace, and `read` what is read off a Hugging Face model.
+texts, and `trace` both for a whole trace. `kava.models.rotary` reads a model's rotation off it.
 """
 
-from kava.rope.read import forget_longer_texts, rotary_of
 from kava.rope.rotary import Rotary, rerotate, rotate, unrotate
 from kava.rope.scaling import ROPE_SCALINGS, RopeScaling, build_scaling, scaling_of
 from kava.rope.trace import at_length_of, rotate_trace, unrotate_trace
@@ -15,9 +14,7 @@ __all__ = [
     "Rotary",
     "at_length_of",
     "build_scaling",
-    "forget_longer_texts",
     "rerotate",
-    "rotary_of",
     "rotate",
     "rotate_trace",
     "scaling_of",

@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 from numpy.typing import ArrayLike
 
-from kava.evaluate.intervals import Interval
+from kava.statistics.intervals import Interval
 
 LEAST_RESAMPLES, MOST_RESAMPLES = 100, 1_000_000
 BATCH = 1_000_000  # resampled values in memory at a time, 8 MB

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kava.evaluate.intervals import Interval, wilson
 from kava.statistics.bootstrap import bca_interval
+from kava.statistics.intervals import Interval, wilson
 from kava.statistics.items import Items, pair
 
 

@@ -12,9 +12,9 @@ from typing import Literal, NamedTuple, get_args
 import numpy as np
 from numpy.typing import ArrayLike
 
-from kava.evaluate.intervals import Interval, wilson
 from kava.statistics.bootstrap import bca_interval
 from kava.statistics.crossed import Spread, spread_of_difference, spread_of_mean
+from kava.statistics.intervals import Interval, wilson
 from kava.statistics.power import detectable_effect
 
 Test = Literal["crossed", "seeds", "items", "wilcoxon"]

@@ -30,10 +30,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from kava import __version__
 from kava.data.records import Template
 from kava.data.shell_game import SHELL_GAME_TEMPLATE
-from kava.folders import check_folder
 from kava.inputs import Malformed, read_json
-from kava.models import dtype_of, load_model, load_tokenizer
-from kava.probe import probe_cache
+from kava.models.folders import check_folder
+from kava.models.load import dtype_of, load_model, load_tokenizer
+from kava.models.probe import probe_cache
+from kava.models.tokenizers import check_tokenizer
+from kava.models.weights import check_finite
 from kava.student.config import LatentStudentConfig
 from kava.student.latent import LatentStudent
 from kava.student.manifest import MANIFEST_FILE
@@ -45,8 +47,6 @@ from kava.student.whole import (
     WEIGHTS_FILE,
     student_damage,
 )
-from kava.tokenizers import check_tokenizer
-from kava.weights import check_finite
 
 FORMAT = 1
 """Version of the layout of `kava.json`; another one is refused."""

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from kava.files import write_whole
+from kava.files.write import write_whole
 from kava.inputs import read_json
 
 MANIFEST_FILE = "manifest.json"

@@ -21,7 +21,7 @@ from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from kava.attention import AttentionForm
-from kava.capture import QueryRecorder, record_queries, trace_from_cache
+from kava.models.capture import QueryRecorder, record_queries, trace_from_cache
 from kava.student.cache import Pairs, PreallocatedCache, cache_from, pairs_of
 from kava.student.config import LatentStudentConfig
 from kava.trace import KVTrace

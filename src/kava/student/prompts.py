@@ -8,8 +8,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from kava.data.encode import encode_prompt
 from kava.data.records import Record, Template
-from kava.limits import check_answers_fit
-from kava.readable import Limits
+from kava.models.limits import check_answers_fit
+from kava.models.readable import Limits
 from kava.student.latent import LatentStudent
 
 LATENT_NEW_TOKENS = 32

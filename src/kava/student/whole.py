@@ -15,8 +15,8 @@ import zipfile
 from pathlib import Path
 
 from kava.inputs import read_json
+from kava.models.weights import tensors_damage
 from kava.student.manifest import MANIFEST_FILE, find_damage
-from kava.weights import tensors_damage
 
 WEIGHTS_FILE = "model.safetensors"
 ALIGNER_FILE = "map_aligner.safetensors"

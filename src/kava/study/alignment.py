@@ -29,7 +29,7 @@ def alignment_of(run: Run) -> dict[str, Any] | None:
         >>> alignment_of(run)["layers"]
         [[0.5, 0.5, 0.0, 0.0], [0.0, 0.0, 0.5, 0.5]]
     """
-    from kava.align_pictures import head_norms
+    from kava.align.head_norms import head_norms
 
     config = run.trainer.config
     if not config.matches_cache:
@@ -47,7 +47,7 @@ def alignment_of(run: Run) -> dict[str, Any] | None:
 
 def _time(data: Data, mode: TokenAlignmentMode) -> dict[str, Any] | None:
     """Of the first held-out sample, or else the first that was trained on."""
-    from kava.calibration.pictures import paired_tokens
+    from kava.data.paired_tokens import paired_tokens
 
     encoded, records = (
         (data.eval, data.eval_records) if data.eval else (data.train, data.train_records)

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from kava.files import write_all
+from kava.files.write import write_all
 from kava.inputs import Malformed, read_json, whole_json_lines
 from kava.study.plan import Plan, canonical_hash
 from kava.study.plan_file import read_plan

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from kava.files import write_whole
-from kava.locks import lock_folder
+from kava.files.locks import lock_folder
+from kava.files.write import write_whole
 from kava.study.folder import RECORDED, RESULT_FILE, RUNS_FOLDER, read_lock
 
 PACKED_FILE = "runs.tar.xz"

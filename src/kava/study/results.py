@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kava.files import write_whole
+from kava.files.write import write_whole
 
 if TYPE_CHECKING:
     from kava.student.answering import Answers

@@ -15,9 +15,9 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kava.files import write_whole
+from kava.files.locks import clear_folder, lock_folder
+from kava.files.write import write_whole
 from kava.jobs.worker import Memory, make_watch, print_to
-from kava.locks import clear_folder, lock_folder
 from kava.study import folder as files
 from kava.study.plan import Arm, Plan, canonical_hash
 from kava.study.results import cost_of, last_of, num_parameters, scores_of, write_items, write_json
@@ -262,7 +262,7 @@ def evaluate_untrained(run: StudyRun) -> dict[str, Any]:
     """A model as it is: no budget, and one line of metrics before the first step."""
     from kava.data.sources import default_template
     from kava.data.splits import data_hash
-    from kava.devices import choose_device
+    from kava.models.devices import choose_device
     from kava.student.answering import answer_records
     from kava.train.data import records_of
     from kava.train.models import build_student, build_tokenizer

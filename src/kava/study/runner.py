@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kava.devices import check_device
 from kava.errors import KavaError
+from kava.files.locks import Lock, lock_folder
 from kava.format import counted, percent, seconds
 from kava.jobs.crew import Crew, Failure
 from kava.jobs.fingerprint import fingerprint_of
 from kava.jobs.progress import ProgressView
-from kava.locks import Lock, lock_folder
+from kava.models.devices import check_device
 from kava.stopping import Stopped
 from kava.study.fairness import unfair_differences
 from kava.study.folder import lock_plan, read_result, run_folder

@@ -97,7 +97,7 @@ def typed_settings(values: Mapping[str, Any], where: str) -> dict[str, Any]:
     Raises:
         ValueError: an unknown key, with the nearest that there is, or a value of another type.
     """
-    from kava.train.parse import USAGE
+    from kava.train.flags import USAGE
 
     # under their own names alone, since a plan says elsewhere what some of them are
     return replace(USAGE, known={}).read_mapping(values, where)

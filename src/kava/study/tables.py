@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from kava.files.locks import is_locked
 from kava.format import NOTHING, columns, percent, points, seconds, whole
-from kava.locks import is_locked
 from kava.study.folder import (
     LOG_FILE,
     metric_lines,

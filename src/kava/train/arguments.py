@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from transformers import TrainingArguments
 
-from kava.devices import choose_device
+from kava.models.devices import choose_device
 from kava.train.config import TrainConfig
 from kava.train.precision import check_device_precision
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import torch
 
-from kava.align.calibrate import CalibrationReport
 from kava.data.collate import Collator
 from kava.data.neighbours import check_neighbours
-from kava.devices import choose_device
-from kava.layers import LayerMapping
+from kava.fit.aligner import CalibrationReport
+from kava.fit.layer_map import LayerMapping
+from kava.models.devices import choose_device
 from kava.student.checkpoint import read_settings
 from kava.train.bare import check_bare
 from kava.train.calibration import calibrate_aligner

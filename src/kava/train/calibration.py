@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kava.align.calibrate import CalibrationReport
-from kava.calibration import calibrate_on
 from kava.data.collate import Collator
 from kava.data.encoded import Encoded
+from kava.fit.aligner import CalibrationReport
+from kava.fit.pair import calibrate_on
 from kava.train.config import TrainConfig
 from kava.train.objective import Distiller
 

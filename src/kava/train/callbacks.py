@@ -17,7 +17,7 @@ from transformers import (
 )
 from transformers.integrations import TensorBoardCallback
 
-from kava.files import append_whole, write_whole
+from kava.files.write import append_whole, write_whole
 from kava.train.events import EventsWriter
 from kava.train.guard import RunGuard
 from kava.train.loss_line import log_line

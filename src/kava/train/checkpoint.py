@@ -27,11 +27,11 @@ from kava.align.layerwise import LayerwiseProjector
 from kava.align.projectors import QUERY_PROJECTORS
 from kava.data.records import Template
 from kava.errors import WriteError
+from kava.models.weights import check_finite
 from kava.student.checkpoint import checkpoints_by_step, library_versions, save_student
 from kava.student.manifest import amend, write_manifest
 from kava.student.whole import ALIGNER_FILE, RECORDING_FILE, STATE_FILE, WEIGHTS_FILE
 from kava.train.recording import read_recording
-from kava.weights import check_finite
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

@@ -52,7 +52,7 @@ def check_config(config: Settings) -> None:
     if config.max_steps > 0:
         check_warmup(config, config.max_steps)
     if config.kv_scores_path is not None:
-        from kava.compress import EVICTIONS
+        from kava.eviction import EVICTIONS
 
         if not EVICTIONS[config.kv_method].needs_scores:
             raise ValueError(

@@ -17,7 +17,7 @@ from kava.data.shell_game import with_oracle_positions
 from kava.data.sources import default_template, load_records
 from kava.data.splits import check_disjoint, data_hash, split_records
 from kava.dataset_names import is_mix
-from kava.tokenizers import reads_alike
+from kava.models.tokenizers import reads_alike
 from kava.train.config import TrainConfig
 from kava.train.scores import needs_scores
 

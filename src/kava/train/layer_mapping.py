@@ -7,7 +7,8 @@ from pathlib import Path
 
 from kava.data.collate import Batch, Collator
 from kava.data.encoded import Encoded
-from kava.layers import LayerMapping, map_layers, measure_layers
+from kava.fit.layer_map import LayerMapping, map_layers
+from kava.fit.layer_similarity import measure_layers
 from kava.student.checkpoint import library_versions
 from kava.train.config import TrainConfig
 from kava.train.objective import Distiller

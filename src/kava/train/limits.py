@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from transformers import PreTrainedConfig
 
 from kava.align import CacheGeometry
-from kava.limits import (
+from kava.models.limits import (
     THOUGHT_TOKENS,
     check_answers_fit,
     check_latents_fit,
     check_map_rank_fits,
 )
-from kava.models import load_model_config
-from kava.queries import check_records
-from kava.readable import Limits, fitting
+from kava.models.load import load_model_config
+from kava.models.queries import check_records
+from kava.models.readable import Limits, fitting
 from kava.student.prompts import encode_prompts, question_of
 from kava.train.config import TrainConfig
 from kava.train.matching import compares_queries

@@ -8,11 +8,11 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from kava.align import MapProjectionAligner
-from kava.models import load_model, load_model_config, load_tokenizer
-from kava.probe import probe_cache
+from kava.models.load import load_model, load_model_config, load_tokenizer
+from kava.models.probe import probe_cache
+from kava.models.tokenizers import check_tokenizer
 from kava.student.latent import LatentStudent
 from kava.student.prompts import base_of
-from kava.tokenizers import check_tokenizer
 from kava.train.checkpoint import holds_query_maps
 from kava.train.config import TrainConfig
 from kava.train.limits import check_rank

@@ -26,10 +26,11 @@ from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
 from kava.align import MapProjectionAligner
-from kava.capture import capture, check_attention
 from kava.data.collate import IGNORED, Batch
 from kava.losses import CODILoss, Progress, hidden_at, latent_ce_loss
-from kava.rope import Rotary, at_length_of, rotary_of, rotate_trace, unrotate_trace
+from kava.models.capture import capture, check_attention
+from kava.models.rotary import rotary_of
+from kava.rope import Rotary, at_length_of, rotate_trace, unrotate_trace
 from kava.student.cache import pairs_of
 from kava.student.latent import LatentStudent
 from kava.trace import KVTrace, Segment

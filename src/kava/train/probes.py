@@ -15,10 +15,10 @@ from transformers import PreTrainedModel
 from kava.align.cka import MIN_ROWS_DEBIASED
 from kava.align.streaming_cka import StreamingCKA
 from kava.attention import attention_logits
-from kava.capture import capture, rebuilds_attention, trace_from_cache
-from kava.compress.heads import cut, flat_keys, head_form, hide_out_of_reach, per_head
 from kava.data.collate import Batch
+from kava.eviction.heads import cut, flat_keys, head_form, hide_out_of_reach, per_head
 from kava.losses.positions import common_mask
+from kava.models.capture import capture, rebuilds_attention, trace_from_cache
 from kava.student.latent import LatentStudent
 from kava.student.passes import Passes
 from kava.trace import KVTrace, Segment

@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 from transformers import PreTrainedModel
 
-from kava.compress import EVICTIONS
 from kava.data.encoded import Encoded
 from kava.data.records import Record, Template
-from kava.devices import choose_device
+from kava.eviction import EVICTIONS
 from kava.importance import score_samples
+from kava.models.devices import choose_device
 from kava.train.config import TrainConfig
 
 FILE_NAME = "kv_scores.safetensors"

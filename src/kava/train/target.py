@@ -20,12 +20,12 @@ from torch import Tensor
 from kava.align import MapProjectionAligner, align_trace
 from kava.align.resample import SegmentResampling
 from kava.align.token_trace import blend
-from kava.compress import EVICTIONS, build_eviction
-from kava.compress.base import Eviction
 from kava.data.collate import Batch
+from kava.eviction import EVICTIONS, build_eviction
+from kava.eviction.base import Eviction
+from kava.fit.pairs import read_tokens, to_student_tokens
 from kava.losses import attention_weights
 from kava.losses.guard import wrong_sample
-from kava.pairs import read_tokens, to_student_tokens
 from kava.rope import Rotary, at_length_of, unrotate_trace
 from kava.trace import KVTrace, Segment
 from kava.train.config import TrainConfig

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kava import names
-from kava.devices import DEVICE_HELP, DTYPES, check_device_name
 from kava.flags import flag
+from kava.models.devices import DEVICE_HELP, DTYPES, check_device_name
 
 
 @dataclass(kw_only=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from kava import names
 from kava.flags import flag
-from kava.limits import check_map_rank
+from kava.models.limits import check_map_rank
 from kava.train.resampling import INTERPOLATED, REASONING_ONLY, check_alphas, check_ratios
 
 

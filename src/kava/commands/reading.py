@@ -1,0 +1,213 @@
+"""Texts that two models read: the flags that say which, and how they are read.
+
+For commands that compare a teacher with a student on text, without training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from kava import names
+from kava.dataset_names import check_dataset_name
+from kava.flags import check_fields, flag, needed
+from kava.models.devices import DEVICE_HELP, DTYPES, check_device, check_device_name, choose_device
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from kava.data.collate import Batch, Collator
+    from kava.data.encoded import Encoded, EncodeReport
+    from kava.data.records import Record, Template
+
+
+@dataclass(kw_only=True)
+class ReadingConfig:
+    """Which text is read, and how.
+
+    Raises:
+        ValueError: a value outside its range; the message names the flag.
+    """
+
+    dataset_name: str = needed(
+        "a task, the path of a .jsonl, .json, .csv or .parquet file, or kava/shell-game (built in)",
+        check=check_dataset_name,
+        group="data",
+    )
+    split: str = flag("train", "split of the data, where the source has splits")
+    token_alignment: str = flag(
+        "hard",
+        "tokenizers that differ: hard takes the teacher's last token, soft averages",
+        choices=("hard", "soft"),
+    )
+    question_field: str = flag("question", "field of a row that holds the question")
+    reasoning_field: str = flag("reasoning", "field that holds the reasoning")
+    answer_field: str = flag("answer", "field that holds the answer")
+    reasoning_form: str = flag("text", "calculator annotations", choices=names.REASONING_FORMS)
+    keep_last_step: bool = flag(False, "keep the last reasoning step, as in kava train")
+    question_template: str | None = flag(
+        None,
+        "the prompt with {question} in it; left out: the question and a line break",
+        empty=True,
+    )
+    reasoning_template: str | None = flag(None, "the same with {reasoning}", empty=True)
+    cue: str | None = flag(
+        None, "what stands before the answer; left out: that of the data set", empty=True
+    )
+    max_length: int = flag(512, "most tokens of a sample", least=1)
+    overflow: str = flag(
+        "error",
+        "a sample that is too long, or holds what a tokenizer does not know: error, or skip",
+        choices=names.OVERFLOWS,
+    )
+    batch_size: int = flag(16, "samples per forward", least=1, most=names.MOST_BATCH)
+    dtype: str = flag("float32", "dtype in which weights are loaded", choices=DTYPES)
+    seed: int = flag(0, "seed of the choice of samples", least=0, most=names.MOST_SEED)
+    device: str = flag("auto", DEVICE_HELP, check=check_device_name)
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+class Texts(NamedTuple):
+    """Records as both models' tokens."""
+
+    records: list[Record]
+    samples: list[Encoded]
+    collate: Collator
+    report: EncodeReport
+    tokenizers: tuple[PreTrainedTokenizerBase, PreTrainedTokenizerBase]
+    """The student's and the teacher's."""
+
+    def batches(self, samples: Sequence[Encoded], size: int) -> Iterator[Batch]:
+        """Samples, batch by batch, in their order."""
+        for start in range(0, len(samples), size):
+            yield self.collate(samples[start : start + size])
+
+
+def read_texts(
+    config: ReadingConfig, student: str, teacher: str, num_samples: int, flag: str
+) -> Texts:
+    """Take records at random, and encode them for both models.
+
+    Args:
+        config: which data.
+        student: the name of the model whose tokens count.
+        teacher: the name of the other.
+        num_samples: how many records.
+        flag: the flag that says how many, for messages.
+
+    Raises:
+        ValueError: a device that is not there, data that cannot be loaded, fewer records than
+            asked for, or a sample that does not fit.
+        OSError: a tokenizer that cannot be read.
+
+    Example:
+        >>> config = ReadingConfig(dataset_name="kava/shell-game")
+        >>> texts = read_texts(config, "kava/shell-llama", "kava/shell-gpt2", 8, "num_samples")
+        >>> len(texts.samples)
+        8
+    """
+    from kava.data.collate import Collator
+    from kava.models.load import load_model_config, load_tokenizer
+    from kava.models.readable import Limits, fitting
+    from kava.models.tokenizers import check_tokenizer
+
+    check_device(config.device)
+    limits = [Limits.of(name, load_model_config(name)) for name in (student, teacher)]
+    tokenizers = load_tokenizer(student), load_tokenizer(teacher)
+    for tokenizer, limit in zip(tokenizers, limits):
+        check_tokenizer(tokenizer, limit.name, limit.num_tokens)
+    records = _records(config, num_samples, flag)
+    samples, report = _encode(config, records, tokenizers)
+    samples = fitting(samples, limits[0], limits[1], config.overflow, report=report)
+    pads = [tokenizer.pad_token_id for tokenizer in tokenizers]
+    assert all(isinstance(pad, int) for pad in pads)
+    return Texts(records, samples, Collator(*pads), report, tokenizers)
+
+
+def load_models(
+    config: ReadingConfig, student: str, teacher: str
+) -> tuple[PreTrainedModel, PreTrainedModel]:
+    """The student and the teacher, on their device.
+
+    Raises:
+        ValueError: a model that cannot be loaded.
+        OSError: files that cannot be read.
+    """
+    return load_reader(config, student), load_reader(config, teacher)
+
+
+def load_reader(config: ReadingConfig, name: str) -> PreTrainedModel:
+    """A model that reads texts, on its device, tried on a few tokens.
+
+    Raises:
+        ValueError: a model that cannot be loaded, or whose cache is not what a trace needs.
+        OSError: files that cannot be read.
+    """
+    from kava.models.load import load_model
+    from kava.models.probe import probe_cache
+
+    model = load_model(name, dtype=config.dtype, device=choose_device(config.device))
+    probe_cache(model, name)
+    return model
+
+
+def _records(config: ReadingConfig, num_samples: int, flag: str) -> list[Record]:
+    from kava.data.sources import load_records
+    from kava.data.splits import split_records
+
+    records = load_records(
+        config.dataset_name,
+        split=config.split,
+        question_field=config.question_field,
+        reasoning_field=config.reasoning_field,
+        answer_field=config.answer_field,
+        reasoning_form=config.reasoning_form,  # type: ignore[arg-type]
+    )
+    rest = len(records) - num_samples
+    if rest < 0:
+        raise ValueError(
+            f"--{flag} {num_samples} is more than the {len(records)} records of "
+            f"{config.dataset_name}; lower it"
+        )
+    return split_records(records, {"taken": num_samples, "rest": rest}, seed=config.seed)["taken"]
+
+
+def _encode(
+    config: ReadingConfig,
+    records: list[Record],
+    tokenizers: tuple[PreTrainedTokenizerBase, PreTrainedTokenizerBase],
+) -> tuple[list[Encoded], EncodeReport]:
+    """The records in the student's tokens and, where they are others, in the teacher's."""
+    from kava.data.encode import encode_records
+    from kava.data.pairing import encode_for_teacher
+    from kava.models.tokenizers import reads_alike
+
+    template = template_of(config)
+    student, teacher = tokenizers
+    overflow: Any = config.overflow
+    samples, report = encode_records(
+        records, student, template, config.max_length, overflow=overflow
+    )
+    if not reads_alike(student, teacher, (template.render(record).text for record in records)):
+        samples, theirs = encode_for_teacher(
+            records, samples, teacher, template, config.max_length, overflow=overflow
+        )
+        for reason, ids in theirs.skipped.items():
+            report.skipped[reason].extend(ids)
+    return samples, report
+
+
+def template_of(config: ReadingConfig) -> Template:
+    """The data set's, with the parts that are given."""
+    from kava.data.sources import default_template
+
+    own = default_template(config.dataset_name, drop_last_step=not config.keep_last_step)
+    given: dict[str, Any] = {
+        "question": config.question_template,
+        "reasoning": config.reasoning_template,
+        "cue": config.cue,
+    }
+    return replace(own, **{name: part for name, part in given.items() if part is not None})

@@ -1,0 +1,118 @@
+"""`kava train`: distil a teacher's key/value cache into a student."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kava.files.locks import lock_folder
+from kava.files.outputs import check_output, check_output_folder
+from kava.models.quiet import quiet_libraries
+from kava.stopping import Stopped
+from kava.train.config import TrainConfig
+from kava.train.flags import parse_config
+from kava.train.loss_line import formula
+
+if TYPE_CHECKING:
+    from kava.train.build import Run
+
+
+def main(argv: list[str]) -> int:
+    """Parse flags, train, and say where everything was written."""
+    config = parse_config(argv)
+    quiet_libraries()
+    try:
+        train(config)
+    except Stopped as stop:
+        from kava.train.stop import command_to_go_on
+
+        again = command_to_go_on(argv) if stop.advice else shlex.join(["kava", "train", *argv])
+        stop.advice = f"{stop.advice or 'no step was done'}; go on with: {again}"
+        raise
+    return 0
+
+
+def train(config: TrainConfig) -> Path:
+    """Run a configuration to its end.
+
+    Returns:
+        The newest checkpoint.
+
+    Raises:
+        ValueError: bad data or models, or a place that cannot be written to.
+        KavaError: another run is at work in the output folder.
+    """
+    check_output_folder(config.output_dir, "--output_dir")
+    if config.kv_scores_path is not None:
+        check_output(config.kv_scores_path, "--kv_scores_path")
+    # of processes that train together the first writes
+    first = os.environ.get("RANK", "0") == "0"
+    with lock_folder(config.output_dir if first else None, "kava train"):
+        return _train(config)
+
+
+def _train(config: TrainConfig) -> Path:
+    from kava.student.checkpoint import latest_checkpoint
+    from kava.train.build import build_run
+
+    run = build_run(config)
+    run.trainer.writer.clear(run.start.gives_way)
+    first = run.trainer.is_world_process_zero()
+    if first:
+        for notice in run.start.notices:
+            print(f"kava: warning: {notice}", file=sys.stderr)
+        _describe(config, run)
+    run.trainer.train(resume_from_checkpoint=str(run.checkpoint) if run.checkpoint else None)
+    checkpoint = latest_checkpoint(config.output_dir)
+    assert checkpoint is not None
+    if first:
+        _say_what_is_next(config, run, checkpoint)
+    return checkpoint
+
+
+def _say_what_is_next(config: TrainConfig, run: Run, checkpoint: Path) -> None:
+    """Where everything is, and commands that can be run as they stand."""
+    from kava.train.callbacks import METRICS_FILE
+
+    folder = Path(config.output_dir)
+    best = folder / Path(run.trainer.state.best_model_checkpoint or checkpoint).name
+    print(f"checkpoint: {checkpoint}{f' (best: {best})' if best != checkpoint else ''}")
+    print(f"metrics:    {folder / METRICS_FILE}")
+    print(f"TensorBoard: {shlex.join(['tensorboard', '--logdir', str(folder / 'tensorboard')])}")
+    records = run.data.eval_records or run.data.train_records
+    questions = [record.student_question or record.question for record in records[:20]]
+    ask = ["--prompt", min(questions, key=lambda question: ("\n" in question, len(question)))]
+    for command in (["evaluate"], ["generate", *ask]):
+        named = ["kava", command[0], "--checkpoint", str(folder), *command[1:]]
+        print(f"next:       {shlex.join(named)}")
+
+
+def _describe(config: TrainConfig, run: Run) -> None:
+    from kava.data.mix import mix_sizes
+
+    distiller = run.trainer.model
+    trainable = sum(p.numel() for p in distiller.parameters() if p.requires_grad)
+    aligner = distiller.map_aligner.num_parameters
+    teacher = config.teacher_name or "itself (self-distillation)"
+    sizes = mix_sizes(run.data.train_records)
+    if sizes:
+        parts = ", ".join(f"{name} {size}" for name, size in sizes.items())
+        print(f"mix:     {parts}")
+    print(f"data:    {config.dataset_name}: {run.data.report}; hash {run.data.hash[:12]}")
+    print(f"student: {config.model_name}, {config.student}, {trainable:,} trainable parameters")
+    print(f"teacher: {teacher}")
+    print(
+        f"target:  {config.kv_method} to {config.target_len} positions, "
+        f"{config.alignment_mode} alignment ({aligner:,} parameters, {config.aligner_fit})"
+    )
+    print(f"loss:    {formula(config)}")
+    print(f"disk:    {run.need}")
+    if run.layers is not None:
+        print(f"layers, by CKA of keys and values:\n{run.layers}")
+    if run.calibration is not None:
+        print(run.calibration)
+    if run.checkpoint is not None:
+        print(f"resumed: {run.checkpoint}")

@@ -1,0 +1,221 @@
+"""Paired traces to statistics: what calibration reads of the pairs, in one pass.
+
+Of every valid position the input, the target and, for the wrong-sample control, the target that
+another sample has at the same place of its text. Statistics of all positions are kept and, for
+cosines, which moments do not tell, a bounded number of positions, evenly spread.
+
+Shapes: B batch, L layers of the student, H heads, T positions, D head dim; C = H·D coordinates,
+heads outermost; N valid positions of a batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from kava.align.aligner import MapProjectionAligner
+from kava.align.contraction import mix_layers
+from kava.align.geometry import HeadDims
+from kava.align.layerwise import LayerwiseProjector
+from kava.fit.moments import PairStatistics
+from kava.names import TEACHER_TO_STUDENT
+from kava.trace import KVTrace
+
+SAMPLED_POSITIONS = 2048
+"""How many positions are kept at most."""
+
+
+class Pair(Protocol):
+    """Both models' traces of one batch of texts, position by position."""
+
+    @property
+    def teacher(self) -> KVTrace:
+        """[B, L_t, H_t, T, D_t]."""
+
+    @property
+    def student(self) -> KVTrace:
+        """[B, L_s, H_s, T, D_s]."""
+
+    @property
+    def mask(self) -> Tensor:
+        """[B, T] bool, False at positions that are not to be read."""
+
+
+class Positions(NamedTuple):
+    """Inputs and targets of some positions."""
+
+    x: Tensor
+    """[L, N, C_in]."""
+    y: Tensor
+    """[L, N, C_out]."""
+
+
+class Seen(NamedTuple):
+    """All that is known of some pairs."""
+
+    statistics: PairStatistics
+    positions: Positions
+
+
+class Gathered:
+    """What is kept of one part's pairs: of the right sample and of the wrong one.
+
+    Args:
+        num_layers: L.
+        shape: heads and head dims of inputs and targets.
+        device: where the traces are.
+    """
+
+    def __init__(self, num_layers: int, shape: HeadDims, device: torch.device) -> None:
+        self.dim_out = shape.dim_out
+        self.statistics = PairStatistics(num_layers, shape.dim_in, 2 * shape.dim_out, device)
+        self.last_sample: Tensor | None = None
+        self.sampled: list[Positions] = []
+        self.stride = 1
+        self.offset = 0
+
+    def right(self) -> Seen:
+        """Inputs with their own targets."""
+        return self._outputs(slice(self.dim_out))
+
+    def wrong(self) -> Seen:
+        """Inputs with the targets of another sample."""
+        return self._outputs(slice(self.dim_out, None))
+
+    def _outputs(self, coordinates: slice) -> Seen:
+        x_LNC, y_LNC = (torch.cat(parts, dim=1) for parts in zip(*self.sampled))
+        return Seen(self.statistics.outputs(coordinates), Positions(x_LNC, y_LNC[..., coordinates]))
+
+    def take(self, x_LNC: Tensor, y_LNC: Tensor, lengths_B: Tensor) -> None:
+        """Take in a batch whose samples have so many valid positions each, one after another."""
+        wrong_LNC = self._of_other_samples(y_LNC, lengths_B)
+        self.last_sample = y_LNC[:, -int(lengths_B[-1]) :]
+        rows = Positions(x_LNC, torch.cat([y_LNC, wrong_LNC], dim=2))
+        self.statistics.update(rows.x.transpose(0, 1), rows.y.transpose(0, 1))
+        self._sample(rows)
+
+    def _of_other_samples(self, y_LNC: Tensor, lengths_B: Tensor) -> Tensor:
+        """At each position, what the sample before has at the same place, cyclically."""
+        if len(lengths_B) == 1:
+            if self.last_sample is None:
+                raise ValueError(
+                    "the first batch holds one sample only, and the wrong-sample control needs "
+                    "another to pair it with; raise --calibration_samples, or the batch size"
+                )
+            places = torch.arange(y_LNC.shape[1], device=y_LNC.device)
+            return self.last_sample[:, places % self.last_sample.shape[1]]
+        starts_B = lengths_B.cumsum(0) - lengths_B
+        places = torch.arange(y_LNC.shape[1], device=y_LNC.device)
+        places = places - starts_B.repeat_interleave(lengths_B)
+        others_B = lengths_B.roll(1).repeat_interleave(lengths_B)
+        return y_LNC[:, starts_B.roll(1).repeat_interleave(lengths_B) + places % others_B]
+
+    def _sample(self, rows: Positions) -> None:
+        """Keep every `stride`-th position; the stride doubles whenever there are too many."""
+        count = rows.x.shape[1]
+        kept = slice(self.offset, None, self.stride)
+        self.sampled.append(Positions(*(part[:, kept].clone() for part in rows)))
+        self.offset = (self.offset - count) % self.stride
+        if sum(some.x.shape[1] for some in self.sampled) > SAMPLED_POSITIONS:
+            joined = Positions(*(torch.cat(parts, dim=1) for parts in zip(*self.sampled)))
+            total = joined.x.shape[1]
+            self.sampled = [Positions(*(part[:, ::2].clone() for part in joined))]
+            self.offset += self.stride * (total % 2)
+            self.stride *= 2
+
+
+def _rows(x_BLHTD: Tensor, mask_BT: Tensor) -> Tensor:
+    """The valid positions of all samples, [L, N, C]."""
+    return x_BLHTD.permute(1, 0, 3, 2, 4)[:, mask_BT].flatten(2)
+
+
+def gather(aligner: MapProjectionAligner, pairs: Iterable[Pair]) -> dict[str, Gathered]:
+    """Read all pairs once.
+
+    Args:
+        aligner: made with `per_layer=True`; says which way the maps go, and mixes layers.
+        pairs: batches of paired traces.
+
+    Returns:
+        What was gathered of keys, of values, and of queries where the traces have them.
+
+    Raises:
+        ValueError: an aligner without maps per layer; traces of another geometry than its, or of
+            different positions.
+    """
+    gathered: dict[str, Gathered] = {}
+    for pair in pairs:
+        gather_pair(gathered, aligner, pair)
+    return gathered
+
+
+@torch.no_grad()
+def gather_pair(gathered: dict[str, Gathered], aligner: MapProjectionAligner, pair: Pair) -> None:
+    """Take in one batch; see `gather`."""
+    projectors = layerwise_projectors(aligner)
+    mask_BT = pair.mask.bool()
+    lengths_B = mask_BT.sum(1)
+    lengths_B = lengths_B[lengths_B > 0]
+    if not len(lengths_B):
+        return
+    for part, projector in projectors.items():
+        theirs, ours = getattr(pair.teacher, part), getattr(pair.student, part)
+        if theirs is None or ours is None:
+            continue
+        _check_pair(aligner, part, theirs, ours, mask_BT)
+        mixed_LNC = _rows(mix_layers(theirs, aligner.layer_rows), mask_BT)
+        own_LNC = _rows(ours, mask_BT)
+        to_student = aligner.direction == TEACHER_TO_STUDENT
+        x_LNC, y_LNC = (mixed_LNC, own_LNC) if to_student else (own_LNC, mixed_LNC)
+        if part not in gathered:
+            gathered[part] = Gathered(len(x_LNC), head_dims(projector), x_LNC.device)
+        gathered[part].take(x_LNC, y_LNC, lengths_B)
+
+
+def layerwise_projectors(aligner: MapProjectionAligner) -> dict[str, LayerwiseProjector]:
+    """The maps of keys, values and queries that least squares can fit.
+
+    Raises:
+        ValueError: an aligner without any.
+    """
+    projectors = {
+        name: projector
+        for name, projector in aligner.projectors().items()
+        if isinstance(projector, LayerwiseProjector)
+    }
+    if not projectors:
+        raise ValueError(
+            f"an aligner of mode={aligner.mode!r} without a map for each layer has nothing that "
+            f"calibration can fit; make it with per_layer=True"
+        )
+    return projectors
+
+
+def _check_pair(
+    aligner: MapProjectionAligner, part: str, theirs: Tensor, ours: Tensor, mask_BT: Tensor
+) -> None:
+    B, T = mask_BT.shape
+    for side, geometry, trace in (
+        ("teacher", aligner.teacher, theirs),
+        ("student", aligner.student, ours),
+    ):
+        heads = geometry.num_query_heads if part == "queries" else geometry.num_heads
+        expected = [B, geometry.num_layers, heads, T, geometry.head_dim]
+        if list(trace.shape) != expected:
+            raise ValueError(
+                f"the {side}'s {part} have shape {list(trace.shape)}, but aligner and mask need "
+                f"{expected} (batch, layers, heads, positions, head dim)"
+            )
+
+
+def head_dims(projector: LayerwiseProjector) -> HeadDims:
+    """The heads and head dims between which a projector maps."""
+    return HeadDims(
+        projector.num_heads_in,
+        projector.num_heads_out,
+        projector.head_dim_in,
+        projector.head_dim_out,
+    )

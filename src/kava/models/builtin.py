@@ -1,0 +1,142 @@
+"""The built-in models: tiny random ones of each family, and the trained teachers of the demo.
+
+Names that begin with `kava/` need no download. The tiny ones are for trying out commands and for
+tests; `kava/shell-teacher` and `kava/shell-gpt2-teacher` are trained, and lie in the package.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from transformers import (
+    GemmaConfig,
+    GPT2Config,
+    GPTNeoXConfig,
+    LlamaConfig,
+    MistralConfig,
+    PreTrainedConfig,
+    PreTrainedTokenizerBase,
+    Qwen2Config,
+)
+
+from kava.models.tokenizers import byte_tokenizer
+
+_ASSETS = Path(__file__).parent / "assets"
+SHELL_TEACHER = _ASSETS / "shell_teacher"
+SHELL_GPT2_TEACHER = _ASSETS / "shell_gpt2_teacher"
+_MAX_POSITIONS = 2048
+
+
+def _tiny(config_class: Callable[..., PreTrainedConfig], **family: Any) -> PreTrainedConfig:
+    tokenizer = byte_tokenizer()
+    return config_class(
+        vocab_size=len(tokenizer),
+        hidden_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=_MAX_POSITIONS,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        **family,
+    )
+
+
+def _tiny_gpt2() -> PreTrainedConfig:
+    return _tiny(GPT2Config, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0)
+
+
+def _tiny_llama() -> PreTrainedConfig:
+    return _tiny(LlamaConfig, num_key_value_heads=2, intermediate_size=172)
+
+
+def _tiny_qwen2() -> PreTrainedConfig:
+    return _tiny(Qwen2Config, num_key_value_heads=2, intermediate_size=172)
+
+
+def _tiny_mistral() -> PreTrainedConfig:
+    return _tiny(MistralConfig, num_key_value_heads=2, intermediate_size=172, sliding_window=128)
+
+
+def _tiny_gemma() -> PreTrainedConfig:
+    return _tiny(GemmaConfig, num_key_value_heads=1, head_dim=32, intermediate_size=172)
+
+
+def _tiny_gpt_neox() -> PreTrainedConfig:
+    return _tiny(
+        GPTNeoXConfig,
+        intermediate_size=256,
+        rope_parameters={
+            "rope_type": "default",
+            "rope_theta": 10000.0,
+            "partial_rotary_factor": 0.5,
+        },
+    )
+
+
+def _shell_llama() -> PreTrainedConfig:
+    tokenizer = _shell_tokenizer()
+    return LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        intermediate_size=172,
+        max_position_embeddings=1024,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+
+
+def _shell_gpt2() -> PreTrainedConfig:
+    tokenizer = _piece_tokenizer()
+    return GPT2Config(
+        vocab_size=len(tokenizer),
+        n_embd=96,
+        n_layer=4,
+        n_head=3,
+        n_positions=256,
+        resid_pdrop=0.0,
+        embd_pdrop=0.0,
+        attn_pdrop=0.0,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+
+
+def _piece_tokenizer() -> PreTrainedTokenizerBase:
+    from kava.data.shell_pieces import shell_piece_tokenizer
+
+    return shell_piece_tokenizer()
+
+
+def _shell_tokenizer() -> PreTrainedTokenizerBase:
+    from kava.data.shell_game import shell_game_tokenizer
+
+    return shell_game_tokenizer()
+
+
+RANDOM_MODELS: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
+    "kava/tiny-gpt2": (_tiny_gpt2, byte_tokenizer),
+    "kava/tiny-llama": (_tiny_llama, byte_tokenizer),
+    "kava/tiny-qwen2": (_tiny_qwen2, byte_tokenizer),
+    "kava/tiny-mistral": (_tiny_mistral, byte_tokenizer),
+    "kava/tiny-gemma": (_tiny_gemma, byte_tokenizer),
+    "kava/tiny-gpt-neox": (_tiny_gpt_neox, byte_tokenizer),
+    "kava/shell-llama": (_shell_llama, _shell_tokenizer),
+    "kava/shell-gpt2": (_shell_gpt2, _piece_tokenizer),
+}
+"""Built-in name → (config, tokenizer) of a model with seeded random weights."""
+
+TRAINED_MODELS: dict[str, Path] = {
+    "kava/shell-teacher": SHELL_TEACHER,
+    "kava/shell-gpt2-teacher": SHELL_GPT2_TEACHER,
+}
+"""Built-in name → folder, inside the package, of a trained model and its tokenizer."""
+
+BUILTIN_NAMES: tuple[str, ...] = (*RANDOM_MODELS, *TRAINED_MODELS)

@@ -1,0 +1,142 @@
+"""Limits that the models set, checked before any data are read or weights loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from kava.format import counted
+
+if TYPE_CHECKING:
+    from kava.align import CacheGeometry
+
+_ROTARY = ("rope_parameters", "rope_scaling", "rope_theta")
+
+THOUGHT_TOKENS = 2
+"""Beside the latents: a begin- and an end-of-thought token."""
+
+
+def check_map_rank(text: str) -> None:
+    """Hold `--map_rank` to its form.
+
+    Raises:
+        ValueError: neither a number above 0 nor auto.
+
+    Example:
+        >>> check_map_rank("8")
+    """
+    number = text.isascii() and text.isdecimal() and int(text[:9]) > 0
+    if not number and text != "auto":
+        raise ValueError(f"--map_rank {text!r} must be a number above 0, or auto")
+
+
+def check_map_rank_fits(
+    text: str | None,
+    teacher: CacheGeometry,
+    student: CacheGeometry,
+    *,
+    share_dim_proj: bool,
+    align_direction: str,
+) -> None:
+    """Refuse more terms than it takes to write every map between two models' heads.
+
+    Args:
+        text: of `--map_rank`; None and auto always fit.
+        teacher: its geometry.
+        student: its geometry.
+        share_dim_proj: one dim map for all heads in each term.
+        align_direction: which of the two is mapped.
+
+    Raises:
+        ValueError: too many; the message says how many there can be.
+    """
+    if text is None or text == "auto":
+        return
+    from kava.align.geometry import HeadDims
+    from kava.names import TEACHER_TO_STUDENT
+
+    sides = (teacher, student) if align_direction == TEACHER_TO_STUDENT else (student, teacher)
+    source, target = sides
+    shape = HeadDims(source.num_heads, target.num_heads, source.head_dim, target.head_dim)
+    full = shape.full_rank(per_head=not share_dim_proj)
+    if int(text) > full:
+        terms = "1 term makes" if full == 1 else f"{full} terms make"
+        choice = "1" if full == 1 else f"1 to {full}"
+        raise ValueError(
+            f"--map_rank {text} is too many: from {source.num_heads} key/value heads of "
+            f"{source.head_dim} to {target.num_heads} of {target.head_dim}, {terms} every map; "
+            f"choose {choice}, or auto"
+        )
+
+
+def positions_of(config: Any) -> int | None:
+    """How many positions a model's configuration names; None where it names none.
+
+    It is what a model was made for. Rotary and ALiBi positions are computed, and go on past it;
+    see `table_of_positions`.
+    """
+    for name in ("max_position_embeddings", "max_seq_len"):  # MPT's is the second
+        limit = getattr(config, name, None)
+        if isinstance(limit, int):
+            return limit
+    return None
+
+
+def table_of_positions(config: Any) -> int | None:
+    """The positions that a model has in a table; None where it can go on past any number.
+
+    Learned positions (GPT-2, OPT, BERT), tabulated rotations (GPT-J) and MPT's biases end, and
+    reading past them is an index error in the middle of a batch.
+
+    Example:
+        >>> table_of_positions(GPT2Config()), table_of_positions(LlamaConfig())
+        (1024, None)
+    """
+    settings = config.to_dict()
+    return None if any(name in settings for name in _ROTARY) else positions_of(config)
+
+
+def check_latents_fit(model: str, positions: int | None, num_latents: int) -> None:
+    """Refuse latents that leave a model no position to read or answer in.
+
+    Raises:
+        ValueError: too many; the message names the limit.
+    """
+    if positions is not None and num_latents + THOUGHT_TOKENS >= positions:
+        raise ValueError(
+            f"--target_len {num_latents} leaves no room in the {positions:,} positions of "
+            f"{model}; lower it"
+        )
+
+
+def check_answers_fit(
+    model: str,
+    positions: int | None,
+    num_latents: int | None,
+    max_new_tokens: int,
+    prompts: Sequence[tuple[str, int]] = (),
+) -> None:
+    """Refuse answers that would run out of positions.
+
+    Args:
+        model: whose positions they are, for messages.
+        positions: of the model; None: no limit.
+        num_latents: of a latent student; None: of one that writes its reasoning.
+        max_new_tokens: most tokens of an answer.
+        prompts: name and length of each; none where they are not known yet.
+
+    Raises:
+        ValueError: answers that do not fit; the message names the limit.
+    """
+    if positions is None:
+        return
+    name, length = max(prompts, key=lambda prompt: prompt[1], default=("any prompt", 1))
+    thought = 0 if num_latents is None else num_latents + THOUGHT_TOKENS
+    room = positions - length - thought
+    if max_new_tokens > room:
+        latents = f", {thought} latent ones" if thought else ""
+        most = f"{room:,} is the most" if room > 0 else "no answer does; shorten the prompt"
+        raise ValueError(
+            f"--max_new_tokens {max_new_tokens:,} does not fit the {positions:,} positions of "
+            f"{model} behind {name} ({counted(length, 'token')}{latents}): {most}"
+        )

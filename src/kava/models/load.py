@@ -1,0 +1,270 @@
+"""Load models and tokenizers by name: built in, from a folder, or from the Hugging Face hub.
+
+Names that begin with `kava/` are built in and need no download (`kava.models.builtin`).
+Anything else goes to transformers, from safetensors alone and without running code that comes
+with a checkpoint. A load that fails raises; weights are never made up for one.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from kava.models.builtin import BUILTIN_NAMES, RANDOM_MODELS, TRAINED_MODELS
+from kava.models.devices import DTYPES
+from kava.models.folders import WEIGHTS_FILE, check_folder, gguf_mend
+from kava.models.traceable import check_kind, text_part
+from kava.models.weights import check_finite
+
+_TEXT_WEIGHTS = {
+    r"^language_model\.lm_head\.": "lm_head.",
+    r"^language_model\.model\.": "model.",
+    r"^model\.language_model\.": "model.",
+    r"^model\.text_model\.": "model.",
+}
+"""From the names of a text model's weights inside a composite one to its own."""
+
+logger = logging.getLogger(__name__)
+
+
+def load_model(
+    name_or_path: str | Path,
+    *,
+    dtype: torch.dtype | str = "auto",
+    device: torch.device | str | None = None,
+    trust_remote_code: bool = False,
+) -> PreTrainedModel:
+    """Load a causal language model, in evaluation mode.
+
+    One door for every command, so that a wrong name, a damaged file or an unreachable hub gives
+    one clear line and never a model with made-up weights.
+
+    Args:
+        name_or_path: a built-in name (`BUILTIN_NAMES`), a local folder, or a hub id.
+        dtype: a torch dtype or its name; "auto" takes the checkpoint's (float32 for the
+            built-in random models).
+        device: where to put the model; None leaves it on the CPU.
+        trust_remote_code: run modeling code that comes with the checkpoint.
+
+    Raises:
+        ValueError: an unknown `kava/` name, a checkpoint that is damaged, lacks weights, or is
+            not a causal decoder.
+        OSError: a folder or hub model that cannot be read.
+
+    Example:
+        >>> model = load_model("kava/tiny-llama")
+    """
+    name = str(name_or_path)
+    dtype = dtype_of(dtype)
+    if name in RANDOM_MODELS:
+        model: Any = _random_model(name)
+        if isinstance(dtype, torch.dtype):
+            model.to(dtype=dtype)
+    else:
+        source = _resolve(name)
+        model = _pretrained(source, _read_config(source, trust_remote_code), dtype)
+    return model.eval() if device is None else model.eval().to(device)
+
+
+def load_model_config(
+    name_or_path: str | Path, *, trust_remote_code: bool = False
+) -> PreTrainedConfig:
+    """The configuration of a model, and everything that can be said of it without its weights.
+
+    For commands that read data before they load large models: what `load_model` would refuse for
+    its kind or for the files of its folder is refused here.
+
+    Args:
+        name_or_path: as in `load_model`.
+        trust_remote_code: run configuration code that comes with the checkpoint.
+
+    Returns:
+        the model's own, or that of the text part of a composite model.
+
+    Raises:
+        ValueError: an unknown `kava/` name, a damaged file, or a model that is not a causal
+            decoder with a key/value cache.
+        OSError: a folder or hub model that cannot be read, or whose files are not all there.
+
+    Example:
+        >>> load_model_config("kava/tiny-llama").num_hidden_layers
+        2
+    """
+    name = str(name_or_path)
+    if name in RANDOM_MODELS:
+        return RANDOM_MODELS[name][0]()
+    config, _ = _read_config(_resolve(name), trust_remote_code)
+    return config
+
+
+def load_tokenizer(
+    name_or_path: str | Path, *, trust_remote_code: bool = False
+) -> PreTrainedTokenizerBase:
+    """Load the tokenizer that belongs to a model's name; it always has a padding token.
+
+    Where a tokenizer has none, the end-of-sequence token pads, as is usual for GPT-2 and Llama.
+    Padding is masked by position and never by token id, so that real end tokens stay supervised.
+
+    Args:
+        name_or_path: a built-in name (`BUILTIN_NAMES`), a local folder, or a hub id.
+        trust_remote_code: run tokenizer code that comes with the checkpoint.
+
+    Raises:
+        ValueError: an unknown `kava/` name, or a tokenizer with neither padding nor end token.
+        OSError: a folder or hub tokenizer that cannot be read.
+
+    Example:
+        >>> load_tokenizer("kava/tiny-llama")("2 + 2")["input_ids"]
+    """
+    name = str(name_or_path)
+    if name in RANDOM_MODELS:
+        tokenizer: PreTrainedTokenizerBase = RANDOM_MODELS[name][1]()
+    else:
+        source = _resolve(name)
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
+        except Exception as error:  # of files that are missing, damaged, or need another library
+            raise OSError(_unreadable("tokenizer", source, error)) from error
+    if tokenizer.pad_token is None:
+        if tokenizer.eos_token is None:
+            raise ValueError(
+                f"the tokenizer of {name!r} has neither a padding nor an end-of-sequence token: "
+                f"set one in its tokenizer_config.json"
+            )
+        tokenizer.pad_token = tokenizer.eos_token
+        logger.info("%s has no padding token: %s pads", name, tokenizer.eos_token)
+    return tokenizer
+
+
+def dtype_of(name: torch.dtype | str) -> torch.dtype | str:
+    """The dtype of a name; "auto", which stands for that of a checkpoint, stays as it is.
+
+    Raises:
+        ValueError: another name.
+
+    Example:
+        >>> dtype_of("bfloat16")
+        torch.bfloat16
+    """
+    if isinstance(name, torch.dtype) or name == "auto":
+        return name
+    dtype = vars(torch).get(name)
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+        raise ValueError(f"dtype={name!r} is unknown; choose auto, {', '.join(DTYPES)}")
+    return dtype
+
+
+def _random_model(name: str) -> PreTrainedModel:
+    logger.warning("%s has random weights: its answers mean nothing until it is trained", name)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return AutoModelForCausalLM.from_config(RANDOM_MODELS[name][0]())
+
+
+def _resolve(name: str) -> str:
+    """A name as transformers takes it: a folder that exists, or a hub id."""
+    if name in TRAINED_MODELS:
+        folder = TRAINED_MODELS[name]
+        if not (folder / WEIGHTS_FILE).is_file():
+            raise OSError(
+                f"the weights of {name!r} are not in this installation (looked in {folder}): "
+                f"reinstall the package, or train them again"
+            )
+        return str(folder)
+    if name.startswith("kava/"):
+        raise ValueError(f"unknown built-in model {name!r}; choose from {', '.join(BUILTIN_NAMES)}")
+    path = Path(name).expanduser()
+    if name and path.is_dir():
+        return str(path)
+    if path.suffix == ".gguf" and path.is_file():
+        raise OSError(gguf_mend(f"{name!r} is"))
+    if path.is_file():
+        raise OSError(f"{name!r} is a file; pass the folder that holds config.json and the weights")
+    looks_local = name.startswith((".", "~")) or path.is_absolute() or name.count("/") > 1
+    if looks_local or not name:
+        raise OSError(
+            f"the folder {name!r} does not exist; pass a folder that holds config.json and "
+            f"model.safetensors, a hub id, or one of {', '.join(BUILTIN_NAMES)}"
+        )
+    return name
+
+
+def _read_config(source: str, trust_remote_code: bool) -> tuple[PreTrainedConfig, dict[str, Any]]:
+    """A text model's configuration, and how its weights are loaded."""
+    if Path(source).is_dir():
+        check_folder(source)
+    try:
+        config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
+    except Exception as error:  # a config's own checks raise whatever they like
+        raise OSError(_unreadable("model", source, error)) from error
+    if trust_remote_code and type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        return config, {"trust_remote_code": True}
+    text = text_part(config, source)
+    check_kind(text, source)
+    return text, {} if text is config else {"key_mapping": _TEXT_WEIGHTS}
+
+
+def _pretrained(
+    source: str, found: tuple[PreTrainedConfig, dict[str, Any]], dtype: Any
+) -> PreTrainedModel:
+    config, options = found
+    auto: Any = AutoModelForCausalLM
+    # The lines below say what transformers would report as a table of several lines.
+    report = logging.getLogger("transformers.modeling_utils")
+    level = report.level
+    report.setLevel(logging.ERROR)
+    try:
+        model, loaded = auto.from_pretrained(
+            source,
+            config=config,
+            dtype=dtype,
+            use_safetensors=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            **options,
+        )
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # a hub that is out of reach, a library that is missing, …
+        raise OSError(_unreadable("model", source, error)) from error
+    finally:
+        report.setLevel(level)
+    if loaded["missing_keys"]:
+        missing = sorted(loaded["missing_keys"])
+        raise ValueError(
+            f"the checkpoint {source!r} lacks {len(missing)} weights of {type(model).__name__} "
+            f"(the first: {missing[0]}); it is incomplete or of another architecture"
+        )
+    if loaded["mismatched_keys"]:
+        name, found_shape, expected = sorted(loaded["mismatched_keys"])[0]
+        raise ValueError(
+            f"{len(loaded['mismatched_keys'])} weights of {source!r} do not fit its config.json "
+            f"(the first: {name} is {tuple(found_shape)}, the config says {tuple(expected)})"
+        )
+    if "key_mapping" in options:
+        # saved again, it is a model of text by itself, with the names of one
+        vars(model).pop("_weight_conversions", None)
+    check_finite(model.named_parameters(), source)
+    return model
+
+
+def _unreadable(what: str, source: str, error: Exception) -> str:
+    reason = " ".join(str(error).split())
+    if Path(source).is_dir():
+        return f"cannot load a {what} from the folder {source!r}: {reason}"
+    return (
+        f"cannot load the {what} {source!r}: no such folder, and the Hugging Face hub gave "
+        f"nothing ({reason}); pass a local folder, or a built-in name such as kava/tiny-llama"
+    )

@@ -1,0 +1,127 @@
+"""Which models have a trace: causal ones with attention, and so keys and values, in every layer.
+
+What the configuration and the class tell is told before weights are read (`check_kind`); what
+only a forward shows is tried on a few tokens (`kava.models.probe`).
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_MASKED_LM_MAPPING,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
+
+WITHOUT_KEYS = frozenset({"linear_attention", "mamba", "recurrent", "conv", "moe"})
+"""Layer types, as configs name them, that write no keys and values into a cache."""
+
+
+def check_traceable(model: PreTrainedModel) -> None:
+    """Refuse a model that has no trace, before anything is computed with it.
+
+    Raises:
+        ValueError: an encoder-decoder, or a model with a layer that keeps no keys and values
+            (recurrent, linear attention, convolution, experts alone).
+
+    Example:
+        >>> check_traceable(teacher)
+    """
+    if model.config.is_encoder_decoder:
+        raise ValueError(
+            f"{type(model).__name__} is an encoder-decoder; a trace needs a causal (decoder-only) "
+            f"language model"
+        )
+    _check_layers(type(model), model.config.get_text_config())
+
+
+def check_kind(config: PreTrainedConfig, source: str) -> None:
+    """Refuse what is no causal language model with a trace, by its configuration alone.
+
+    Args:
+        config: of the model, or of the text part of a composite one.
+        source: what the model is called in messages.
+
+    Raises:
+        ValueError: an encoder, an encoder-decoder, a model of images or sound, or one whose
+            layers keep no keys and values.
+
+    Example:
+        >>> check_kind(AutoConfig.from_pretrained("gpt2"), "gpt2")
+    """
+    if config.is_encoder_decoder:
+        raise ValueError(
+            f"{source!r} is an encoder-decoder ({config.model_type}); pass a causal "
+            f"(decoder-only) language model"
+        )
+    kind = type(config)
+    # Encoders such as BERT have a causal class too, and are causal only when told to be.
+    is_encoder = kind in MODEL_FOR_MASKED_LM_MAPPING and not config.to_dict().get(
+        "is_decoder", True
+    )
+    if is_encoder or kind not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise ValueError(
+            f"{source!r} is no causal language model ({config.model_type}); pass a decoder-only one"
+        )
+    causal: Any = MODEL_FOR_CAUSAL_LM_MAPPING[kind]
+    try:
+        _check_layers(causal, config)
+    except ValueError as error:
+        raise ValueError(f"{source!r} cannot be used: {error}") from error
+
+
+def text_part(config: PreTrainedConfig, source: str) -> PreTrainedConfig:
+    """The configuration of a model's decoder of text: its own, or a part of a composite one.
+
+    Raises:
+        ValueError: a composite model whose text part has no class of its own.
+
+    Example:
+        >>> text_part(Gemma3Config(), "google/gemma-3-4b-it").model_type
+        'gemma3_text'
+    """
+    if config.is_encoder_decoder:
+        return config
+    try:
+        text = config.get_text_config(decoder=True)
+    except ValueError as error:  # several
+        raise _composite(config, source, "which of its parts is meant is not plain") from error
+    if text is config:
+        return config
+    if type(text) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise _composite(
+            config, source, f"its text part ({text.model_type}) is no model of its own"
+        )
+    # the head is tied, or not, by the whole model's configuration
+    text.tie_word_embeddings = config.tie_word_embeddings
+    return text
+
+
+def _composite(config: PreTrainedConfig, source: str, reason: str) -> ValueError:
+    return ValueError(
+        f"{source!r} is a composite model ({config.model_type}), and {reason}; pass a causal "
+        f"language model of text"
+    )
+
+
+def _check_layers(kind: type[PreTrainedModel], config: Any) -> None:
+    name = kind.__name__
+    if kind._is_stateful:
+        raise ValueError(
+            f"{name} has recurrent layers, which keep a state and no keys and values; a trace "
+            f"needs attention in every layer"
+        )
+    for layer, layer_type in enumerate(getattr(config, "layer_types", None) or ()):
+        if layer_type in WITHOUT_KEYS:
+            raise ValueError(
+                f"layer {layer} of {name} is of the type {layer_type}, which keeps no keys and "
+                f"values; a trace needs attention in every layer"
+            )
+    if "past_key_values" not in inspect.signature(kind.forward).parameters:
+        raise ValueError(
+            f"{name} keeps no cache of keys and values; a trace needs one, as all newer decoders "
+            f"have it"
+        )
