@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from kava.align import MapProjectionAligner
-from kava.align.contraction import mix_layers
 from kava.align.geometry import HeadDims
-from kava.align.layerwise import sum_terms
+from kava.align.kronecker import sum_terms
+from kava.align.linear_maps import mix_layers
 from kava.fit.moments import PairStatistics
 from kava.trace import KVTrace
 

@@ -10,7 +10,7 @@ from torch.nn.functional import cosine_similarity
 
 from fit.pairs import L_S, SHAPE, SomePair, make_aligner, random_terms, trace_pairs
 from kava.align import MapProjectionAligner
-from kava.align.contraction import mix_layers
+from kava.align.linear_maps import mix_layers
 from kava.fit import gathered as gathering
 from kava.fit.aligner import AUTO_TOLERANCE, calibrate, ranks_up_to, sweep_ranks
 from kava.fit.least_squares import fit_ridge, fit_scale

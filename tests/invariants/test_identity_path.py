@@ -15,8 +15,8 @@ from transformers import PreTrainedModel
 
 from families import FAMILIES
 from kava.align import MapProjectionAligner, align_trace
-from kava.align.resample import SegmentResampling
-from kava.align.tokens import TokenAligner
+from kava.align.time.resample import SegmentResampling
+from kava.align.tokens.aligner import TokenAligner
 from kava.data import Template, load_records, shell_game_tokenizer
 from kava.data.collate import Batch, Collator
 from kava.data.encode import encode_records

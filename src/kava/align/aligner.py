@@ -17,14 +17,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from kava.align.contraction import Rows, identity_rows, is_identity, sparse_rows
-from kava.align.flat import FlatStack, KVDimensionProjector, StudentToTeacherProjector
 from kava.align.geometry import CacheGeometry, ModelConfig
-from kava.align.head_map import HeadwiseMapProjector
-from kava.align.layer_map import resolve_layer_map
-from kava.align.layerwise import LayerwiseProjector
-from kava.align.projectors import Projector, check_options, make_projectors, project
-from kava.align.time_warp import TimeWarp, TimeWarper
+from kava.align.heads.build import Projector, apply_projector, build_projectors, check_options
+from kava.align.heads.flat import FlatStack, KVDimensionProjector, StudentToTeacherProjector
+from kava.align.heads.head_map import HeadwiseMapProjector
+from kava.align.heads.layerwise import LayerwiseProjector
+from kava.align.layers.layer_map import resolve_layer_map
+from kava.align.layers.sparse_map import Rows, identity_rows, is_identity, sparse_rows
+from kava.align.time.time_warp import TimeWarp, TimeWarper
 from kava.names import STUDENT_TO_TEACHER, TEACHER_TO_STUDENT
 
 
@@ -140,7 +140,7 @@ class MapProjectionAligner(nn.Module):
         self.register_load_state_dict_post_hook(_forget_rows)
         if mode == "identity":
             self._check_identity()
-        projectors = make_projectors(
+        projectors = build_projectors(
             mode,
             direction,
             *self.mapped,
@@ -273,7 +273,7 @@ class MapProjectionAligner(nn.Module):
             The student's layers and positions; heads and head dims are the student's, or in the
             direction student to teacher still the teacher's.
         """
-        self._check_inputs("teacher", keys, values, queries)
+        self.teacher.check("teacher", keys, values, queries)
         B, T = keys.shape[0], keys.shape[3]
         for name, part in (("segment_ids", segment_ids), ("mask", mask)):
             if part is not None and part.shape != (B, T):
@@ -304,7 +304,7 @@ class MapProjectionAligner(nn.Module):
                 f"this aligner maps the teacher's cache (direction={self.direction!r}) and leaves "
                 f"the student's as it is; make it with direction={STUDENT_TO_TEACHER!r}"
             )
-        self._check_inputs("student", keys, values, queries)
+        self.student.check("student", keys, values, queries)
         rows = identity_rows(self.student.num_layers)
         return AlignedKV(
             self._project("keys", keys, rows),
@@ -312,29 +312,9 @@ class MapProjectionAligner(nn.Module):
             None if queries is None else self._project("queries", queries, rows),
         )
 
-    def _check_inputs(
-        self, side: str, keys: Tensor, values: Tensor, queries: Tensor | None
-    ) -> None:
-        geometry: CacheGeometry = getattr(self, side)
-        layers, dim = geometry.num_layers, geometry.head_dim
-        for name, x in zip(AlignedKV._fields, (keys, values, queries)):
-            if x is None:
-                continue
-            heads = geometry.num_query_heads if name == "queries" else geometry.num_heads
-            if x.ndim != 5 or (x.shape[1], x.shape[2], x.shape[4]) != (layers, heads, dim):
-                raise ValueError(
-                    f"{name} have shape {list(x.shape)}, but this aligner's {side} needs "
-                    f"[B, {layers}, {heads}, T, {dim}] (batch, layers, heads, positions, head dim)"
-                )
-            if (x.shape[0], x.shape[3]) != (keys.shape[0], keys.shape[3]):
-                raise ValueError(
-                    f"{name} have shape {list(x.shape)}, which does not fit the batch and "
-                    f"positions of keys {list(keys.shape)}"
-                )
-
     def _align(self, name: str, x: Tensor, warp: TimeWarp | None) -> Tensor:
         if self.direction == STUDENT_TO_TEACHER:
-            return project(None, x, self.layer_rows, warp)
+            return apply_projector(None, x, self.layer_rows, warp)
         return self._project(name, x, self.layer_rows, warp)
 
     def _project(self, name: str, x: Tensor, rows: Rows, warp: TimeWarp | None = None) -> Tensor:
@@ -345,7 +325,7 @@ class MapProjectionAligner(nn.Module):
             )
         target = self.mapped[1]
         num_heads = target.num_query_heads if name == "queries" else target.num_heads
-        return project(self.projectors().get(name), x, rows, warp, num_heads)
+        return apply_projector(self.projectors().get(name), x, rows, warp, num_heads)
 
     def extra_repr(self) -> str:
         """The mode and both geometries, for print(module)."""

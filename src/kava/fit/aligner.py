@@ -21,7 +21,7 @@ from math import ceil
 import torch
 
 from kava.align.aligner import MapProjectionAligner
-from kava.align.layerwise import LayerwiseProjector
+from kava.align.heads.layerwise import LayerwiseProjector
 from kava.fit.gathered import Gathered, Pair, gather, head_dims, layerwise_projectors
 from kava.fit.maps import FittedMap, fit_full, judge, random_map, restrict
 from kava.fit.moments import r_squared

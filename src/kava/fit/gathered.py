@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from kava.align.aligner import MapProjectionAligner
-from kava.align.contraction import mix_layers
 from kava.align.geometry import HeadDims
-from kava.align.layerwise import LayerwiseProjector
+from kava.align.heads.layerwise import LayerwiseProjector
+from kava.align.linear_maps import mix_layers
 from kava.fit.moments import PairStatistics
 from kava.names import TEACHER_TO_STUDENT
 from kava.trace import KVTrace

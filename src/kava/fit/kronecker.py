@@ -33,8 +33,8 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from kava.align.block_maps import sum_terms
 from kava.align.geometry import HeadDims
+from kava.align.kronecker import sum_terms
 from kava.fit.least_squares import RidgeSystem, fit_bias, ridge_system
 from kava.fit.moments import PairStatistics
 

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from kava.align import cka_layer_map, load_layer_map
-from kava.align.cka_map import DEFAULT_TOP_K
-from kava.align.layer_map import layer_map_text
+from kava.align.layers.cka_map import DEFAULT_TOP_K
+from kava.align.layers.layer_map import layer_map_text
 from kava.files.write import write_whole
 from kava.fit.layer_similarity import LayerSimilarity
 from kava.inputs import read_json

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from kava.align.layerwise import LayerwiseProjector
+from kava.align.heads.layerwise import LayerwiseProjector
 from kava.fit.gathered import Seen, head_dims
 from kava.fit.kronecker import KroneckerFit, fit_kronecker
 from kava.fit.least_squares import fit_ridge, fit_scale

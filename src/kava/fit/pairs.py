@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from kava.align.token_trace import blend, read_last
+from kava.align.tokens.trace import blend, read_last
 from kava.data.collate import Batch
 from kava.models.capture import capture
 from kava.models.rotary import rotary_of

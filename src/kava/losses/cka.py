@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kava.align.cka import MIN_ROWS, MIN_ROWS_DEBIASED, linear_cka
+from kava.align.layers.cka import MIN_ROWS, MIN_ROWS_DEBIASED, linear_cka
 from kava.losses.positions import NumItems, check_pair, common_mask, divide_by_count
 from kava.losses.weights import LayerWeights, check_weights, unit_sum_weights
 from kava.trace import KVTrace

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from kava.align import MapProjectionAligner, align_trace
-from kava.align.resample import SegmentResampling
-from kava.align.token_trace import blend
+from kava.align.time.resample import SegmentResampling
+from kava.align.tokens.trace import blend
 from kava.data.collate import Batch
 from kava.eviction import EVICTIONS, build_eviction
 from kava.eviction.base import Eviction

@@ -13,8 +13,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from kava.align.contraction import ONE_LAYER, Rows, contract
-from kava.align.layer_map import layer_map
+from kava.align.layers.layer_map import layer_map
+from kava.align.layers.sparse_map import ONE_LAYER, Rows
+from kava.align.linear_maps import apply_terms
 
 
 class HeadwiseMapProjector(nn.Module):
@@ -113,7 +114,7 @@ class HeadwiseMapProjector(nn.Module):
 
         Args:
             x_BLHTD: [B, L_t, H_t, T, D_t].
-            rows: the non-zero weights of a layer map, from `contraction.sparse_rows`.
+            rows: the non-zero weights of a layer map, from `sparse_rows`.
 
         Returns:
             [B, L_s, H_s, T, D_s] in the dtype of the input.
@@ -124,7 +125,7 @@ class HeadwiseMapProjector(nn.Module):
                 f"the input has {heads} heads of {dim}, but the projector was made for "
                 f"{self.num_teacher_heads} heads of {self.teacher_head_dim}"
             )
-        return contract(x_BLHTD, self.head_mixer.weight, self.dim_weight, rows)
+        return apply_terms(x_BLHTD, self.head_mixer.weight, self.dim_weight, rows)
 
     def extra_repr(self) -> str:
         """The geometry, for print(module)."""

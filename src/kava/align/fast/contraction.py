@@ -2,12 +2,12 @@
 
     y[b, i, h] = b[i, h] + Σ_l W[i, l] · Σ_r Σ_g M[i, r, h, g] · x[b, l, g] · P[i, r, h]ᵀ
 
-with layer weights W, and for each layer or for all of them head mixes M, dim maps P and a bias;
-or one matrix over all heads of a position in the place of M and P. A general contraction
-(`torch.einsum`) permutes whole tensors between the factors. Here one block of samples of one
-student layer is carried through all of them while it is still in the cache: a sum over the few
-non-zero layer weights, [H_s, H_t] @ [H_t, T·D], and [·, D_t] @ [D_t, D_s] straight into the one
-output, term by term; `block_maps` says when one matrix is cheaper. The backward pass recomputes
+with layer weights W and, per layer or shared by all layers, head mixes M, dim maps P and a bias;
+or one matrix over all heads of a position instead of M and P. `plain` computes the same with
+`torch.einsum`, which permutes whole tensors between the factors. Here one block of samples of one
+student layer goes through all factors while it is still in the CPU cache: a sum over the few
+non-zero layer weights, [H_s, H_t] @ [H_t, T·D], and [·, D_t] @ [D_t, D_s] straight into the
+output, term by term; `kernels` decides when one matrix is cheaper. The backward pass recomputes
 the intermediates from x instead of keeping them.
 
 Shapes: B batch, L_t/L_s layers, H_t/H_s heads, T positions, D_t/D_s head dims, of teacher and
@@ -25,101 +25,53 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from kava.align.block_maps import BlockMap, Matrix, Scratch, Weights, cheapest_map
+from kava.align.fast.kernels import LayerKernel, MatrixKernel, cheapest_kernel
+from kava.align.fast.weights import Buffers, MapWeights
+from kava.align.layers.sparse_map import ONE_LAYER, Row, Rows, is_identity
 
-Row = tuple[tuple[int, float], ...]
-"""The (teacher layer, weight) pairs of one student layer, non-zero weights only."""
-
-Rows = tuple[Row, ...]
-
-ONE_LAYER: Rows = (((0, 1.0),),)
-
-# A block and its intermediates stay in a CPU's last-level cache; elsewhere few launches count.
+# On a CPU a block and its intermediates stay in the last-level cache; elsewhere large blocks save
+# kernel launches.
 CPU_BLOCK_BYTES = 4 << 20
 DEVICE_BLOCK_BYTES = 256 << 20
 
 
-def sparse_rows(weights_ST: Tensor) -> Rows:
-    """The non-zero entries of a layer map [L_s, L_t]."""
-    return tuple(
-        tuple((layer, weight) for layer, weight in enumerate(row) if weight)
-        for row in weights_ST.tolist()
-    )
-
-
-def identity_rows(num_layers: int) -> Rows:
-    """The rows of the map between equal depths that takes each layer as it is."""
-    return tuple(((layer, 1.0),) for layer in range(num_layers))
-
-
-def is_identity(rows: Rows, num_teacher_layers: int) -> bool:
-    """Whether each student layer is the teacher layer of the same number."""
-    return rows == identity_rows(num_teacher_layers)
-
-
 def mix_layers(x_BLHTD: Tensor, rows: Rows) -> Tensor:
-    """Sum teacher layers by the weights of `rows`: [B, L_t, H, T, D] -> [B, L_s, H, T, D].
-
-    The identity returns its input.
-    """
+    """See `kava.align.linear_maps.mix_layers`."""
     if is_identity(rows, x_BLHTD.shape[1]):
         return x_BLHTD
     mixed: Tensor = _MixLayers.apply(x_BLHTD, rows)
     return mixed
 
 
-def contract(
+def apply_terms(
     x_BLHTD: Tensor,
     head_weight: Tensor,
     dim_weight: Tensor,
     rows: Rows = ONE_LAYER,
     bias: Tensor | None = None,
 ) -> Tensor:
-    """Mix layers and heads, and map the head dim, in one pass.
-
-    Args:
-        x_BLHTD: [B, L_t, H_t, T, D_t].
-        head_weight: [H_s, H_t], or a sum of r terms for each layer, [L_s, r, H_s, H_t].
-        dim_weight: [D_s, D_t], or [H_s, D_s, D_t] for one map per student head; [L_s, r, …] of
-            either for terms.
-        rows: the layer map's non-zero weights.
-        bias: [L_s, H_s, D_s] or None.
-
-    Returns:
-        [B, L_s, H_s, T, D_s] in the dtype of `x_BLHTD`, which the weights follow.
-    """
+    """See `kava.align.linear_maps.apply_terms`."""
     if head_weight.ndim == 2:
         head_weight, dim_weight = head_weight[None, None], dim_weight[None, None]
     heads = head_weight.shape[-2]
-    y: Tensor = _Contract.apply(x_BLHTD, rows, heads, bias, head_weight, dim_weight, None)
+    y: Tensor = _ApplyMap.apply(x_BLHTD, rows, heads, bias, head_weight, dim_weight, None)
     return y
 
 
-def contract_full(
+def apply_matrix(
     x_BLHTD: Tensor,
     weight: Tensor,
     num_heads: int,
     rows: Rows = ONE_LAYER,
     bias: Tensor | None = None,
 ) -> Tensor:
-    """Mix layers, and map all coordinates of a position at once.
-
-    Args:
-        x_BLHTD: [B, L_t, H_t, T, D_t].
-        weight: [L_s, H_s·D_s, H_t·D_t].
-        num_heads: H_s.
-        rows: the layer map's non-zero weights.
-        bias: [L_s, H_s, D_s] or None.
-
-    Returns:
-        [B, L_s, H_s, T, D_s] in the dtype of `x_BLHTD`, which the weights follow.
-    """
-    y: Tensor = _Contract.apply(x_BLHTD, rows, num_heads, bias, None, None, weight)
+    """See `kava.align.linear_maps.apply_matrix`."""
+    y: Tensor = _ApplyMap.apply(x_BLHTD, rows, num_heads, bias, None, None, weight)
     return y
 
 
 def _sample_blocks(x_BLHTD: Tensor) -> Iterator[slice]:
-    """Samples whose one layer fits into a block."""
+    """Slices of the batch: as many samples as fit into a block with one layer each."""
     batch, _, *sample = x_BLHTD.shape
     limit = CPU_BLOCK_BYTES if x_BLHTD.device.type == "cpu" else DEVICE_BLOCK_BYTES
     sample_bytes = x_BLHTD.element_size() * max(1, torch.Size(sample).numel())
@@ -129,7 +81,7 @@ def _sample_blocks(x_BLHTD: Tensor) -> Iterator[slice]:
 
 
 def _blocks(x_BLHTD: Tensor, num_layers: int) -> Iterator[tuple[int, slice]]:
-    """(student layer, samples) of every block, each sample's blocks close together in time."""
+    """(student layer, samples) of every block: all layers of a few samples, then the next few."""
     for samples in _sample_blocks(x_BLHTD):
         for layer in range(num_layers):
             yield layer, samples
@@ -144,7 +96,10 @@ def _sum_layers(x_BLHTD: Tensor, row: Row, samples: slice, out: Tensor) -> Tenso
 
 
 class _LayerGrad:
-    """The gradient of x, [B, L_t, H, T, D]; a teacher layer's first reader writes, others add."""
+    """The gradient of x, [B, L_t, H, T, D].
+
+    The first student layer that reads a teacher layer writes its gradient, the others add to it.
+    """
 
     def __init__(self, x_BLHTD: Tensor, rows: Rows) -> None:
         self.grad_BLHTD = x_BLHTD.new_empty(x_BLHTD.shape)
@@ -185,37 +140,45 @@ class _MixLayers(Function):
         return grad_x.grad_BLHTD, None
 
 
-NO_GRADS = Weights(None, None, None)
+NO_GRADS = MapWeights(None, None, None)
 
 
-def _visits(
-    x_BLHTD: Tensor, rows: Rows, weights: Weights, grads: Weights, needs: AbstractSet[str] | None
-) -> Iterator[tuple[int, slice, BlockMap]]:
-    """(student layer, samples, the layer's map) of every block."""
-    form = cheapest_map(weights, x_BLHTD.shape[0] * x_BLHTD.shape[3], needs)
+def _blocks_with_kernels(
+    x_BLHTD: Tensor,
+    rows: Rows,
+    weights: MapWeights,
+    grads: MapWeights,
+    needs: AbstractSet[str] | None,
+) -> Iterator[tuple[int, slice, LayerKernel]]:
+    """(student layer, samples, the layer's kernel) of every block."""
+    kernel_class = cheapest_kernel(weights, x_BLHTD.shape[0] * x_BLHTD.shape[3], needs)
     layers = range(len(rows))
-    # Layer by layer where a map is as large as a matrix, so that there is one at a time.
-    groups = [range(layer, layer + 1) for layer in layers] if form is Matrix else [layers]
-    scratch = Scratch(x_BLHTD)
+    # Layer by layer for matrices, which are large, so that only one exists at a time.
+    groups = (
+        [range(layer, layer + 1) for layer in layers] if kernel_class is MatrixKernel else [layers]
+    )
+    buffers = Buffers(x_BLHTD)
     for group in groups:
-        maps = {layer: form(weights.at(layer), grads.at(layer), scratch) for layer in group}
+        kernels = {
+            layer: kernel_class(weights.at(layer), grads.at(layer), buffers) for layer in group
+        }
         for samples in _sample_blocks(x_BLHTD):
             for layer in group:
-                yield layer, samples, maps[layer]
-        for one in maps.values():
-            one.finish()
-        maps.clear()
+                yield layer, samples, kernels[layer]
+        for kernel in kernels.values():
+            kernel.finish()
+        kernels.clear()
 
 
-def _source(x_BLHTD: Tensor, row: Row, samples: slice, of: BlockMap) -> Tensor:
-    """The block's teacher layers, mixed: [c, H_t, T, D_t]; a view where one is taken whole."""
+def _source(x_BLHTD: Tensor, row: Row, samples: slice, kernel: LayerKernel) -> Tensor:
+    """The block's mixed teacher layers, [c, H_t, T, D_t]; a view if there is only one layer."""
     if len(row) == 1 and row[0][1] == 1.0:
         return x_BLHTD[samples, row[0][0]]
     shape = (samples.stop - samples.start, *x_BLHTD.shape[2:])
-    return _sum_layers(x_BLHTD, row, samples, out=of.source(shape))
+    return _sum_layers(x_BLHTD, row, samples, out=kernel.source(shape))
 
 
-class _Contract(Function):
+class _ApplyMap(Function):
     @staticmethod
     def forward(
         ctx: Any,
@@ -229,36 +192,38 @@ class _Contract(Function):
     ) -> Tensor:
         ctx.rows = rows
         ctx.save_for_backward(x, bias, head, dim, full)
-        weights = Weights(head, dim, full)
+        weights = MapWeights(head, dim, full)
         y = x.new_empty(x.shape[0], len(rows), num_heads, x.shape[3], weights.num_rows // num_heads)
         shift = None if bias is None else bias.to(x.dtype)
         with torch.autocast(x.device.type, enabled=False):
-            for layer, samples, one in _visits(x, rows, weights, NO_GRADS, None):
-                source = _source(x, rows[layer], samples, one)
-                one.apply(source, None if shift is None else shift[layer], y[samples, layer])
+            for layer, samples, kernel in _blocks_with_kernels(x, rows, weights, NO_GRADS, None):
+                source = _source(x, rows[layer], samples, kernel)
+                kernel.apply(source, None if shift is None else shift[layer], y[samples, layer])
         return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
         x, bias, *saved = ctx.saved_tensors
-        inputs = ("x", "rows", "num_heads", "bias", *Weights._fields)
+        inputs = ("x", "rows", "num_heads", "bias", *MapWeights._fields)
         needs = {name for name, needed in zip(inputs, ctx.needs_input_grad) if needed}
-        # A sum over many blocks needs more digits than half precision has.
+        # A sum over many blocks needs more precision than half precision offers.
         wide = torch.promote_types(x.dtype, torch.float32)
-        grads = Weights(
+        grads = MapWeights(
             *(
                 torch.zeros_like(part, dtype=wide) if name in needs else None
-                for name, part in zip(Weights._fields, saved)
+                for name, part in zip(MapWeights._fields, saved)
             )
         )
         grad_bias = torch.zeros_like(bias, dtype=wide) if "bias" in needs else None
         grad_x = _LayerGrad(x, ctx.rows) if "x" in needs else None
         with torch.autocast(x.device.type, enabled=False):
-            for layer, samples, one in _visits(x, ctx.rows, Weights(*saved), grads, needs):
+            for layer, samples, kernel in _blocks_with_kernels(
+                x, ctx.rows, MapWeights(*saved), grads, needs
+            ):
                 grad_out = grad_y[samples, layer]
-                source = _source(x, ctx.rows[layer], samples, one)
-                grad_source = one.backward(source, grad_out, needs)
+                source = _source(x, ctx.rows[layer], samples, kernel)
+                grad_source = kernel.backward(source, grad_out, needs)
                 if grad_bias is not None:
                     grad_bias[layer].add_(grad_out.sum((0, 2), dtype=wide))
                 if grad_x is not None and grad_source is not None:

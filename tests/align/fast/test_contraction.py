@@ -7,16 +7,18 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from align.oracles import loop_contract
-from kava.align import contraction, layer_map
-from kava.align.block_maps import (
-    BlockMap,
-    Matrix,
-    SumOfTerms,
-    Weights,
-    cheapest_map,
+from kava.align import layer_map
+from kava.align.fast import contraction
+from kava.align.fast.contraction import apply_terms, mix_layers
+from kava.align.fast.kernels import (
+    LayerKernel,
+    MatrixKernel,
+    TermsKernel,
+    cheapest_kernel,
     heads_go_first,
 )
-from kava.align.contraction import contract, mix_layers, sparse_rows
+from kava.align.fast.weights import MapWeights
+from kava.align.layers.sparse_map import sparse_rows
 
 
 def inputs(
@@ -51,13 +53,13 @@ size = st.integers(1, 5)
     strategy=st.sampled_from(["ratio", "uniform", "skip"]),
     samples_in_block=st.integers(0, 3),
 )
-def test_contract_equals_the_loop_for_any_geometry_and_block_size(
+def test_terms_equal_the_loop_for_any_geometry_and_block_size(
     samples_in_block: int, **geometry: object
 ) -> None:
     x, weights, head, dim = inputs(**geometry)  # type: ignore[arg-type]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(contraction, "CPU_BLOCK_BYTES", samples_in_block * x[0, 0].numel() * 8)
-        actual = contract(x, head, dim, sparse_rows(weights))
+        actual = apply_terms(x, head, dim, sparse_rows(weights))
     torch.testing.assert_close(actual, loop_contract(x, weights, head, dim), atol=1e-6, rtol=1e-6)
 
 
@@ -71,7 +73,7 @@ def test_gradients_of_every_input(
     monkeypatch.setattr(contraction, "CPU_BLOCK_BYTES", samples_in_block * x[0, 0].numel() * 8)
     rows = sparse_rows(weights)
     parts = [part.requires_grad_() for part in (x, head, dim)]
-    assert torch.autograd.gradcheck(lambda *part: contract(*part, rows), parts)
+    assert torch.autograd.gradcheck(lambda *part: apply_terms(*part, rows), parts)
 
 
 def test_the_head_count_decides_the_order() -> None:
@@ -84,16 +86,16 @@ def test_the_head_count_decides_the_order() -> None:
 
 @pytest.mark.parametrize("needs", [None, {"x"}, {"head", "dim"}, {"head", "dim", "x"}])
 def test_many_terms_are_taken_as_one_matrix(needs: set[str] | None) -> None:
-    def form(rank: int, num_positions: int) -> type[BlockMap]:
-        weights = Weights(torch.ones(1, rank, 4, 8), torch.ones(1, rank, 64, 64), None)
-        return cheapest_map(weights, num_positions, needs)
+    def form(rank: int, num_positions: int) -> type[LayerKernel]:
+        weights = MapWeights(torch.ones(1, rank, 4, 8), torch.ones(1, rank, 64, 64), None)
+        return cheapest_kernel(weights, num_positions, needs)
 
     # a term takes 4·8·64 + 4·64·64 multiplications of each position, the matrix 4·64·8·64
-    assert form(1, 1000) is form(2, 1000) is SumOfTerms
-    assert form(6, 1000) is form(20, 1000) is Matrix
-    assert form(20, 3) is SumOfTerms  # too few positions to pay for adding the terms up
-    full = Weights(None, None, torch.ones(1, 256, 512))
-    assert cheapest_map(full, 3, needs) is Matrix
+    assert form(1, 1000) is form(2, 1000) is TermsKernel
+    assert form(6, 1000) is form(20, 1000) is MatrixKernel
+    assert form(20, 3) is TermsKernel  # too few positions to pay for adding the terms up
+    full = MapWeights(None, None, torch.ones(1, 256, 512))
+    assert cheapest_kernel(full, 3, needs) is MatrixKernel
 
 
 @pytest.mark.parametrize("wanted", ["x", "head", "dim"])
@@ -108,7 +110,7 @@ def test_a_gradient_does_not_depend_on_which_others_are_wanted(
         parts = {"x": x.clone(), "head": head.clone(), "dim": dim.clone()}
         for name in names:
             parts[name].requires_grad_()
-        contract(parts["x"], parts["head"], parts["dim"], rows).square().sum().backward()
+        apply_terms(parts["x"], parts["head"], parts["dim"], rows).square().sum().backward()
         return {name: part.grad for name, part in parts.items()}
 
     alone, together = grads(wanted), grads("x", "head", "dim")
@@ -122,7 +124,9 @@ def test_a_permuted_view_gives_what_its_copy_gives() -> None:
     for order in ([1, 0, 2, 3, 4], [3, 1, 2, 0, 4], [0, 1, 2, 4, 3]):
         view = x.permute(order).contiguous().permute([order.index(axis) for axis in range(5)])
         assert not view.is_contiguous()
-        torch.testing.assert_close(contract(view, head, dim, rows), contract(x, head, dim, rows))
+        torch.testing.assert_close(
+            apply_terms(view, head, dim, rows), apply_terms(x, head, dim, rows)
+        )
         torch.testing.assert_close(mix_layers(view, rows), mix_layers(x, rows))
 
 
@@ -140,7 +144,7 @@ def test_only_layers_with_weight_are_read() -> None:
     x, _, head, dim = inputs(L=(4, 2))
     x[:, 1:3] = float("nan")
     rows = sparse_rows(layer_map(4, 2, strategy="skip"))
-    assert contract(x, head, dim, rows).isfinite().all()
+    assert apply_terms(x, head, dim, rows).isfinite().all()
     assert mix_layers(x, rows).isfinite().all()
 
 
@@ -153,8 +157,8 @@ def test_weights_follow_the_dtype_of_the_input() -> None:
     x, weights, head, dim = (part.float() for part in inputs(B=4, T=50))
     head.requires_grad_()
     rows = sparse_rows(weights)
-    exact = contract(x, head, dim, rows)
-    half = contract(x.bfloat16(), head, dim, rows)
+    exact = apply_terms(x, head, dim, rows)
+    half = apply_terms(x.bfloat16(), head, dim, rows)
     assert half.dtype == torch.bfloat16
     torch.testing.assert_close(half.float(), exact, atol=0.2, rtol=0.05)
     (of_half,) = torch.autograd.grad(half.float().sum(), head)

@@ -14,9 +14,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from kava.align.block_maps import sum_terms
-from kava.align.contraction import Rows, contract, contract_full, identity_rows
-from kava.align.layer_map import layer_map
+from kava.align.kronecker import sum_terms
+from kava.align.layers.layer_map import layer_map
+from kava.align.layers.sparse_map import Rows, identity_rows
+from kava.align.linear_maps import apply_matrix, apply_terms
 
 
 class LayerwiseProjector(nn.Module):
@@ -166,7 +167,7 @@ class LayerwiseProjector(nn.Module):
 
         Args:
             x_BLHTD: [B, L_t, H_in, T, D_in].
-            rows: the non-zero weights of a layer map, from `contraction.sparse_rows`.
+            rows: the non-zero weights of a layer map, from `sparse_rows`.
 
         Returns:
             [B, L, H_out, T, D_out] in the dtype of the input.
@@ -179,8 +180,8 @@ class LayerwiseProjector(nn.Module):
                 f"{self.num_layers} layers"
             )
         if self.rank is None:
-            return contract_full(x_BLHTD, self.weight, self.num_heads_out, rows, self.bias)
-        return contract(x_BLHTD, self.head_mix, self.dim_map, rows, self.bias)
+            return apply_matrix(x_BLHTD, self.weight, self.num_heads_out, rows, self.bias)
+        return apply_terms(x_BLHTD, self.head_mix, self.dim_map, rows, self.bias)
 
     def extra_repr(self) -> str:
         """The geometry, for print(module)."""

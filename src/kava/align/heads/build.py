@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from kava.align.contraction import Rows, mix_layers
-from kava.align.flat import FlatStack, KVDimensionProjector, StudentToTeacherProjector
 from kava.align.geometry import CacheGeometry
-from kava.align.head_map import HeadwiseMapProjector
-from kava.align.layerwise import LayerwiseProjector
-from kava.align.time_warp import TimeWarp
+from kava.align.heads.flat import FlatStack, KVDimensionProjector, StudentToTeacherProjector
+from kava.align.heads.head_map import HeadwiseMapProjector
+from kava.align.heads.layerwise import LayerwiseProjector
+from kava.align.layers.sparse_map import Rows
+from kava.align.linear_maps import mix_layers
+from kava.align.time.time_warp import TimeWarp
 from kava.names import ALIGN_DIRECTIONS, ALIGNMENT_MODES, STUDENT_TO_TEACHER
 
 QUERY_PROJECTORS = frozenset({"query_projector", "query_stack"})
@@ -54,7 +55,7 @@ def check_options(
         )
 
 
-def make_projectors(
+def build_projectors(
     mode: str,
     direction: str,
     source: CacheGeometry,
@@ -114,7 +115,7 @@ def make_projectors(
     return made
 
 
-def project(
+def apply_projector(
     projector: Projector | None,
     x_BLHTD: Tensor,
     rows: Rows,

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kava.align import TokenAlignment, align_offsets
-from kava.align.overlap import CHUNK, align_many
+from kava.align.tokens.overlap import CHUNK, align_many
 
 Offsets = list[list[int]]
 

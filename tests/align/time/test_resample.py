@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kava.align import TimeWarper
-from kava.align.resample import SegmentResampling
-from kava.align.trace import warp_trace
+from kava.align.time.resample import SegmentResampling
+from kava.align.time.trace import warp_trace
 from kava.trace import KVTrace
 
 PAD = -1

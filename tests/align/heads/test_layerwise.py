@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from align.oracles import loop_contract, loop_layerwise
-from kava.align import HeadwiseMapProjector, LayerwiseProjector, contraction, layer_map
-from kava.align.contraction import sparse_rows
+from kava.align import HeadwiseMapProjector, LayerwiseProjector, layer_map
+from kava.align.fast import contraction
+from kava.align.layers.sparse_map import Rows, sparse_rows
 
 FORMS: dict[str, dict[str, Any]] = {
     "rank 1": {"rank": 1},
@@ -116,7 +117,7 @@ def test_gradients_of_every_parameter_and_the_input(
 
 
 class _Rows(torch.nn.Module):
-    def __init__(self, projector: LayerwiseProjector, rows: contraction.Rows) -> None:
+    def __init__(self, projector: LayerwiseProjector, rows: Rows) -> None:
         super().__init__()
         self.projector, self.rows = projector, rows
 

@@ -17,8 +17,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from kava.align.time_warp import TimeWarper
-from kava.align.trace import warp_trace
+from kava.align.time.time_warp import TimeWarper
+from kava.align.time.trace import warp_trace
 from kava.trace import KVTrace
 
 NUM_SEGMENTS = 3

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from kava.align.offsets import Tokenizer, TokenOffsets, token_offsets
-from kava.align.overlap import (
+from kava.align.tokens.offsets import Tokenizer, TokenOffsets, token_offsets
+from kava.align.tokens.overlap import (
     TokenAlignment,
     TokenAlignmentMode,
     align_many,

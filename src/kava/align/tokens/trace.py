@@ -35,7 +35,10 @@ def read_last(
         a trace of length T_s with the student's segments and mask.
 
     Example:
-        >>> at_words = read_last(trace, batch["teacher"]["last"], batch["segment_ids"])
+        >>> keys = torch.tensor([1.0, 2.0, 4.0]).view(1, 1, 1, 3, 1)
+        >>> last, segments = torch.tensor([[1, 2]]), torch.ones(1, 2, dtype=torch.long)
+        >>> read_last(KVTrace(keys, keys), last, segments).keys.flatten()
+        tensor([2., 4.])
     """
     mask = segment_ids_BT >= 0 if mask_BT is None else mask_BT.bool()
     return replace(trace.gather(last_BT, mask=mask), segment_ids=segment_ids_BT)
@@ -58,7 +61,12 @@ def blend(trace: KVTrace, covered_BTW: Tensor, shares_BTW: Tensor, at_last: KVTr
         ValueError: a rotated trace.
 
     Example:
-        >>> mean = blend(unrotate_trace(trace, rotary), covered, shares, at_words)
+        >>> keys = torch.tensor([1.0, 2.0, 4.0]).view(1, 1, 1, 3, 1)
+        >>> trace = KVTrace(keys, keys, rotated=False)
+        >>> at_last = read_last(trace, torch.tensor([[2]]), torch.ones(1, 1, dtype=torch.long))
+        >>> covered, shares = torch.tensor([[[0, 2]]]), torch.tensor([[[0.25, 0.75]]])
+        >>> blend(trace, covered, shares, at_last).keys.flatten()
+        tensor([3.2500])
     """
     if trace.rotated:
         raise ValueError(

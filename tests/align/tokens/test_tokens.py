@@ -22,7 +22,7 @@ from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
 
 import kava
 from kava.align import TokenAligner, token_offsets
-from kava.align.spelling import locate
+from kava.align.tokens.recover_offsets import locate
 from kava.models.tokenizers import byte_tokenizer
 
 TEXTS = [
@@ -277,7 +277,7 @@ def test_it_is_a_public_name() -> None:
 
 
 def test_the_examples_of_the_page_run() -> None:
-    page = Path(__file__).parents[2] / "docs" / "tokenizers.md"
+    page = Path(__file__).parents[3] / "docs" / "tokenizers.md"
     result = doctest.testfile(str(page), module_relative=False)
     assert result.attempted > 0
     assert result.failed == 0

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import torch
 
-from kava.align.head_map import HeadwiseMapProjector
-from kava.align.layerwise import LayerwiseProjector
-from kava.align.projectors import Projector
+from kava.align.heads.build import Projector
+from kava.align.heads.head_map import HeadwiseMapProjector
+from kava.align.heads.layerwise import LayerwiseProjector
 
 
 def head_norms(projector: Projector) -> list[list[list[float]]]:
@@ -26,7 +26,7 @@ def head_norms(projector: Projector) -> list[list[list[float]]]:
 
     Example:
         >>> head_norms(LayerwiseProjector(2, 6, 4, 16, 16))[0][0]
-        [2.0, 2.0, 0.0, 0.0, 0.0, 0.0]
+        [4.0, 0.0, 0.0, 0.0, 0.0, 0.0]
     """
     if isinstance(projector, LayerwiseProjector):
         heads = (projector.num_heads_out, projector.num_heads_in)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from kava.align.spelling import BLANK, locate
+from kava.align.tokens.recover_offsets import BLANK, locate
 
 
 class Tokenizer(Protocol):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from kava.align import FLAT_VARIANTS, FlatStack, KVDimensionProjector, StudentToTeacherProjector
-from kava.align.flat import flatten_heads, unflatten_heads
+from kava.align.heads.flat import flatten_heads, unflatten_heads
 
 variants = pytest.mark.parametrize("variant", FLAT_VARIANTS)
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from align.oracles import loop_share_out, loop_warp
 from kava.align import TimeWarper
-from kava.align.time_warp import _share_out
+from kava.align.time.time_warp import _share_out
 
 
 def ramp(length: int) -> torch.Tensor:

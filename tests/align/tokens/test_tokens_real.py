@@ -13,7 +13,7 @@ import torch
 from transformers import AutoTokenizer, BertTokenizer, GPT2Tokenizer
 
 from kava.align import TokenAligner, token_offsets
-from kava.align.overlap import align_many
+from kava.align.tokens.overlap import align_many
 
 pytestmark = pytest.mark.shared
 

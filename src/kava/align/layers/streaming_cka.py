@@ -1,7 +1,8 @@
 """CKA of all pairs of layers over a data set of any size, read once and batch by batch.
 
 All that the debiased estimate needs of n positions are sums over positions of products of
-features (`kava.align.cka` has the formula), so that no N × N matrix is made and nothing sampled.
+features (`kava.align.layers.cka` has the formula), so no N × N matrix is made and nothing is
+sampled.
 
 Shapes: B batch, L_s/L_t layers of student and teacher (S and T in suffixes), H heads, T positions,
 D head dim, C_s/C_t = H·D features of a layer, N valid positions of a batch.
@@ -12,7 +13,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kava.align.cka import MIN_ROWS_DEBIASED, check_rows, normalised, unbiased_hsic
+from kava.align.layers.cka import MIN_ROWS_DEBIASED, check_rows, normalised, unbiased_hsic
 
 SIDES = ("student", "teacher")
 
