@@ -22,10 +22,16 @@ import torch
 
 from kava.align.aligner import MapProjectionAligner
 from kava.align.heads.layerwise import LayerwiseProjector
-from kava.fit.gathered import Gathered, Pair, gather, head_dims, layerwise_projectors
 from kava.fit.maps import FittedMap, fit_full, judge, random_map, restrict
 from kava.fit.moments import r_squared
 from kava.fit.report import CalibrationReport, LayerFit, RankFit
+from kava.fit.statistics import (
+    FitStatistics,
+    TracePair,
+    collect_statistics,
+    head_dims,
+    layerwise_projectors,
+)
 
 AUTO_TOLERANCE = 0.02
 """Rank "auto" may explain this much less of the variance than the full map, on average."""
@@ -33,8 +39,8 @@ AUTO_TOLERANCE = 0.02
 
 def calibrate(
     aligner: MapProjectionAligner,
-    pairs: Iterable[Pair],
-    held_out: Iterable[Pair],
+    pairs: Iterable[TracePair],
+    held_out: Iterable[TracePair],
     *,
     rank: int | str | None = None,
     ridge: float | None = None,
@@ -47,7 +53,7 @@ def calibrate(
 
     Args:
         aligner: made with `per_layer=True`.
-        pairs: paired traces that the maps are fitted to, in batches; see `kava.fit.pairs`.
+        pairs: paired traces that the maps are fitted to, in batches; see `kava.fit.paired_traces`.
         held_out: other paired traces, which choose the ridge and judge the maps.
         rank: terms of structured maps, which the aligner's then have; None keeps the aligner's
             own; "auto" takes the smallest of `ranks_up_to` with which keys and values each lose
@@ -73,16 +79,20 @@ def calibrate(
         ...                    paired_traces(teacher, student, batches[:8]))
     """
     _terms(aligner, rank)
-    return fit_gathered(
-        aligner, gather(aligner, pairs), gather(aligner, held_out), rank=rank, ridge=ridge
+    return fit_from_statistics(
+        aligner,
+        collect_statistics(aligner, pairs),
+        collect_statistics(aligner, held_out),
+        rank=rank,
+        ridge=ridge,
     )
 
 
 @torch.no_grad()
-def fit_gathered(
+def fit_from_statistics(
     aligner: MapProjectionAligner,
-    training: Mapping[str, Gathered],
-    held_out: Mapping[str, Gathered],
+    training: Mapping[str, FitStatistics],
+    held_out: Mapping[str, FitStatistics],
     *,
     rank: int | str | None = None,
     ridge: float | None = None,
@@ -91,14 +101,15 @@ def fit_gathered(
 
     Args:
         aligner: of the geometry and direction that the pairs were gathered for.
-        training: what `gather` gave of the pairs to fit to.
+        training: what `collect_statistics` gave of the pairs to fit to.
         held_out: likewise of those to judge on.
         rank: as in `calibrate`.
         ridge: as in `calibrate`.
 
     Example:
-        >>> training, judging = gather(aligner, pairs), gather(aligner, held_out)
-        >>> reports = [fit_gathered(aligner, training, judging, rank=rank) for rank in (1, 4)]
+        >>> training, judging = (collect_statistics(aligner, part) for part in (pairs, held_out))
+        >>> for rank in (1, 4):
+        ...     print(fit_from_statistics(aligner, training, judging, rank=rank))
     """
     projectors = layerwise_projectors(aligner)
     keys = projectors["keys"]
@@ -151,8 +162,8 @@ def _terms(aligner: MapProjectionAligner, rank: int | str | None) -> int | None:
 @torch.no_grad()
 def sweep_ranks(
     aligner: MapProjectionAligner,
-    pairs: Iterable[Pair],
-    held_out: Iterable[Pair],
+    pairs: Iterable[TracePair],
+    held_out: Iterable[TracePair],
     *,
     ranks: Sequence[int] | None = None,
     ridge: float | None = None,
@@ -175,7 +186,7 @@ def sweep_ranks(
     """
     if layerwise_projectors(aligner)["keys"].rank is None:
         raise ValueError("full matrices have no ranks to try; use mode='structured'")
-    seen = gather(aligner, pairs), gather(aligner, held_out)
+    seen = collect_statistics(aligner, pairs), collect_statistics(aligner, held_out)
     parts = _make_parts(aligner, *seen, None, ridge)
     if ranks is None:
         ranks = ranks_up_to(parts[0].full_rank)
@@ -194,8 +205,8 @@ class _Part:
 
     name: str
     projector: LayerwiseProjector
-    training: Gathered
-    held_out: Gathered
+    training: FitStatistics
+    held_out: FitStatistics
     full: FittedMap
 
     @property
@@ -205,10 +216,10 @@ class _Part:
     def fit(self, rank: int | None, ridge: float | None) -> list[LayerFit]:
         """Fit a map and its controls, judge them, and write the map into the projector."""
         projector, dim = self.projector, self.projector.head_dim_out
-        training, right = self.training.right(), self.held_out.right()
+        training, right = self.training.own_sample(), self.held_out.own_sample()
         fitted = restrict(self.full, training, projector, rank)
         random = random_map(training, projector, rank)
-        others, wrong = self.training.wrong(), self.held_out.wrong()
+        others, wrong = self.training.wrong_sample(), self.held_out.wrong_sample()
         shuffled = restrict(fit_full(others, wrong, ridge), others, projector, rank)
         judged = (
             judge(one, seen, dim)
@@ -228,8 +239,8 @@ class _Part:
 
 def _make_parts(
     aligner: MapProjectionAligner,
-    training: Mapping[str, Gathered],
-    held_out: Mapping[str, Gathered],
+    training: Mapping[str, FitStatistics],
+    held_out: Mapping[str, FitStatistics],
     rank: int | None,
     ridge: float | None,
 ) -> list[_Part]:
@@ -251,14 +262,14 @@ def _make_parts(
             projector=projectors[name],
             training=gathered,
             held_out=held_out[name],
-            full=fit_full(gathered.right(), held_out[name].right(), ridge),
+            full=fit_full(gathered.own_sample(), held_out[name].own_sample(), ridge),
         )
         for name, gathered in training.items()
     ]
 
 
 def _check_enough(
-    name: str, training: Gathered, projector: LayerwiseProjector, rank: int | None
+    name: str, training: FitStatistics, projector: LayerwiseProjector, rank: int | None
 ) -> None:
     shape = head_dims(projector)
     num_parameters = shape.num_parameters(rank, projector.per_head)
@@ -277,8 +288,8 @@ def _fit_rank(parts: Sequence[_Part], rank: int) -> RankFit:
     for part in parts:
         if part.name == "queries":
             continue
-        judged = part.held_out.right().statistics
-        fitted = restrict(part.full, part.training.right(), part.projector, rank)
+        judged = part.held_out.own_sample().statistics
+        fitted = restrict(part.full, part.training.own_sample(), part.projector, rank)
         explained[part.name] = tuple(r_squared(judged, fitted.weight, fitted.bias).tolist())
         full[part.name] = tuple(r_squared(judged, part.full.weight, part.full.bias).tolist())
     num_parameters = sum(

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from kava.align import StreamingCKA
 from kava.data.collate import Batch
-from kava.fit.pairs import paired_traces
+from kava.fit.paired_traces import paired_traces
 from kava.models.traceable import check_traceable
 from kava.trace import Segment
 

@@ -12,11 +12,11 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from kava.align.heads.layerwise import LayerwiseProjector
-from kava.fit.gathered import Seen, head_dims
 from kava.fit.kronecker import KroneckerFit, fit_kronecker
 from kava.fit.least_squares import fit_ridge, fit_scale
 from kava.fit.moments import r_squared
 from kava.fit.report import Quality
+from kava.fit.statistics import PairSet, head_dims
 
 RIDGES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 """Strengths that are tried, relative to the mean eigenvalue of the inputs' covariance."""
@@ -38,7 +38,7 @@ class FittedMap(NamedTuple):
     """Where the map is structured."""
 
 
-def fit_full(training: Seen, held_out: Seen, ridge: float | None) -> FittedMap:
+def fit_full(training: PairSet, held_out: PairSet, ridge: float | None) -> FittedMap:
     """The ridge solution, with each layer's ridge the one that held-out pairs prefer.
 
     Args:
@@ -55,7 +55,7 @@ def fit_full(training: Seen, held_out: Seen, ridge: float | None) -> FittedMap:
 
 
 def restrict(
-    full: FittedMap, training: Seen, projector: LayerwiseProjector, rank: int | None
+    full: FittedMap, training: PairSet, projector: LayerwiseProjector, rank: int | None
 ) -> FittedMap:
     """The best map of a sum of terms, with the ridge of the full one.
 
@@ -73,7 +73,7 @@ def restrict(
     return FittedMap(fit.dense(), fit.bias, full.ridge, fit)
 
 
-def random_map(training: Seen, projector: LayerwiseProjector, rank: int | None) -> FittedMap:
+def random_map(training: PairSet, projector: LayerwiseProjector, rank: int | None) -> FittedMap:
     """A random map, each output scaled and shifted as fits the training pairs best.
 
     Args:
@@ -94,7 +94,7 @@ def random_map(training: Seen, projector: LayerwiseProjector, rank: int | None) 
     return FittedMap(*fit_scale(training.statistics, weight), weight.new_zeros(len(weight)))
 
 
-def judge(fitted: FittedMap, held_out: Seen, head_dim: int) -> list[Quality]:
+def judge(fitted: FittedMap, held_out: PairSet, head_dim: int) -> list[Quality]:
     """R² from the moments, and the mean cosine over the sampled positions and the heads.
 
     Cosines are taken around the held-out mean: a common offset, which keys have, would make any

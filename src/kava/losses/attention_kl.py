@@ -20,7 +20,7 @@ from kava.losses.positions import zero_padding
 CHUNK_ROWS = 128
 
 
-class Attending(NamedTuple):
+class AttentionSide(NamedTuple):
     """What one side's attention is made of."""
 
     queries: Tensor
@@ -33,7 +33,7 @@ class Attending(NamedTuple):
     """[B, T] or [B, L, H, T], which windows and chunks are counted by; None: by columns."""
 
 
-def attention_kl(student: Attending, target: Attending, mask_BT: Tensor | None) -> Tensor:
+def attention_kl(student: AttentionSide, target: AttentionSide, mask_BT: Tensor | None) -> Tensor:
     """KL(target ‖ student) of causal attention, per query row, averaged over heads.
 
     A position that either side keeps from a query, by a window or a chunk, is left out of both:
@@ -81,13 +81,13 @@ def attention_kl(student: Attending, target: Attending, mask_BT: Tensor | None) 
     return torch.cat(rows, dim=1).view(B, L, H, T).mean(dim=2)
 
 
-def _forms(student: Attending, target: Attending) -> tuple[AttentionForm, AttentionForm]:
+def _forms(student: AttentionSide, target: AttentionSide) -> tuple[AttentionForm, AttentionForm]:
     _, L, _, _, D = student.keys.shape
     ours = student.form or target.form or AttentionForm.usual(L, D)
     return ours, target.form or ours
 
 
-def _positions(side: Attending, form: HeadForm) -> Tensor | None:
+def _positions(side: AttentionSide, form: HeadForm) -> Tensor | None:
     """[N, T], where the form asks for them."""
     if not form.has_reach:
         return None

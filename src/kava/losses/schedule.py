@@ -13,7 +13,7 @@ from torch import Tensor
 from kava.names import LAYER_EMPHASES
 
 
-class Progress(NamedTuple):
+class TrainingProgress(NamedTuple):
     """How far a run is."""
 
     step: int = 0
@@ -48,7 +48,7 @@ def gated_weights(weights: Tensor, gate: float) -> Tensor:
 
 
 def annealed_layer_weights(
-    emphasis: str, num_layers: int, progress: Progress, num_steps: int | None = None
+    emphasis: str, num_layers: int, progress: TrainingProgress, num_steps: int | None = None
 ) -> Tensor | None:
     """The weights of the layers at a step: at first uneven, linearly towards even ones.
 
@@ -71,9 +71,9 @@ def annealed_layer_weights(
         ValueError: an unknown emphasis.
 
     Example:
-        >>> annealed_layer_weights("deep_first", 3, Progress(0, 100)).tolist()
+        >>> annealed_layer_weights("deep_first", 3, TrainingProgress(0, 100)).tolist()
         [0.5, 1.0, 1.5]
-        >>> annealed_layer_weights("deep_first", 3, Progress(50, 100)).tolist()
+        >>> annealed_layer_weights("deep_first", 3, TrainingProgress(50, 100)).tolist()
         [0.75, 1.0, 1.25]
     """
     if emphasis not in LAYER_EMPHASES:

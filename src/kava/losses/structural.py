@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from kava.attention import AttentionForm
-from kava.losses.attention_kl import Attending, attention_kl
+from kava.losses.attention_kl import AttentionSide, attention_kl
 from kava.losses.base import KVLossFunction, register_kv_loss
 from kava.losses.positions import (
     NumItems,
@@ -179,8 +179,8 @@ class StructuralKVLoss:
                 raise ValueError(
                     f"{s_q.shape[2]} query heads are no multiple of {s_k.shape[2]} key/value heads"
                 )
-            ours = Attending(s_q, s_k, student.form, student.positions)
-            theirs = Attending(t_q, t_k, target.form, target.positions)
+            ours = AttentionSide(s_q, s_k, student.form, student.positions)
+            theirs = AttentionSide(t_q, t_k, target.form, target.positions)
             attn_loss = mean(attention_kl(ours, theirs, mask_BT))
         loss = self.alpha_k * k_loss + self.alpha_v * v_loss + self.alpha_attn * attn_loss
         k_cosine_BT, v_cosine_BT = (

@@ -10,7 +10,7 @@ D_t/D_s head dims.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,21 +18,11 @@ from transformers import PreTrainedModel
 
 from kava.align.tokens.trace import blend, read_last
 from kava.data.collate import Batch
+from kava.fit.statistics import TracePair
 from kava.models.capture import capture
 from kava.models.rotary import rotary_of
 from kava.rope import unrotate_trace
 from kava.trace import KVTrace
-
-
-class TracePair(NamedTuple):
-    """One batch through both models."""
-
-    teacher: KVTrace
-    """[B, L_t, H_t, T_s, D_t], at the positions of the student's tokens."""
-    student: KVTrace
-    """[B, L_s, H_s, T_s, D_s]."""
-    mask: Tensor
-    """[B, T_s] bool: the positions to compare; False at padding."""
 
 
 def read_tokens(trace: KVTrace, batch: Batch) -> KVTrace:

@@ -10,8 +10,9 @@ from kava.align import MapProjectionAligner
 from kava.data.collate import Collator
 from kava.data.encoded import Encoded
 from kava.fit.aligner import calibrate
-from kava.fit.pairs import TracePair, paired_traces
+from kava.fit.paired_traces import paired_traces
 from kava.fit.report import CalibrationReport
+from kava.fit.statistics import TracePair
 from kava.models.traceable import check_traceable
 from kava.trace import Segment
 
@@ -19,11 +20,11 @@ HELD_OUT_EVERY = 4
 """Of the samples one in so many is set apart to judge the maps."""
 
 
-def set_apart(samples: Sequence[Encoded]) -> tuple[list[Encoded], list[Encoded]]:
+def split_held_out(samples: Sequence[Encoded]) -> tuple[list[Encoded], list[Encoded]]:
     """The samples that maps are fitted to, and those that judge them.
 
     Example:
-        >>> fitted, judging = set_apart(samples)
+        >>> fitted, judging = split_held_out(samples)
         >>> len(fitted), len(judging)
         (750, 250)
     """
@@ -80,5 +81,5 @@ def calibrate_on(
             segments=(int(Segment.REASONING),),
         )
 
-    fitted, judging = set_apart(samples)
+    fitted, judging = split_held_out(samples)
     return calibrate(aligner, pairs(fitted), pairs(judging), rank=rank)

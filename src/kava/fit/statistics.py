@@ -11,7 +11,7 @@ heads outermost; N valid positions of a batch.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -28,23 +28,18 @@ SAMPLED_POSITIONS = 2048
 """How many positions are kept at most."""
 
 
-class Pair(Protocol):
-    """Both models' traces of one batch of texts, position by position."""
+class TracePair(NamedTuple):
+    """The traces of both models over one batch of texts, position by position."""
 
-    @property
-    def teacher(self) -> KVTrace:
-        """[B, L_t, H_t, T, D_t]."""
-
-    @property
-    def student(self) -> KVTrace:
-        """[B, L_s, H_s, T, D_s]."""
-
-    @property
-    def mask(self) -> Tensor:
-        """[B, T] bool, False at positions that are not to be read."""
+    teacher: KVTrace
+    """[B, L_t, H_t, T, D_t], at the positions of the student's tokens."""
+    student: KVTrace
+    """[B, L_s, H_s, T, D_s]."""
+    mask: Tensor
+    """[B, T] bool: the positions to compare; False at padding."""
 
 
-class Positions(NamedTuple):
+class SampledPositions(NamedTuple):
     """Inputs and targets of some positions."""
 
     x: Tensor
@@ -53,14 +48,14 @@ class Positions(NamedTuple):
     """[L, N, C_out]."""
 
 
-class Seen(NamedTuple):
+class PairSet(NamedTuple):
     """All that is known of some pairs."""
 
     statistics: PairStatistics
-    positions: Positions
+    positions: SampledPositions
 
 
-class Gathered:
+class FitStatistics:
     """What is kept of one part's pairs: of the right sample and of the wrong one.
 
     Args:
@@ -73,27 +68,29 @@ class Gathered:
         self.dim_out = shape.dim_out
         self.statistics = PairStatistics(num_layers, shape.dim_in, 2 * shape.dim_out, device)
         self.last_sample: Tensor | None = None
-        self.sampled: list[Positions] = []
+        self.sampled: list[SampledPositions] = []
         self.stride = 1
         self.offset = 0
 
-    def right(self) -> Seen:
+    def own_sample(self) -> PairSet:
         """Inputs with their own targets."""
         return self._outputs(slice(self.dim_out))
 
-    def wrong(self) -> Seen:
+    def wrong_sample(self) -> PairSet:
         """Inputs with the targets of another sample."""
         return self._outputs(slice(self.dim_out, None))
 
-    def _outputs(self, coordinates: slice) -> Seen:
+    def _outputs(self, coordinates: slice) -> PairSet:
         x_LNC, y_LNC = (torch.cat(parts, dim=1) for parts in zip(*self.sampled))
-        return Seen(self.statistics.outputs(coordinates), Positions(x_LNC, y_LNC[..., coordinates]))
+        return PairSet(
+            self.statistics.outputs(coordinates), SampledPositions(x_LNC, y_LNC[..., coordinates])
+        )
 
-    def take(self, x_LNC: Tensor, y_LNC: Tensor, lengths_B: Tensor) -> None:
+    def update(self, x_LNC: Tensor, y_LNC: Tensor, lengths_B: Tensor) -> None:
         """Take in a batch whose samples have so many valid positions each, one after another."""
         wrong_LNC = self._of_other_samples(y_LNC, lengths_B)
         self.last_sample = y_LNC[:, -int(lengths_B[-1]) :]
-        rows = Positions(x_LNC, torch.cat([y_LNC, wrong_LNC], dim=2))
+        rows = SampledPositions(x_LNC, torch.cat([y_LNC, wrong_LNC], dim=2))
         self.statistics.update(rows.x.transpose(0, 1), rows.y.transpose(0, 1))
         self._sample(rows)
 
@@ -113,16 +110,16 @@ class Gathered:
         others_B = lengths_B.roll(1).repeat_interleave(lengths_B)
         return y_LNC[:, starts_B.roll(1).repeat_interleave(lengths_B) + places % others_B]
 
-    def _sample(self, rows: Positions) -> None:
+    def _sample(self, rows: SampledPositions) -> None:
         """Keep every `stride`-th position; the stride doubles whenever there are too many."""
         count = rows.x.shape[1]
         kept = slice(self.offset, None, self.stride)
-        self.sampled.append(Positions(*(part[:, kept].clone() for part in rows)))
+        self.sampled.append(SampledPositions(*(part[:, kept].clone() for part in rows)))
         self.offset = (self.offset - count) % self.stride
         if sum(some.x.shape[1] for some in self.sampled) > SAMPLED_POSITIONS:
-            joined = Positions(*(torch.cat(parts, dim=1) for parts in zip(*self.sampled)))
+            joined = SampledPositions(*(torch.cat(parts, dim=1) for parts in zip(*self.sampled)))
             total = joined.x.shape[1]
-            self.sampled = [Positions(*(part[:, ::2].clone() for part in joined))]
+            self.sampled = [SampledPositions(*(part[:, ::2].clone() for part in joined))]
             self.offset += self.stride * (total % 2)
             self.stride *= 2
 
@@ -132,7 +129,9 @@ def _rows(x_BLHTD: Tensor, mask_BT: Tensor) -> Tensor:
     return x_BLHTD.permute(1, 0, 3, 2, 4)[:, mask_BT].flatten(2)
 
 
-def gather(aligner: MapProjectionAligner, pairs: Iterable[Pair]) -> dict[str, Gathered]:
+def collect_statistics(
+    aligner: MapProjectionAligner, pairs: Iterable[TracePair]
+) -> dict[str, FitStatistics]:
     """Read all pairs once.
 
     Args:
@@ -146,15 +145,17 @@ def gather(aligner: MapProjectionAligner, pairs: Iterable[Pair]) -> dict[str, Ga
         ValueError: an aligner without maps per layer; traces of another geometry than its, or of
             different positions.
     """
-    gathered: dict[str, Gathered] = {}
+    gathered: dict[str, FitStatistics] = {}
     for pair in pairs:
-        gather_pair(gathered, aligner, pair)
+        add_pair(gathered, aligner, pair)
     return gathered
 
 
 @torch.no_grad()
-def gather_pair(gathered: dict[str, Gathered], aligner: MapProjectionAligner, pair: Pair) -> None:
-    """Take in one batch; see `gather`."""
+def add_pair(
+    gathered: dict[str, FitStatistics], aligner: MapProjectionAligner, pair: TracePair
+) -> None:
+    """Take in one batch; see `collect_statistics`."""
     projectors = layerwise_projectors(aligner)
     mask_BT = pair.mask.bool()
     lengths_B = mask_BT.sum(1)
@@ -171,8 +172,8 @@ def gather_pair(gathered: dict[str, Gathered], aligner: MapProjectionAligner, pa
         to_student = aligner.direction == TEACHER_TO_STUDENT
         x_LNC, y_LNC = (mixed_LNC, own_LNC) if to_student else (own_LNC, mixed_LNC)
         if part not in gathered:
-            gathered[part] = Gathered(len(x_LNC), head_dims(projector), x_LNC.device)
-        gathered[part].take(x_LNC, y_LNC, lengths_B)
+            gathered[part] = FitStatistics(len(x_LNC), head_dims(projector), x_LNC.device)
+        gathered[part].update(x_LNC, y_LNC, lengths_B)
 
 
 def layerwise_projectors(aligner: MapProjectionAligner) -> dict[str, LayerwiseProjector]:
