@@ -137,19 +137,19 @@ def test_how_the_pairs_are_split_into_batches_does_not_matter() -> None:
 
 def test_the_wrong_sample_is_the_one_before_at_the_same_place() -> None:
     shape = SHAPE._replace(num_heads_out=1, head_dim_out=1)
-    gathered = fit_statistics.FitStatistics(1, shape, torch.device("cpu"))
+    collected = fit_statistics.FitStatistics(1, shape, torch.device("cpu"))
     seen = []
 
     def note(rows: fit_statistics.SampledPositions) -> None:
         seen.append(rows.y[0, :, 1].tolist())
 
-    gathered._sample = note  # type: ignore[method-assign]
+    collected._sample = note  # type: ignore[method-assign]
     x = torch.zeros(1, 9, shape.dim_in)
     # samples of 4, 2 and 3 positions: 10.., 20.., 30..
     y = torch.tensor([10.0, 11, 12, 13, 20, 21, 30, 31, 32]).view(1, 9, 1)
-    gathered.update(x, y, torch.tensor([4, 2, 3]))
+    collected.update(x, y, torch.tensor([4, 2, 3]))
     assert seen[-1] == [30, 31, 32, 30, 10, 11, 20, 21, 20]
-    gathered.update(x[:, :5], torch.full((1, 5, 1), 40.0), torch.tensor([5]))
+    collected.update(x[:, :5], torch.full((1, 5, 1), 40.0), torch.tensor([5]))
     assert seen[-1] == [30, 31, 32, 30, 31]
 
 
@@ -211,17 +211,17 @@ def test_positions_are_thinned_evenly_and_their_number_is_bounded(
 ) -> None:
     monkeypatch.setattr(fit_statistics, "SAMPLED_POSITIONS", 16)
     shape = SHAPE._replace(num_heads_out=1, head_dim_out=1)
-    gathered = fit_statistics.FitStatistics(1, shape, torch.device("cpu"))
+    collected = fit_statistics.FitStatistics(1, shape, torch.device("cpu"))
     place = torch.arange(203.0).view(1, -1, 1)
     for some in place.split([5, 7, 1, 90, 30, 3, 67], dim=1):
         x = some.expand(1, -1, shape.dim_in)
-        gathered._sample(fit_statistics.SampledPositions(x, torch.cat([some, -some], dim=2)))
-    kept = gathered.own_sample().positions.y.flatten()
+        collected._sample(fit_statistics.SampledPositions(x, torch.cat([some, -some], dim=2)))
+    kept = collected.own_sample().positions.y.flatten()
     assert len(kept) <= 16
     assert kept[0] == 0
     assert len(kept.diff().unique()) == 1
     assert kept[-1] + kept.diff()[0] > 202
-    assert torch.equal(gathered.wrong_sample().positions.y.flatten(), -kept)
+    assert torch.equal(collected.wrong_sample().positions.y.flatten(), -kept)
 
 
 def test_rank_auto_takes_the_smallest_that_loses_little() -> None:
@@ -354,11 +354,11 @@ def test_memory_does_not_depend_on_the_number_of_samples(monkeypatch: pytest.Mon
     monkeypatch.setattr(fit_statistics, "SAMPLED_POSITIONS", 32)
 
     def size(num_batches: int) -> int:
-        gathered = fit_statistics.collect_statistics(make_aligner(), trace_pairs(num_batches, MAP))[
-            "keys"
-        ]
-        moments = sum(part.numel() for part in vars(gathered.statistics).values())
-        return moments + sum(part.numel() for rows in gathered.sampled for part in rows)
+        collected = fit_statistics.collect_statistics(
+            make_aligner(), trace_pairs(num_batches, MAP)
+        )["keys"]
+        moments = sum(part.numel() for part in vars(collected.statistics).values())
+        return moments + sum(part.numel() for rows in collected.sampled for part in rows)
 
     assert size(40) <= size(4) + 32 * L_S * (SHAPE.dim_in + 2 * SHAPE.dim_out)
 

@@ -29,7 +29,7 @@ from kava.names import STUDENT_TO_TEACHER, TEACHER_TO_STUDENT
 
 
 class AlignedKV(NamedTuple):
-    """A cache as it is compared: H heads and head dim D of the side that is mapped to."""
+    """Aligned keys, values and queries, with the H heads and head dim D of the target side."""
 
     keys: Tensor
     """[B, L_s, H, T_s, D]."""
@@ -55,15 +55,15 @@ class MapProjectionAligner(nn.Module):
         init_uniform: structured, and flat per layer: start from group averages, or at random.
         num_teacher_query_heads: Hq_t; default H_t. The query projector maps Hq_t to Hq_s.
         num_student_query_heads: Hq_s; default H_s.
-        map_queries: have maps of queries; False where what is compared has none.
+        map_queries: make maps of queries; False if queries are never compared.
         layer_map: "ratio", "uniform", "skip", the path of a JSON file, or weights [L_s, L_t].
             Part of the state_dict, so that a checkpoint does not depend on the file.
         ratio_map: {segment: density} of the time warp, see `TimeWarper`.
         alpha_map: {segment: alpha} of the time warp, see `TimeWarper`.
         flat_variant: flat: "elastic" (the default), "linear" or "residual", see `FlatStack`. A
             map of its own for every layer is linear.
-        per_layer: every student layer has a map of its own, with a bias (`LayerwiseProjector`).
-        rank: structured per layer: the sum of how many terms the map is; default 1.
+        per_layer: a separate map with a bias for every student layer (`LayerwiseProjector`).
+        rank: structured per layer: the number of terms that the map is a sum of; default 1.
         direction: "teacher_to_student", or "student_to_teacher": the teacher's cache only has
             its layers mixed and its time warped, and `map_student` brings the student's to its
             heads and head dims. A target that no map touches cannot collapse towards the student.
@@ -181,7 +181,7 @@ class MapProjectionAligner(nn.Module):
 
     @property
     def mapped(self) -> tuple[CacheGeometry, CacheGeometry]:
-        """The geometry that is mapped, and the one that it is mapped to."""
+        """The source and the target geometry of the maps."""
         sides = (self.teacher, self.student)
         return sides if self.direction == TEACHER_TO_STUDENT else sides[::-1]
 
@@ -203,9 +203,9 @@ class MapProjectionAligner(nn.Module):
             )
 
     def projectors(self) -> dict[str, Projector]:
-        """The maps of heads and head dims by part: keys, values and, where there is one, queries.
+        """The maps of heads and head dims of keys, of values and, if there is one, of queries.
 
-        None in mode identity.
+        Empty in mode identity.
         """
         if self.mode == "identity":
             return {}
@@ -222,7 +222,7 @@ class MapProjectionAligner(nn.Module):
 
     @property
     def num_parameters(self) -> int:
-        """Of all maps of heads and head dims."""
+        """The number of parameters of all maps of heads and head dims."""
         return sum(parameter.numel() for parameter in self.parameters())
 
     @property
@@ -239,7 +239,7 @@ class MapProjectionAligner(nn.Module):
         target_length: int | None = None,
         mask: Tensor | None = None,
     ) -> TimeWarp | None:
-        """Where each of the student's slots reads; None where positions stay as they are.
+        """Which teacher positions each student slot reads; None if positions stay as they are.
 
         Positions stay when neither a target length nor a ratio or alpha map is given; with a map
         alone, T_s = T_t.

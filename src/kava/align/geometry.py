@@ -1,4 +1,4 @@
-"""The shape of a model's cache, given or read off its config, and between two of them."""
+"""The shape of a model's cache, and the heads and head dims between which a map goes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 class ModelConfig(Protocol):
-    """What is read off a Hugging Face config; its `attribute_map` translates the names."""
+    """The attributes that are read from a Hugging Face config, under its standard names."""
 
     num_hidden_layers: int
     num_attention_heads: int
@@ -25,7 +25,7 @@ class CacheGeometry(NamedTuple):
 
     @classmethod
     def from_config(cls, config: ModelConfig) -> CacheGeometry:
-        """Read a model's geometry off its config.
+        """Read a model's geometry from its config.
 
         `num_key_value_heads` and `head_dim` are optional in Hugging Face configs: without them a
         model has as many key/value as query heads, and splits its hidden size among them.

@@ -83,10 +83,10 @@ def align_trace(
 
 
 def _attention(aligner: MapProjectionAligner, trace: KVTrace) -> AttentionForm | None:
-    """How the result attends: as the trace, layer by layer, where its heads are its own.
+    """The attention form of the result: that of the trace, layer by layer, if no heads are mapped.
 
-    Mapped queries and keys stand in the student's geometry and attend as whatever they are
-    compared with does. A layer that is mixed of several takes after the weightiest.
+    Mapped queries and keys are in the student's geometry and are compared in the student's form.
+    A layer that is mixed from several has the form of the one with the largest weight.
     """
     if trace.attention is None or _mixes_heads(aligner):
         return None
@@ -112,7 +112,7 @@ def _mixes_heads(aligner: MapProjectionAligner) -> bool:
 
 
 def _scope(trace: KVTrace) -> Scope:
-    """How widely positions are shared; an unrecorded scope is read off the parts' shapes."""
+    """The trace's scope; if it is not recorded, it follows from the shapes of the parts."""
     if trace.scope is not None:
         return trace.scope
     parts = (trace.segment_ids, trace.positions)

@@ -2,12 +2,12 @@
 
 Teacher and student read the same text; at every position the mixed teacher layer and the student
 layer are a pair of vectors. The map between them is a least-squares problem, solved from means
-and second moments that are gathered in one pass. Nothing is trained, so nothing can collapse, and
+and second moments that are collected in one pass. Nothing is trained, so nothing can collapse, and
 the report says what the map explains of texts that it was not fitted to, beside two controls:
 
 - *wrong sample*: a map of the same form, fitted to and judged on pairs whose target comes from
-  another sample of the batch, at the same place in its text. What it explains is what the place
-  in a text tells, without reading the sample.
+  another sample of the batch, at the same place in its text. What it explains follows from the
+  position in the text alone, without reading the sample.
 - *random*: a random map of the same form; every output coordinate gets the scalar and bias that
   are best on the calibration set. What it explains needs no map at all.
 """
@@ -97,12 +97,12 @@ def fit_from_statistics(
     rank: int | str | None = None,
     ridge: float | None = None,
 ) -> CalibrationReport:
-    """What `calibrate` does once the pairs are read; see there.
+    """Fit the maps to collected statistics: the second half of `calibrate`.
 
     Args:
-        aligner: of the geometry and direction that the pairs were gathered for.
-        training: what `collect_statistics` gave of the pairs to fit to.
-        held_out: likewise of those to judge on.
+        aligner: of the geometry and direction that the statistics were collected for.
+        training: the statistics of the pairs to fit to, from `collect_statistics`.
+        held_out: the statistics of the pairs to judge on.
         rank: as in `calibrate`.
         ridge: as in `calibrate`.
 
@@ -142,7 +142,7 @@ def fit_from_statistics(
 
 
 def _terms(aligner: MapProjectionAligner, rank: int | str | None) -> int | None:
-    """The number of terms that is asked for; None where it is to be found, or maps are full."""
+    """The requested number of terms; None if it is to be chosen, or if maps are full."""
     keys = layerwise_projectors(aligner)["keys"]
     if rank is None:
         return keys.rank
@@ -201,7 +201,7 @@ def ranks_up_to(full: int) -> list[int]:
 
 @dataclass(frozen=True, kw_only=True)
 class _Part:
-    """Keys, values or queries: what is fitted, and to what."""
+    """Keys, values or queries: the projector to fit, and the statistics to fit it to."""
 
     name: str
     projector: LayerwiseProjector
@@ -244,7 +244,7 @@ def _make_parts(
     rank: int | None,
     ridge: float | None,
 ) -> list[_Part]:
-    """Fit the full map of every part; refuse what cannot be fitted."""
+    """Fit the full map of every part; raise an error if it cannot be fitted."""
     projectors = layerwise_projectors(aligner)
     for name, seen in (("calibration", training), ("held-out", held_out)):
         if not seen:
@@ -254,17 +254,17 @@ def _make_parts(
             f"the calibration set has {', '.join(training)}, but the held-out set "
             f"{', '.join(held_out)}; capture both in the same way"
         )
-    for name, gathered in training.items():
-        _check_enough(name, gathered, projectors[name], rank)
+    for name, collected in training.items():
+        _check_enough(name, collected, projectors[name], rank)
     return [
         _Part(
             name=name,
             projector=projectors[name],
-            training=gathered,
+            training=collected,
             held_out=held_out[name],
-            full=fit_full(gathered.own_sample(), held_out[name].own_sample(), ridge),
+            full=fit_full(collected.own_sample(), held_out[name].own_sample(), ridge),
         )
-        for name, gathered in training.items()
+        for name, collected in training.items()
     ]
 
 
@@ -283,7 +283,7 @@ def _check_enough(
 
 
 def _fit_rank(parts: Sequence[_Part], rank: int) -> RankFit:
-    """What maps of keys and values of this many terms explain."""
+    """The variance that maps of keys and values with `rank` terms explain."""
     explained, full = {}, {}
     for part in parts:
         if part.name == "queries":
@@ -301,7 +301,7 @@ def _fit_rank(parts: Sequence[_Part], rank: int) -> RankFit:
 
 
 def _write(projector: LayerwiseProjector, fitted: FittedMap) -> None:
-    """Put a fitted map into the projector; its number of terms follows."""
+    """Write a fitted map into the projector, and set the projector's number of terms."""
     projector.bias.copy_(fitted.bias.view_as(projector.bias))
     if fitted.terms is None:
         projector.weight.copy_(fitted.weight)

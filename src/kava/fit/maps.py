@@ -1,4 +1,4 @@
-"""One part's maps, fitted to what was gathered of it and judged on what was held out.
+"""The maps of keys, values or queries: fitted to training statistics, judged on held-out ones.
 
 Shapes: L layers of the student, N positions, C_in/C_out coordinates of input and target.
 """
@@ -22,7 +22,7 @@ RIDGES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 """Strengths that are tried, relative to the mean eigenvalue of the inputs' covariance."""
 
 RANDOM_SEED = 2510_02312
-"""Of the random map: one that models and data are not seeded with, whose draws it would repeat."""
+"""Seed of the random map; models and data use other seeds, whose draws it would repeat."""
 
 
 class FittedMap(NamedTuple):
@@ -39,7 +39,7 @@ class FittedMap(NamedTuple):
 
 
 def fit_full(training: PairSet, held_out: PairSet, ridge: float | None) -> FittedMap:
-    """The ridge solution, with each layer's ridge the one that held-out pairs prefer.
+    """The ridge solution, with the ridge of each layer that is best on held-out pairs.
 
     Args:
         training: the pairs that the map is fitted to.

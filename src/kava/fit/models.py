@@ -17,11 +17,11 @@ from kava.models.traceable import check_traceable
 from kava.trace import Segment
 
 HELD_OUT_EVERY = 4
-"""Of the samples one in so many is set apart to judge the maps."""
+"""One in this many samples is held out, to judge the maps."""
 
 
 def split_held_out(samples: Sequence[Encoded]) -> tuple[list[Encoded], list[Encoded]]:
-    """The samples that maps are fitted to, and those that judge them.
+    """Split samples into those that the maps are fitted to and the held-out ones.
 
     Example:
         >>> fitted, judging = split_held_out(samples)

@@ -1,7 +1,7 @@
 """Teacher and student over the same text: paired traces, position by position.
 
-What a map between two caches is fitted and judged on: both models read the written text, each in
-its own tokens, and the teacher's cache is brought to the positions of the student's tokens.
+Maps between two caches are fitted to these and judged on them: both models read the written text,
+each in its own tokens, and the teacher's cache is brought to the positions of the student's tokens.
 
 Shapes: B batch, L_t/L_s layers, H_t/H_s key/value heads, T_s positions of the student's text,
 D_t/D_s head dims.
@@ -26,7 +26,7 @@ from kava.trace import KVTrace
 
 
 def read_tokens(trace: KVTrace, batch: Batch) -> KVTrace:
-    """A teacher's trace, [.., T_t, ..], where each of the student's tokens is complete."""
+    """Read a teacher's trace, [.., T_t, ..], where each of the student's tokens is complete."""
     last = batch["teacher"]["last"]
     return read_last(trace, last, batch["segment_ids"], batch["attention_mask"])
 
@@ -70,7 +70,7 @@ def paired_traces(
         teacher: reads the batch's `teacher` part where there is one.
         student: reads the batch's text.
         batches: as the collator makes them.
-        token_alignment: how the teacher's tokens answer to the student's, where they differ.
+        token_alignment: "hard" or "soft", where the tokenizers differ.
         queries: record queries too.
         rotated: leave keys and queries as they are cached; else their rotation is taken out.
         segments: compare the positions of these segments of the student's text; default: all.

@@ -1,8 +1,8 @@
-"""Paired traces to statistics: what calibration reads of the pairs, in one pass.
+"""The statistics of paired traces that calibration fits to, collected in one pass.
 
-Of every valid position the input, the target and, for the wrong-sample control, the target that
-another sample has at the same place of its text. Statistics of all positions are kept and, for
-cosines, which moments do not tell, a bounded number of positions, evenly spread.
+Every valid position has an input, a target and, for the wrong-sample control, the target that
+another sample has at the same position of its text. Moments of all positions are kept. Cosines do
+not follow from moments, so a bounded number of evenly spread positions is kept for them.
 
 Shapes: B batch, L layers of the student, H heads, T positions, D head dim; C = H·D coordinates,
 heads outermost; N valid positions of a batch.
@@ -25,7 +25,7 @@ from kava.names import TEACHER_TO_STUDENT
 from kava.trace import KVTrace
 
 SAMPLED_POSITIONS = 2048
-"""How many positions are kept at most."""
+"""The largest number of positions that are kept."""
 
 
 class TracePair(NamedTuple):
@@ -49,14 +49,14 @@ class SampledPositions(NamedTuple):
 
 
 class PairSet(NamedTuple):
-    """All that is known of some pairs."""
+    """Moments of all pairs of inputs and targets, and a sample of the pairs."""
 
     statistics: PairStatistics
     positions: SampledPositions
 
 
 class FitStatistics:
-    """What is kept of one part's pairs: of the right sample and of the wrong one.
+    """The statistics of keys, values or queries, with their own and with wrong-sample targets.
 
     Args:
         num_layers: L.
@@ -87,7 +87,7 @@ class FitStatistics:
         )
 
     def update(self, x_LNC: Tensor, y_LNC: Tensor, lengths_B: Tensor) -> None:
-        """Take in a batch whose samples have so many valid positions each, one after another."""
+        """Add a batch: the valid positions of its samples end to end, and how many each has."""
         wrong_LNC = self._of_other_samples(y_LNC, lengths_B)
         self.last_sample = y_LNC[:, -int(lengths_B[-1]) :]
         rows = SampledPositions(x_LNC, torch.cat([y_LNC, wrong_LNC], dim=2))
@@ -95,7 +95,7 @@ class FitStatistics:
         self._sample(rows)
 
     def _of_other_samples(self, y_LNC: Tensor, lengths_B: Tensor) -> Tensor:
-        """At each position, what the sample before has at the same place, cyclically."""
+        """For each position the target of the previous sample at the same position, cyclically."""
         if len(lengths_B) == 1:
             if self.last_sample is None:
                 raise ValueError(
@@ -111,7 +111,7 @@ class FitStatistics:
         return y_LNC[:, starts_B.roll(1).repeat_interleave(lengths_B) + places % others_B]
 
     def _sample(self, rows: SampledPositions) -> None:
-        """Keep every `stride`-th position; the stride doubles whenever there are too many."""
+        """Keep every `stride`-th position; double the stride whenever there are too many."""
         count = rows.x.shape[1]
         kept = slice(self.offset, None, self.stride)
         self.sampled.append(SampledPositions(*(part[:, kept].clone() for part in rows)))
@@ -132,30 +132,30 @@ def _rows(x_BLHTD: Tensor, mask_BT: Tensor) -> Tensor:
 def collect_statistics(
     aligner: MapProjectionAligner, pairs: Iterable[TracePair]
 ) -> dict[str, FitStatistics]:
-    """Read all pairs once.
+    """Collect the statistics of all pairs, in one pass.
 
     Args:
         aligner: made with `per_layer=True`; says which way the maps go, and mixes layers.
         pairs: batches of paired traces.
 
     Returns:
-        What was gathered of keys, of values, and of queries where the traces have them.
+        The statistics of keys, of values, and of queries if the traces have them.
 
     Raises:
         ValueError: an aligner without maps per layer; traces of another geometry than its, or of
             different positions.
     """
-    gathered: dict[str, FitStatistics] = {}
+    collected: dict[str, FitStatistics] = {}
     for pair in pairs:
-        add_pair(gathered, aligner, pair)
-    return gathered
+        add_pair(collected, aligner, pair)
+    return collected
 
 
 @torch.no_grad()
 def add_pair(
-    gathered: dict[str, FitStatistics], aligner: MapProjectionAligner, pair: TracePair
+    collected: dict[str, FitStatistics], aligner: MapProjectionAligner, pair: TracePair
 ) -> None:
-    """Take in one batch; see `collect_statistics`."""
+    """Add one batch; see `collect_statistics`."""
     projectors = layerwise_projectors(aligner)
     mask_BT = pair.mask.bool()
     lengths_B = mask_BT.sum(1)
@@ -171,9 +171,9 @@ def add_pair(
         own_LNC = _rows(ours, mask_BT)
         to_student = aligner.direction == TEACHER_TO_STUDENT
         x_LNC, y_LNC = (mixed_LNC, own_LNC) if to_student else (own_LNC, mixed_LNC)
-        if part not in gathered:
-            gathered[part] = FitStatistics(len(x_LNC), head_dims(projector), x_LNC.device)
-        gathered[part].update(x_LNC, y_LNC, lengths_B)
+        if part not in collected:
+            collected[part] = FitStatistics(len(x_LNC), head_dims(projector), x_LNC.device)
+        collected[part].update(x_LNC, y_LNC, lengths_B)
 
 
 def layerwise_projectors(aligner: MapProjectionAligner) -> dict[str, LayerwiseProjector]:

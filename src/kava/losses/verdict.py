@@ -18,14 +18,14 @@ MAX_CE_RISE = 1.1
 
 
 class InitialMetrics(NamedTuple):
-    """A run before its first step, with what may have been lost since then."""
+    """Metrics of a run before its first step, to compare later ones with."""
 
     kv_between: float
     ce: float
 
 
 class CollapseVerdict(NamedTuple):
-    """What a guard's report says."""
+    """The state that a collapse report shows, and a sentence that explains it."""
 
     state: State
     sentence: str
@@ -38,9 +38,9 @@ def verdict(
     start: InitialMetrics | None = None,
     tolerance: float = CONTROL_TOLERANCE,
 ) -> CollapseVerdict:
-    """Tell a cache that carries its sample from one that any sample's would match as well.
+    """Decide whether the student's cache carries its own sample or matches any sample as well.
 
-    A slot is taught when the wrong sample's cache is matched worse there than the right one.
+    A slot is taught if the wrong sample's cache is matched worse there than the right one.
 
     - `transfers`: all slots are taught.
     - `partly`: some are.
@@ -56,8 +56,8 @@ def verdict(
     Args:
         report: of held-out samples.
         ce: the student's cross-entropy on them.
-        start: the same before training, of a run whose target can move; None of other runs.
-        tolerance: up to which multiple of the real loss the control counts as good as it.
+        start: metrics before training, for a run whose target can move; None for other runs.
+        tolerance: the multiple of the real loss up to which the control counts as equally good.
 
     Example:
         >>> report = CollapseReport(
@@ -133,7 +133,7 @@ def _names(slots: list[SlotLoss], report: CollapseReport) -> str:
 
 
 def _numbers(report: CollapseReport, ce: float | None, start: InitialMetrics | None) -> str:
-    """The evidence, each number beside its control."""
+    """The numbers behind the verdict, each beside its control."""
     parts = [
         f"KV loss {report.kv:.4g} with its own sample's cache, {report.kv_wrong_sample:.4g} with "
         f"another's",

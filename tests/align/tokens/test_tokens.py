@@ -22,7 +22,7 @@ from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
 
 import kava
 from kava.align import TokenAligner, token_offsets
-from kava.align.tokens.recover_offsets import locate
+from kava.align.tokens.recover_offsets import recover_offsets
 from kava.models.tokenizers import byte_tokenizer
 
 TEXTS = [
@@ -228,12 +228,12 @@ def test_a_python_tokenizer_aligns() -> None:
 def test_pieces_are_found_or_given_up(
     text: str, pieces: list[str], spans: list[list[int]] | None
 ) -> None:
-    found = locate(text, pieces, "<unk>")
+    found = recover_offsets(text, pieces, "<unk>")
     assert (found if found is None else found.tolist()) == spans
 
 
 def test_many_unknown_pieces_take_no_more_than_quadratic_time() -> None:
-    spans = locate("新" * 500, ["<unk>"] * 500, "<unk>")
+    spans = recover_offsets("新" * 500, ["<unk>"] * 500, "<unk>")
     assert spans is not None
     assert spans.tolist() == [[at, at + 1] for at in range(500)]
 

@@ -1,4 +1,4 @@
-"""Which maps of heads and head dims an aligner has, by its mode.
+"""Build the maps of heads and head dims for an aligner's mode, and apply them.
 
 Keys, values and queries have a map each; queries of a model with grouped queries have more heads.
 
@@ -28,7 +28,7 @@ Projector = HeadwiseMapProjector | LayerwiseProjector | FlatStack
 def check_options(
     mode: str, direction: str, per_layer: bool, rank: int | None, flat_variant: str | None
 ) -> None:
-    """Hold an aligner's options to what exists and belongs together.
+    """Check that an aligner's options exist and can be combined.
 
     Raises:
         ValueError: an unknown mode or direction, or options that exclude each other.
@@ -75,7 +75,7 @@ def build_projectors(
         direction: one of `ALIGN_DIRECTIONS`.
         source: the geometry that is mapped.
         target: the geometry that is mapped to.
-        num_layers: how many layers have a map of their own; None: all share one.
+        num_layers: the number of layers that each have a separate map; None: all share one.
         rank: structured with maps per layer: the number of terms.
         share_dim_proj: structured: one dim map for all heads, or one per head.
         init_uniform: structured and per layer: start from group averages, or at random.
@@ -128,12 +128,12 @@ def apply_projector(
         projector: None maps no heads.
         x_BLHTD: [B, L, H, T, D].
         rows: the non-zero weights of a layer map.
-        warp: None leaves the positions.
+        warp: None leaves positions as they are.
         num_heads: the heads that a flat stack's output is split into.
     """
     if isinstance(projector, FlatStack):
         mixed = mix_layers(x_BLHTD, rows)
-        # A bottleneck is not linear: it reads what was warped.
+        # A bottleneck is not linear, so the warp comes first.
         return projector.map_heads(mixed if warp is None else warp.apply(mixed), num_heads)
     # Affine maps commute with a warp, which reads two positions for each slot: it goes first
     # where that is less than the whole cache, and else onto the smaller result.

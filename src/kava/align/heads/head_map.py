@@ -37,7 +37,7 @@ class HeadwiseMapProjector(nn.Module):
         share_dim_proj: one dim map for all heads (`dim_proj` is a linear layer, H_t·H_s + D_t·D_s
             parameters), or one for each student head (`dim_proj` is [H_s, D_s, D_t],
             H_t·H_s + H_s·D_t·D_s parameters).
-        init_uniform: start as said above; else the mixer is Xavier-uniform and every dim map
+        init_uniform: start as described above; else the mixer is Xavier-uniform and every dim map
             random orthogonal, drawn from torch's global generator.
 
     Raises:

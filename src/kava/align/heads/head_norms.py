@@ -1,4 +1,4 @@
-"""How much of a map reads each head, as plain numbers.
+"""How strongly a map reads each head, as plain numbers.
 
 Shapes: L layers, H_out/H_in heads of the space that is written and of the one that is read.
 """
@@ -13,7 +13,7 @@ from kava.align.heads.layerwise import LayerwiseProjector
 
 
 def head_norms(projector: Projector) -> list[list[list[float]]]:
-    """How much of a map reads each head: the Frobenius norm of each block of its matrix.
+    """How strongly a map reads each head: the Frobenius norm of each block of its matrix.
 
     Args:
         projector: a map of heads and head dims, one for all layers or one for each.

@@ -2,8 +2,8 @@
 
     y_h = b_h + Σ_r P_r · Σ_g M_r[h, g] · x_g
 
-r = 1 is the structured map, layer by layer; enough terms are any linear map. Between them r says
-how much of a full matrix the map may express. `rank=None` is that matrix itself.
+r = 1 is the structured map, layer by layer; with enough terms the sum is any linear map. r controls
+how much of a full matrix the map can express. `rank=None` is that matrix itself.
 
 Shapes: B batch, L layers, H_in/H_out heads and D_in/D_out head dims of the space that is read and
 of the one that is written, T positions, r terms.
@@ -21,7 +21,7 @@ from kava.align.linear_maps import apply_matrix, apply_terms
 
 
 class LayerwiseProjector(nn.Module):
-    """Map heads and head dims, by a map of its own for every student layer.
+    """Map heads and head dims with a separate map for every student layer.
 
     Uniform initialisation starts every layer as `HeadwiseMapProjector` does: the first term
     averages groups of heads and keeps the coordinates, all further terms are zero. Their dim maps
@@ -37,7 +37,7 @@ class LayerwiseProjector(nn.Module):
         head_dim_out: D_out.
         rank: how many terms; None: a full matrix [H_out·D_out, H_in·D_in] for each layer.
         per_head: a dim map for each head of the output, instead of one for all in each term.
-        init_uniform: start as said above; else every head mix is Xavier-uniform, every dim map
+        init_uniform: start as described above; else every head mix is Xavier-uniform, every dim map
             random orthogonal, and a full matrix random between equal sizes too, drawn from
             torch's global generator.
 
@@ -52,9 +52,9 @@ class LayerwiseProjector(nn.Module):
     """
 
     head_mix: nn.Parameter
-    """[L, r, H_out, H_in]; not there in a full map."""
+    """[L, r, H_out, H_in]; absent in a full map."""
     dim_map: nn.Parameter
-    """[L, r, D_out, D_in], or [L, r, H_out, D_out, D_in] per head; not there in a full map."""
+    """[L, r, D_out, D_in], or [L, r, H_out, D_out, D_in] per head; absent in a full map."""
     weight: nn.Parameter
     """[L, H_out·D_out, H_in·D_in], of a full map only."""
     bias: nn.Parameter
@@ -111,7 +111,7 @@ class LayerwiseProjector(nn.Module):
         self.reset_parameters()
 
     def set_rank(self, rank: int) -> None:
-        """Make room for another number of terms; the maps are those of before or undefined.
+        """Change the number of terms; if it changes, head mixes and dim maps are left undefined.
 
         Raises:
             ValueError: a full map, which has no terms.

@@ -1,4 +1,4 @@
-"""Linear centred kernel alignment (CKA): how alike two layers are, whatever their basis and scale.
+"""Linear centred kernel alignment (CKA): the similarity of two layers in any basis and scale.
 
 CKA (Kornblith et al. 2019, arXiv 1905.00414) compares the Gram matrices K = X Xᵀ and L = Y Yᵀ of
 two representations of the same positions: CKA = HSIC(K, L) / √(HSIC(K, K) · HSIC(L, L)). With
@@ -31,7 +31,7 @@ def linear_cka(
     constant is added to all positions: what a comparison of two models needs. Differentiable.
 
     Args:
-        x: [..., N, C_x]; leading axes are compared one by one.
+        x: [..., N, C_x]; one CKA for every entry of the leading axes.
         y: [..., N, C_y], the same leading axes.
         debiased: estimate HSIC without bias (Song et al. 2012): near 0 for independent data,
             slightly below 0 at times, where the plain estimate is above 0 and grows with C/N.
@@ -81,7 +81,7 @@ def check_rows(found: int, needed: int) -> None:
 def _standardised(x: Tensor, rows: Tensor) -> Tensor:
     """Centred, 0 outside `rows`, and of mean square 1, so that no square over- or underflows.
 
-    What is left of a constant after centring is rounding, and is taken for 0. CKA does not
+    What remains of a constant after centring is rounding error, and is set to 0. CKA does not
     depend on the scale, so that no gradient needs to flow through it.
     """
     x = x.to(torch.promote_types(x.dtype, torch.float32)).masked_fill(~rows[..., None], 0)

@@ -1,4 +1,4 @@
-"""Layer maps that are read off a measured similarity, where those of `layer_map` know depths only.
+"""Layer maps from a measured similarity of layers; those of `layer_map` use depths alone.
 
 Shapes: L_t teacher layers, L_s student layers.
 """
@@ -35,7 +35,7 @@ def top_k_map(cka_ST: Tensor, top_k: int) -> Tensor:
     measurement wherever it leads: it need not be monotone, nor reach the first and last layer.
 
     Raises:
-        ValueError: k out of range, or a student layer that is like none of the teacher's.
+        ValueError: k out of range, or a student layer without CKA above 0.
     """
     if not 1 <= top_k <= cka_ST.shape[1]:
         raise ValueError(
@@ -96,8 +96,8 @@ def cka_layer_map(cka: Tensor, strategy: str = "top_k", top_k: int = DEFAULT_TOP
         [L_s, L_t], float32, rows summing to 1.
 
     Raises:
-        ValueError: an unknown strategy; a matrix that is none, or not finite; under top_k, k out
-            of range, or a student layer that is like none of the teacher's.
+        ValueError: an unknown strategy; not a finite matrix; under top_k, k out
+            of range, or a student layer without CKA above 0.
 
     Example:
         >>> cka_layer_map(torch.tensor([[0.6, 0.2, 0.0], [0.1, 0.4, 0.4]]), "top_k")

@@ -41,10 +41,10 @@ def register_layer_map(name: str) -> Callable[[LayerMapStrategy], LayerMapStrate
 
 
 def proportional_position(student: int, num_teacher: int, num_student: int) -> tuple[int, int, int]:
-    """Where a student layer stands among the teacher's: i·(L_t − 1)/(L_s − 1).
+    """The proportional position of a student layer among the teacher's: i·(L_t − 1)/(L_s − 1).
 
-    A single student layer stands at the teacher's last: the one that the output reads. In whole
-    numbers, so that a layer that falls on another does so exactly.
+    A single student layer is placed at the teacher's last, which the output reads. Integer
+    arithmetic, so that a position that coincides with a layer does so exactly.
 
     Returns:
         whole, numerator, denominator of the position whole + numerator / denominator.
@@ -131,13 +131,13 @@ def check_layer_map(
     num_student_layers: int,
     source: str = "layer_map",
 ) -> Tensor:
-    """Return `weights` as a detached float32 copy, or say what is wrong with them.
+    """Return `weights` as a detached float32 copy, or raise an error if they are no layer map.
 
     Args:
         weights: [L_s, L_t].
         num_teacher_layers: L_t, the depth that is expected.
         num_student_layers: L_s, the depth that is expected.
-        source: what the error message calls the weights.
+        source: the name of the weights in the error message.
 
     Raises:
         ValueError: another shape, an entry that is not finite, or a row that does not sum to 1.
@@ -164,13 +164,13 @@ def check_layer_map(
 def save_layer_map(
     weights: Tensor, path: str | Path, facts: Mapping[str, Any] | None = None
 ) -> None:
-    """Write a map [L_s, L_t] as JSON, exact to the bit, whole or not at all.
+    """Write a map [L_s, L_t] as JSON, exact to the bit; the file is written whole or not at all.
 
     Args:
         weights: [L_s, L_t].
         path: the file.
-        facts: what to keep beside the weights, such as how they were found; values that JSON can
-            hold. Loading ignores them.
+        facts: metadata to store beside the weights, such as how they were found, as JSON values.
+            Loading ignores them.
 
     Example:
         >>> import tempfile
@@ -184,7 +184,7 @@ def save_layer_map(
 
 
 def layer_map_text(weights: Tensor, facts: Mapping[str, Any] | None = None) -> str:
-    """What `save_layer_map` writes."""
+    """The text that `save_layer_map` writes."""
     num_student, num_teacher = weights.shape
     record = {
         **(facts or {}),
@@ -206,8 +206,8 @@ def load_layer_map(
 
     Args:
         path: the JSON file.
-        num_teacher_layers: the teacher's depth; None takes the file's word.
-        num_student_layers: the student's depth; None takes the file's word.
+        num_teacher_layers: the teacher's depth; None accepts the file's.
+        num_student_layers: the student's depth; None accepts the file's.
 
     Returns:
         [L_s, L_t], float32.

@@ -1,6 +1,6 @@
-"""CKA of all pairs of layers over a data set of any size, read once and batch by batch.
+"""CKA of all pairs of layers over a data set of any size, in one pass, batch by batch.
 
-All that the debiased estimate needs of n positions are sums over positions of products of
+The debiased estimate needs only sums over positions of products of
 features (`kava.align.layers.cka` has the formula), so no N × N matrix is made and nothing is
 sampled.
 
@@ -23,8 +23,8 @@ class StreamingCKA:
 
     The matrix is that of `linear_cka(…, debiased=True)` over all valid positions at once, to
     rounding: batch size, order and padding change nothing. The usual alternative, the unbiased
-    HSIC averaged over minibatches (Nguyen et al. 2021, arXiv 2010.15327), wants positions that
-    are drawn independently, and those of a batch come from few texts.
+    HSIC averaged over minibatches (Nguyen et al. 2021, arXiv 2010.15327), assumes positions that
+    are drawn independently, but those of a batch come from few texts.
 
     Products are taken in the input's dtype (at least float32), of rows shifted by the mean of the
     first batch so that large means cost no digits; sums are float64. They take 8·L_s·C_s·L_t·C_t

@@ -1,4 +1,4 @@
-"""Segment-wise resampling: a teacher's whole text at a student's slots, segment by segment.
+"""Segment-wise resampling: read a teacher's whole text at a student's slots.
 
 Nothing is evicted. A latent student's slots read the teacher's segments at even distances; a
 student that reads a text is compared at some of its own positions, and the teacher is read at the
@@ -26,11 +26,11 @@ NUM_SEGMENTS = 3
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentResampling:
-    """How densely each segment is compared, and how smoothly the teacher is read.
+    """How densely each segment is compared, and how the teacher is interpolated.
 
     Args:
         ratios: {segment: slots for each of its positions}; segments that are not named are left
-            out. Latents are shared out in these proportions.
+            out. Latents are divided among segments in these proportions.
         alphas: {segment: alpha}: 0 reads the nearest position, 1 (for a segment that is not
             named) interpolates, as in `TimeWarper`.
 
@@ -58,12 +58,12 @@ class SegmentResampling:
 
     @cached_property
     def warper(self) -> TimeWarper:
-        """Places the teacher's positions."""
+        """The time warper with these ratios and alphas."""
         ratios = dict.fromkeys(range(NUM_SEGMENTS), 0.0) | dict(self.ratios)
         return TimeWarper(NUM_SEGMENTS, ratios, self.alphas)
 
     def to_latents(self, trace: KVTrace, num_slots: int) -> tuple[KVTrace, Tensor]:
-        """A teacher's text at M slots, shared out between its segments.
+        """A teacher's text at M slots, which are divided among its segments.
 
         Args:
             trace: the whole text, with segments; un-rotated unless all alphas are 0.
@@ -83,9 +83,9 @@ class SegmentResampling:
     ) -> tuple[KVTrace, Tensor]:
         """A teacher's text at positions of a student's.
 
-        The student's positions of a segment are taken at even distances, both ends among them,
-        as many as the ratio says; position p of n stands at p·(n_t − 1)/(n − 1) of the teacher's
-        n_t. Where both read the same tokens that is the position itself.
+        The ratio gives the number of the student's positions of a segment, at even distances with
+        both ends included; position p of n reads p·(n_t − 1)/(n − 1) of the teacher's n_t. If
+        both read the same tokens, that is the position itself.
 
         Args:
             trace: the teacher's whole text, with segments; un-rotated where its tokens are not
@@ -112,7 +112,7 @@ class SegmentResampling:
         return warp_trace(trace, places.select(rank_BN, chosen.mask)), columns_BN
 
     def slots(self, segment_ids_BT: Tensor, mask_BT: Tensor | None = None) -> Tensor:
-        """How many of a student's positions are compared, per segment, [B, S]."""
+        """The number of a student's positions that are compared, per segment, [B, S]."""
         return self.warper.slots(segment_ids_BT, mask_BT)
 
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 
 class TimeWarp(NamedTuple):
-    """Where each slot reads, to apply to any tensor with a time axis, or to draw.
+    """The positions that each slot reads, to apply to any tensor with a time axis, or to plot.
 
     A slot's value is (1 − weight)·x[lower] + weight·x[upper]; indices refer to the T axis.
     """
@@ -31,7 +31,7 @@ class TimeWarp(NamedTuple):
     weight: Tensor
     """[B, T_s] float, the share of the later one."""
     mask: Tensor | None = None
-    """[B, T_s] bool, False where a sample has fewer slots than others; None: all are in use."""
+    """[B, T_s] bool, False at slots that a sample does not use; None: all are in use."""
 
     @property
     def blends(self) -> Tensor:
@@ -193,16 +193,16 @@ class TimeWarper(nn.Module):
     def plan_slots(
         self, segment_ids_BT: Tensor, slots_BS: Tensor, mask_BT: Tensor | None = None
     ) -> TimeWarp:
-        """Where every slot reads, where samples differ in how many slots their segments have.
+        """The positions that every slot reads, for samples that differ in the slots of a segment.
 
         Args:
             segment_ids_BT: [B, T_t], −1 at padding.
-            slots_BS: [B, S], how many slots read each segment; ratios are not looked at.
+            slots_BS: [B, S], the number of slots that read each segment; ratios are ignored.
             mask_BT: [B, T_t], False at padding.
 
         Returns:
-            a warp to the most slots of any sample, whose mask is False at those that a sample
-            has not.
+            A warp to the largest number of slots of any sample; its mask is False at the slots
+            that a sample does not have.
 
         Raises:
             ValueError: as `plan` does, and slots for a segment that a sample does not have.
@@ -234,10 +234,10 @@ class TimeWarper(nn.Module):
 
     @torch.no_grad()
     def slots(self, segment_ids_BT: Tensor, mask_BT: Tensor | None = None) -> Tensor:
-        """How many slots each segment has by its ratio alone, [B, S].
+        """The number of slots that each segment gets from its ratio alone, [B, S].
 
-        A segment of n positions has ratio·n slots, halves rounded up, and at least one where both
-        are above 0. At a ratio of 1 every position has its own.
+        A segment of n positions has ratio·n slots, halves rounded up, and at least one if both
+        are above 0. At a ratio of 1 every position has its own slot.
 
         Raises:
             ValueError: a segment id out of range, or segments that go back in time.

@@ -12,7 +12,7 @@ from kava.trace import KVTrace
 
 
 def warp_trace(trace: KVTrace, warp: TimeWarp) -> KVTrace:
-    """A trace at a warp's slots, with all of its parts.
+    """Read a trace, with all of its parts, at the slots of a warp.
 
     Args:
         trace: with positions shared by all layers and heads.
@@ -45,7 +45,13 @@ def warp_trace(trace: KVTrace, warp: TimeWarp) -> KVTrace:
 
 
 def refuse_blended_rotations(trace: KVTrace, warp: TimeWarp) -> None:
-    """A mean of keys that carry the rotation of different positions carries none."""
+    """Refuse to interpolate keys that were rotated to different positions.
+
+    Their mean would carry the rotation of no position.
+
+    Raises:
+        ValueError: a rotated trace with positions, and a warp that reads between positions.
+    """
     if trace.rotated and trace.positions is not None and bool(warp.blends.any()):
         raise ValueError(
             "the time warp would interpolate keys that carry the rotation of different "

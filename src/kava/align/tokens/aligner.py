@@ -31,16 +31,16 @@ __all__ = [
 class TokenAligner:
     """Align any text's student tokens with its teacher tokens, by the characters they cover.
 
-    A teacher and a student with different vocabularies cut one text at different places, so their
-    caches have no common positions. A student token is given the teacher's token with which it is
-    complete (hard), or all that it overlaps, weighted by the overlap (soft). FuseLLM (arXiv
-    2401.10491) matches pieces by edit distance, since it must match whole vocabularies; a cache
-    needs positions alone, which offsets give without a guess.
+    A teacher and a student with different vocabularies split one text at different places, so their
+    caches have no common positions. A student token reads the teacher's token with which it is
+    complete (hard), or all teacher tokens that it overlaps, weighted by the overlap (soft).
+    FuseLLM (arXiv 2401.10491) matches pieces by edit distance, since it must match whole
+    vocabularies; a cache needs positions alone, which offsets give exactly.
 
     Args:
         student_tokenizer: a tokenizer of transformers; one without offsets works where its pieces
             spell the text (see `token_offsets`).
-        teacher_tokenizer: likewise. The same tokenizer on both sides gives the identity.
+        teacher_tokenizer: such a tokenizer too. The same one on both sides gives the identity.
         mode: what calling returns: "soft" or "hard".
 
     Raises:

@@ -13,11 +13,11 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from kava.align.tokens.recover_offsets import BLANK, locate
+from kava.align.tokens.recover_offsets import BLANK, recover_offsets
 
 
 class Tokenizer(Protocol):
-    """What is asked of a tokenizer; every `PreTrainedTokenizerBase` has it."""
+    """The part of a tokenizer that is used; every `PreTrainedTokenizerBase` has it."""
 
     @property
     def is_fast(self) -> bool:
@@ -128,12 +128,12 @@ def _place_blanks(tokenizer: Tokenizer, ids: list[list[int]], offsets: np.ndarra
 
 
 def _recovered(tokenizer: Tokenizer, texts: Sequence[str], special: bool) -> TokenOffsets:
-    bare: list[list[int]] = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
-    whole: list[list[int]] = tokenizer(list(texts))["input_ids"] if special else bare
+    text_ids: list[list[int]] = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+    all_ids: list[list[int]] = tokenizer(list(texts))["input_ids"] if special else text_ids
     offsets = []
-    for text, inner, ids in zip(texts, bare, whole):
+    for text, inner, ids in zip(texts, text_ids, all_ids):
         lead = _find(inner, ids)
-        spans = locate(text, tokenizer.convert_ids_to_tokens(inner), tokenizer.unk_token)
+        spans = recover_offsets(text, tokenizer.convert_ids_to_tokens(inner), tokenizer.unk_token)
         if lead is None or spans is None:
             raise ValueError(
                 f"{type(tokenizer).__name__} gives no character offsets, and its pieces do not "
@@ -144,7 +144,7 @@ def _recovered(tokenizer: Tokenizer, texts: Sequence[str], special: bool) -> Tok
         span[:lead] = 0
         span[lead : lead + len(inner)] = spans
         offsets.append(span)
-    return TokenOffsets(whole, offsets)
+    return TokenOffsets(all_ids, offsets)
 
 
 def _find(inner: list[int], ids: list[int]) -> int | None:

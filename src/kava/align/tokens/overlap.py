@@ -1,4 +1,4 @@
-"""Which teacher tokens a student token reads, where two tokenizers cut one text differently.
+"""Which teacher tokens a student token reads when two tokenizers split one text differently.
 
 Both tokenizations cover the same characters, so a token is a span and an alignment is the overlap
 of two lists of spans. Several tokens may stand for one character (the bytes of a character that
@@ -90,15 +90,15 @@ def align_offsets(student_offsets: Offsets, teacher_offsets: Offsets) -> TokenAl
 
     Args:
         student_offsets: [T_s, 2] begin and end of every token, in characters or in bytes. A token
-            of no characters (a begin or end mark) has begin = end, wherever that is.
+            of no characters (a begin or end mark) has begin = end, at any place.
         teacher_offsets: [T_t, 2], in the same unit.
 
     Returns:
         The alignment. A student token whose characters no teacher token covers (blanks that the
-        teacher's tokenizer drops) reads the nearest one, of two equally near the earlier, which
-        is complete by then. A token of no characters reads the teacher's token of no characters
-        at the same end of the text, counted from the first; where the teacher has none there,
-        the nearest token.
+        teacher's tokenizer drops) reads the nearest one; if two are equally near, the earlier,
+        which is complete by then. A token of no characters reads the teacher's token of no
+        characters at the same end of the text, counted from the first; where the teacher has
+        none there, the nearest token.
 
     Raises:
         ValueError: offsets of another shape, negative, that end before they begin or that fall
@@ -307,7 +307,7 @@ def _nearest(
 
 
 def _marks(student: _Tokens, teacher: _Tokens, same: np.ndarray, reads: np.ndarray) -> np.ndarray:
-    """The teacher token of every student token that covers no character; of others, no matter.
+    """The teacher token of every student token that covers no character; undefined for others.
 
     Args:
         student: the student's tokens.

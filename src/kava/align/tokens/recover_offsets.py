@@ -1,8 +1,8 @@
-"""Where a text's pieces lie in it, for tokenizers that do not say.
+"""Recover the character offsets of tokens from their pieces, for tokenizers that report none.
 
-Vocabularies spell their pieces in a few ways, and normalisers change a text in a few. Every way
-of spelling is tried with every folding, the strictest first; one that gives back the whole text,
-letter by letter, is right, and none is an answer too.
+Vocabularies write their pieces in a few known ways, and normalisers change a text in a few. Every
+way to decode pieces is tried with every normalisation of characters, the strictest first; the first
+pair that gives back the whole text is used. If there is none, there are no offsets.
 """
 
 from __future__ import annotations
@@ -18,8 +18,11 @@ import numpy as np
 BLANK = "▁"
 """How SentencePiece writes a blank (U+2581)."""
 
-Spelling = Callable[[str], bytes]
-Folding = Callable[[str], str]
+PieceDecoder = Callable[[str], bytes]
+"""From a piece of the vocabulary to the bytes that it stands for."""
+
+Normalisation = Callable[[str], str]
+"""From a character to what is left of it for a comparison."""
 
 
 def _sentencepiece(piece: str) -> bytes:
@@ -54,7 +57,7 @@ def _gpt2_bytes() -> dict[str, int]:
     }
 
 
-SPELLINGS: tuple[Spelling, ...] = (_sentencepiece, _byte_level, _affixed, _latin)
+PIECE_DECODERS: tuple[PieceDecoder, ...] = (_sentencepiece, _byte_level, _affixed, _latin)
 
 
 @cache
@@ -80,10 +83,12 @@ def _unmarked(character: str) -> str:
     )
 
 
-FOLDINGS: tuple[Folding, ...] = (str, _compatible, _visible, _unmarked)
+NORMALISATIONS: tuple[Normalisation, ...] = (str, _compatible, _visible, _unmarked)
 
 
-def locate(text: str, pieces: Sequence[str], unknown: str | None = None) -> np.ndarray | None:
+def recover_offsets(
+    text: str, pieces: Sequence[str], unknown: str | None = None
+) -> np.ndarray | None:
     """The characters of the text that each piece stands for.
 
     Args:
@@ -94,47 +99,49 @@ def locate(text: str, pieces: Sequence[str], unknown: str | None = None) -> np.n
     Returns:
         [T, 2] begin and end; parts of one character each carry the whole character, and a piece
         of which nothing is left in the text (a blank) has what lies between its neighbours, which
-        may be nothing. None where no way of spelling gives back the text, or where an unknown
+        may be nothing. None where no way to decode gives back the text, or where an unknown
         piece can stand for more than one part of it.
 
     Example:
-        >>> locate("Two  ½", ["▁two", "▁1", "⁄", "2"]).tolist()
+        >>> recover_offsets("Two  ½", ["▁two", "▁1", "⁄", "2"]).tolist()
         [[0, 3], [5, 6], [5, 6], [5, 6]]
     """
     gaps = [at for at, piece in enumerate(pieces) if piece == unknown]
     spelled = []
-    for spelling in SPELLINGS:
+    for decode in PIECE_DECODERS:
         try:
-            parts = [spelling(piece) for piece in pieces]
+            parts = [decode(piece) for piece in pieces]
             spelled.append((parts, b"".join(parts).decode()))
         except (KeyError, UnicodeError):
             continue
-    for folding in FOLDINGS:
+    for normalise in NORMALISATIONS:
         for parts, joined in spelled:
-            spans = _lay_over(text, parts, joined, folding)
+            spans = _lay_over(text, parts, joined, normalise)
             if spans is not None:
                 return spans
-    for folding in FOLDINGS[1:] if gaps else ():
+    for normalise in NORMALISATIONS[1:] if gaps else ():
         for parts, _ in spelled:
-            filled = _fill(text, parts, gaps, folding)
+            filled = _fill(text, parts, gaps, normalise)
             if filled is not None:
-                return _lay_over(text, filled, b"".join(filled).decode(), folding)
+                return _lay_over(text, filled, b"".join(filled).decode(), normalise)
     return None
 
 
 def _fill(
-    text: str, parts: Sequence[bytes], gaps: Sequence[int], folding: Folding
+    text: str, parts: Sequence[bytes], gaps: Sequence[int], normalise: Normalisation
 ) -> list[bytes] | None:
     """The parts with what each gap must stand for; None where that is not certain.
 
     A gap is one letter or more of one word: blanks end a word in every vocabulary that has gaps.
     """
-    line, source = _fold(text, folding)
+    line, source = _normalised(text, normalise)
     word = np.cumsum([one.isspace() for one in text])[source]
     word_end = np.searchsorted(word, word, side="right")
     runs: list[str | None] = [None] * (2 * len(gaps) + 1)
     for place, (a, b) in enumerate(pairwise([-1, *gaps, len(parts)])):
-        runs[2 * place] = _fold(b"".join(parts[a + 1 : b]).decode(errors="replace"), folding)[0]
+        runs[2 * place] = _normalised(
+            b"".join(parts[a + 1 : b]).decode(errors="replace"), normalise
+        )[0]
     # Forward, all places in the line that each run can begin at; backward, the one it must.
     begins = [[0]]
     for run in runs:
@@ -163,12 +170,12 @@ def _fill(
 
 
 def _lay_over(
-    text: str, parts: Sequence[bytes], joined: str, folding: Folding
+    text: str, parts: Sequence[bytes], joined: str, normalise: Normalisation
 ) -> np.ndarray | None:
     # The blank that SentencePiece puts in front of a text is none of the text's characters.
-    dummy = int(folding is str and joined == " " + text)
-    folded_text, in_text = _fold(text, folding)
-    folded_joined, in_joined = _fold(joined[dummy:], folding)
+    dummy = int(normalise is str and joined == " " + text)
+    folded_text, in_text = _normalised(text, normalise)
+    folded_joined, in_joined = _normalised(joined[dummy:], normalise)
     if folded_text != folded_joined:
         return None
     # The characters of `joined` that each part touches, and what is left of them when folded.
@@ -187,7 +194,7 @@ def _lay_over(
     )
 
 
-def _fold(text: str, folding: Folding) -> tuple[str, np.ndarray]:
+def _normalised(text: str, normalise: Normalisation) -> tuple[str, np.ndarray]:
     """The folded text, and the character of the text that each of its characters comes from."""
-    folded = [folding(character) for character in text]
+    folded = [normalise(character) for character in text]
     return "".join(folded), np.repeat(np.arange(len(text)), [len(one) for one in folded])
