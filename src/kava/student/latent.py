@@ -38,6 +38,7 @@ from kava.student.decode import Generation, Stop, greedy_decode
 from kava.student.endings import generation_ends
 from kava.student.passes import LatentOutput, LatentParts, Passes
 from kava.student.whole import WEIGHTS_FILE, has_manifest, student_damage
+from kava.traceable import name_outputs
 
 
 class LatentProjection(nn.Sequential):
@@ -87,6 +88,7 @@ class LatentStudent(PreTrainedModel):
         if base_model is None:
             base_config = AutoConfig.for_model(**config.base_config)
             base_model = AutoModelForCausalLM.from_config(base_config)
+        name_outputs(base_model.config)
         self.base = base_model
         width = embedding_weight(base_model).shape[1]
         self.thought_embeddings = nn.Parameter(torch.zeros(2, width))
