@@ -105,7 +105,7 @@ def calibrate_models(config: CalibrateConfig) -> Calibrated:
     """
     from kava.align import CacheGeometry, MapProjectionAligner
     from kava.data.splits import data_hash
-    from kava.fit.pair import calibrate_on
+    from kava.fit.models import calibrate_on
     from kava.models.load import load_model_config
     from kava.student.checkpoint import library_versions
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from kava.align import MapProjectionAligner
-    from kava.align.overlap import TokenAlignmentMode
+    from kava.align.tokens.overlap import TokenAlignmentMode
     from kava.demo.worker import RunJob
     from kava.pictures.drawn import Draw
     from kava.train.config import TrainConfig
