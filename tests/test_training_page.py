@@ -12,7 +12,7 @@ from datasets import Dataset
 
 from conftest import ROOT
 from kava.cli import run
-from kava.commands.evaluate import evaluate_main
+from kava.commands.evaluate import main as evaluate_main
 from kava.commands.train import main
 from kava.data.sources import load_records
 from kava.train.config import TrainConfig

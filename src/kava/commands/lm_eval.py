@@ -19,6 +19,8 @@ from kava.models.devices import check_device
 from kava.models.quiet import quiet_libraries
 
 PROG = "kava lm-eval"
+USAGE = None
+"""The flags are lm_eval's."""
 
 
 def main(argv: list[str]) -> int:
