@@ -11,6 +11,7 @@ import pytest
 
 from kava.data.sources import load_records
 from kava.data.splits import data_hash
+from kava.data_settings import RowSettings
 from kava.evaluate.data import evaluation_records
 from kava.models.load import load_tokenizer
 from kava.train.config import TrainConfig
@@ -67,7 +68,7 @@ def test_scoring_the_training_records_is_said(file: Path) -> None:
     config = TrainConfig(dataset_name=str(file), question_field="query")
     assert "trained on these very records" in str(evaluation_records(settings(config)).warning)
     fields = {"question_field": "query"}
-    records = load_records(str(file), question_field="query")
+    records = load_records(str(file), rows=RowSettings(question_field="query"))
     said = {"data_hash": data_hash(records)}
     data = evaluation_records(said, dataset_name=str(file), fields=fields)
     assert "trained on these very records" in str(data.warning)
@@ -105,7 +106,9 @@ def test_questions_that_are_in_the_training_data_are_told(file: Path, tmp_path: 
     apart = load_data(divided, load_tokenizer("kava/tiny-gpt2")).eval_records
     test.write_text("".join(json.dumps(rows[int(r.id[1:])]) + "\n" for r in apart))
     assert evaluation_records(settings(divided), dataset_name=str(test)).warning is None
-    gone = TrainConfig(dataset_name=str(tmp_path / "gone.jsonl"), question_field="query")
+    gone = TrainConfig(
+        dataset_name=str(tmp_path / "gone.jsonl"), rows=RowSettings(question_field="query")
+    )
     told = evaluation_records(settings(gone), dataset_name=str(test)).warning
     assert "cannot be read here" in str(told)
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from kava import names
 from kava.commands.answering import AnsweringConfig
-from kava.dataset_names import check_dataset_name
+from kava.data_settings import Source
 from kava.files.outputs import check_output_folder
-from kava.flags import Usage, check_once, flag, needed
+from kava.flags import Usage, again, check_once, flag, needed
 from kava.flags.aliases import ANYWHERE
 from kava.models.devices import choose_device
 from kava.models.quiet import quiet_libraries
@@ -35,22 +35,28 @@ class CostsConfig(AnsweringConfig):
     """
 
     models: list[str] = needed("checkpoints or models", positional=True, metavar="MODEL")
-    labels: list[str] | None = flag(None, "what to call them", unset="their names")
-    dataset_name: str | None = flag(
+    labels: list[str] | None = flag(None, "what to call them", unset="their names", group="models")
+    dataset_name: str | None = again(
+        Source,
+        "dataset_name",
         None,
-        "kava/shell-game, gsm8k, another data set, or the path of a file",
-        check=check_dataset_name,
         unset="the evaluation data of the first model that kava trained",
     )
-    split: str | None = flag(None, "train or test", unset="that run's, or test")
+    split: str | None = again(Source, "split", None, unset="that run's, or test")
     subset_size: int | None = flag(
         None, "answer this many items, taken at random", least=1, unset="all"
     )
     batch_size: list[int] = flag(
-        [1], "questions at a time, one or more numbers", least=1, most=names.MOST_BATCH
+        [1],
+        "questions at a time, one or more numbers",
+        least=1,
+        most=names.MOST_BATCH,
+        group="running",
     )
     rounds: int = flag(5, "turns that the models take", least=1, most=10_000)
-    output: str | None = flag(None, "a folder for costs.json, costs.png and costs.svg")
+    output: str | None = flag(
+        None, "a folder for costs.json, costs.png and costs.svg", group="output"
+    )
     json: bool = flag(False, "print JSON instead of the table")
 
     def __post_init__(self) -> None:

@@ -8,16 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from kava.commands.answering import StudentConfig, load
+from kava.data_settings import RowFields, Source
 from kava.dataset_names import check_dataset_name
 from kava.files.outputs import check_output, check_output_folder
-from kava.flags import Usage, flag
+from kava.flags import Usage, again, flag, flags_of
 from kava.flags.aliases import EVALUATING
 from kava.models.quiet import quiet_libraries
 
-RECORD_FIELDS = (
-    "question_field", "reasoning_field", "answer_field", "text_field", "reasoning_triggers",
-    "answer_triggers",
-)  # fmt: skip
 THE_RUNS = "the run's"
 
 
@@ -29,16 +26,13 @@ class EvaluateConfig(StudentConfig):
         ValueError: a value outside its range, or flags that exclude each other.
     """
 
-    dataset_name: str | None = flag(
+    dataset_name: str | None = again(
+        Source,
+        "dataset_name",
         None,
-        "kava/shell-game, a task (gsm8k, svamp:PATH, …), or the path of a .jsonl, .json, .csv or "
-        ".parquet file; left out, "
-        "the data that the run evaluated on, or the held-out part of what it was trained on",
-        check=check_dataset_name,
+        unset="the data that the run evaluated on, or the held-out part of what it was trained on",
     )
-    split: str | None = flag(
-        None, "train or test; left out, the run's evaluation split or test", unset=THE_RUNS
-    )
+    split: str | None = again(Source, "split", None, unset="the run's evaluation split, or test")
     subset_size: int | None = flag(
         None, "score this many records, taken at random", least=1, unset="all"
     )
@@ -51,29 +45,27 @@ class EvaluateConfig(StudentConfig):
     task_data: str | None = flag(
         None, "folder of the tasks' local files, one folder each: gsm8k, svamp, strategyqa, arc, …"
     )
-    question_field: str | None = flag(
-        None, "field of a row that holds the question", unset=THE_RUNS
+    question_field: str | None = again(RowFields, "question_field", None, unset=THE_RUNS)
+    reasoning_field: str | None = again(RowFields, "reasoning_field", None, unset=THE_RUNS)
+    answer_field: str | None = again(RowFields, "answer_field", None, unset=THE_RUNS)
+    text_field: str | None = again(RowFields, "text_field", None, unset=THE_RUNS)
+    reasoning_triggers: list[str] | None = again(
+        RowFields, "reasoning_triggers", None, unset=THE_RUNS
     )
-    reasoning_field: str | None = flag(None, "field that holds the reasoning", unset=THE_RUNS)
-    answer_field: str | None = flag(None, "field that holds the answer", unset=THE_RUNS)
-    text_field: str | None = flag(None, "field of a raw text", unset=THE_RUNS)
-    reasoning_triggers: list[str] | None = flag(
-        None, "markers of the reasoning in a raw text", unset=THE_RUNS
-    )
-    answer_triggers: list[str] | None = flag(
-        None, "markers of the answer in a raw text", unset=THE_RUNS
-    )
+    answer_triggers: list[str] | None = again(RowFields, "answer_triggers", None, unset=THE_RUNS)
     max_length: int | None = flag(
         None,
         "most positions of prompt, latents and answer; left out, as many as the model's "
         "configuration names. A model with rotary positions can read on past them",
         least=1,
         unset="the model's",
+        group="answers",
     )
     output: str | None = flag(
         None,
         "write every item to this jsonl file, and the figures to <output>.summary.json; with "
         "--tasks, a folder for a <task>.jsonl each",
+        group="output",
     )
     json: bool = flag(False, "print the figures as JSON instead of a table")
 
@@ -85,7 +77,7 @@ class EvaluateConfig(StudentConfig):
                     f"--task_data {self.task_data} is read by --tasks alone: pass it too"
                 )
             return
-        for name in (*RECORD_FIELDS, "dataset_name"):
+        for name in (*flags_of(RowFields), "dataset_name"):
             if getattr(self, name) is not None:
                 raise ValueError(f"--tasks and --{name} exclude each other: a task knows its data")
 
@@ -108,7 +100,9 @@ def main(argv: list[str]) -> int:
     from kava.evaluate.score import score
     from kava.files.locks import lock_file
 
-    fields = {name: value for name in RECORD_FIELDS if (value := vars(config)[name]) is not None}
+    fields = {
+        name: value for name in flags_of(RowFields) if (value := vars(config)[name]) is not None
+    }
     if config.tasks is not None:
         return _evaluate_tasks(config)
     output = None if config.output is None else Path(config.output)
