@@ -98,6 +98,8 @@ def test_both_names_of_help_are_known(shell: CliRunner, flag: str) -> None:
         ("kava tr", {"train"}),
         ("kava train --mod", {"--model_name"}),
         ("kava train --decoding ", {"sequential", "jacobi"}),
+        ("kava train --jac", {"--jacobi_iterations"}),
+        ("kava train --help ", {"all"}),
         ("kava study st", {"status"}),
         ("kava study run --d", {"--dry_run"}),
         ("kava lm-eval --", set()),

@@ -16,13 +16,13 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib import import_module
 from types import ModuleType
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
 from kava.errors import USER_ERRORS, describe
-from kava.flags.usage import USAGE_ERROR
+from kava.flags.usage import refuse
 from kava.flags.words import near
 from kava.stopping import Stopped, stop_on_signals
 
@@ -62,9 +62,9 @@ class Root(TyperGroup):
         first = next((arg for arg in args if arg.partition("=")[0] not in self._flags(ctx)), None)
         if first is not None and not ctx.resilient_parsing:
             if first.startswith("-"):
-                _refuse(f"unknown flag {first}{near(first, self._flags(ctx))}")
+                refuse("kava", f"unknown flag {first}{near(first, self._flags(ctx))}")
             if first not in self.commands:
-                _refuse(f"there is no command {first!r}{near(first, self.commands)}")
+                refuse("kava", f"there is no command {first!r}{near(first, self.commands)}")
         return super().parse_args(ctx, args)
 
     def _flags(self, ctx: Any) -> list[str]:
@@ -80,11 +80,6 @@ class SubCommand(TyperCommand):
 
         usage = module_of(str(self.name)).USAGE
         return [] if usage is None else list(offers(usage, ctx.args, incomplete))
-
-
-def _refuse(message: str) -> NoReturn:
-    _say(f"error: {message}; see kava --help")
-    raise typer.Exit(USAGE_ERROR)
 
 
 app = typer.Typer(

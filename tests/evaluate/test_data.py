@@ -106,9 +106,7 @@ def test_questions_that_are_in_the_training_data_are_told(file: Path, tmp_path: 
     apart = load_data(divided, load_tokenizer("kava/tiny-gpt2")).eval_records
     test.write_text("".join(json.dumps(rows[int(r.id[1:])]) + "\n" for r in apart))
     assert evaluation_records(settings(divided), dataset_name=str(test)).warning is None
-    gone = TrainConfig(
-        dataset_name=str(tmp_path / "gone.jsonl"), rows=RowSettings(question_field="query")
-    )
+    gone = TrainConfig(dataset_name=str(tmp_path / "gone.jsonl"), question_field="query")
     told = evaluation_records(settings(gone), dataset_name=str(test)).warning
     assert "cannot be read here" in str(told)
 

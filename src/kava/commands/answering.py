@@ -32,8 +32,9 @@ class AnsweringConfig:
         "most tokens to generate per answer",
         least=1,
         unset="what the run evaluated with, else 32 for a latent student and 256 for a written one",
+        group="answers",
     )
-    dtype: str = flag("auto", DTYPE_HELP, check=check_dtype_name)
+    dtype: str = flag("auto", DTYPE_HELP, check=check_dtype_name, group="running")
     device: str = flag("auto", DEVICE_HELP, check=check_device_name)
 
     def __post_init__(self) -> None:
@@ -53,8 +54,12 @@ class StudentConfig(AnsweringConfig):
         "a folder, a built-in kava/ name or a hub id",
         positional=True,
     )
-    best: bool = flag(False, "of an output folder, the checkpoint that the run found best")
-    batch_size: int = flag(64, "questions at a time", least=1, most=names.MOST_BATCH)
+    best: bool = flag(
+        False, "of an output folder, the checkpoint that the run found best", group="models"
+    )
+    batch_size: int = flag(
+        64, "questions at a time", least=1, most=names.MOST_BATCH, group="running"
+    )
 
 
 def load(config: StudentConfig) -> LoadedStudent:

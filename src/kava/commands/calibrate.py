@@ -242,4 +242,9 @@ USAGE = Usage(
     example="kava calibrate --model_name gpt2 --teacher_name gpt2-medium --dataset_name gsm8k "
     "--output_dir outputs/calibration",
     known=CALIBRATING,
+    common=(
+        *("dataset_name", "split", "calibration_samples", "max_length", "overflow"),
+        *("alignment_mode", "map_rank", "align_direction", "layer_mapping", "token_alignment"),
+        *("batch_size", "dtype", "seed", "device", "output_dir", "overwrite"),
+    ),
 )

@@ -176,6 +176,10 @@ USAGE = Usage(
     summary="Show what each eviction keeps of a teacher's reasoning.",
     example='python experiments/compare_evictions.py --dataset_name "kava/shell-game?form=verbose"',
     known={**READING, "model_name": Same("teacher_name")},
+    common=(
+        *("teacher_name", "dataset_name", "split", "num_samples", "max_length", "overflow"),
+        *("target_len", "reach", "batch_size", "dtype", "seed", "device", "output", "no_progress"),
+    ),
 )
 
 

@@ -88,6 +88,7 @@ USAGE = Usage(
     summary="Score a trained student.",
     example="kava evaluate outputs/run --dataset_name gsm8k --split test",
     known=EVALUATING,
+    common=tuple(flags_of(EvaluateConfig).keys() - flags_of(RowFields).keys()),
 )
 
 

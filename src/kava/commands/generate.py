@@ -20,7 +20,10 @@ class GenerateConfig(StudentConfig):
     """
 
     prompt: list[str] | None = flag(
-        None, "a question; given several times, all are answered, in their order", repeat=True
+        None,
+        "a question; given several times, all are answered, in their order",
+        repeat=True,
+        group="questions",
     )
     input: str | None = flag(
         None,
@@ -28,7 +31,9 @@ class GenerateConfig(StudentConfig):
         ".parquet file; without --prompt and --input, they are read from stdin, one per line",
     )
     written: bool = flag(
-        False, "show the written reasoning before the answer (not for a latent student)"
+        False,
+        "show the written reasoning before the answer (not for a latent student)",
+        group="output",
     )
     show_latents: bool = flag(
         False,

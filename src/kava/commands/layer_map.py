@@ -139,4 +139,9 @@ USAGE = Usage(
     summary="Measure how alike the layers of two models are, and map them.",
     example="kava layer-map --student_model gpt2 --teacher_model gpt2-medium --dataset_name gsm8k",
     known=COMPARING_LAYERS,
+    common=(
+        *("dataset_name", "split", "num_samples", "max_length", "overflow"),
+        *("strategy", "top_k", "token_alignment", "batch_size", "dtype", "seed", "device"),
+        "output",
+    ),
 )

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import NamedTuple
 
 from kava.data.calculator import equations, strip_marks
@@ -38,13 +37,14 @@ class RowReader:
     rows: RowSettings = field(default_factory=RowSettings)
     step_separator: str = "\n"
     on_missing: OnMissing = "error"
+    identifier: SegmentIdentifier = field(init=False)
+    """What finds the parts of a text."""
 
-    @cached_property
-    def identifier(self) -> SegmentIdentifier:
-        """What finds the parts of a text."""
+    def __post_init__(self) -> None:
         names = ("reasoning_triggers", "answer_triggers")
         given = {name: getattr(self.rows, name) for name in names}
-        return SegmentIdentifier(**{name: t for name, t in given.items() if t is not None})
+        identifier = SegmentIdentifier(**{name: t for name, t in given.items() if t is not None})
+        object.__setattr__(self, "identifier", identifier)
 
     def read(self, row: Row, default_id: str, where: str) -> Record:
         """The record of a row.
