@@ -35,3 +35,14 @@ def test_wrong_flags_plans_and_results_are_refused_in_one_line() -> None:
 def test_bad_inputs_of_every_kind_are_met_well() -> None:
     ended = campaign("--sample", "36", "--seed", "32")
     assert all_met(ended, 36), ended.stdout + ended.stderr
+
+
+@pytest.mark.slow
+def test_a_killed_calibration_goes_on_as_if_nothing_had_happened() -> None:
+    script = CAMPAIGN.with_name("kills.py")
+    options = ("--kills", "3", "--commands", "calibrate", "--jobs", "1")
+    ended = subprocess.run(
+        [sys.executable, str(script), *options], capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert ended.stdout.count(": held") == 3
