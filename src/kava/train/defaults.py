@@ -130,4 +130,7 @@ def recipe_beneath(values: Collection[str]) -> Mapping[str, Any]:
     """
     if WHAT_IS_TRAINED & set(values):
         return {}
-    return {name: value for name, value in GAME_RECIPE.items() if name not in values}
+    recipe = {name: value for name, value in GAME_RECIPE.items() if name not in values}
+    if "max_steps" in values:
+        recipe.pop("warmup_steps", None)  # made for the recipe's own number of steps
+    return recipe
