@@ -28,6 +28,13 @@ def test_only_the_direction_counts(shape: tuple[int, ...], factor: float, expect
     assert metrics["cos_sim"].item() == pytest.approx(1 - expected, abs=1e-6)
 
 
+@pytest.mark.parametrize("side", [0, 1])
+def test_a_number_that_is_not_finite_is_not_swallowed(side: int) -> None:
+    pair = [torch.randn(1, 2, 2, 3, 4), torch.randn(1, 2, 2, 3, 4)]
+    pair[side][0, 0, 0, 0, 0] = float("nan")
+    assert MercatorKVLoss()(*pair)[0].isnan()
+
+
 def test_orthogonal_vectors_cost_one() -> None:
     student, teacher = torch.zeros(2, 2, 2, 3, 4), torch.zeros(2, 2, 2, 3, 4)
     student[..., 0], teacher[..., 1] = 5.0, 0.1

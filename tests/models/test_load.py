@@ -138,6 +138,13 @@ def test_a_tokenizer_without_padding_pads_with_its_end_token(folder, caplog):
     assert "has no padding token: <|endoftext|> pads" in caplog.text
 
 
+def test_a_folder_without_a_tokenizer_is_named(tmp_path):
+    load_model("kava/tiny-gpt2").save_pretrained(tmp_path)
+    with pytest.raises(OSError, match=r"tokenizer") as caught:
+        load_tokenizer(tmp_path)
+    assert str(tmp_path) in one_line(caught.value)
+
+
 def test_a_tokenizer_with_neither_padding_nor_end_is_refused(folder):
     tokenizer = byte_tokenizer()
     tokenizer.pad_token = tokenizer.eos_token = None

@@ -126,3 +126,10 @@ def test_other_ids_are_counted_and_one_is_named() -> None:
         pair(a, b)
     with pytest.raises(ValueError, match=r"^1 of 3 ids are only in a.jsonl, such as 'z'; only"):
         pair(a, Items(("x", "y"), np.ones(2, bool), "c.jsonl"))
+
+
+def test_a_metric_is_for_files_of_the_harness(tmp_path: Path) -> None:
+    path = tmp_path / "items.jsonl"
+    path.write_text('{"id": 1, "correct": true}\n')
+    with pytest.raises(ValueError, match="--metric acc is for the files of lm-evaluation-harness"):
+        read_items(path, metric="acc")

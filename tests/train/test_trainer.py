@@ -217,6 +217,22 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_batch(tmp_path: P
     assert set(named) <= {sample.id for sample in built.data.train}
 
 
+def test_weights_that_are_not_finite_are_not_saved(tmp_path: Path) -> None:
+    built = build_run(small(tmp_path, **TEACHER))
+    last = built.trainer.args.max_steps
+
+    class Diverge(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if state.global_step == last:
+                with torch.no_grad():
+                    built.trainer.model.base.lm_head.weight.fill_(torch.inf)
+
+    built.trainer.add_callback(Diverge())
+    with pytest.raises(KavaError, match=f"step {last} left weights that are not finite"):
+        built.trainer.train()
+    assert not (tmp_path / "run" / f"checkpoint-{last}").exists()
+
+
 def test_a_gradient_that_is_not_finite_stops_before_the_weights_change(tmp_path: Path) -> None:
     built = build_run(small(tmp_path, **TEACHER))
     before = weights(built.trainer.model)

@@ -131,7 +131,7 @@ def cosine_distance(student_XD: Tensor, teacher_XD: Tensor) -> Tensor:
     """
     inverse_X = inverse_norm(student_XD) * inverse_norm(teacher_XD)
     cosine_X = (student_XD * teacher_XD).sum(-1) * inverse_X
-    return torch.where(squared_norm(teacher_XD) > MIN_NORM**2, 1.0 - cosine_X, 0.0)
+    return torch.where(squared_norm(teacher_XD) <= MIN_NORM**2, 0.0, 1.0 - cosine_X)
 
 
 def squared_norm(x_XD: Tensor) -> Tensor:
@@ -143,7 +143,7 @@ def inverse_norm(x_XD: Tensor) -> Tensor:
     """1 / ‖x‖ along the last axis, and 0 where ‖x‖ is no more than `MIN_NORM`."""
     squared_X = squared_norm(x_XD)
     inverse_X = squared_X.clamp(min=MIN_NORM**2).rsqrt()
-    return torch.where(squared_X > MIN_NORM**2, inverse_X, 0.0)
+    return torch.where(squared_X <= MIN_NORM**2, 0.0, inverse_X)
 
 
 @torch.no_grad()

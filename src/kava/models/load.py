@@ -137,6 +137,12 @@ def load_tokenizer(
             tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
         except Exception as error:  # of files that are missing, damaged, or need another library
             raise OSError(_unreadable("tokenizer", source, error)) from error
+    if not len(tokenizer.get_vocab()):
+        # what the library makes of a folder without one
+        raise OSError(
+            f"{name!r} holds no tokenizer: copy tokenizer.json and tokenizer_config.json of the "
+            f"model into it"
+        )
     if tokenizer.pad_token is None:
         if tokenizer.eos_token is None:
             raise ValueError(

@@ -76,6 +76,12 @@ def read_items(
         key, value = "doc_id", metric or _only_metric(path, first)
     else:
         key, value = "id", "correct"
+        for flag, given in (("--metric", metric), ("--filter", filter_name)):
+            if given is not None:
+                raise ValueError(
+                    f"{path} says itself which items are right: {flag} {given} is for the files "
+                    f"of lm-evaluation-harness; leave it out"
+                )
     line_of: dict[str, int] = {}
     correct = []
     for line, row in rows:

@@ -20,6 +20,12 @@ def check_config(config: Settings) -> None:
         )
     _check_precision(config)
     _check_latent_ce(config)
+    _check_something_is_trained(config)
+    if config.eval_dataset_name is not None and not config.eval_size:
+        raise ValueError(
+            f"--eval_dataset_name {config.eval_dataset_name} is read by --eval_size alone: pass "
+            f"how many of its samples to evaluate on"
+        )
     if config.student == "explicit" and config.teacher_name is None and config.matches_cache:
         raise ValueError(
             "an explicit student that is its own teacher would match its own cache, which "
@@ -61,6 +67,22 @@ def check_config(config: Settings) -> None:
             )
     if config.resume and config.overwrite:
         raise ValueError("--resume and --overwrite exclude each other")
+
+
+def _check_something_is_trained(config: Settings) -> None:
+    weights = {
+        "ce_weight": config.ce_weight,
+        "kv_weight": config.kv_weight,
+        "cka_weight": config.cka_weight,
+        "codi_weight": config.codi_weight,
+        "latent_ce_weight": config.latent_ce_weight,
+        "teacher_ce_weight": config.teacher_ce_weight if config.self_distillation else 0.0,
+    }
+    if not any(weights.values()):
+        raise ValueError(
+            f"every weight of the loss is 0, so that nothing would be trained: give one of "
+            f"{', '.join(f'--{name}' for name in weights)} a value above 0"
+        )
 
 
 def _check_precision(config: Settings) -> None:

@@ -17,7 +17,9 @@ from transformers.trainer_callback import TrainerState
 from transformers.trainer_utils import TrainOutput
 
 from kava.data.records import Template
+from kava.errors import KavaError
 from kava.inputs import whole_json_lines
+from kava.models.weights import check_finite
 from kava.student.whole import STATE_FILE
 from kava.train.averages import mean_loss
 from kava.train.callbacks import METRICS_FILE, ProgressAndLog
@@ -87,7 +89,22 @@ class ResumableTrainer(Trainer):
     def _get_output_dir(self, trial: Any) -> str:
         return str(self.writer.run_dir)
 
+    def _check_weights(self) -> None:
+        """Refuse to save weights that the last step has made NaN or infinite.
+
+        Raises:
+            KavaError: such weights; earlier checkpoints stay.
+        """
+        try:
+            check_finite(self.accelerator.unwrap_model(self.model).named_parameters(), "student")
+        except ValueError as error:
+            raise KavaError(
+                f"step {self.state.global_step} left weights that are not finite, and they are "
+                f"not saved; lower --lr (earlier checkpoints are intact)"
+            ) from error
+
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        self._check_weights()
         with self.writer.staged(self.state):
             super()._save_checkpoint(model, trial)
             shares = gather_object([self.recorder.share()])

@@ -124,6 +124,13 @@ def test_a_side_that_never_varies_has_nothing_in_common(value: float, debiased: 
         assert gradient.isfinite().all()
 
 
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_number_that_is_not_finite_is_not_taken_for_nothing_in_common(bad: float) -> None:
+    x, y = torch.randn(30, 4), torch.randn(30, 4)
+    y[0, 0] = bad
+    assert linear_cka(x, y).isnan()
+
+
 def test_half_precision_is_compared_in_single() -> None:
     x = torch.randn(200, 16)
     found = linear_cka(x.bfloat16(), x.bfloat16() * 8)

@@ -132,6 +132,19 @@ WITH_MORE = [
 ]
 NONE = [
     "",
+    # shares, multiples and powers
+    "half of 18",
+    "a third of 18",
+    "half 18",
+    "twice 18",
+    "double 18",
+    "triple 18",
+    "the square root of 18",
+    "log 18",
+    "18 squared",
+    "18 cubed",
+    "18 halves",
+    "up to 18",
     "eighteen",
     "x",
     # ranges

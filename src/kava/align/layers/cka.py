@@ -119,7 +119,7 @@ def unbiased_hsic(
 
 
 def normalised(cross: Tensor, own_x: Tensor, own_y: Tensor) -> Tensor:
-    """HSIC(K, L) / √(HSIC(K, K) · HSIC(L, L)); 0 where a side never varies."""
-    positive = (own_x > 0) & (own_y > 0)
+    """HSIC(K, L) / √(HSIC(K, K) · HSIC(L, L)); 0 where a side never varies, NaN of NaN."""
+    positive = ~((own_x <= 0) | (own_y <= 0))
     scale = torch.where(positive, own_x, 1).sqrt() * torch.where(positive, own_y, 1).sqrt()
     return torch.where(positive, cross / scale, 0)

@@ -12,6 +12,7 @@ from kava.data.numbers.tokens import (
     JOINS,
     MINUS,
     OPENING,
+    SHARES,
     STOPS,
     Token,
 )
@@ -110,7 +111,12 @@ class _Walk:
         token = left.token
         if token.kind == "word":
             joins = token.word in JOINS | {"x"} and self._has_number()
-            refused = token.word in BOUNDS or token.word.endswith("n't") or joins
+            refused = (
+                token.word in BOUNDS
+                or token.word.endswith("n't")
+                or joins
+                or self._takes_share(left)
+            )
             return not refused and (left.apart or not left.bracket)  # sqrt(16)
         if token.kind == "letters":
             return left.apart or not (left.bracket or token.is_greek or token.is_numeral)
@@ -123,6 +129,15 @@ class _Walk:
         if token.text == "~":
             return not self._has_number()
         return not token.is_operator
+
+    def _takes_share(self, left: _Neighbour) -> bool:
+        """Whether the number is one of which something is taken: half of 18, up to 18."""
+        earlier = next((t for t in reversed(self.tokens[: left.at]) if t.says), None)
+        if earlier is None:
+            return False
+        if left.token.word == "of":
+            return earlier.word in SHARES
+        return (earlier.word, left.token.word) == ("up", "to")
 
     def _next(self) -> tuple[int, bool]:
         """The place of the next token but a blank, and whether a blank is passed."""

@@ -63,9 +63,15 @@ OTHER_SCALES = tuple("十百千万萬亿億兆만억조")
 MINUS = frozenset(("minus", "negative"))
 BOUNDS = frozenset((
     "not", "than", "least", "most", "over", "under", "above", "below", "never", "nor", "except",
-    "exceed", "exceeds", "times", "plus",
+    "exceed", "exceeds", "times", "plus", "half", "twice", "thrice", "double", "triple", "log",
+    "ln",
 ))  # fmt: skip
-"""Words before a number that make it another statement: at least 18, not 18, plus 18."""
+"""Words before a number that make it another statement: at least 18, not 18, twice 18."""
+SHARES = frozenset((
+    "half", "halves", "third", "thirds", "quarter", "quarters", "fourth", "fourths", "fifth",
+    "fifths", "tenth", "tenths", "root", "square", "cube", "log", "logarithm", "multiple",
+))  # fmt: skip
+"""Words before "of" and a number that make it another one: half of 18, the root of 18."""
 JOINS = frozenset((
     "and", "or", "nor", "to", "through", "until", "till", "plus", "minus", "times", "by",
 ))  # fmt: skip
@@ -78,8 +84,8 @@ MORE = frozenset((
 ))  # fmt: skip
 """Words behind "and" that make a number another one: 18 and a half."""
 PARTS = frozenset((
-    "thirds", "fifths", "sixths", "sevenths", "eighths", "ninths", "tenths", "hundredths",
-    "thousandths",
+    "halves", "thirds", "fifths", "sixths", "sevenths", "eighths", "ninths", "tenths",
+    "hundredths", "thousandths", "squared", "cubed",
 ))  # fmt: skip
 
 
