@@ -26,7 +26,7 @@ from kava.demo.results import Result, Summary, summarize
 from kava.demo.strips import kept_tokens
 from kava.evaluate.costs import Cost
 from kava.fit import LayerMapping, LayerSimilarity
-from kava.pictures import alignment as align_pictures
+from kava.pictures import alignment
 from kava.pictures.costs import costs_picture
 from kava.pictures.layers import similarity_picture
 from kava.report import pictures as report
@@ -228,12 +228,12 @@ def draw_layers(case: Case) -> Figure:
         weights = layer_map(2 * case.count, case.count, "ratio").tolist()
     else:
         weights = matrix(case, case.count, case.count)
-    return align_pictures.layer_map_picture(weights, case.narrow)
+    return alignment.layer_map_picture(weights, case.narrow)
 
 
 def draw_heads(case: Case) -> Figure:
     layers = [matrix(case, case.count, 2 * case.count)] * case.count
-    return align_pictures.head_map_picture({"keys": layers, "values": layers}, narrow=case.narrow)
+    return alignment.head_map_picture({"keys": layers, "values": layers}, narrow=case.narrow)
 
 
 def draw_time(case: Case) -> Figure:
@@ -247,7 +247,7 @@ def draw_time(case: Case) -> Figure:
     ]
     if case.values == "zero":
         weights = [[0.0] * len(theirs) for _ in ours]
-    return align_pictures.time_map_picture(ours, theirs, weights, {0}, case.narrow)
+    return alignment.time_map_picture(ours, theirs, weights, {0}, case.narrow)
 
 
 def draw_similarity(case: Case) -> Figure:
@@ -282,11 +282,11 @@ KINDS: dict[str, Callable[[Case], Figure]] = {
     ),
     "demo.rank_picture.accuracy_by_rank": draw_rank,
     "demo.strips.kept_tokens": draw_kept,
-    "align_pictures.layer_map_picture": draw_layers,
-    "align_pictures.head_map_picture": draw_heads,
-    "align_pictures.time_map_picture": draw_time,
-    "layers.picture.similarity_picture": draw_similarity,
-    "evaluate.costs_table.costs_picture": draw_costs,
+    "pictures.alignment.layer_map_picture": draw_layers,
+    "pictures.alignment.head_map_picture": draw_heads,
+    "pictures.alignment.time_map_picture": draw_time,
+    "pictures.layers.similarity_picture": draw_similarity,
+    "pictures.costs.costs_picture": draw_costs,
     "report.pictures.accuracy_by_arm": draw_accuracies,
     "report.pictures.differences": draw_differences,
     **{f"report.pictures.curves_by_arm/{name}": draw_curves(name) for name in report.CURVES},

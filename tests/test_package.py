@@ -7,6 +7,8 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.machinery import SourceFileLoader
+from itertools import chain
 from pathlib import Path
 from types import FunctionType, ModuleType
 
@@ -16,36 +18,27 @@ import kava
 
 SOURCE = Path(kava.__file__).parent
 
-# A part may import itself and the parts before it.
-PARTS = (
-    *("errors", "lazy", "stopping", "format", "files", "inputs", "names", "flags"),
-    *("dataset_names", "attention", "trace", "segments", "rope", "eviction", "align", "losses"),
-    *("data", "models", "fit", "student", "importance", "train", "profile", "jobs"),
-    *("statistics", "evaluate", "study", "pictures", "report", "demo", "commands"),
-    *("cli", "__main__"),
-)
-PLACE_OF = {part: place for place, part in enumerate(PARTS)}
+HOUSE = SOURCE.parents[1] / "scripts/house.py"
+house = SourceFileLoader("house", str(HOUSE)).load_module()
+
+PLACE_OF = {part: place for place, part in enumerate(chain(*house.FLOORS.values()))}
 # Pure tensors: usable and testable without any model.
-PURE = {"attention", "trace", "segments", "rope", "eviction", "align", "losses"}
+PURE = {*house.FLOORS["caches: pure tensors"]}
 MODEL_LIBRARIES = {"transformers", "accelerate", "peft", "datasets"}
 HEAVY = {*MODEL_LIBRARIES, "torch", "numpy", "scipy", "matplotlib", "tensorboard"}
 
 
 def imports_of(path: Path) -> Iterator[tuple[int, str]]:
-    """The line and dotted name of everything a file imports, inside functions too."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    """The line and dotted name of all that a file imports, in functions and in strings too."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            yield from ((node.lineno, alias.name) for alias in node.names)
+            yield from ((node.lineno, one.name) for one in node.names if "kava" not in one.name)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}:{node.lineno} imports relatively; name the package"
-            if node.module == "kava":  # `from kava import rope` names a part
-                yield from (
-                    (node.lineno, f"kava.{alias.name}")
-                    for alias in node.names
-                    if alias.name != "__version__"
-                )
-            else:
+            if str(node.module).split(".")[0] != "kava":
                 yield node.lineno, str(node.module)
+    yield from (item for item in house.imported_names(tree) if item[1] != "kava.__version__")
 
 
 def violations(source: Path) -> list[str]:
@@ -56,13 +49,13 @@ def violations(source: Path) -> list[str]:
         if part == "__init__":
             continue
         if part not in PLACE_OF:
-            found.append(f"{path}: {part!r} has no place in PARTS")
+            found.append(f"{path}: {part!r} has no place in FLOORS")
             continue
-        for line, name in imports_of(path):
+        for line, name in sorted({*imports_of(path)}):
             top, _, rest = name.partition(".")
             other = rest.partition(".")[0]
             if top == "kava" and other not in PLACE_OF:
-                found.append(f"{path}:{line} imports {name}, which has no place in PARTS")
+                found.append(f"{path}:{line} imports {name}, which has no place in FLOORS")
             elif top == "kava" and PLACE_OF[other] > PLACE_OF[part]:
                 found.append(f"{path}:{line} imports {name}, which stands above {part}")
             elif part in PURE and top in MODEL_LIBRARIES:
@@ -82,6 +75,59 @@ def test_imports_point_one_way() -> None:
     assert violations(SOURCE) == []
 
 
+def test_nothing_imports_in_a_circle() -> None:
+    assert house.circles(house.import_graph()) == []
+
+
+def test_files_are_short() -> None:
+    lines = {path: len(path.read_text("utf-8").splitlines()) for path in SOURCE.rglob("*.py")}
+    assert [f"{path}: {n}" for path, n in lines.items() if n > house.LONG_FILE] == []
+
+
+def test_the_picture_of_the_house_shows_every_part() -> None:
+    svg = (SOURCE.parents[1] / "docs/images/architecture.svg").read_text(encoding="utf-8")
+    assert re.findall(r'class="part">(\w+)<', svg) == [
+        part for parts in reversed(house.FLOORS.values()) for part in parts
+    ]
+
+
+@pytest.mark.parametrize(
+    ("graph", "found", "longest"),
+    [
+        ({"a": ["b"], "b": ["c"], "c": []}, [], 3),
+        ({"a": ["b"], "b": ["a"], "c": ["a"]}, [["a", "b"]], 2),
+        ({"a": ["b", "c"], "b": ["d"], "c": ["b"], "d": ["c"]}, [["b", "c", "d"]], 2),
+        ({"a": [], "b": []}, [], 1),
+    ],
+)
+def test_circles_and_depth_of_a_graph(
+    graph: dict[str, list[str]], found: list[list[str]], longest: int
+) -> None:
+    assert house.circles(graph) == found
+    assert len(house.depth(graph)) == longest
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "from kava.b import x",
+        "def f():\n    from kava.b import x",
+        "if TYPE_CHECKING:\n    from kava.b import x",
+        "import kava.b",
+        "from kava import b",
+        'import_module("kava.b")',
+        'names = {"x": "kava.b"}',
+    ],
+)
+def test_every_kind_of_import_is_seen(tmp_path: Path, line: str) -> None:
+    source = tmp_path / "kava"
+    source.mkdir()
+    (source / "__init__.py").write_text("")
+    (source / "a.py").write_text(line + "\n")
+    (source / "b.py").write_text("x = 1\n")
+    assert house.import_graph(source) == {"kava.a": {"kava.b"}, "kava.b": set()}
+
+
 @pytest.mark.parametrize(
     ("file", "line", "complaint"),
     [
@@ -90,8 +136,8 @@ def test_imports_point_one_way() -> None:
         ("student/latent.py", "from kava import train", "stands above student"),
         ("losses/kv.py", "from transformers.cache_utils import Cache", "pure tensors"),
         ("demo/run.py", "import kava.cli", "stands above demo"),
-        ("train/loop.py", "from kava.nowhere import x", "no place in PARTS"),
-        ("mystery.py", "", "no place in PARTS"),
+        ("train/loop.py", "from kava.nowhere import x", "no place in FLOORS"),
+        ("mystery.py", "", "no place in FLOORS"),
     ],
 )
 def test_an_import_that_points_back_is_found_and_named(

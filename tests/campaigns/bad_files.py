@@ -36,6 +36,12 @@ def any_file() -> Iterator[Spoiled]:
     )
 
 
+def plain_lines() -> Iterator[Spoiled]:
+    """What can happen to a file of one text a line, of which half may be whole, too."""
+    for way in any_text():
+        yield way._replace(refused=way.refused and way.name != "cut in the middle")
+
+
 def any_text() -> Iterator[Spoiled]:
     """What can happen to a text file."""
     yield from any_file()
@@ -176,8 +182,11 @@ def _folder(path: Path) -> None:
 
 
 def _cut(path: Path) -> None:
+    """Cut within a line: what ends with a line may be whole."""
     content = path.read_bytes()
-    _write(path, content[: len(content) // 2 - 3])
+    middle = len(content) // 2
+    line = content.rfind(b"\n", 0, middle) + 1
+    _write(path, content[: line + 3 if line else middle])
 
 
 def _appending(text: str) -> Callable[[Path], None]:

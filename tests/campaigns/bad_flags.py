@@ -102,7 +102,9 @@ def _of_the_line(command: str, line: list[str], usage: Usage) -> Iterator[FlagCa
     for extra in extras:
         yield FlagCase(f"{command}: with {extra!r:.40}", [*line, *extra], True)
     for index, word in enumerate(line):
-        if word.startswith("--") and index + 1 < len(line):
+        of = usage.settings.get(word.removeprefix("--"))
+        # a switch needs no value
+        if word.startswith("--") and of is not None and of.kind is not bool:
             yield FlagCase(f"{command}: cut behind {word}", line[: index + 1], True)
 
 

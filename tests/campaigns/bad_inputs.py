@@ -7,7 +7,8 @@ leaving nothing behind. An input that a rule cannot call wrong by itself, such a
 that is missing, may also work.
 
     python tests/campaigns/bad_inputs.py                     # all of it, with a table of counts
-    python tests/campaigns/bad_inputs.py --sample 40         # forty, drawn with --seed
+    python tests/campaigns/bad_inputs.py --sample 40         # forty of all commands, by --seed
+    python tests/campaigns/bad_inputs.py --light             # those that need no model
     python tests/campaigns/bad_inputs.py --only "kava.json"  # those with the text in their name
 """
 
@@ -22,13 +23,23 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from bad_files import Spoiled, any_file, any_json, any_text, json_keys, jsonl_rows, yaml_keys
+from bad_files import (
+    Spoiled,
+    any_file,
+    any_json,
+    any_text,
+    json_keys,
+    jsonl_rows,
+    plain_lines,
+    yaml_keys,
+)
 from bad_flags import flag_cases
-from forked import Outcome, import_libraries, run_command
-from world import TRAIN, copy_world, make_world
+from forked import Outcome, apart, import_libraries, learn, run_command
+from world import TRAIN, copy_world, make_world, write_inputs
 
 LIMIT = 20.0
 """Seconds within which an input must be refused."""
@@ -50,6 +61,17 @@ class Case(NamedTuple):
     argv: list[str]
     spoil: Callable[[Path], None]
     refused: bool
+
+    @property
+    def group(self) -> str:
+        """The command of a bad flag, or what reads a bad file."""
+        kind, _, rest = self.name.partition(": ")
+        return rest.split(" ")[0].removesuffix(":") if kind == "flags" else kind
+
+    @property
+    def is_light(self) -> bool:
+        """Whether it is refused before a model is read, and before much is imported."""
+        return self.refused and self.name.startswith(("flags:", "plan:", "items:"))
 
 
 SHORT = ["--max_new_tokens", "2", "--device", "cpu"]
@@ -78,7 +100,11 @@ READ = {
 
 
 def file_cases(world: Path) -> Iterator[Case]:
-    """Every file of the example, spoiled in every way that its kind allows."""
+    """Every file of the example, spoiled in every way that its kind allows.
+
+    Args:
+        world: the example, of what people write alone or with what the commands made of it.
+    """
 
     def cases(reader: str, file: str, ways: Iterator[Spoiled]) -> Iterator[Case]:
         for way in ways:
@@ -92,10 +118,12 @@ def file_cases(world: Path) -> Iterator[Case]:
     yield from cases("rows", "rows.jsonl", jsonl_rows())
     yield from cases("task", "SVAMP.json", any_json())
     yield from cases("csv", "table.csv", any_text())
-    yield from cases("questions", "questions.txt", any_text())
+    yield from cases("questions", "questions.txt", plain_lines())
     yield from cases("config", "config.yaml", yaml_keys(world / "config.yaml"))
     yield from cases("plan", "plan.yaml", yaml_keys(world / "plan.yaml"))
     yield from cases("items", "a.jsonl", jsonl_rows())
+    if not (world / "run").exists():
+        return
     yield from cases("map", "map.json", any_json())
     yield from cases("map", "map.json", json_keys(world / "map.json"))
     newest = world / "run" / "checkpoint-2"
@@ -128,7 +156,17 @@ def all_cases(world: Path) -> list[Case]:
         Case(f"flags: {name}", argv, lambda folder: None, refused)
         for name, argv, refused in flag_cases()
     ]
-    return [*flags, *file_cases(world)]
+    return [*file_cases(world), *flags]
+
+
+def drawn(cases: list[Case], number: int, seed: int) -> list[Case]:
+    """Some of the cases at random, spread evenly over commands and files."""
+    turns: Counter[str] = Counter()
+    order: list[tuple[int, Case]] = []
+    for case in random.Random(seed).sample(cases, len(cases)):
+        order.append((turns[case.group], case))
+        turns[case.group] += 1
+    return [case for _, case in sorted(order, key=lambda turn: turn[0])[:number]]
 
 
 def judge(case: Case, outcome: Outcome, left: list[str]) -> str | None:
@@ -170,29 +208,38 @@ def main() -> int:
     parser.add_argument("--sample", type=int, help="run this many, drawn at random")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default="", help="run those whose name holds this text")
+    parser.add_argument("--light", action="store_true", help="run those that need no model")
     parser.add_argument("--list", action="store_true", help="print the names alone")
     args = parser.parse_args()
-    import_libraries()
     with tempfile.TemporaryDirectory() as made:
         scratch = Path(made)
-        world = scratch / "world"
-        make_world(world)
+        world, modules = scratch / "world", scratch / "modules"
+        write_inputs(world)
+        make = partial(make_world, world, modules)
+        if not args.light:
+            # many wrong flags are worth a second import
+            apart(make) if args.sample is None else make()
         cases = [case for case in all_cases(world) if args.only in case.name]
+        cases = [case for case in cases if case.is_light or not args.light]
         if args.sample is not None:
-            cases = random.Random(args.seed).sample(cases, min(args.sample, len(cases)))
+            cases = drawn(cases, args.sample, args.seed)
         if args.list:
             print(*(case.name for case in cases), sep="\n")
             return 0
         tried: Counter[str] = Counter()
         failed: Counter[tuple[str, str]] = Counter()
         slowest = 0.0
-        for case in cases:
+        light = [case for case in cases if case.is_light]
+        heavy = [case for case in cases if not case.is_light]
+        for number, case in enumerate([*light, *heavy]):
+            if number == len(light):
+                import_libraries()
+                learn(modules)
             problem, outcome = try_case(case, world, scratch)
-            group = case.name.partition(":")[0]
-            tried[group] += 1
+            tried[case.group] += 1
             slowest = max(slowest, outcome.seconds)
             if problem is not None:
-                failed[group, problem] += 1
+                failed[case.group, problem] += 1
                 last = (outcome.stderr.strip().splitlines() or [""])[-1]
                 print(
                     f"{problem}: {case.name}: kava {shlex.join(case.argv)[:200]}\n    {last[:300]}",

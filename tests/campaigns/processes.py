@@ -196,15 +196,24 @@ class _Process(NamedTuple):
 
 
 def _processes() -> list[_Process]:
-    """Every process that has not ended."""
+    """Every process that has not ended.
+
+    A process whose first thread has ended still has its files, and its locks, until the last has.
+    """
     found = []
     for folder in Path("/proc").iterdir():
         if not folder.name.isdigit():
             continue
         try:
-            state, parent, _, session = (folder / "stat").read_text().rpartition(")")[2].split()[:4]
+            _, parent, _, session = _stat(folder)
+            ended = all(_stat(thread)[0] == "Z" for thread in (folder / "task").iterdir())
         except (FileNotFoundError, ProcessLookupError):
             continue
-        if state != "Z":
+        if not ended:
             found.append(_Process(int(folder.name), int(parent), int(session)))
     return found
+
+
+def _stat(folder: Path) -> list[str]:
+    """State, parent, group and session of a process or a thread."""
+    return (folder / "stat").read_text().rpartition(")")[2].split()[:4]

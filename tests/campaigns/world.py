@@ -10,7 +10,7 @@ import os
 import shutil
 from pathlib import Path
 
-from forked import run_command
+from forked import import_libraries, learn, run_command
 
 PLAN = """\
 name: small
@@ -45,6 +45,11 @@ CALIBRATE = [
     *("--dataset_name", "rows.jsonl", "--calibration_samples", "8", "--batch_size", "4"),
 ]
 
+EVALUATE = [
+    *("evaluate", "--checkpoint", "run", "--dataset_name", "rows.jsonl", "--subset_size", "2"),
+    *("--max_new_tokens", "2", "--device", "cpu"),
+]
+
 
 def rows(count: int, start: int) -> list[dict[str, str]]:
     """Sums in three steps."""
@@ -64,12 +69,8 @@ def write_jsonl(path: Path, lines: list[dict[str, object]] | list[dict[str, str]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
 
 
-def make_world(folder: Path) -> None:
-    """Fill a folder with whole examples.
-
-    Raises:
-        RuntimeError: a command that should work does not.
-    """
+def write_inputs(folder: Path) -> None:
+    """Make a folder with whole examples of the files that people write."""
     folder.mkdir(parents=True)
     write_jsonl(folder / "rows.jsonl", rows(12, 10))
     write_jsonl(folder / "test.jsonl", rows(6, 50))
@@ -94,16 +95,32 @@ def make_world(folder: Path) -> None:
     for name in ("a", "b"):
         items = [{"id": f"i-{n}", "correct": bool(n % (3 if name == "a" else 2))} for n in range(9)]
         write_jsonl(folder / f"{name}.jsonl", items)
-    _must(folder, [*TRAIN, "--output_dir", "run"])
-    _must(folder, [*CALIBRATE, "--output_dir", "fitted"])
+
+
+def make_world(folder: Path, modules: Path) -> None:
+    """Add to the files of `write_inputs` what the commands make of them.
+
+    Args:
+        folder: with the files.
+        modules: a file for the names of what the commands have imported, for `learn`.
+
+    Raises:
+        RuntimeError: a command that should work does not.
+    """
+    import_libraries()
+    _must(folder, modules, [*TRAIN, "--output_dir", "run"])
+    _must(folder, modules, [*CALIBRATE, "--output_dir", "fitted"])
     _must(
         folder,
+        modules,
         [
             *("layer-map", "--student_model", "kava/tiny-llama", "--teacher_model"),
             *("kava/tiny-gpt2", "--dataset_name", "rows.jsonl", "--num_samples", "8"),
             *("--output", "map.json"),
         ],
     )
+    _must(folder, modules, [*EVALUATE, "--output", "scores.jsonl"])
+    (folder / "scores.jsonl").unlink()
     # a checkpoint of before manifests: its files are checked one by one
     shutil.copytree(folder / "run", folder / "old")
     for manifest in (folder / "old").rglob("manifest.json"):
@@ -115,7 +132,8 @@ def copy_world(made: Path, folder: Path) -> None:
     shutil.copytree(made, folder, copy_function=os.link)
 
 
-def _must(folder: Path, argv: list[str]) -> None:
-    outcome = run_command(argv, folder, limit=120)
+def _must(folder: Path, modules: Path, argv: list[str]) -> None:
+    outcome = run_command(argv, folder, limit=120, modules=modules)
     if outcome.code:
         raise RuntimeError(f"kava {' '.join(argv)} failed: {outcome.stderr}")
+    learn(modules)

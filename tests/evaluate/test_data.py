@@ -118,3 +118,26 @@ def test_the_leak_of_gsm8k_aug_is_told(shared: Path) -> None:
     assert str(leak.warning).startswith("500 of the 500 questions are in the training data too")
     fair = evaluation_records(settings(config), dataset_name=name, split="test")
     assert fair.warning is None
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("dataset_name", 3, "config.dataset_name 3 is not text"),
+        ("text_field", [[]], r"config.text_field \[\[\]\] is not text"),
+        ("reasoning_triggers", "text", "config.reasoning_triggers 'text' is not a list of texts"),
+        ("eval_size", None, "config.eval_size None is not a whole number"),
+    ],
+)
+def test_a_recorded_value_of_another_type_is_named(
+    file: Path, key: str, value: object, message: str
+) -> None:
+    recorded = {"config": {"dataset_name": str(file), key: value}}
+    with pytest.raises(ValueError, match=message):
+        evaluation_records(recorded)
+
+
+def test_a_run_of_an_earlier_version_recorded_less(file: Path) -> None:
+    whole = settings(TrainConfig(dataset_name=str(file), question_field="query"))
+    less = {"config": {"dataset_name": str(file), "question_field": "query"}}
+    assert evaluation_records(less).records == evaluation_records(whole).records

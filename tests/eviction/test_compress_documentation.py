@@ -15,7 +15,7 @@ from kava.eviction import EVICTIONS, build_eviction, compress
 from kava.trace import KVTrace
 
 PAGE = Path(__file__).parents[2] / "docs" / "compression.md"
-MODULES = ["kava.compress", "kava.eviction.base", "kava.eviction.redundancy"]
+MODULES = ["kava.eviction.base", "kava.eviction.redundancy"]
 
 
 @pytest.mark.parametrize("name", [*MODULES, *(f"kava.eviction.{name}" for name in EVICTIONS)])

@@ -39,6 +39,7 @@ def test_marks_line_ends_and_compression_make_no_difference(
         ("text".encode("utf-16"), r"line 1 is not UTF-8 text but UTF-16; convert it: iconv -f UTF"),
         ("text".encode("utf-16-le"), "but UTF-16LE"),
         ("text".encode("utf-16-be"), "but UTF-16BE"),
+        (b"\0" * 20, "line 1 is not text: it begins with bytes 0x00"),
         ("text".encode("utf-32"), "but UTF-32;"),
         ("text".encode("utf-32-le"), "but UTF-32LE"),
         ("text".encode("utf-32-be"), "but UTF-32BE"),

@@ -13,16 +13,17 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from kava.data.records import Template
-from kava.data.shell_game import SHELL_GAME_TEMPLATE
+from kava.data.shell_game import SHELL_GAME_TEMPLATE, shell_game
 from kava.models.load import load_model, load_tokenizer
+from kava.student.answering import complete
 from kava.student.checkpoint import (
     latest_checkpoint,
     library_versions,
     load_student,
-    read_settings,
     save_student,
 )
 from kava.student.latent import LatentStudent
+from kava.student.settings import read_settings
 
 SETTINGS = {"template": asdict(SHELL_GAME_TEMPLATE), "data_hash": "abc", "step": 7}
 PROMPT = torch.arange(3, 9)[None]
@@ -88,6 +89,27 @@ def test_what_is_saved_is_loaded(
     if isinstance(model, LatentStudent):
         assert isinstance(loaded.model, LatentStudent)
         assert torch.equal(model.generate(PROMPT).tokens, loaded.model.generate(PROMPT).tokens)
+
+
+@pytest.mark.parametrize("kind", ["latent", "explicit"])
+def test_outputs_have_names_whatever_the_configuration_says(
+    tmp_path: Path, kind: str, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    save_student(tmp_path, build(kind), tokenizer, SETTINGS)
+    path = tmp_path / "config.json"
+    config = json.loads(path.read_text())
+    config.get("base_config", config).update(return_dict=False, output_hidden_states=True)
+    path.write_text(json.dumps(config))
+    student = load_student(tmp_path)
+    completions, _ = complete(
+        student.model,
+        student.tokenizer,
+        [shell_game(1, seed=0)[0].question],
+        student.template,
+        names=["a"],
+        max_new_tokens=2,
+    )
+    assert completions[0].num_tokens > 0
 
 
 def test_tied_weights_stay_tied(tmp_path: Path) -> None:
@@ -193,6 +215,12 @@ def _other_weights(run: Path) -> Path:
     return path.parent
 
 
+def _config_twice(run: Path) -> Path:
+    path = run / "checkpoint-20" / "config.json"
+    path.write_text(path.read_text().replace("{", '{"num_latents": 3,', 1))
+    return path.parent
+
+
 def _empty(run: Path) -> Path:
     (run / "empty").mkdir()
     return run / "empty"
@@ -213,6 +241,7 @@ def _nothing(run: Path) -> Path:
         (_half_weights, r"checkpoint-20/model\.safetensors is damaged or truncated"),
         (_no_weights, r"checkpoint-20/model\.safetensors is missing"),
         (_other_weights, r"model\.safetensors does not fit the config\.json.*'placeholders'"),
+        (_config_twice, r"config\.json, line \d+ has the key \"num_latents\" twice"),
         (_empty, r"empty holds no complete checkpoint \(there is no checkpoint-<step>"),
         (_nothing, r"nowhere' does not exist"),
     ],
@@ -225,14 +254,41 @@ def test_what_is_broken_is_named(run: Path, damage: object, message: str) -> Non
 
 
 @pytest.mark.parametrize(
+    ("file", "key", "value", "message"),
+    [
+        ("kava.json", "student", [], "'student' is \\[\\] in place of latent or explicit"),
+        ("kava.json", "format", True, "has format True"),
+        ("kava.json", "config", None, "'config' is None in place of a JSON object"),
+        ("kava.json", "data_hash", 3, "'data_hash' is 3 in place of text"),
+        ("kava.json", "template", {"question": -1}, "template question=-1 must be text"),
+        ("kava.json", "template", {"drop_last_step": "no"}, "'no' must be true or false"),
+        ("config.json", "num_latents", "text", "cannot load a model from the folder"),
+        ("config.json", "base_config", {"model_type": "gpt2", "n_embd": []}, "'n_embd' expected"),
+        ("config.json", "base_config", {"model_type": "no_such"}, "cannot load a model"),
+        ("config.json", "dtype", [[]], "cannot load a model"),
+    ],
+)
+def test_values_of_another_type_are_named(
+    run: Path, file: str, key: str, value: object, message: str
+) -> None:
+    path = run / "checkpoint-20" / file
+    path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
+    with pytest.raises((ValueError, OSError), match=message) as caught:
+        load_student(path.parent)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
     ("state", "message"),
     [
         (None, "is missing, which names the best"),
         ({"best_model_checkpoint": None}, "names no best checkpoint"),
+        ({"best_model_checkpoint": 3}, "names no best checkpoint"),
+        ([], "names no best checkpoint"),
         ({"best_model_checkpoint": "x/checkpoint-15"}, "checkpoint-15.*is not there any more"),
     ],
 )
-def test_no_best_checkpoint(run: Path, state: dict[str, str] | None, message: str) -> None:
+def test_no_best_checkpoint(run: Path, state: object, message: str) -> None:
     path = run / "checkpoint-20" / "trainer_state.json"
     if state is None:
         path.unlink()

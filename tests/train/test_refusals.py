@@ -41,6 +41,11 @@ def test_head_scope_is_refused_where_heads_are_mixed() -> None:
         TrainConfig(alignment_mode="flat", kv_scope="head")
 
 
+def test_no_steps_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="--max_steps 0 trains nothing; pass 1 or more"):
+        config(tmp_path, max_steps=0)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

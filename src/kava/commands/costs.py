@@ -106,15 +106,14 @@ def _contenders(
 ) -> list[Contender]:
     from kava.data.sources import default_template
     from kava.evaluate.costs import Contender
+    from kava.train.recorded import new_tokens_of
 
     return [
         Contender(
             label,
             student,
             student.template if student.settings else default_template(data.dataset_name),
-            student.settings.get("config", {}).get("max_new_tokens")
-            if max_new_tokens is None
-            else max_new_tokens,
+            new_tokens_of(student.settings, max_new_tokens),
         )
         for label, student in zip(labels, students)
     ]

@@ -123,6 +123,7 @@ def generate_main(argv: list[str]) -> int:
     from kava.evaluate.questions import read_questions
     from kava.student.answering import complete
     from kava.student.readout import check_readable, describe
+    from kava.train.recorded import new_tokens_of
 
     top_k = (3 if config.top_k is None else config.top_k) if config.show_latents else 0
     student = _load(config)
@@ -141,9 +142,7 @@ def generate_main(argv: list[str]) -> int:
         student.template,
         names=names,
         batch_size=config.batch_size,
-        max_new_tokens=student.settings.get("config", {}).get("max_new_tokens")
-        if config.max_new_tokens is None
-        else config.max_new_tokens,
+        max_new_tokens=new_tokens_of(student.settings, config.max_new_tokens),
         progress=len(questions) > config.batch_size,
         top_k=top_k,
     )

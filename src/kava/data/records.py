@@ -103,7 +103,7 @@ class Template:
     answer (`states_answer`, as StrategyQA's facts) keeps them all.
 
     Raises:
-        ValueError: a part without its placeholder.
+        ValueError: a part that is no text, or lacks its placeholder.
 
     Example:
         >>> record = Record(id="a", question="1+1?", reasoning="1+1=2", answer="2")
@@ -123,6 +123,11 @@ class Template:
     )
 
     def __post_init__(self) -> None:
+        for name in ("question", "reasoning", "cue"):
+            if not isinstance(getattr(self, name), str):
+                raise ValueError(f"template {name}={getattr(self, name)!r:.40} must be text")
+        if not isinstance(self.drop_last_step, bool):
+            raise ValueError(f"drop_last_step={self.drop_last_step!r:.40} must be true or false")
         for name in ("question", "reasoning"):
             part, hole = getattr(self, name), "{" + name + "}"
             if part.count(hole) != 1:

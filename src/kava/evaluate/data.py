@@ -10,11 +10,17 @@ from kava.data.records import Record
 from kava.data.sources import load_records
 from kava.data.splits import data_hash, shared_questions, split_records
 from kava.dataset_names import is_shell_game
+from kava.train.recorded import recorded_values
 
 _FIELDS = (
     "question_field", "reasoning_field", "answer_field", "reasoning_form", "text_field",
     "reasoning_triggers", "answer_triggers",
 )  # fmt: skip
+_RECORDED = (
+    "dataset_name", "split", "eval_dataset_name", "eval_split", "eval_size", "seed", "overflow",
+    *_FIELDS,
+)  # fmt: skip
+"""What is read of the run's configuration; a run of an earlier version lacks some."""
 
 
 class Evaluation(NamedTuple):
@@ -52,25 +58,25 @@ def evaluation_records(
     Example:
         >>> evaluation_records(student.settings, subset_size=100).records
     """
-    run: Mapping[str, Any] = settings.get("config", {})
+    run = recorded_values(settings, _RECORDED)
     own = dataset_name is None
     if dataset_name is None:
         dataset_name = run.get("eval_dataset_name") or run.get("dataset_name")
         if dataset_name is None:
             raise ValueError("the checkpoint names no data set: pass --dataset_name")
-        split = split or (run["eval_split"] if run["eval_dataset_name"] else None)
+        split = split or (run.get("eval_split") if run.get("eval_dataset_name") else None)
     split = split or "test"
     options = {name: run[name] for name in _FIELDS if name in run} | dict(fields or {})
     # what training leaves out is left out here too, and told
     options["on_missing"] = "report" if run.get("overflow") == "skip" else "error"
-    one_file = own and not run["eval_dataset_name"] and is_one_split(dataset_name)
-    set_apart = one_file and run["eval_size"] > 0
+    one_file = own and not run.get("eval_dataset_name") and is_one_split(dataset_name)
+    set_apart = one_file and run.get("eval_size", 0) > 0
     records = load_records(
         dataset_name, split=split, subset_size=None if set_apart else subset_size, **options
     )
     if set_apart:
         split = "set apart"
-        records = _set_apart(records, run)
+        records = _divided(records, run)["eval"]
         if subset_size is not None:
             records = _subset(records, subset_size)
     found = data_hash(records)
@@ -99,15 +105,14 @@ def _overlap(
     if name is None or is_shell_game(name):
         return None  # the game's splits share no problem
     try:
-        seen = load_records(name, split=run["split"], **options)
+        seen = load_records(name, split=run.get("split", "train"), **options)
     except (ValueError, OSError):
         return (
             f"the training data, {name}, cannot be read here: whether they hold these questions "
             f"too was not looked at"
         )
-    if run["eval_size"] and not run["eval_dataset_name"]:
-        sizes = {"train": len(seen) - run["eval_size"], "eval": run["eval_size"]}
-        seen = split_records(seen, sizes, seed=run["seed"])["train"]
+    if run.get("eval_size") and not run.get("eval_dataset_name"):
+        seen = _divided(seen, run)["train"]
     shared = shared_questions(records, seen)
     if not shared:
         return None
@@ -118,10 +123,10 @@ def _overlap(
     )
 
 
-def _set_apart(records: list[Record], run: Mapping[str, Any]) -> list[Record]:
-    """The part that the run did not train on, by the same division."""
+def _divided(records: list[Record], run: Mapping[str, Any]) -> dict[str, list[Record]]:
+    """What the run trained on, and the part that it set apart."""
     sizes = {"train": len(records) - run["eval_size"], "eval": run["eval_size"]}
-    return split_records(records, sizes, seed=run["seed"])["eval"]
+    return split_records(records, sizes, seed=run.get("seed", 0))
 
 
 def _subset(records: list[Record], size: int) -> list[Record]:

@@ -13,6 +13,7 @@ from kava.models.limits import table_of_positions
 from kava.student.answering import Answers
 from kava.student.checkpoint import LoadedStudent, library_versions
 from kava.student.prompts import base_of
+from kava.train.recorded import new_tokens_of
 
 
 def score(
@@ -71,15 +72,13 @@ def score(
     )
     if data.warning is not None:
         print(f"kava: warning: {data.warning}", file=sys.stderr)
-    if max_new_tokens is None:
-        max_new_tokens = student.settings.get("config", {}).get("max_new_tokens")
     answers = answer_records(
         student.model,
         student.tokenizer,
         data.records,
         student.template if student.settings else default_template(data.dataset_name),
         batch_size=batch_size,
-        max_new_tokens=max_new_tokens,
+        max_new_tokens=new_tokens_of(student.settings, max_new_tokens),
         progress=progress,
         max_length=max_length,
     )

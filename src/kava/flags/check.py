@@ -66,30 +66,45 @@ def check_fields(config: object, spelled: Callable[[Setting, object], str] = as_
 
 
 def check_value(
-    setting: Setting, value: Any, spelled: Callable[[Setting, object], str] = as_flag
+    setting: Setting,
+    value: Any,
+    spelled: Callable[[Setting, object], str] = as_flag,
+    *,
+    type_alone: bool = False,
 ) -> None:
     """Hold one value to its flag.
+
+    Args:
+        setting: the flag.
+        value: of the flag's type, or None where that is its default.
+        spelled: how a message names the setting with its value.
+        type_alone: leave limits and choices, which are others in other versions.
 
     Raises:
         FlagError: it does not fit.
     """
     if value is None and setting.default is None:
         return
+    one = _check_type if type_alone else _check_one
     if setting.many:
         if not isinstance(value, list | tuple):
             _refuse(setting, value, spelled, f"is not a list of {LIST_WORDS[setting.kind]}")
         for item in value:
-            _check_one(setting, item, spelled)
+            one(setting, item, spelled)
     else:
-        _check_one(setting, value, spelled)
+        one(setting, value, spelled)
 
 
-def _check_one(setting: Setting, value: Any, spelled: Callable[[Setting, object], str]) -> None:
-    about = setting.flag
+def _check_type(setting: Setting, value: Any, spelled: Callable[[Setting, object], str]) -> None:
     if not _is_a(value, setting.kind):
         _refuse(setting, value, spelled, f"is not {KIND_WORDS[setting.kind]}")
     if setting.kind is float and not _is_finite(value):
         _refuse(setting, value, spelled, "must be a finite number")
+
+
+def _check_one(setting: Setting, value: Any, spelled: Callable[[Setting, object], str]) -> None:
+    about = setting.flag
+    _check_type(setting, value, spelled)
     if setting.kind in (int, float) and not about.allows(value):
         _refuse(setting, value, spelled, f"must be {about.range()}")
     if setting.kind is int and about.most is None and value > MOST_INT:

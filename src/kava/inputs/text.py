@@ -36,8 +36,8 @@ def open_text(path: str | Path, *, newline: str | None = None) -> Iterator[TextI
             are. Either way they alone end a line; U+2028 and U+0085 are characters like others.
 
     Raises:
-        Malformed: text that is not UTF-8 (with its line, and how to convert it), or gzip data
-            that are cut or damaged.
+        Malformed: text that is not UTF-8 (with its line, and how to convert it), bytes that are
+            no text, or gzip data that are cut or damaged.
         OSError: no such file, a folder, a file that may not be read.
 
     Example:
@@ -51,7 +51,7 @@ def open_text(path: str | Path, *, newline: str | None = None) -> Iterator[TextI
     path = Path(path)
     with _open_bytes(path) as file:
         try:
-            _refuse_wide(file.peek(4)[:4], path)
+            _refuse_binary(file.peek(4)[:4], path)
             yield io.TextIOWrapper(file, encoding="utf-8-sig", newline=newline)
         except UnicodeDecodeError as error:
             raise _undecodable(path) from error
@@ -142,14 +142,18 @@ def _open_bytes(path: Path) -> Iterator[io.BufferedReader]:
         yield io.BufferedReader(raw) if packed else file
 
 
-def _refuse_wide(head: bytes, path: Path) -> None:
-    """UTF-16 and UTF-32, which spreadsheets and Windows shells write."""
+def _refuse_binary(head: bytes, path: Path) -> None:
+    """UTF-16 and UTF-32, which spreadsheets and Windows shells write, and what is no text."""
     zeros = tuple(index for index, byte in enumerate(head) if byte == 0)
     code = _WIDE.get(zeros) if len(head) == 4 else None
     if head.startswith((b"\xff\xfe", b"\xfe\xff")) and code is None:
         code = "UTF-16"
     if code is not None:
         raise Malformed(path, 1, f"is not UTF-8 text but {code}; {_convert(path, code)}")
+    if zeros == (0, 1, 2, 3):
+        raise Malformed(
+            path, 1, "is not text: it begins with bytes 0x00, as after a crash of the disk"
+        )
 
 
 def _undecodable(path: Path) -> Malformed:

@@ -23,7 +23,7 @@ from transformers import (
 
 from kava.models.tokenizers import byte_tokenizer
 
-_ASSETS = Path(__file__).parent / "assets"
+_ASSETS = Path(__file__).parents[1] / "assets"
 SHELL_TEACHER = _ASSETS / "shell_teacher"
 SHELL_GPT2_TEACHER = _ASSETS / "shell_gpt2_teacher"
 _MAX_POSITIONS = 2048

@@ -25,7 +25,7 @@ from transformers import (
 from kava.models.builtin import BUILTIN_NAMES, RANDOM_MODELS, TRAINED_MODELS
 from kava.models.devices import DTYPES
 from kava.models.folders import WEIGHTS_FILE, check_folder, gguf_mend
-from kava.models.traceable import check_kind, text_part
+from kava.models.traceable import check_kind, name_outputs, text_part
 from kava.models.weights import check_finite
 
 _TEXT_WEIGHTS = {
@@ -216,24 +216,24 @@ def _read_config(source: str, trust_remote_code: bool) -> tuple[PreTrainedConfig
     return text, {} if text is config else {"key_mapping": _TEXT_WEIGHTS}
 
 
-def _pretrained(
-    source: str, found: tuple[PreTrainedConfig, dict[str, Any]], dtype: Any
-) -> PreTrainedModel:
-    config, options = found
-    auto: Any = AutoModelForCausalLM
-    # The lines below say what transformers would report as a table of several lines.
+def build_from(source: str, kind: Any, **options: Any) -> tuple[Any, dict[str, Any]]:
+    """A model with the weights of a folder or the hub, and what transformers tells of the load.
+
+    Args:
+        source: as transformers takes it.
+        kind: the class, with `from_pretrained`.
+        **options: for `from_pretrained`.
+
+    Raises:
+        OSError: whatever is wrong with the configuration or the weights.
+    """
+    # What is missing or too much becomes one line; transformers would print a table of it.
     report = logging.getLogger("transformers.modeling_utils")
     level = report.level
     report.setLevel(logging.ERROR)
     try:
-        model, loaded = auto.from_pretrained(
-            source,
-            config=config,
-            dtype=dtype,
-            use_safetensors=True,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,
-            **options,
+        model, loaded = kind.from_pretrained(
+            source, use_safetensors=True, output_loading_info=True, **options
         )
     except torch.OutOfMemoryError:
         raise
@@ -241,6 +241,21 @@ def _pretrained(
         raise OSError(_unreadable("model", source, error)) from error
     finally:
         report.setLevel(level)
+    return model, loaded
+
+
+def _pretrained(
+    source: str, found: tuple[PreTrainedConfig, dict[str, Any]], dtype: Any
+) -> PreTrainedModel:
+    config, options = found
+    model, loaded = build_from(
+        source,
+        AutoModelForCausalLM,
+        config=config,
+        dtype=dtype,
+        ignore_mismatched_sizes=True,
+        **options,
+    )
     if loaded["missing_keys"]:
         missing = sorted(loaded["missing_keys"])
         raise ValueError(
@@ -253,6 +268,7 @@ def _pretrained(
             f"{len(loaded['mismatched_keys'])} weights of {source!r} do not fit its config.json "
             f"(the first: {name} is {tuple(found_shape)}, the config says {tuple(expected)})"
         )
+    name_outputs(model.config)
     if "key_mapping" in options:
         # saved again, it is a model of text by itself, with the names of one
         vars(model).pop("_weight_conversions", None)

@@ -38,6 +38,16 @@ def check_traceable(model: PreTrainedModel) -> None:
     _check_layers(type(model), model.config.get_text_config())
 
 
+def name_outputs(config: PreTrainedConfig) -> None:
+    """Let a model give its outputs by name, and none that no one asked for.
+
+    What a configuration says of them is a caller's choice that was saved with the model.
+    """
+    config.return_dict = True
+    config.output_hidden_states = False
+    config.output_attentions = False
+
+
 def check_kind(config: PreTrainedConfig, source: str) -> None:
     """Refuse what is no causal language model with a trace, by its configuration alone.
 

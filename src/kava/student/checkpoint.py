@@ -30,9 +30,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from kava import __version__
 from kava.data.records import Template
 from kava.data.shell_game import SHELL_GAME_TEMPLATE
-from kava.inputs import Malformed, read_json
-from kava.models.folders import check_folder
-from kava.models.load import dtype_of, load_model, load_tokenizer
+from kava.inputs import read_json
+from kava.models.folders import CONFIG_FILE, check_folder
+from kava.models.load import build_from, dtype_of, load_model, load_tokenizer
 from kava.models.probe import probe_cache
 from kava.models.tokenizers import check_tokenizer
 from kava.models.weights import check_finite
@@ -40,6 +40,7 @@ from kava.student.config import LatentStudentConfig
 from kava.student.latent import LatentStudent
 from kava.student.manifest import MANIFEST_FILE
 from kava.student.prompts import base_of
+from kava.student.settings import FORMAT, SETTINGS_FILE, read_settings, template_of
 from kava.student.whole import (
     ALIGNER_FILE,
     RECORDING_FILE,
@@ -48,10 +49,6 @@ from kava.student.whole import (
     student_damage,
 )
 
-FORMAT = 1
-"""Version of the layout of `kava.json`; another one is refused."""
-
-SETTINGS_FILE = "kava.json"
 _NAME = re.compile(r"checkpoint-(\d+)")
 
 logger = logging.getLogger(__name__)
@@ -115,7 +112,7 @@ def save_student(
             f"{type(model).__name__} is {kind}"
         )
     text = {"format": FORMAT, "student": kind, "versions": library_versions(), **settings}
-    _template_of(text, directory / SETTINGS_FILE)
+    template_of(text, directory / SETTINGS_FILE)
     made = not directory.exists()
     directory.mkdir(parents=True, exist_ok=True)
     try:
@@ -133,32 +130,6 @@ def save_student(
         if isinstance(error, OSError):
             raise
         raise OSError(f"{directory / WEIGHTS_FILE} could not be written: {error}") from error
-
-
-def read_settings(directory: str | Path) -> dict[str, Any]:
-    """What the `kava.json` of a checkpoint says.
-
-    Raises:
-        OSError: it is missing.
-        ValueError: it is damaged, or of another version.
-    """
-    path = Path(directory) / SETTINGS_FILE
-    if not path.is_file():
-        raise OSError(
-            f"{path} is missing: the save was interrupted, or the folder was not written by "
-            f"kava train; take another checkpoint"
-        )
-    try:
-        settings = read_json(path)
-    except Malformed as error:
-        raise ValueError(f"{path} is damaged ({error}); take another checkpoint") from error
-    found = settings.get("format") if isinstance(settings, dict) else None
-    if found != FORMAT:
-        raise ValueError(
-            f"{path} has format {found!r}, this version of kava reads {FORMAT}: use the version "
-            f"that wrote it, or train again"
-        )
-    return settings
 
 
 def latest_checkpoint(output_dir: str | Path) -> Path | None:
@@ -221,15 +192,17 @@ def _load_checkpoint(
     folder: Path, device: torch.device | str | None, dtype: torch.dtype | str
 ) -> LoadedStudent:
     settings = read_settings(folder)
-    template = _template_of(settings, folder / SETTINGS_FILE)
+    template = template_of(settings, folder / SETTINGS_FILE)
     problem = student_damage(folder)
     if problem is not None:
         raise ValueError(f"{problem}; take another checkpoint")
     if settings["student"] == "latent":
+        read_json(folder / CONFIG_FILE)  # transformers takes the last of two equal keys
         model: Any = _load_latent(folder, dtype)
         model = model.eval() if device is None else model.eval().to(device)
     else:
         model = load_model(folder, dtype=dtype, device=device)
+    probe_cache(base_of(model), str(folder))
     return LoadedStudent(model, _tokenizer_of(model, folder), template, settings, str(folder))
 
 
@@ -240,10 +213,7 @@ def _tokenizer_of(model: PreTrainedModel, path: str | Path) -> PreTrainedTokeniz
 
 
 def _load_latent(folder: Path, dtype: torch.dtype | str) -> LatentStudent:
-    loader: Any = LatentStudent
-    student, loaded = loader.from_pretrained(
-        folder, dtype=dtype_of(dtype), use_safetensors=True, output_loading_info=True
-    )
+    student, loaded = build_from(str(folder), LatentStudent, dtype=dtype_of(dtype))
     strange = sorted(loaded["missing_keys"]) + sorted(loaded["unexpected_keys"])
     if strange:
         raise ValueError(
@@ -274,8 +244,9 @@ def _checkpoint_in(folder: Path, best: bool) -> Path:
     state = newest / STATE_FILE
     if not state.is_file():
         raise OSError(f"{state} is missing, which names the best checkpoint; leave out best")
-    named = read_json(state).get("best_model_checkpoint")
-    if named is None:
+    found = read_json(state)
+    named = found.get("best_model_checkpoint") if isinstance(found, dict) else None
+    if not isinstance(named, str):
         raise ValueError(f"{state} names no best checkpoint; leave out best, for the newest")
     chosen = folder / Path(named).name  # the folder may have been moved since
     if not chosen.is_dir():
@@ -317,13 +288,6 @@ def _is_plain(folder: Path) -> bool:
         return False
     config = (folder / "config.json").read_text(encoding="utf-8", errors="replace")
     return f'"{LatentStudentConfig.model_type}"' not in config
-
-
-def _template_of(settings: Mapping[str, Any], path: Path) -> Template:
-    try:
-        return Template(**settings["template"])
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{path}: its template is missing or has other fields ({error})") from None
 
 
 def _kind(model: PreTrainedModel) -> str:

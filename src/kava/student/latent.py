@@ -32,6 +32,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
+from kava.models.traceable import name_outputs
 from kava.student.cache import Pairs
 from kava.student.config import LatentStudentConfig
 from kava.student.decode import Generation, Stop, greedy_decode
@@ -87,6 +88,7 @@ class LatentStudent(PreTrainedModel):
         if base_model is None:
             base_config = AutoConfig.for_model(**config.base_config)
             base_model = AutoModelForCausalLM.from_config(base_config)
+        name_outputs(base_model.config)
         self.base = base_model
         width = embedding_weight(base_model).shape[1]
         self.thought_embeddings = nn.Parameter(torch.zeros(2, width))

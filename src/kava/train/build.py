@@ -12,7 +12,7 @@ from kava.data.neighbours import check_neighbours
 from kava.fit.aligner import CalibrationReport
 from kava.fit.layer_map import LayerMapping
 from kava.models.devices import choose_device
-from kava.student.checkpoint import read_settings
+from kava.student.settings import read_settings
 from kava.train.bare import check_bare
 from kava.train.calibration import calibrate_aligner
 from kava.train.checks import check_warmup
@@ -25,6 +25,7 @@ from kava.train.limits import check_models, fit_data, num_update_steps
 from kava.train.models import build_distiller, build_teacher_tokenizer, build_tokenizer
 from kava.train.objective import Distiller
 from kava.train.precision import check_device_precision
+from kava.train.recorded import recorded_values
 from kava.train.resume import Start, check_same_machine, check_same_run, find_start, machine_of
 from kava.train.scores import needs_scores, scores_path, with_scores
 from kava.train.trainer import KVDistillTrainer
@@ -70,7 +71,7 @@ def build_run(config: TrainConfig, data: Data | None = None) -> Run:
     """
     start = find_start(config)
     if start.checkpoint is not None:
-        adopt(config, read_settings(start.checkpoint)["config"])
+        adopt(config, recorded_values(read_settings(start.checkpoint), config.left_out))
     check_device_precision(config, torch.device(choose_device(config.device)))
     readers = check_models(config)
     # large models are loaded last: a wrong path or a bad sample shows at once

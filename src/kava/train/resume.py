@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from kava.student.checkpoint import checkpoints_by_step, library_versions, read_settings
+from kava.student.checkpoint import checkpoints_by_step, library_versions
+from kava.student.settings import SETTINGS_FILE, read_settings
 from kava.student.whole import run_damage, written_by
 from kava.train.config import RESUMABLE, TrainConfig
 
@@ -102,7 +103,10 @@ def damage_for_resume(folder: Path) -> str | None:
         settings = read_settings(folder)
     except (OSError, ValueError) as error:
         return str(error)
-    if settings.get("config", {}).get("save_only_model"):
+    for name in ("config", "data_hash"):
+        if name not in settings:
+            return f"{folder / SETTINGS_FILE} has no {name!r}: no run of kava train wrote it"
+    if settings["config"].get("save_only_model"):
         return (
             f"{folder} was written with --save_only_model: it can be evaluated, but holds nothing "
             f"to go on with"

@@ -9,12 +9,19 @@ from kava.flags import flag
 from kava.models.devices import DEVICE_HELP, DTYPES, check_device_name
 
 
+def _check_steps(steps: int) -> None:
+    if steps == 0:
+        raise ValueError("--max_steps 0 trains nothing; pass 1 or more, or -1 for --epochs")
+
+
 @dataclass(kw_only=True)
 class OptimisationSettings:
     """How the losses are lowered."""
 
     epochs: float = flag(3.0, "passes over the data", above=0, group="optimisation")
-    max_steps: int = flag(-1, "optimiser steps; above 0 it overrides epochs", least=-1)
+    max_steps: int = flag(
+        -1, "optimiser steps; above 0 it overrides epochs", least=-1, check=_check_steps
+    )
     batch_size: int = flag(8, "samples per device and step", least=1, most=names.MOST_BATCH)
     gradient_accumulation_steps: int = flag(
         1, "batches per optimiser step", least=1, most=names.MOST_BATCH
