@@ -57,7 +57,13 @@ def _measure(runs: Sequence[StudyRun]) -> dict[str, dict[str, Any]]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        with tqdm(total=len(questions) * len(contenders), desc="timing", unit="answer") as bar:
+        with tqdm(
+            total=len(questions) * len(contenders),
+            desc="timing",
+            unit="answer",
+            leave=False,
+            disable=None,
+        ) as bar:
             costs = measure_costs(contenders, questions, advance=bar.update)
     finally:
         torch.set_num_threads(threads)
