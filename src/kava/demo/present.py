@@ -98,11 +98,17 @@ def _eviction(done: Finished) -> Telling:
     configs = {run.arm.name: run.config for run in reversed(done.runs)}  # of the first seed
     kept = find_kept({arm.name: configs[arm.name] for arm in done.arms})
     write_json(done.folder / "kept.json", asdict(kept))
+    accuracies = _accuracies(done)
     return Telling(
         verdict=verdicts.eviction_verdict(done.summaries),
         expectations=verdicts.eviction_expectations(done.summaries),
         reference=verdicts.reference_sentence(kept.teacher, done.summaries),
-        draws={**_accuracies(done), "kept": partial(kept_tokens, kept), **_kv_losses(done)},
+        draws={
+            "accuracy": accuracies["accuracy"],
+            "kept": partial(kept_tokens, kept),
+            "curves": accuracies["curves"],
+            **_kv_losses(done),
+        },
     )
 
 
@@ -152,13 +158,13 @@ def _fitted_maps(done: Finished) -> dict[str, Draw]:
     found = drawn.finished[0].alignment if drawn else None
     if not found:
         return {}
-    time = found["time"]
-    tokens = (time["student"], time["teacher"], time["weights"])
-    return {
-        "layers": partial(layer_map_picture, found["layers"]),
-        "heads": partial(head_map_picture, found["heads"], ("student", "teacher")),
-        "time": lambda narrow: time_map_picture(*tokens, narrow=narrow),
-    }
+    draws: dict[str, Draw] = {"layers": partial(layer_map_picture, found["layers"])}
+    if "heads" in found:
+        draws["heads"] = partial(head_map_picture, found["heads"], ("student", "teacher"))
+    if "time" in found:
+        tokens = [found["time"][part] for part in ("student", "teacher", "weights")]
+        draws["time"] = lambda narrow: time_map_picture(*tokens, narrow=narrow)
+    return draws
 
 
 TELLERS: Mapping[Kind, Callable[[Finished], Telling]] = {

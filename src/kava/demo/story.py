@@ -102,7 +102,8 @@ def eviction_story(num_latents: int) -> Story:
                 "Losses while training",
                 "The distance between a student's cache and the kept positions of its teacher's, "
                 "on held-out samples, and, in grey, those of another sample. How small it gets "
-                "depends on what is kept, so rules are not to be ranked by it.",
+                "depends on what is kept, so rules are not to be ranked by it: the letters in the "
+                "titles say which are measured alike.",
             ),
         },
         mind=(
@@ -133,7 +134,7 @@ _DISTANCE = (
     "On held-out samples, the distance between a student's cache and its target, and, in grey, the "
     "target of another sample. Targets differ between maps, so that a smaller distance is not a "
     "better teacher: a map that learns beside the student can bring it to nothing by saying "
-    "nothing."
+    "nothing. Letters in the titles, where there are any, say which arms are measured alike."
 )
 
 MAPS_STORY = Story(
