@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from kava.align import MapProjectionAligner, TimeWarp
-from kava.align.projectors import project
+from kava.align.heads.build import apply_projector
 from kava.rope import Rotary, unrotate
 from timing import timed
 
@@ -118,7 +118,7 @@ class Setting:
         """What is measured."""
         if self.case.unrotated:
             x = unrotate(x, self.positions, self.rotary)
-        return project(self.projector, x, self.aligner.layer_rows, self.warp)
+        return apply_projector(self.projector, x, self.aligner.layer_rows, self.warp)
 
     def by_loop(self, x: Tensor) -> Tensor:
         """The same, layer by layer, head by head, term by term."""

@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 import torch
 
 from kava.align import MapProjectionAligner, StreamingCKA
-from kava.fit.aligner import fit_gathered
-from kava.fit.gathered import Gathered, gather_pair
-from kava.fit.pairs import TracePair, paired_traces
+from kava.fit.aligner import fit_from_statistics
+from kava.fit.paired_traces import paired_traces
+from kava.fit.statistics import FitStatistics, TracePair, add_pair
 from layers import PAIRS, batches, build
 from timing import timed
 
@@ -37,7 +37,7 @@ FORMS: dict[str, dict[str, Any]] = {
 class Gathering(NamedTuple):
     """What was gathered, seconds of each part, and the peak bytes at first and later."""
 
-    seen: dict[str, Gathered]
+    seen: dict[str, FitStatistics]
     forward: float
     cka: float
     gather: float
@@ -53,7 +53,7 @@ def gather_all(
     layers = student_config.num_hidden_layers, teacher_config.num_hidden_layers
     parts = StreamingCKA(*layers), StreamingCKA(*layers)
     pairs = paired_traces(teacher, student, batches(num, size))
-    seen: dict[str, Gathered] = {}
+    seen: dict[str, FitStatistics] = {}
 
     def compare(pair: TracePair) -> None:
         parts[0].update(pair.student.keys, pair.teacher.keys, pair.mask)
@@ -66,7 +66,7 @@ def gather_all(
         forward, _ = timed(lambda: read.append(next(pairs)))
         pair = read.pop()
         cka, _ = timed(partial(compare, pair))
-        gather, peak = timed(partial(gather_pair, seen, aligner, pair))
+        gather, peak = timed(partial(add_pair, seen, aligner, pair))
         if index:  # the first also makes room for the sums
             forward_seconds += forward
             cka_seconds += cka
@@ -85,7 +85,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     print(f"batches of {args.batch} texts, {args.threads} thread(s), torch {torch.__version__}\n")
-    heads = ("batches", "forward s", "CKA", "gather", "first MB", "later MB")
+    heads = ("batches", "forward s", "CKA", "collect_statistics", "first MB", "later MB")
     print(f"{'pair':<16}" + "".join(f"{head:>10}" for head in heads))
     for name, configs in PAIRS.items():
         for num in (args.batches, 4 * args.batches):
@@ -103,7 +103,7 @@ def main() -> None:
         scale = NUM_TEXTS / (args.batch * (num - 1))
         for form, options in FORMS.items():
             aligner = MapProjectionAligner.from_configs(*configs, per_layer=True, **options)
-            solve, _ = timed(partial(fit_gathered, aligner, got.seen, got.seen))
+            solve, _ = timed(partial(fit_from_statistics, aligner, got.seen, got.seen))
             ratio = (scale * (got.cka + got.gather) + solve) / (scale * got.forward)
             print(
                 f"  {form:<16} solved in {solve:6.1f} s; {NUM_TEXTS:,} texts in {ratio:.2f} of "

@@ -17,7 +17,8 @@ import torch
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, PreTrainedModel
 
 from kava.align import StreamingCKA
-from kava.fit.pairs import TracePair, paired_traces
+from kava.fit.paired_traces import paired_traces
+from kava.fit.statistics import TracePair
 from timing import timed
 
 VOCAB_SIZE, SHORTEST, LONGEST = 1000, 80, 260

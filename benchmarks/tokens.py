@@ -28,7 +28,7 @@ import numpy as np
 from transformers import AutoTokenizer, BertTokenizer, GPT2Tokenizer
 
 from kava.align import TokenAligner, token_offsets
-from kava.align.overlap import align_many
+from kava.align.tokens.overlap import align_many
 
 NAMES = ("gpt2", "qwen2", "llama2", "t5", "bert_uncased")
 

@@ -60,6 +60,7 @@ def script(
 ) -> Script:
     """Run a file of experiments/ as a program, in this process and in an empty folder."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(ROOT / "experiments")  # as python does for a program
     monkeypatch.delenv("MODEL", raising=False)
     monkeypatch.delenv("KAVA_TRACEBACK", raising=False)
 
@@ -84,8 +85,8 @@ def train(script: Script, *flags: str) -> Result:
 @pytest.fixture
 def integration(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.delenv("MODEL", raising=False)
-    path = ROOT / "experiments" / "test_v4_integration.py"
-    spec = importlib.util.spec_from_file_location("v4_integration", path)
+    path = ROOT / "experiments" / "alignment_checks.py"
+    spec = importlib.util.spec_from_file_location("alignment_checks", path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -340,9 +341,9 @@ def test_what_is_broken_fails_its_check(
 ) -> None:
     check, owner, name, broken = BREAKS[what]
     monkeypatch.setattr(integration, "CHECKS", (getattr(integration, check),))
-    assert integration.main([]) == 0
+    assert integration.check_all() == 0
     monkeypatch.setattr(owner, name, broken)
-    assert integration.main([]) == 1
+    assert integration.check_all() == 1
     assert "FAILED" in capsys.readouterr().out
 
 
@@ -357,7 +358,7 @@ def test_a_stack_in_another_order_and_another_count_fail_their_checks(
     monkeypatch.setattr(integration, "stack_past_kv", scaled(stack, lambda x: x.transpose(2, 3)))
     aligner = integration.table_aligner
     monkeypatch.setattr(integration, "table_aligner", lambda share=True: aligner(not share))
-    assert integration.main([]) == 1
+    assert integration.check_all() == 1
     failed = [line for line in capsys.readouterr().out.splitlines() if line.endswith("FAILED")]
     assert len(failed) == 4
 
@@ -371,7 +372,7 @@ def test_an_error_inside_a_check_is_a_failed_check(
         return integration.check_stack(replace(setting, name="no/such/model"))
 
     monkeypatch.setattr(integration, "CHECKS", (check_models, integration.check_time_warp))
-    assert integration.main([]) == 1
+    assert integration.check_all() == 1
     out = capsys.readouterr().out
     assert "check_models" in out
     assert out.endswith("3 of 4 checks hold\n")

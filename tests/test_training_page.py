@@ -12,9 +12,10 @@ from datasets import Dataset
 
 from conftest import ROOT
 from kava.cli import run
-from kava.commands.evaluate import evaluate_main
+from kava.commands.evaluate import main as evaluate_main
 from kava.commands.train import main
 from kava.data.sources import load_records
+from kava.data_settings import RowSettings
 from kava.train.config import TrainConfig
 from kava.train.flags import parse_config
 
@@ -91,8 +92,10 @@ def test_the_papers_data_are_read_as_the_page_writes_them(
     monkeypatch.setattr("datasets.load_dataset", load_dataset)
     (program,) = (text for kind, text in BLOCKS if kind == "python")
     exec(program, {})
-    (aug,) = load_records("gsm8k_aug.jsonl", reasoning_field="cot", reasoning_form="equations")
+    (aug,) = load_records(
+        "gsm8k_aug.jsonl", rows=RowSettings(reasoning_field="cot", reasoning_form="equations")
+    )
     assert aug.steps == ("<<48/2=24>>", "<<48+24=72>>")
-    (sentences,) = load_records("gsm8k_aug_nl.jsonl", reasoning_field="cot")
+    (sentences,) = load_records("gsm8k_aug_nl.jsonl", rows=RowSettings(reasoning_field="cot"))
     assert sentences.steps == ("She sold 48/2 = 24 in May.", "In all 48+24 = 72.")
     assert sentences.answer == "72"

@@ -1,8 +1,9 @@
 """The shell: `kava train`, `evaluate`, `layer-map` and so on, and the one error boundary.
 
-A sub-command is a function that takes its own arguments and returns an exit code; it is imported
-when it is called, so that `kava --help` loads neither torch nor transformers. Its flags belong to
-it alone: everything behind the sub-command's name, `--help` too, is handed on as it stands.
+A sub-command is a file of `kava.commands` with a function `main`, which takes the arguments and
+returns an exit code; it is imported when it is called, so that `kava --help` loads neither torch
+nor transformers. Its flags, `USAGE`, belong to it alone: everything behind the sub-command's name,
+`--help` too, is handed on as it stands.
 `kava --install-completion` lets the shell complete sub-commands, flags and their words.
 """
 
@@ -14,111 +15,43 @@ import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib import import_module
-from typing import Annotated, Any, NamedTuple, NoReturn
+from types import ModuleType
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
 from kava.errors import USER_ERRORS, describe
+from kava.flags.usage import refuse
 from kava.flags.words import near
 from kava.stopping import Stopped, stop_on_signals
 
 INTERRUPTED = 130  # 128 + SIGINT, what shells expect after Ctrl-C
 
+COMMANDS = {
+    "train": "Distil a teacher's cache into a student.",
+    "evaluate": "Score a trained student.",
+    "generate": "Let a trained student answer questions.",
+    "costs": "Compare what answers cost: passes, tokens, time.",
+    "compare": "Compare models item by item: differences, intervals, p.",
+    "lm-eval": "Run lm-evaluation-harness, with students as its model kava.",
+    "profile": "Time the stages of a training step and check its shapes.",
+    "layer-map": "Measure which layers of a teacher are like a student's.",
+    "calibrate": "Fit the map between two models' caches, and judge it.",
+    "study": "Compare arms over seeds, by a plan.",
+    "demo": "Show which signals teach a student to reason in latents.",
+}
+"""The sub-commands, and what each does."""
 
-USAGE_ERROR = 2
-"""The exit code of a wrong command line."""
 
+def module_of(name: str) -> ModuleType:
+    """The file of a sub-command, imported: it has `main`, and its flags as `USAGE`.
 
-class Command(NamedTuple):
-    """A sub-command: its name, where it is, what it does, and where its flags are."""
-
-    name: str
-    module: str
-    function: str
-    summary: str
-    usage: str | None = None
-    """As `module:name`; None of one whose flags belong to another program."""
-
-
-COMMANDS = (
-    Command(
-        "train",
-        "kava.commands.train",
-        "main",
-        "Distil a teacher's cache into a student.",
-        "kava.train.flags:USAGE",
-    ),
-    Command(
-        "evaluate",
-        "kava.commands.evaluate",
-        "evaluate_main",
-        "Score a trained student.",
-        "kava.commands.evaluate_flags:EVALUATE",
-    ),
-    Command(
-        "generate",
-        "kava.commands.evaluate",
-        "generate_main",
-        "Let a trained student answer questions.",
-        "kava.commands.evaluate_flags:GENERATE",
-    ),
-    Command(
-        "costs",
-        "kava.commands.costs",
-        "main",
-        "Compare what answers cost: passes, tokens, time.",
-        "kava.commands.evaluate_flags:COSTS",
-    ),
-    Command(
-        "compare",
-        "kava.commands.compare",
-        "main",
-        "Compare models item by item: differences, intervals, p.",
-        "kava.commands.compare:USAGE",
-    ),
-    Command(
-        "lm-eval",
-        "kava.commands.lm_eval",
-        "main",
-        "Run lm-evaluation-harness, with students as its model kava.",
-    ),
-    Command(
-        "profile",
-        "kava.commands.profile",
-        "main",
-        "Time the stages of a training step and check its shapes.",
-        "kava.commands.profile:USAGE",
-    ),
-    Command(
-        "layer-map",
-        "kava.commands.layer_map",
-        "main",
-        "Measure which layers of a teacher are like a student's.",
-        "kava.commands.layer_map:USAGE",
-    ),
-    Command(
-        "calibrate",
-        "kava.commands.calibrate",
-        "main",
-        "Fit the map between two models' caches, and judge it.",
-        "kava.commands.calibrate:USAGE",
-    ),
-    Command(
-        "study",
-        "kava.commands.study",
-        "main",
-        "Compare arms over seeds, by a plan.",
-        "kava.commands.study:USAGE",
-    ),
-    Command(
-        "demo",
-        "kava.commands.demo",
-        "main",
-        "Show which signals teach a student to reason in latents.",
-        "kava.demo.settings:USAGE",
-    ),
-)
+    Example:
+        >>> module_of("layer-map").USAGE.prog
+        'kava layer-map'
+    """
+    return import_module(f"kava.commands.{name.replace('-', '_')}")
 
 
 class Root(TyperGroup):
@@ -129,9 +62,9 @@ class Root(TyperGroup):
         first = next((arg for arg in args if arg.partition("=")[0] not in self._flags(ctx)), None)
         if first is not None and not ctx.resilient_parsing:
             if first.startswith("-"):
-                _refuse(f"unknown flag {first}{near(first, self._flags(ctx))}")
+                refuse("kava", f"unknown flag {first}{near(first, self._flags(ctx))}")
             if first not in self.commands:
-                _refuse(f"there is no command {first!r}{near(first, self.commands)}")
+                refuse("kava", f"there is no command {first!r}{near(first, self.commands)}")
         return super().parse_args(ctx, args)
 
     def _flags(self, ctx: Any) -> list[str]:
@@ -143,18 +76,10 @@ class SubCommand(TyperCommand):
 
     def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
         """Its flags and their words."""
-        usage = next(command.usage for command in COMMANDS if command.name == self.name)
-        if usage is None:
-            return []
         from kava.flags.complete import offers
 
-        module, _, name = usage.partition(":")
-        return list(offers(getattr(import_module(module), name), ctx.args, incomplete))
-
-
-def _refuse(message: str) -> NoReturn:
-    _say(f"error: {message}; see kava --help")
-    raise typer.Exit(USAGE_ERROR)
+        usage = module_of(str(self.name)).USAGE
+        return [] if usage is None else list(offers(usage, ctx.args, incomplete))
 
 
 app = typer.Typer(
@@ -239,14 +164,10 @@ def _code(command: Callable[[list[str]], int], argv: Sequence[str]) -> int:
         return stop.code or 0
 
 
-def _add(command: Command) -> None:
-    def implementation(argv: list[str]) -> int:
-        main: Callable[[list[str]], int] = getattr(import_module(command.module), command.function)
-        return main(argv)
-
+def _add(name: str, summary: str) -> None:
     @app.command(
-        command.name,
-        help=command.summary,
+        name,
+        help=summary,
         cls=SubCommand,
         context_settings={
             "allow_extra_args": True,
@@ -256,11 +177,11 @@ def _add(command: Command) -> None:
         },
     )
     def call(context: typer.Context) -> None:
-        raise typer.Exit(run(implementation, context.args))
+        raise typer.Exit(run(lambda argv: module_of(name).main(argv), context.args))
 
 
-for _command in COMMANDS:
-    _add(_command)
+for _name, _summary in COMMANDS.items():
+    _add(_name, _summary)
 
 
 def _show_version(wanted: bool) -> None:

@@ -81,5 +81,5 @@ KV_LOSS_NAMES = Names(
     "kava.losses.base:KV_LOSSES",
     "smooth_l1", "mse", "l1", "smooth_l1_alpha", "mercator", "structural",
 )  # fmt: skip
-LAYER_MAP_NAMES = Names("kava.align.layer_map:LAYER_MAPS", "ratio", "uniform", "skip")
-CKA_LAYER_MAP_NAMES = Names("kava.align.cka_map:CKA_LAYER_MAPS", "top_k", "monotone")
+LAYER_MAP_NAMES = Names("kava.align.layers.layer_map:LAYER_MAPS", "ratio", "uniform", "skip")
+CKA_LAYER_MAP_NAMES = Names("kava.align.layers.cka_map:CKA_LAYER_MAPS", "top_k", "monotone")

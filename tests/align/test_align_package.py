@@ -5,6 +5,7 @@ from __future__ import annotations
 import doctest
 import importlib
 import importlib.util
+import pkgutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,32 +13,14 @@ from pathlib import Path
 import pytest
 import torch
 
-MODULES = [
-    "cka",
-    "cka_map",
-    "streaming_cka",
-    "layer_map",
-    "contraction",
-    "layerwise",
-    "head_map",
-    "time_warp",
-    "resample",
-    "flat",
-    "overlap",
-    "spelling",
-    "offsets",
-    "tokens",
-    "aligner",
-    "trace",
-    "statistics",
-    "least_squares",
-    "kronecker",
-]
+import kava.align
+
+MODULES = [info.name for info in pkgutil.walk_packages(kava.align.__path__, "kava.align.")]
 
 
 @pytest.mark.parametrize("name", MODULES)
 def test_the_examples_run(name: str) -> None:
-    module = importlib.import_module(f"kava.align.{name}")
+    module = importlib.import_module(name)
     assert doctest.testmod(module, extraglobs={"torch": torch}).failed == 0
 
 

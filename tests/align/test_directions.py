@@ -22,7 +22,7 @@ from kava.align import (
     align_trace,
     layer_map,
 )
-from kava.align.flat import flatten_heads
+from kava.align.heads.flat import flatten_heads
 from kava.trace import KVTrace, Scope
 
 GEOMETRY = {

@@ -10,7 +10,9 @@ from world import TRAIN as TRAIN_LINE
 
 from kava.commands.calibrate import USAGE as CALIBRATE
 from kava.commands.compare import USAGE as COMPARE
-from kava.commands.evaluate_flags import COSTS, EVALUATE, GENERATE
+from kava.commands.costs import USAGE as COSTS
+from kava.commands.evaluate import USAGE as EVALUATE
+from kava.commands.generate import USAGE as GENERATE
 from kava.commands.layer_map import USAGE as LAYER_MAP
 from kava.commands.profile import USAGE as PROFILE
 from kava.commands.study import REPORT, RUN, STATUS

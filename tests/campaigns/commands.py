@@ -159,7 +159,7 @@ COMMANDS: Mapping[str, Command] = {
         left=lambda out: (out / "calibration.json").is_file(),
     ),
     "evaluate": Command(
-        "kava.commands.evaluate:evaluate_main",
+        "kava.commands.evaluate:main",
         f"--checkpoint student --dataset_name {GAME} --batch_size 4 --device cpu "
         "--output out/items.jsonl",
         _evaluate,

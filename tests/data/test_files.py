@@ -19,6 +19,7 @@ from pyarrow import parquet
 
 from kava.data import load_records
 from kava.data.files import format_of, is_one_split, stem_of
+from kava.data_settings import RowSettings
 
 Rows = list[dict[str, str]]
 Write = Callable[[Path, Rows], None]
@@ -133,7 +134,7 @@ def test_any_row_is_read_as_it_was_written(
 ) -> None:
     path = tmp_path_factory.mktemp("rows") / name
     FILES[name](path, rows)
-    assert parts(str(path), reasoning_form="annotated") == expected(rows)
+    assert parts(str(path), rows=RowSettings(reasoning_form="annotated")) == expected(rows)
 
 
 def test_cells_of_a_csv_file_are_text(tmp_path: Path) -> None:

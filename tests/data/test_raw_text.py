@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from kava.data import Template, load_records
 from kava.data.encode import encode_records
 from kava.data.encoded import DoesNotFit
+from kava.data_settings import RowSettings
 from kava.evaluate.data import evaluation_records
 from kava.models.load import load_tokenizer
 from kava.train.config import TrainConfig
@@ -23,6 +24,7 @@ MARKERS: dict[str, Any] = {
     "reasoning_triggers": ["<think>"],
     "answer_triggers": ["</think>"],
 }
+ROWS = RowSettings(**MARKERS)
 GOOD = [
     {"story": f"What is {n} + 1? <think>One step.\nOne more.\nIt is {n + 1}.</think> {n + 1}"}
     for n in range(8)
@@ -61,7 +63,7 @@ def config(path: str, **changes: Any) -> TrainConfig:
 
 
 def test_texts_are_split_at_the_markers_given(raw: str) -> None:
-    records = load_records(raw, on_missing="report", **MARKERS)
+    records = load_records(raw, on_missing="report", rows=ROWS)
     assert len(records) == 10
     first = records[0]
     assert first.question == "What is 0 + 1?"
@@ -75,22 +77,22 @@ def test_texts_are_split_at_the_markers_given(raw: str) -> None:
 
 def test_a_text_without_markers_is_an_error_by_its_line(raw: str) -> None:
     with pytest.raises(ValueError, match=r"thoughts.jsonl, line 5: no marker of the reasoning and"):
-        load_records(raw, **MARKERS)
+        load_records(raw, rows=ROWS)
     with pytest.raises(ValueError, match=r"line 1 has no field 'tale' \(it has 'story'\)"):
-        load_records(raw, text_field="tale")
+        load_records(raw, rows=RowSettings(text_field="tale"))
 
 
 def test_a_named_text_field_goes_before_a_question(tmp_path: Path) -> None:
     path = tmp_path / "both.jsonl"
     path.write_text(json.dumps({"question": "Q", "answer": "#### 1", "text": "a?\nb\n#### 3"}))
-    (by_field,) = load_records(str(path), text_field="text")
+    (by_field,) = load_records(str(path), rows=RowSettings(text_field="text"))
     assert by_field.answer == "3"
 
 
 def test_answers_that_hold_their_reasoning_may_have_markers_of_their_own(tmp_path: Path) -> None:
     path = tmp_path / "answers.jsonl"
     path.write_text(json.dumps({"question": "1 + 1?", "answer": "One and one. => 2"}))
-    (record,) = load_records(str(path), answer_triggers=["=>"])
+    (record,) = load_records(str(path), rows=RowSettings(answer_triggers=["=>"]))
     assert (record.reasoning, record.answer) == ("One and one.", "2")
     with pytest.raises(ValueError, match="give the markers it uses"):
         load_records(str(path))
@@ -99,7 +101,7 @@ def test_answers_that_hold_their_reasoning_may_have_markers_of_their_own(tmp_pat
 def test_texts_without_markers_are_counted_or_stop_the_run(
     raw: str, tokenizer: PreTrainedTokenizerBase, caplog: pytest.LogCaptureFixture
 ) -> None:
-    records = load_records(raw, on_missing="report", **MARKERS)
+    records = load_records(raw, on_missing="report", rows=ROWS)
     with pytest.raises(DoesNotFit, match="sample 'thoughts-4': no marker of the reasoning and"):
         encode_records(records, tokenizer, Template(), 256)
     encoded, report = encode_records(records, tokenizer, Template(), 256, overflow="skip")
@@ -154,5 +156,7 @@ def test_triggers_are_lists_on_the_command_line_and_in_a_file(tmp_path: Path) ->
 
 
 def test_empty_triggers_are_refused(raw: str) -> None:
-    with pytest.raises(ValueError, match=r"reasoning_triggers=\[''\] must be a list of non-empty"):
-        load_records(raw, reasoning_triggers=[""])
+    with pytest.raises(ValueError, match="reasoning_triggers='' is empty"):
+        load_records(raw, rows=RowSettings(reasoning_triggers=[""]))
+    with pytest.raises(ValueError, match=r"reasoning_triggers=\[\] must be a list of non-empty"):
+        load_records(raw, rows=RowSettings(reasoning_triggers=[]))

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from kava.data import default_template, load_records, shell_game
+from kava.data_settings import RowSettings
 
 GSM = {
     "question": "How many? ",
@@ -41,25 +42,27 @@ def test_all_three_kinds_of_rows_are_read(tmp_path: Path) -> None:
 
 def test_annotations_are_stripped_kept_or_all_there_is(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", GSM)
-    (annotated,) = load_records(path, reasoning_form="annotated")
+    (annotated,) = load_records(path, rows=RowSettings(reasoning_form="annotated"))
     assert annotated.reasoning == GSM["answer"].split("\n####")[0]
-    (equations,) = load_records(path, reasoning_form="equations")
+    (equations,) = load_records(path, rows=RowSettings(reasoning_form="equations"))
     assert equations.reasoning == "<<48/2=24>> <<48+24=72>>"
     assert equations.steps == ("<<48/2=24>>", "<<48+24=72>>")
     with pytest.raises(ValueError, match="reasoning_form='aug'"):
-        load_records(path, reasoning_form="aug")  # type: ignore[arg-type]
+        load_records(path, rows=RowSettings(reasoning_form="aug"))
 
 
 def test_fields_may_have_other_names(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", {"q": "1+1?", "why": "1+1=2; done", "a": "2"})
     (record,) = load_records(
-        path, question_field="q", reasoning_field="why", answer_field="a", step_separator="; "
+        path,
+        rows=RowSettings(question_field="q", reasoning_field="why", answer_field="a"),
+        step_separator="; ",
     )
     assert record.steps == ("1+1=2", "done")
     with pytest.raises(ValueError, match=r"line 1 has no field 'question' \(it has 'q', 'why'"):
         load_records(path)
     with pytest.raises(ValueError, match="no field 'answer'"):
-        load_records(path, question_field="q")
+        load_records(path, rows=RowSettings(question_field="q"))
 
 
 def test_a_folder_holds_its_splits(tmp_path: Path) -> None:
@@ -255,5 +258,5 @@ def test_all_of_gsm8k_is_read(shared: Path) -> None:
         assert record.answer == row["answer"].rpartition("#### ")[2].strip()
         assert "<<" not in record.reasoning
         assert len(record.steps) >= 2
-    equations = load_records(str(folder), reasoning_form="equations")
+    equations = load_records(str(folder), rows=RowSettings(reasoning_form="equations"))
     assert sum(not r.steps for r in equations) == 95

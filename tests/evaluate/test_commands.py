@@ -14,7 +14,8 @@ import torch
 from typer.testing import CliRunner
 
 from kava.cli import app
-from kava.commands.evaluate import evaluate_main, generate_main
+from kava.commands.evaluate import main as evaluate_main
+from kava.commands.generate import main as generate_main
 from kava.data.records import Template
 from kava.data.shell_game import SHELL_GAME_TEMPLATE
 from kava.data.sources import load_records

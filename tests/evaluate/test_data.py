@@ -11,6 +11,7 @@ import pytest
 
 from kava.data.sources import load_records
 from kava.data.splits import data_hash
+from kava.data_settings import RowSettings
 from kava.evaluate.data import evaluation_records
 from kava.models.load import load_tokenizer
 from kava.train.config import TrainConfig
@@ -67,7 +68,7 @@ def test_scoring_the_training_records_is_said(file: Path) -> None:
     config = TrainConfig(dataset_name=str(file), question_field="query")
     assert "trained on these very records" in str(evaluation_records(settings(config)).warning)
     fields = {"question_field": "query"}
-    records = load_records(str(file), question_field="query")
+    records = load_records(str(file), rows=RowSettings(question_field="query"))
     said = {"data_hash": data_hash(records)}
     data = evaluation_records(said, dataset_name=str(file), fields=fields)
     assert "trained on these very records" in str(data.warning)

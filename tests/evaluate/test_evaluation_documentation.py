@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from kava.commands.evaluate import EvaluateConfig, GenerateConfig, evaluate_main
+from kava.commands.evaluate import EvaluateConfig
+from kava.commands.evaluate import main as evaluate_main
+from kava.commands.generate import GenerateConfig
 from kava.data import default_template
 from kava.data.answers import judge
 from kava.data.tasks import TASKS

@@ -17,7 +17,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.tasks import TaskManager
 
 from kava.cli import run
-from kava.commands.evaluate import evaluate_main
+from kava.commands.evaluate import main as evaluate_main
 from kava.commands.lm_eval import main
 from kava.data import SHELL_GAME_TEMPLATE, load_records
 from kava.evaluate.harness_model import KavaLM, _until

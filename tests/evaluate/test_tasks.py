@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from kava.cli import run
-from kava.commands.evaluate import evaluate_main
+from kava.commands.evaluate import main as evaluate_main
 from kava.data import Template, load_records
 from kava.evaluate.tasks import resolve_tasks
 from kava.models.load import load_model, load_tokenizer

@@ -11,7 +11,7 @@ from kava.commands.calibrate import main as calibrate
 from kava.commands.compare_evictions import main as compare_evictions
 from kava.commands.costs import main as costs
 from kava.commands.demo import main as demo
-from kava.commands.evaluate import evaluate_main as evaluate
+from kava.commands.evaluate import main as evaluate
 from kava.commands.layer_map import main as layer_map
 from kava.commands.study import main as study
 from kava.commands.train import main as train

@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from kava.align import MapProjectionAligner
-from kava.align.contraction import mix_layers
 from kava.align.geometry import HeadDims
-from kava.align.layerwise import sum_terms
+from kava.align.kronecker import sum_terms
+from kava.align.linear_maps import mix_layers
 from kava.fit.moments import PairStatistics
+from kava.fit.statistics import TracePair
 from kava.trace import KVTrace
 
 L_T, L_S = 3, 2
 SHAPE = HeadDims(num_heads_in=3, num_heads_out=2, head_dim_in=4, head_dim_out=5)
 """The teacher's heads and head dim, and the student's."""
-
-
-class SomePair(NamedTuple):
-    teacher: KVTrace
-    student: KVTrace
-    mask: Tensor
 
 
 def make_aligner(**options: object) -> MapProjectionAligner:
@@ -82,7 +76,7 @@ def trace_pairs(
     batch_size: int = 4,
     queries: bool = False,
     aligner: MapProjectionAligner | None = None,
-) -> Iterator[SomePair]:
+) -> Iterator[TracePair]:
     """Ragged batches in which the student's cache is a map of the teacher's mixed layers.
 
     With a map of the other direction, the teacher's is a map of the student's (one layer each).
@@ -100,7 +94,7 @@ def trace_pairs(
         mask = torch.arange(T) >= T - lengths  # padding on the left
         hole = ~mask[:, None, None, :, None]
         theirs, ours = theirs.masked_fill(hole, 1e6), ours.masked_fill(hole, -1e6)
-        yield SomePair(
+        yield TracePair(
             KVTrace(theirs, -theirs, theirs if queries else None),
             KVTrace(ours, 2 * ours, ours if queries else None),
             mask,

@@ -8,20 +8,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
-from fit.pairs import L_S, SHAPE, SomePair, make_aligner, random_terms, trace_pairs
+from fit.pairs import L_S, SHAPE, make_aligner, random_terms, trace_pairs
 from kava.align import MapProjectionAligner
-from kava.align.contraction import mix_layers
-from kava.fit import gathered as gathering
+from kava.align.linear_maps import mix_layers
+from kava.fit import statistics as fit_statistics
 from kava.fit.aligner import AUTO_TOLERANCE, calibrate, ranks_up_to, sweep_ranks
 from kava.fit.least_squares import fit_ridge, fit_scale
 from kava.fit.maps import RIDGES, random_map
 from kava.fit.moments import PairStatistics, r_squared
 from kava.fit.report import Quality
+from kava.fit.statistics import TracePair
 
 MAP = random_terms(3, seed=3)
 
 
-def rows(aligner: MapProjectionAligner, pairs: list[SomePair], name: str) -> tuple[Tensor, Tensor]:
+def rows(aligner: MapProjectionAligner, pairs: list[TracePair], name: str) -> tuple[Tensor, Tensor]:
     """Mixed teacher and student vectors [N, L, C] of all valid positions, by a slow loop."""
     theirs, ours = [], []
     for pair in pairs:
@@ -113,9 +114,9 @@ def test_a_known_structured_map_is_recovered() -> None:
 
 
 def test_how_the_pairs_are_split_into_batches_does_not_matter() -> None:
-    def split(pair: SomePair) -> list[SomePair]:
+    def split(pair: TracePair) -> list[TracePair]:
         return [
-            SomePair(pair.teacher.samples(some), pair.student.samples(some), pair.mask[some])
+            TracePair(pair.teacher.samples(some), pair.student.samples(some), pair.mask[some])
             for some in (slice(0, 3), slice(3, 4))
         ]
 
@@ -136,19 +137,19 @@ def test_how_the_pairs_are_split_into_batches_does_not_matter() -> None:
 
 def test_the_wrong_sample_is_the_one_before_at_the_same_place() -> None:
     shape = SHAPE._replace(num_heads_out=1, head_dim_out=1)
-    gathered = gathering.Gathered(1, shape, torch.device("cpu"))
+    collected = fit_statistics.FitStatistics(1, shape, torch.device("cpu"))
     seen = []
 
-    def note(rows: gathering.Positions) -> None:
+    def note(rows: fit_statistics.SampledPositions) -> None:
         seen.append(rows.y[0, :, 1].tolist())
 
-    gathered._sample = note  # type: ignore[method-assign]
+    collected._sample = note  # type: ignore[method-assign]
     x = torch.zeros(1, 9, shape.dim_in)
     # samples of 4, 2 and 3 positions: 10.., 20.., 30..
     y = torch.tensor([10.0, 11, 12, 13, 20, 21, 30, 31, 32]).view(1, 9, 1)
-    gathered.take(x, y, torch.tensor([4, 2, 3]))
+    collected.update(x, y, torch.tensor([4, 2, 3]))
     assert seen[-1] == [30, 31, 32, 30, 10, 11, 20, 21, 20]
-    gathered.take(x[:, :5], torch.full((1, 5, 1), 40.0), torch.tensor([5]))
+    collected.update(x[:, :5], torch.full((1, 5, 1), 40.0), torch.tensor([5]))
     assert seen[-1] == [30, 31, 32, 30, 31]
 
 
@@ -161,7 +162,7 @@ def test_one_sample_alone_has_no_other() -> None:
 def test_what_place_in_the_text_tells_is_the_wrong_samples_to_explain() -> None:
     """Caches that depend on the position alone: the map is no use, and the report says so."""
 
-    def same_everywhere(seed: int, num_batches: int) -> list[SomePair]:
+    def same_everywhere(seed: int, num_batches: int) -> list[TracePair]:
         generator = torch.Generator().manual_seed(7)
         theirs = torch.randn(1, 3, 3, 9, 4, generator=generator)
         ours = torch.randn(1, 2, 2, 9, 5, generator=generator)
@@ -171,7 +172,7 @@ def test_what_place_in_the_text_tells_is_the_wrong_samples_to_explain() -> None:
                 type(trace)(*(cache.expand_as(trace.keys) for _ in range(2)))
                 for trace, cache in ((pair.teacher, theirs), (pair.student, ours))
             ]
-            pairs.append(SomePair(*made, torch.ones_like(pair.mask)))
+            pairs.append(TracePair(*made, torch.ones_like(pair.mask)))
         return pairs
 
     aligner = make_aligner(mode="flat")
@@ -192,8 +193,8 @@ def test_the_random_map_gets_its_best_scalars() -> None:
     seen, judged = (PairStatistics(L_S, SHAPE.dim_in, SHAPE.dim_out) for _ in range(2))
     seen.update(*rows(aligner, training, "keys"))
     judged.update(*rows(aligner, held_out, "keys"))
-    empty = gathering.Positions(torch.empty(0), torch.empty(0))
-    random = random_map(gathering.Seen(seen, empty), aligner.projectors()["keys"], 1)
+    empty = fit_statistics.SampledPositions(torch.empty(0), torch.empty(0))
+    random = random_map(fit_statistics.PairSet(seen, empty), aligner.projectors()["keys"], 1)
     explained = r_squared(judged, random.weight, random.bias)
     assert [fit.random.r_squared for fit in report.part("keys")] == pytest.approx(
         explained.tolist()
@@ -201,26 +202,26 @@ def test_the_random_map_gets_its_best_scalars() -> None:
     again = fit_scale(seen, random.weight)
     torch.testing.assert_close(again[0], random.weight)
     state = torch.get_rng_state()
-    random_map(gathering.Seen(seen, empty), aligner.projectors()["keys"], 1)
+    random_map(fit_statistics.PairSet(seen, empty), aligner.projectors()["keys"], 1)
     assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_positions_are_thinned_evenly_and_their_number_is_bounded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(gathering, "SAMPLED_POSITIONS", 16)
+    monkeypatch.setattr(fit_statistics, "SAMPLED_POSITIONS", 16)
     shape = SHAPE._replace(num_heads_out=1, head_dim_out=1)
-    gathered = gathering.Gathered(1, shape, torch.device("cpu"))
+    collected = fit_statistics.FitStatistics(1, shape, torch.device("cpu"))
     place = torch.arange(203.0).view(1, -1, 1)
     for some in place.split([5, 7, 1, 90, 30, 3, 67], dim=1):
         x = some.expand(1, -1, shape.dim_in)
-        gathered._sample(gathering.Positions(x, torch.cat([some, -some], dim=2)))
-    kept = gathered.right().positions.y.flatten()
+        collected._sample(fit_statistics.SampledPositions(x, torch.cat([some, -some], dim=2)))
+    kept = collected.own_sample().positions.y.flatten()
     assert len(kept) <= 16
     assert kept[0] == 0
     assert len(kept.diff().unique()) == 1
     assert kept[-1] + kept.diff()[0] > 202
-    assert torch.equal(gathered.wrong().positions.y.flatten(), -kept)
+    assert torch.equal(collected.wrong_sample().positions.y.flatten(), -kept)
 
 
 def test_rank_auto_takes_the_smallest_that_loses_little() -> None:
@@ -350,12 +351,14 @@ def test_what_cannot_be_calibrated_is_refused() -> None:
 
 def test_memory_does_not_depend_on_the_number_of_samples(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is kept of many batches has the size of what is kept of a few."""
-    monkeypatch.setattr(gathering, "SAMPLED_POSITIONS", 32)
+    monkeypatch.setattr(fit_statistics, "SAMPLED_POSITIONS", 32)
 
     def size(num_batches: int) -> int:
-        gathered = gathering.gather(make_aligner(), trace_pairs(num_batches, MAP))["keys"]
-        moments = sum(part.numel() for part in vars(gathered.statistics).values())
-        return moments + sum(part.numel() for rows in gathered.sampled for part in rows)
+        collected = fit_statistics.collect_statistics(
+            make_aligner(), trace_pairs(num_batches, MAP)
+        )["keys"]
+        moments = sum(part.numel() for part in vars(collected.statistics).values())
+        return moments + sum(part.numel() for rows in collected.sampled for part in rows)
 
     assert size(40) <= size(4) + 32 * L_S * (SHAPE.dim_in + 2 * SHAPE.dim_out)
 

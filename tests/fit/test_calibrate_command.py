@@ -16,7 +16,7 @@ from kava.data import load_records
 from kava.data.paired_tokens import token_labels
 from kava.data.splits import data_hash
 from kava.data.text_tokens import tokenize
-from kava.fit import calibrate_on, load_calibration, set_apart
+from kava.fit import calibrate_on, load_calibration, split_held_out
 from kava.models.load import load_model, load_tokenizer
 from kava.models.tokenizers import byte_tokenizer
 
@@ -113,7 +113,7 @@ def test_the_same_tokenizer_needs_no_picture_of_tokens() -> None:
 def test_every_fourth_sample_judges() -> None:
     config = parse(argv())
     calibrated = calibrate_models(config)
-    fitted, judging = set_apart(calibrated.texts.samples)
+    fitted, judging = split_held_out(calibrated.texts.samples)
     assert (len(fitted), len(judging)) == (30, 10)
     assert {item.id for item in fitted}.isdisjoint(item.id for item in judging)
     reasoning = sum(item.answer_start - item.prompt_length for item in fitted)

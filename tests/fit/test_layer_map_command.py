@@ -19,7 +19,7 @@ from kava.data import Collator, Template, encode_records, load_records
 from kava.data.pairing import encode_for_teacher
 from kava.data.splits import data_hash
 from kava.fit import LayerMapping
-from kava.fit.pairs import paired_traces
+from kava.fit.paired_traces import paired_traces
 from kava.models.load import load_model, load_tokenizer
 from kava.models.tokenizers import byte_tokenizer
 

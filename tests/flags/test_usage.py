@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import MISSING, dataclass, replace
 from typing import Any
 
 import pytest
@@ -9,9 +11,9 @@ import pytest
 from flags.test_check import Settings, said
 from flags.usages import USAGES, name_of
 from kava.commands.study import USAGE as STUDY
-from kava.flags import Usage
+from kava.flags import Usage, again, flags_of
 from kava.flags.complete import offers
-from kava.flags.help import default
+from kava.flags.help import HEADINGS, default, heading
 from kava.flags.known import OFF, Instead, Same
 
 USAGE = Usage(
@@ -129,14 +131,14 @@ def test_a_bad_file_is_named(mapping: dict[str, Any], message: str) -> None:
 
 
 @pytest.mark.parametrize("usage", USAGES.values(), ids=name_of)
-def test_help_shows_every_flag_with_its_default(
+def test_all_of_the_help_shows_every_flag_with_its_default(
     usage: Usage[Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as stop:
-        usage.parse(["--help"])
+        usage.parse(["--help", "all"])
     assert stop.value.code == 0
     shown = capsys.readouterr().out
-    assert shown == usage.help() + "\n"
+    assert shown == usage.help(everything=True) + "\n"
     assert usage.example in shown
     text = " ".join(shown.split())
     for setting in usage.settings.values():
@@ -144,6 +146,56 @@ def test_help_shows_every_flag_with_its_default(
         expected = "required" if setting.required else f"default: {default(setting)}"
         assert expected in text[text.index(f" {setting.spelled} ") :]
     assert max(len(line) for line in shown.splitlines() if usage.example not in line) <= 100
+
+
+@pytest.mark.parametrize("usage", USAGES.values(), ids=name_of)
+def test_help_shows_what_is_common_and_how_many_more_there_are(
+    usage: Usage[Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        usage.parse(["--help"])
+    assert stop.value.code == 0
+    shown = capsys.readouterr().out
+    common = set(usage.settings if usage.common is None else usage.common)
+    assert common <= set(usage.settings)
+    needed = {name for name, one in usage.settings.items() if one.required}
+    named = set(re.findall(r"^  (?:--)?(\S+)", shown, re.M)) - {"-h,"}
+    assert named == {
+        one.spelled.removeprefix("--")
+        for name, one in usage.settings.items()
+        if name in common | needed
+    }
+    rest = f"\n\n{usage.prog} --help all shows all {len(usage.settings)} flags.\n"
+    assert shown.endswith(rest) == (common | needed != set(usage.settings))
+    assert "shows all" not in usage.help(everything=True)
+
+
+@pytest.mark.parametrize("usage", USAGES.values(), ids=name_of)
+def test_flags_stand_once_under_each_heading(usage: Usage[Any]) -> None:
+    flags = usage.help(everything=True).partition("\n  -h, --help")[0]
+    headings = re.findall(r"^([a-z]+):$", flags, re.M)
+    assert headings == sorted({heading(one) for one in usage.settings.values()}, key=HEADINGS.index)
+
+
+def test_train_shows_a_screen_of_its_flags() -> None:
+    common = USAGES["kava train"].common
+    assert common is not None
+    assert 15 <= len(common) <= 20
+
+
+def test_a_flag_that_is_taken_again_keeps_its_limits() -> None:
+    @dataclass(kw_only=True)
+    class Other:
+        lr: float | None = again(Settings, "lr", None, unset="theirs")
+        path: str = again(Settings, "path", MISSING, help="another")
+
+    mine, theirs = flags_of(Other), flags_of(Settings)
+    assert mine["lr"].default is None
+    assert mine["lr"].flag == replace(theirs["lr"].flag, unset="theirs")
+    assert mine["path"].required
+    assert mine["path"].flag == replace(theirs["path"].flag, help="another")
+    with pytest.raises(KeyError):
+        again(Settings, "nowhere", None)
 
 
 @pytest.mark.parametrize("usage", USAGES.values(), ids=name_of)
@@ -164,6 +216,7 @@ def test_the_example_of_a_command_is_one_that_it_takes(usage: Usage[Any]) -> Non
         ([], "", ["run", "status", "report", "pack", "list"]),
         ([], "st", ["status"]),
         (["nowhere"], "--", []),
+        (["run", "--help"], "", []),
         (["run", "--jobs"], "", []),
     ],
 )

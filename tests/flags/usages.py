@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import Any
 
-from kava.cli import COMMANDS
+from kava.cli import COMMANDS, module_of
 from kava.commands.compare_evictions import USAGE as COMPARE_EVICTIONS
 from kava.flags import Parts, Usage
 from kava.flags.fields import Setting
 
 USAGES: dict[str, Usage[Any]] = {"compare_evictions.py": COMPARE_EVICTIONS}
-for _command in COMMANDS:
-    if _command.usage is not None:
-        _module, _, _name = _command.usage.partition(":")
-        _usage = getattr(import_module(_module), _name)
-        if isinstance(_usage, Parts):
-            USAGES.update({part.prog: part for part in _usage.parts.values()})
-        else:
-            USAGES[_usage.prog] = _usage
+for _name in COMMANDS:
+    _usage = module_of(_name).USAGE
+    if isinstance(_usage, Parts):
+        USAGES.update({part.prog: part for part in _usage.parts.values()})
+    elif _usage is not None:
+        USAGES[_usage.prog] = _usage
 
 
 def numbers_of(usage: Usage[Any]) -> list[Setting]:

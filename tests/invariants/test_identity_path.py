@@ -15,13 +15,13 @@ from transformers import PreTrainedModel
 
 from families import FAMILIES
 from kava.align import MapProjectionAligner, align_trace
-from kava.align.resample import SegmentResampling
-from kava.align.tokens import TokenAligner
+from kava.align.time.resample import SegmentResampling
+from kava.align.tokens.aligner import TokenAligner
 from kava.data import Template, load_records, shell_game_tokenizer
 from kava.data.collate import Batch, Collator
 from kava.data.encode import encode_records
 from kava.data.pairing import encode_for_teacher
-from kava.fit.pairs import to_student_tokens
+from kava.fit.paired_traces import to_student_tokens
 from kava.models.capture import capture
 from kava.models.rotary import rotary_of
 from kava.rope import rotate_trace, unrotate_trace

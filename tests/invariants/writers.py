@@ -92,14 +92,14 @@ WRITERS = (
     ),
     Writer(
         "evaluate",
-        "kava.commands.evaluate:evaluate_main",
+        "kava.commands.evaluate:main",
         f"{EVALUATE} --dataset_name {GAME} --output out/items.jsonl",
         output="out/items.jsonl",
         is_folder=False,
     ),
     Writer(
         "evaluate --tasks",
-        "kava.commands.evaluate:evaluate_main",
+        "kava.commands.evaluate:main",
         f"{EVALUATE} --tasks {GAME} --output out",
     ),
     Writer(

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from kava.align.cka import linear_cka
+from kava.align.layers.cka import linear_cka
 from kava.losses import CKALoss
 from kava.trace import KVTrace
 

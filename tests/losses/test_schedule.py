@@ -5,7 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from kava.losses import LAYER_EMPHASES, Progress, annealed_layer_weights, gated_weights, warmup_gate
+from kava.losses import (
+    LAYER_EMPHASES,
+    TrainingProgress,
+    annealed_layer_weights,
+    gated_weights,
+    warmup_gate,
+)
 
 
 @pytest.mark.parametrize("warmup", [0, 1, 2, 7])
@@ -29,7 +35,7 @@ def test_a_gate_between_blends_uniform_weights_with_the_given_ones() -> None:
 @pytest.mark.parametrize("num_layers", [2, 3, 12])
 @pytest.mark.parametrize("step", [0, 13, 99])
 def test_deep_and_shallow_mirror_each_other_with_a_mean_of_1(num_layers: int, step: int) -> None:
-    progress = Progress(step, 100)
+    progress = TrainingProgress(step, 100)
     deep, shallow = (
         annealed_layer_weights(name, num_layers, progress)
         for name in ("deep_first", "shallow_first")
@@ -45,24 +51,26 @@ def test_deep_and_shallow_mirror_each_other_with_a_mean_of_1(num_layers: int, st
 def test_the_ends_differ_by_the_number_of_layers_at_first_and_then_draw_level_linearly() -> None:
     spreads = []
     for step in range(0, 101, 25):
-        weights = annealed_layer_weights("deep_first", 4, Progress(step, 1000), num_steps=100)
+        weights = annealed_layer_weights(
+            "deep_first", 4, TrainingProgress(step, 1000), num_steps=100
+        )
         spreads.append(0.0 if weights is None else (weights[-1] - weights[0]).item())
-    first = annealed_layer_weights("deep_first", 4, Progress(0, 1000))
+    first = annealed_layer_weights("deep_first", 4, TrainingProgress(0, 1000))
     assert first is not None
     assert (first[-1] / first[0]).item() == pytest.approx(4)
     assert spreads == pytest.approx([1.2, 0.9, 0.6, 0.3, 0.0])
 
 
 def test_without_steps_the_whole_run_counts_and_at_its_end_all_weigh_alike() -> None:
-    half = annealed_layer_weights("deep_first", 2, Progress(500, 1000))
+    half = annealed_layer_weights("deep_first", 2, TrainingProgress(500, 1000))
     assert half is not None
     torch.testing.assert_close(half, torch.tensor([5 / 6, 7 / 6]))
-    assert annealed_layer_weights("deep_first", 2, Progress(1000, 1000)) is None
-    assert annealed_layer_weights("none", 2, Progress(0, 1000)) is None
+    assert annealed_layer_weights("deep_first", 2, TrainingProgress(1000, 1000)) is None
+    assert annealed_layer_weights("none", 2, TrainingProgress(0, 1000)) is None
 
 
 def test_an_unknown_emphasis_is_refused() -> None:
     with pytest.raises(
         ValueError, match=f"emphasis='middle' .* choose {', '.join(LAYER_EMPHASES)}"
     ):
-        annealed_layer_weights("middle", 2, Progress())
+        annealed_layer_weights("middle", 2, TrainingProgress())

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from kava.losses import CollapseReport, SlotLoss, Start, verdict
+from kava.losses import CollapseReport, InitialMetrics, SlotLoss, verdict
 
 
 def report(*controls: float, **changes: float) -> CollapseReport:
@@ -52,9 +52,9 @@ def test_untaught_slots_of_a_target_that_gave_up_its_differences_have_collapsed(
     controls: tuple[float, ...],
 ) -> None:
     found = report(*controls)
-    assert verdict(found, start=Start(0.3, 1.0)).state != "collapsed"
-    assert verdict(found, start=Start(0.37, 1.0)).state != "collapsed"
-    state, sentence = verdict(found, ce=1.0, start=Start(0.6, 1.2))
+    assert verdict(found, start=InitialMetrics(0.3, 1.0)).state != "collapsed"
+    assert verdict(found, start=InitialMetrics(0.37, 1.0)).state != "collapsed"
+    state, sentence = verdict(found, ce=1.0, start=InitialMetrics(0.6, 1.2))
     assert state == "collapsed"
     where = "every slot" if controls == (1.0, 1.0) else "slot 2 of 2"
     assert sentence.startswith(f"collapsed: in {where} the wrong sample's cache is matched")
@@ -63,7 +63,7 @@ def test_untaught_slots_of_a_target_that_gave_up_its_differences_have_collapsed(
 
 
 def test_a_target_that_gave_something_up_but_is_known_in_every_slot_still_transfers() -> None:
-    state, sentence = verdict(report(6.0, 2.0), start=Start(0.6, 1.0))
+    state, sentence = verdict(report(6.0, 2.0), start=InitialMetrics(0.6, 1.0))
     assert state == "transfers"
     assert "though the target has given up 50% of what tells samples apart" in sentence
 
@@ -86,7 +86,7 @@ def test_a_loss_that_is_not_finite_is_said_so(name: str) -> None:
 
 
 def test_a_student_that_pays_with_its_language_has_collapsed() -> None:
-    start = Start(0.3, 1.0)
+    start = InitialMetrics(0.3, 1.0)
     assert verdict(report(6.0), ce=1.09, start=start).state == "transfers"
     state, sentence = verdict(report(6.0), ce=1.5, start=start)
     assert state == "collapsed"

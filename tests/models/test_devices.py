@@ -13,7 +13,8 @@ from kava.commands.calibrate import main as calibrate
 from kava.commands.compare_evictions import main as compare_evictions
 from kava.commands.costs import main as costs
 from kava.commands.demo import main as demo
-from kava.commands.evaluate import evaluate_main, generate_main
+from kava.commands.evaluate import main as evaluate_main
+from kava.commands.generate import main as generate_main
 from kava.commands.layer_map import main as layer_map
 from kava.commands.lm_eval import main as lm_eval
 from kava.commands.profile import main as profile

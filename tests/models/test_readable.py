@@ -14,7 +14,8 @@ from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, OPTConfi
 from kava.cli import run
 from kava.commands.calibrate import main as calibrate
 from kava.commands.costs import main as costs
-from kava.commands.evaluate import evaluate_main, generate_main
+from kava.commands.evaluate import main as evaluate_main
+from kava.commands.generate import main as generate_main
 from kava.commands.layer_map import main as layer_map
 from kava.commands.profile import main as profile
 from kava.commands.train import main as train

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from kava.align import FlatStack, HeadwiseMapProjector, LayerwiseProjector, layer_map
-from kava.align.head_norms import head_norms
+from kava.align.heads.head_norms import head_norms
 from kava.pictures.alignment import (
     MAX_TOKENS,
     head_map_picture,

@@ -4,12 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from rotated_models import (
-    KINDS,
-    SIZES,
-    llama_config,
-    pre_rotation_keys,
-)
 from transformers import (
     Gemma3TextConfig,
     GPTNeoXConfig,
@@ -20,6 +14,12 @@ from families import VOCAB_SIZE, build
 from kava.models.capture import capture
 from kava.models.rotary import rotary_of
 from kava.rope import unrotate, unrotate_trace
+from rotated_models import (
+    KINDS,
+    SIZES,
+    llama_config,
+    pre_rotation_keys,
+)
 
 
 def longer_texts_config(rope_type: str) -> LlamaConfig:

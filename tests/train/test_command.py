@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from kava.cli import run as guarded
-from kava.commands.evaluate import evaluate_main, generate_main
+from kava.commands.evaluate import main as evaluate_main
+from kava.commands.generate import main as generate_main
 from kava.commands.train import train
 from kava.train.build import build_run
 from kava.train.disk import DiskNeed, check_disk, disk_need, num_steps

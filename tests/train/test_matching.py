@@ -10,7 +10,7 @@ import torch
 from runs import distiller_and_batch, metrics, rows, run, small, weights
 from test_objective import assert_same, gradients, ragged
 
-from kava.losses import KV_LOSSES, Progress, build_kv_loss
+from kava.losses import KV_LOSSES, TrainingProgress, build_kv_loss
 from kava.train.flags import parse_config
 from kava.train.objective import Forward, count_items
 
@@ -27,7 +27,7 @@ FLAGS: list[dict[str, Any]] = [
 each_flag = pytest.mark.parametrize("flag", FLAGS, ids=lambda flag: "-".join(map(str, flag)))
 
 
-def forward_of(progress: Progress | None = None, **options: Any) -> Forward:
+def forward_of(progress: TrainingProgress | None = None, **options: Any) -> Forward:
     distiller, batch = distiller_and_batch(small(**{**TEACHER, **options}))
     if progress is not None:
         distiller.progress = progress
@@ -82,7 +82,9 @@ def test_the_attention_weighs_the_slots_only_after_its_warm_up() -> None:
     plain = forward_of().metrics["kv"]
     now = forward_of(attention_weighted_kv=True).metrics["kv"]
     options = {"attention_weighted_kv": True, "attention_weighted_warmup": 4}
-    found = [forward_of(Progress(step, 20), **options).metrics["kv"] for step in (0, 3, 5, 7, 19)]
+    found = [
+        forward_of(TrainingProgress(step, 20), **options).metrics["kv"] for step in (0, 3, 5, 7, 19)
+    ]
     assert found[0] == found[1] == plain
     torch.testing.assert_close(found[2], (plain + now) / 2)
     torch.testing.assert_close(found[3], now)
@@ -127,12 +129,12 @@ def test_layer_weights_start_uneven_and_end_even(emphasis: str) -> None:
     plain = forward_of().metrics["kv"]
     layers = [forward_of(distill_layers=name).metrics["kv"] for name in ("0", "1")]
     light, heavy = layers if emphasis == "deep_first" else layers[::-1]
-    start = forward_of(Progress(0, 10), **options).metrics["kv"]
+    start = forward_of(TrainingProgress(0, 10), **options).metrics["kv"]
     torch.testing.assert_close(start, (light + 2 * heavy) / 3)
-    assert forward_of(Progress(10, 10), **options).metrics["kv"] == plain
-    short = forward_of(Progress(4, 10), **options, layer_weight_annealing_steps=4)
+    assert forward_of(TrainingProgress(10, 10), **options).metrics["kv"] == plain
+    short = forward_of(TrainingProgress(4, 10), **options, layer_weight_annealing_steps=4)
     assert short.metrics["kv"] == plain
-    half = forward_of(Progress(5, 10), **options).metrics["kv"]
+    half = forward_of(TrainingProgress(5, 10), **options).metrics["kv"]
     torch.testing.assert_close(half, (start + plain) / 2)
 
 

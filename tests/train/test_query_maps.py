@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from kava.align.projectors import QUERY_PROJECTORS
+from kava.align.heads.build import QUERY_PROJECTORS
 from kava.train.checkpoint import holds_query_maps
 from kava.train.models import build_distiller
 from train.runs import interrupted, run, small, weights

@@ -335,7 +335,8 @@ def test_an_explicit_student_learns_from_another_teacher(tmp_path: Path) -> None
 def test_a_real_model_on_real_data_trains_resumes_evaluates_and_generates(
     shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from kava.commands.evaluate import evaluate_main, generate_main
+    from kava.commands.evaluate import main as evaluate_main
+    from kava.commands.generate import main as generate_main
 
     model, data = shared / "models" / "stories260K", shared / "data" / "gsm8k"
     options: dict[str, Any] = {

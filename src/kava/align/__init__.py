@@ -1,17 +1,18 @@
 """Alignment: a teacher's key/value cache in a student's layers, positions, heads and dims."""
 
 from kava.align.aligner import AlignedKV, MapProjectionAligner
-from kava.align.cka import linear_cka
-from kava.align.cka_map import CKA_LAYER_MAPS, cka_layer_map, register_cka_layer_map
-from kava.align.flat import (
+from kava.align.geometry import CacheGeometry
+from kava.align.heads.flat import (
     FlatKV,
     FlatStack,
     KVDimensionProjector,
     StudentToTeacherProjector,
 )
-from kava.align.geometry import CacheGeometry
-from kava.align.head_map import HeadwiseMapProjector
-from kava.align.layer_map import (
+from kava.align.heads.head_map import HeadwiseMapProjector
+from kava.align.heads.layerwise import LayerwiseProjector
+from kava.align.layers.cka import linear_cka
+from kava.align.layers.cka_map import CKA_LAYER_MAPS, cka_layer_map, register_cka_layer_map
+from kava.align.layers.layer_map import (
     LAYER_MAPS,
     layer_map,
     load_layer_map,
@@ -19,10 +20,9 @@ from kava.align.layer_map import (
     resolve_layer_map,
     save_layer_map,
 )
-from kava.align.layerwise import LayerwiseProjector
-from kava.align.streaming_cka import StreamingCKA
-from kava.align.time_warp import TimeWarp, TimeWarper
-from kava.align.tokens import TokenAligner, TokenAlignment, align_offsets, token_offsets
+from kava.align.layers.streaming_cka import StreamingCKA
+from kava.align.time.time_warp import TimeWarp, TimeWarper
+from kava.align.tokens.aligner import TokenAligner, TokenAlignment, align_offsets, token_offsets
 from kava.align.trace import align_trace
 from kava.names import ALIGN_DIRECTIONS, ALIGNMENT_MODES, FLAT_VARIANTS, TOKEN_ALIGNMENTS
 

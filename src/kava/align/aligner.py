@@ -17,19 +17,19 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from kava.align.contraction import Rows, identity_rows, is_identity, sparse_rows
-from kava.align.flat import FlatStack, KVDimensionProjector, StudentToTeacherProjector
 from kava.align.geometry import CacheGeometry, ModelConfig
-from kava.align.head_map import HeadwiseMapProjector
-from kava.align.layer_map import resolve_layer_map
-from kava.align.layerwise import LayerwiseProjector
-from kava.align.projectors import Projector, check_options, make_projectors, project
-from kava.align.time_warp import TimeWarp, TimeWarper
+from kava.align.heads.build import Projector, apply_projector, build_projectors, check_options
+from kava.align.heads.flat import FlatStack, KVDimensionProjector, StudentToTeacherProjector
+from kava.align.heads.head_map import HeadwiseMapProjector
+from kava.align.heads.layerwise import LayerwiseProjector
+from kava.align.layers.layer_map import resolve_layer_map
+from kava.align.layers.sparse_map import Rows, identity_rows, is_identity, sparse_rows
+from kava.align.time.time_warp import TimeWarp, TimeWarper
 from kava.names import STUDENT_TO_TEACHER, TEACHER_TO_STUDENT
 
 
 class AlignedKV(NamedTuple):
-    """A cache as it is compared: H heads and head dim D of the side that is mapped to."""
+    """Aligned keys, values and queries, with the H heads and head dim D of the target side."""
 
     keys: Tensor
     """[B, L_s, H, T_s, D]."""
@@ -55,15 +55,15 @@ class MapProjectionAligner(nn.Module):
         init_uniform: structured, and flat per layer: start from group averages, or at random.
         num_teacher_query_heads: Hq_t; default H_t. The query projector maps Hq_t to Hq_s.
         num_student_query_heads: Hq_s; default H_s.
-        map_queries: have maps of queries; False where what is compared has none.
+        map_queries: make maps of queries; False if queries are never compared.
         layer_map: "ratio", "uniform", "skip", the path of a JSON file, or weights [L_s, L_t].
             Part of the state_dict, so that a checkpoint does not depend on the file.
         ratio_map: {segment: density} of the time warp, see `TimeWarper`.
         alpha_map: {segment: alpha} of the time warp, see `TimeWarper`.
         flat_variant: flat: "elastic" (the default), "linear" or "residual", see `FlatStack`. A
             map of its own for every layer is linear.
-        per_layer: every student layer has a map of its own, with a bias (`LayerwiseProjector`).
-        rank: structured per layer: the sum of how many terms the map is; default 1.
+        per_layer: a separate map with a bias for every student layer (`LayerwiseProjector`).
+        rank: structured per layer: the number of terms that the map is a sum of; default 1.
         direction: "teacher_to_student", or "student_to_teacher": the teacher's cache only has
             its layers mixed and its time warped, and `map_student` brings the student's to its
             heads and head dims. A target that no map touches cannot collapse towards the student.
@@ -140,7 +140,7 @@ class MapProjectionAligner(nn.Module):
         self.register_load_state_dict_post_hook(_forget_rows)
         if mode == "identity":
             self._check_identity()
-        projectors = make_projectors(
+        projectors = build_projectors(
             mode,
             direction,
             *self.mapped,
@@ -181,7 +181,7 @@ class MapProjectionAligner(nn.Module):
 
     @property
     def mapped(self) -> tuple[CacheGeometry, CacheGeometry]:
-        """The geometry that is mapped, and the one that it is mapped to."""
+        """The source and the target geometry of the maps."""
         sides = (self.teacher, self.student)
         return sides if self.direction == TEACHER_TO_STUDENT else sides[::-1]
 
@@ -203,9 +203,9 @@ class MapProjectionAligner(nn.Module):
             )
 
     def projectors(self) -> dict[str, Projector]:
-        """The maps of heads and head dims by part: keys, values and, where there is one, queries.
+        """The maps of heads and head dims of keys, of values and, if there is one, of queries.
 
-        None in mode identity.
+        Empty in mode identity.
         """
         if self.mode == "identity":
             return {}
@@ -222,7 +222,7 @@ class MapProjectionAligner(nn.Module):
 
     @property
     def num_parameters(self) -> int:
-        """Of all maps of heads and head dims."""
+        """The number of parameters of all maps of heads and head dims."""
         return sum(parameter.numel() for parameter in self.parameters())
 
     @property
@@ -239,7 +239,7 @@ class MapProjectionAligner(nn.Module):
         target_length: int | None = None,
         mask: Tensor | None = None,
     ) -> TimeWarp | None:
-        """Where each of the student's slots reads; None where positions stay as they are.
+        """Which teacher positions each student slot reads; None if positions stay as they are.
 
         Positions stay when neither a target length nor a ratio or alpha map is given; with a map
         alone, T_s = T_t.
@@ -273,7 +273,7 @@ class MapProjectionAligner(nn.Module):
             The student's layers and positions; heads and head dims are the student's, or in the
             direction student to teacher still the teacher's.
         """
-        self._check_inputs("teacher", keys, values, queries)
+        self.teacher.check("teacher", keys, values, queries)
         B, T = keys.shape[0], keys.shape[3]
         for name, part in (("segment_ids", segment_ids), ("mask", mask)):
             if part is not None and part.shape != (B, T):
@@ -304,7 +304,7 @@ class MapProjectionAligner(nn.Module):
                 f"this aligner maps the teacher's cache (direction={self.direction!r}) and leaves "
                 f"the student's as it is; make it with direction={STUDENT_TO_TEACHER!r}"
             )
-        self._check_inputs("student", keys, values, queries)
+        self.student.check("student", keys, values, queries)
         rows = identity_rows(self.student.num_layers)
         return AlignedKV(
             self._project("keys", keys, rows),
@@ -312,29 +312,9 @@ class MapProjectionAligner(nn.Module):
             None if queries is None else self._project("queries", queries, rows),
         )
 
-    def _check_inputs(
-        self, side: str, keys: Tensor, values: Tensor, queries: Tensor | None
-    ) -> None:
-        geometry: CacheGeometry = getattr(self, side)
-        layers, dim = geometry.num_layers, geometry.head_dim
-        for name, x in zip(AlignedKV._fields, (keys, values, queries)):
-            if x is None:
-                continue
-            heads = geometry.num_query_heads if name == "queries" else geometry.num_heads
-            if x.ndim != 5 or (x.shape[1], x.shape[2], x.shape[4]) != (layers, heads, dim):
-                raise ValueError(
-                    f"{name} have shape {list(x.shape)}, but this aligner's {side} needs "
-                    f"[B, {layers}, {heads}, T, {dim}] (batch, layers, heads, positions, head dim)"
-                )
-            if (x.shape[0], x.shape[3]) != (keys.shape[0], keys.shape[3]):
-                raise ValueError(
-                    f"{name} have shape {list(x.shape)}, which does not fit the batch and "
-                    f"positions of keys {list(keys.shape)}"
-                )
-
     def _align(self, name: str, x: Tensor, warp: TimeWarp | None) -> Tensor:
         if self.direction == STUDENT_TO_TEACHER:
-            return project(None, x, self.layer_rows, warp)
+            return apply_projector(None, x, self.layer_rows, warp)
         return self._project(name, x, self.layer_rows, warp)
 
     def _project(self, name: str, x: Tensor, rows: Rows, warp: TimeWarp | None = None) -> Tensor:
@@ -345,7 +325,7 @@ class MapProjectionAligner(nn.Module):
             )
         target = self.mapped[1]
         num_heads = target.num_query_heads if name == "queries" else target.num_heads
-        return project(self.projectors().get(name), x, rows, warp, num_heads)
+        return apply_projector(self.projectors().get(name), x, rows, warp, num_heads)
 
     def extra_repr(self) -> str:
         """The mode and both geometries, for print(module)."""

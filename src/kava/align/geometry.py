@@ -1,12 +1,14 @@
-"""The shape of a model's cache, given or read off its config, and between two of them."""
+"""The shape of a model's cache, and the heads and head dims between which a map goes."""
 
 from __future__ import annotations
 
 from typing import NamedTuple, Protocol
 
+from torch import Tensor
+
 
 class ModelConfig(Protocol):
-    """What is read off a Hugging Face config; its `attribute_map` translates the names."""
+    """The attributes that are read from a Hugging Face config, under its standard names."""
 
     num_hidden_layers: int
     num_attention_heads: int
@@ -23,7 +25,7 @@ class CacheGeometry(NamedTuple):
 
     @classmethod
     def from_config(cls, config: ModelConfig) -> CacheGeometry:
-        """Read a model's geometry off its config.
+        """Read a model's geometry from its config.
 
         `num_key_value_heads` and `head_dim` are optional in Hugging Face configs: without them a
         model has as many key/value as query heads, and splits its hidden size among them.
@@ -52,6 +54,34 @@ class CacheGeometry(NamedTuple):
             if "head_dim" in optional
             else config.hidden_size // num_query_heads,
         )
+
+    def check(self, side: str, keys: Tensor, values: Tensor, queries: Tensor | None) -> None:
+        """Refuse keys, values or queries that are not of this geometry.
+
+        Args:
+            side: "teacher" or "student", for the message.
+            keys: [B, L, H, T, D] is expected.
+            values: [B, L, H, T, D] is expected.
+            queries: [B, L, Hq, T, D] is expected, or None.
+
+        Raises:
+            ValueError: another shape, or a batch or length that differs from that of the keys.
+        """
+        layers, dim = self.num_layers, self.head_dim
+        for name, x in (("keys", keys), ("values", values), ("queries", queries)):
+            if x is None:
+                continue
+            heads = self.num_query_heads if name == "queries" else self.num_heads
+            if x.ndim != 5 or (x.shape[1], x.shape[2], x.shape[4]) != (layers, heads, dim):
+                raise ValueError(
+                    f"{name} have shape {list(x.shape)}, but this aligner's {side} needs "
+                    f"[B, {layers}, {heads}, T, {dim}] (batch, layers, heads, positions, head dim)"
+                )
+            if (x.shape[0], x.shape[3]) != (keys.shape[0], keys.shape[3]):
+                raise ValueError(
+                    f"{name} have shape {list(x.shape)}, which does not fit the batch and "
+                    f"positions of keys {list(keys.shape)}"
+                )
 
 
 class HeadDims(NamedTuple):

@@ -5,12 +5,10 @@ Shapes: B batch, L_t/L_s layers, H_t/H_s heads, T_t/T_s positions; H heads of th
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from torch import Tensor
 
 from kava.align.aligner import MapProjectionAligner
-from kava.align.time_warp import TimeWarp
+from kava.align.time.trace import refuse_blended_rotations
 from kava.attention import AttentionForm
 from kava.names import TEACHER_TO_STUDENT
 from kava.trace import KVTrace, Scope
@@ -85,10 +83,10 @@ def align_trace(
 
 
 def _attention(aligner: MapProjectionAligner, trace: KVTrace) -> AttentionForm | None:
-    """How the result attends: as the trace, layer by layer, where its heads are its own.
+    """The attention form of the result: that of the trace, layer by layer, if no heads are mapped.
 
-    Mapped queries and keys stand in the student's geometry and attend as whatever they are
-    compared with does. A layer that is mixed of several takes after the weightiest.
+    Mapped queries and keys are in the student's geometry and are compared in the student's form.
+    A layer that is mixed from several has the form of the one with the largest weight.
     """
     if trace.attention is None or _mixes_heads(aligner):
         return None
@@ -113,51 +111,8 @@ def _mixes_heads(aligner: MapProjectionAligner) -> bool:
     return aligner.mode != "identity" and aligner.direction == TEACHER_TO_STUDENT
 
 
-def warp_trace(trace: KVTrace, warp: TimeWarp) -> KVTrace:
-    """A trace at a warp's slots, with all of its parts.
-
-    Args:
-        trace: with positions shared by all layers and heads.
-        warp: from `TimeWarper.plan` or `plan_slots`, for the trace's segments.
-
-    Returns:
-        [B, L, H, T_s, D]; parts as in `align_trace`. Slots that a sample does not have are masked.
-
-    Raises:
-        ValueError: rotated keys of different positions that would be interpolated.
-
-    Example:
-        >>> keys = torch.arange(3.0).view(1, 1, 1, 3, 1)
-        >>> from kava.align import TimeWarper
-        >>> warp = TimeWarper().plan(torch.zeros(1, 3, dtype=torch.long), 2)
-        >>> warp_trace(KVTrace(keys, keys), warp).keys.flatten().tolist()
-        [0.0, 2.0]
-    """
-    refuse_blended_rotations(trace, warp)
-    mask, segment_ids, positions = warp.apply_parts(trace.mask, trace.segment_ids, trace.positions)
-    return replace(
-        trace,
-        keys=warp.apply(trace.keys),
-        values=warp.apply(trace.values),
-        queries=None if trace.queries is None else warp.apply(trace.queries),
-        mask=mask,
-        segment_ids=segment_ids,
-        positions=positions,
-    )
-
-
-def refuse_blended_rotations(trace: KVTrace, warp: TimeWarp) -> None:
-    """A mean of keys that carry the rotation of different positions carries none."""
-    if trace.rotated and trace.positions is not None and bool(warp.blends.any()):
-        raise ValueError(
-            "the time warp would interpolate keys that carry the rotation of different "
-            "positions; un-rotate them first, or read the nearest position "
-            "(alpha_map={0: 0, 1: 0, 2: 0})"
-        )
-
-
 def _scope(trace: KVTrace) -> Scope:
-    """How widely positions are shared; an unrecorded scope is read off the parts' shapes."""
+    """The trace's scope; if it is not recorded, it follows from the shapes of the parts."""
     if trace.scope is not None:
         return trace.scope
     parts = (trace.segment_ids, trace.positions)

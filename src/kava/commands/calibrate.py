@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from kava import names
 from kava.commands.reading import ReadingConfig, Texts, load_models, read_texts
 from kava.files.outputs import check_output_folder
-from kava.flags import Usage, flag, needed
+from kava.flags import Usage, again, flag, needed
 from kava.flags.aliases import CALIBRATING
 from kava.models.limits import check_map_rank, check_map_rank_fits
 from kava.models.quiet import quiet_libraries
+from kava.train.settings.target import TargetSettings
 
 if TYPE_CHECKING:
     from kava.align import CacheGeometry, MapProjectionAligner
@@ -30,35 +30,32 @@ class CalibrateConfig(ReadingConfig):
     """
 
     model_name: str = needed(
-        "the student: a hub id, a local folder, or a built-in kava/ name", group="models and map"
+        "the student: a hub id, a local folder, or a built-in kava/ name", group="models"
     )
     teacher_name: str = needed("the same of the teacher; it may have another tokenizer")
     calibration_samples: int = flag(
-        1000, "samples, taken at random; every fourth judges the maps", least=1
+        1000, "samples, taken at random; every fourth judges the maps", least=1, group="data"
     )
     alignment_mode: str = flag(
         "structured",
         "structured: terms of head mixes and dim maps; flat: full matrices",
         choices=("structured", "flat"),
+        group="alignment",
     )
     map_rank: str = flag(
         "auto",
         "structured: number of terms, or auto (the fewest that lose little held-out R²)",
         check=check_map_rank,
     )
-    map_proj_share_dim: bool = flag(False, "structured: one dim map for all heads in each term")
-    align_direction: str = flag(
-        "teacher_to_student", "which cache is mapped", choices=names.ALIGN_DIRECTIONS
+    map_proj_share_dim: bool = again(TargetSettings, "map_proj_share_dim", False)
+    align_direction: str = again(
+        TargetSettings, "align_direction", "teacher_to_student", help="which cache is mapped"
     )
-    layer_mapping: str | None = flag(
-        None,
-        "which teacher layers a student layer matches, by depth; left out: ratio",
-        choices=names.LAYER_MAP_NAMES,
+    layer_mapping: str | None = again(TargetSettings, "layer_mapping", None)
+    layer_mapping_path: str | None = again(TargetSettings, "layer_mapping_path", None)
+    output_dir: str = needed(
+        "folder of calibration.json, aligner.safetensors and the pictures", group="output"
     )
-    layer_mapping_path: str | None = flag(
-        None, "a layer map's file, such as kava layer-map writes; takes the place of layer_mapping"
-    )
-    output_dir: str = needed("folder of calibration.json, aligner.safetensors and the pictures")
     overwrite: bool = flag(False, "write although output_dir holds a calibration")
 
     def __post_init__(self) -> None:
@@ -105,7 +102,7 @@ def calibrate_models(config: CalibrateConfig) -> Calibrated:
     """
     from kava.align import CacheGeometry, MapProjectionAligner
     from kava.data.splits import data_hash
-    from kava.fit.pair import calibrate_on
+    from kava.fit.models import calibrate_on
     from kava.models.load import load_model_config
     from kava.student.checkpoint import library_versions
 
@@ -245,4 +242,9 @@ USAGE = Usage(
     example="kava calibrate --model_name gpt2 --teacher_name gpt2-medium --dataset_name gsm8k "
     "--output_dir outputs/calibration",
     known=CALIBRATING,
+    common=(
+        *("dataset_name", "split", "calibration_samples", "max_length", "overflow"),
+        *("alignment_mode", "map_rank", "align_direction", "layer_mapping", "token_alignment"),
+        *("batch_size", "dtype", "seed", "device", "output_dir", "overwrite"),
+    ),
 )

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 from kava import names
 from kava.commands.reading import ReadingConfig
-from kava.dataset_names import check_dataset_name
+from kava.data_settings import Source
 from kava.files.outputs import check_output
-from kava.flags import Usage, flag
+from kava.flags import Usage, again, flag
 from kava.flags.aliases import READING
 from kava.flags.known import Same
 from kava.models.quiet import quiet_libraries
@@ -48,25 +48,21 @@ class ComparisonConfig(ReadingConfig):
         ValueError: a value outside its range; the message names the flag.
     """
 
-    dataset_name: str = flag(
-        "kava/shell-game?form=verbose",
-        "a task, the path of a .jsonl, .json, .csv or .parquet file, or kava/shell-game (built in)",
-        check=check_dataset_name,
-        group="data",
-    )
+    dataset_name: str = again(Source, "dataset_name", "kava/shell-game?form=verbose")
     teacher_name: str = flag(
         "kava/shell-teacher",
         "a hub id, a local folder, or a built-in kava/ name",
-        group="teacher and evictions",
+        group="models",
     )
-    num_samples: int = flag(1000, "samples, taken at random", least=1)
+    num_samples: int = flag(1000, "samples, taken at random", least=1, group="data")
     target_len: str = flag(
         "3,6",
         "M, the number of kept positions: one or more, with commas",
         check=check_target_lens,
+        group="compression",
     )
     reach: str = flag("later_steps", "which later tokens count in knockout", choices=names.REACHES)
-    output: str | None = flag(None, "write the figures to this JSON file too")
+    output: str | None = flag(None, "write the figures to this JSON file too", group="output")
     no_progress: bool = flag(False, "no progress bars")
 
     @property
@@ -180,6 +176,10 @@ USAGE = Usage(
     summary="Show what each eviction keeps of a teacher's reasoning.",
     example='python experiments/compare_evictions.py --dataset_name "kava/shell-game?form=verbose"',
     known={**READING, "model_name": Same("teacher_name")},
+    common=(
+        *("teacher_name", "dataset_name", "split", "num_samples", "max_length", "overflow"),
+        *("target_len", "reach", "batch_size", "dtype", "seed", "device", "output", "no_progress"),
+    ),
 )
 
 

@@ -5,11 +5,16 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kava.commands.evaluate_flags import COSTS, CostsConfig
+from kava import names
+from kava.commands.answering import AnsweringConfig
+from kava.data_settings import Source
 from kava.files.outputs import check_output_folder
+from kava.flags import Usage, again, check_once, flag, needed
+from kava.flags.aliases import ANYWHERE
 from kava.models.devices import choose_device
 from kava.models.quiet import quiet_libraries
 
@@ -21,9 +26,70 @@ if TYPE_CHECKING:
 NAME = "costs"
 
 
+@dataclass(kw_only=True)
+class CostsConfig(AnsweringConfig):
+    """What `kava costs` is asked for.
+
+    Raises:
+        ValueError: a value outside its range, or one that stands twice.
+    """
+
+    models: list[str] = needed("checkpoints or models", positional=True, metavar="MODEL")
+    labels: list[str] | None = flag(None, "what to call them", unset="their names", group="models")
+    dataset_name: str | None = again(
+        Source,
+        "dataset_name",
+        None,
+        unset="the evaluation data of the first model that kava trained",
+    )
+    split: str | None = again(Source, "split", None, unset="that run's, or test")
+    subset_size: int | None = flag(
+        None, "answer this many items, taken at random", least=1, unset="all"
+    )
+    batch_size: list[int] = flag(
+        [1],
+        "questions at a time, one or more numbers",
+        least=1,
+        most=names.MOST_BATCH,
+        group="running",
+    )
+    rounds: int = flag(5, "turns that the models take", least=1, most=10_000)
+    output: str | None = flag(
+        None, "a folder for costs.json, costs.png and costs.svg", group="output"
+    )
+    json: bool = flag(False, "print JSON instead of the table")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.labels is not None and len(self.labels) != len(self.models):
+            raise ValueError(
+                f"--labels names {len(self.labels)} models, and there are {len(self.models)}: "
+                f"give one each"
+            )
+        check_once("the label", self.model_labels, "name each model by --labels")
+        check_once("--batch_size", self.batch_size, "name each once")
+
+    @property
+    def model_labels(self) -> list[str]:
+        """What the models are called."""
+        return self.labels or [model.rstrip("/") for model in self.models]
+
+
+USAGE = Usage(
+    prog="kava costs",
+    kind=CostsConfig,
+    summary="Compare what answers cost. Every model answers the same items, in turns.\n"
+    "A model is a checkpoint, a run's output folder (its newest complete checkpoint), or a plain "
+    "model, which writes its reasoning: a folder, a built-in kava/ name or a hub id. Costs are "
+    "divided by those of the first model that writes its reasoning.",
+    example="kava costs outputs/written outputs/latent --batch_size 1 32 --output outputs/costs",
+    known=ANYWHERE,
+)
+
+
 def main(argv: list[str]) -> int:
     """Measure, print the table or JSON, and write JSON and pictures where asked for."""
-    options = COSTS.parse(argv)
+    options = USAGE.parse(argv)
     quiet_libraries()
     output = None if options.output is None else Path(options.output)
     labels = options.model_labels

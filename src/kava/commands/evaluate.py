@@ -1,44 +1,116 @@
-"""`kava evaluate` and `kava generate`: score a trained student, and let it answer questions."""
+"""`kava evaluate`: score a trained student."""
 
 from __future__ import annotations
 
 import json
-import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from kava.commands.evaluate_flags import (
-    EVALUATE,
-    GENERATE,
-    RECORD_FIELDS,
-    EvaluateConfig,
-    GenerateConfig,
-)
+from kava.commands.answering import StudentConfig, load
+from kava.data_settings import RowFields, Source
+from kava.dataset_names import check_dataset_name
 from kava.files.outputs import check_output, check_output_folder
-from kava.models.devices import choose_device
+from kava.flags import Usage, again, flag, flags_of
+from kava.flags.aliases import EVALUATING
 from kava.models.quiet import quiet_libraries
 
-if TYPE_CHECKING:
-    from kava.student.checkpoint import LoadedStudent
+THE_RUNS = "the run's"
 
 
-def evaluate_main(argv: list[str]) -> int:
+@dataclass(kw_only=True)
+class EvaluateConfig(StudentConfig):
+    """What `kava evaluate` is asked for.
+
+    Raises:
+        ValueError: a value outside its range, or flags that exclude each other.
+    """
+
+    dataset_name: str | None = again(
+        Source,
+        "dataset_name",
+        None,
+        unset="the data that the run evaluated on, or the held-out part of what it was trained on",
+    )
+    split: str | None = again(Source, "split", None, unset="the run's evaluation split, or test")
+    subset_size: int | None = flag(
+        None, "score this many records, taken at random", least=1, unset="all"
+    )
+    tasks: list[str] | None = flag(
+        None,
+        "score these tasks in place of one data set: gsm8k, gsm8k_aug, svamp, strategyqa, "
+        "arc_easy, arc_challenge, arc (both); TASK:PATH reads a local file or folder",
+        check=check_dataset_name,
+    )
+    task_data: str | None = flag(
+        None, "folder of the tasks' local files, one folder each: gsm8k, svamp, strategyqa, arc, …"
+    )
+    question_field: str | None = again(RowFields, "question_field", None, unset=THE_RUNS)
+    reasoning_field: str | None = again(RowFields, "reasoning_field", None, unset=THE_RUNS)
+    answer_field: str | None = again(RowFields, "answer_field", None, unset=THE_RUNS)
+    text_field: str | None = again(RowFields, "text_field", None, unset=THE_RUNS)
+    reasoning_triggers: list[str] | None = again(
+        RowFields, "reasoning_triggers", None, unset=THE_RUNS
+    )
+    answer_triggers: list[str] | None = again(RowFields, "answer_triggers", None, unset=THE_RUNS)
+    max_length: int | None = flag(
+        None,
+        "most positions of prompt, latents and answer; left out, as many as the model's "
+        "configuration names. A model with rotary positions can read on past them",
+        least=1,
+        unset="the model's",
+        group="answers",
+    )
+    output: str | None = flag(
+        None,
+        "write every item to this jsonl file, and the figures to <output>.summary.json; with "
+        "--tasks, a folder for a <task>.jsonl each",
+        group="output",
+    )
+    json: bool = flag(False, "print the figures as JSON instead of a table")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.tasks is None:
+            if self.task_data is not None:
+                raise ValueError(
+                    f"--task_data {self.task_data} is read by --tasks alone: pass it too"
+                )
+            return
+        for name in (*flags_of(RowFields), "dataset_name"):
+            if getattr(self, name) is not None:
+                raise ValueError(f"--tasks and --{name} exclude each other: a task knows its data")
+
+
+USAGE = Usage(
+    prog="kava evaluate",
+    kind=EvaluateConfig,
+    summary="Score a trained student.",
+    example="kava evaluate outputs/run --dataset_name gsm8k --split test",
+    known=EVALUATING,
+    common=tuple(flags_of(EvaluateConfig).keys() - flags_of(RowFields).keys()),
+)
+
+
+def main(argv: list[str]) -> int:
     """Score a student: a table or JSON on stdout, every item in a file where asked for."""
-    config = EVALUATE.parse(argv)
+    config = USAGE.parse(argv)
     quiet_libraries()
 
     from kava.evaluate.results import summary_path, table, write_results
     from kava.evaluate.score import score
     from kava.files.locks import lock_file
 
-    fields = {name: value for name in RECORD_FIELDS if (value := vars(config)[name]) is not None}
+    fields = {
+        name: value for name in flags_of(RowFields) if (value := vars(config)[name]) is not None
+    }
     if config.tasks is not None:
         return _evaluate_tasks(config)
     output = None if config.output is None else Path(config.output)
     if output is not None:
         check_output(output)
     with lock_file(output, "kava evaluate"):
-        student = _load(config)
+        student = load(config)
         answers, summary = score(
             student,
             dataset_name=config.dataset_name,
@@ -92,7 +164,7 @@ def _evaluate_tasks(config: EvaluateConfig) -> int:
         return summary
 
     with lock_folder(folder, "kava evaluate"):
-        student = _load(config)
+        student = load(config)
         results = run_tasks(sources, one)
     if config.json:
         found = {result.name: result.summary or {"error": result.error} for result in results}
@@ -103,62 +175,4 @@ def _evaluate_tasks(config: EvaluateConfig) -> int:
         if folder is not None and any(result.summary for result in results):
             print(f"\nwritten to  {folder}, <task>.jsonl and <task>.jsonl.summary.json")
     check_results(results)
-    return 0
-
-
-def _load(config: EvaluateConfig | GenerateConfig) -> LoadedStudent:
-    """The student that is asked for, on its device."""
-    from kava.student.checkpoint import load_student
-
-    device = choose_device(config.device)
-    return load_student(config.checkpoint, best=config.best, device=device, dtype=config.dtype)
-
-
-def generate_main(argv: list[str]) -> int:
-    """Answer questions: one answer per question on stdout."""
-    config = GENERATE.parse(argv)
-    quiet_libraries()
-
-    from kava.data.answers import extract_answer
-    from kava.evaluate.questions import read_questions
-    from kava.student.answering import complete
-    from kava.student.readout import check_readable, describe
-    from kava.train.recorded import new_tokens_of
-
-    top_k = (3 if config.top_k is None else config.top_k) if config.show_latents else 0
-    student = _load(config)
-    if config.written and student.settings.get("student") == "latent":
-        raise ValueError(
-            f"--written: {student.path} reasons in latent tokens and writes no reasoning; leave "
-            f"it out, or take an explicit student"
-        )
-    if config.show_latents:
-        check_readable(student.model, student.path, top_k)
-    names, questions = read_questions(config.prompt, config.input)
-    completions, seconds = complete(
-        student.model,
-        student.tokenizer,
-        questions,
-        student.template,
-        names=names,
-        batch_size=config.batch_size,
-        max_new_tokens=new_tokens_of(student.settings, config.max_new_tokens),
-        progress=len(questions) > config.batch_size,
-        top_k=top_k,
-    )
-    for completion in completions:
-        text = completion.text.strip()
-        print(text if config.written else extract_answer(text, student.template.cue))
-        if config.show_latents:
-            print(describe(completion.readings))
-    if config.stats:
-        count = len(completions)
-        passes = sum(completion.num_passes for completion in completions) / count
-        tokens = sum(completion.num_tokens for completion in completions) / count
-        print(
-            f"{passes:.1f} forward passes, {tokens:.1f} tokens and {seconds / count:.4g} s per "
-            f"answer ({count} in {seconds:.4g} s, {tokens * count / seconds:.4g} tokens per "
-            f"second)",
-            file=sys.stderr,
-        )
     return 0

@@ -27,20 +27,23 @@ class LayerMapConfig(ReadingConfig):
     """
 
     student_model: str = needed(
-        "a hub id, a local folder, or a built-in kava/ name", group="models and map"
+        "a hub id, a local folder, or a built-in kava/ name", group="models"
     )
     teacher_model: str = needed("the same of the teacher; it may have another tokenizer")
-    num_samples: int = flag(200, "samples, taken at random", least=1)
+    num_samples: int = flag(200, "samples, taken at random", least=1, group="data")
     strategy: str = flag(
         "top_k",
         "top_k: average the most similar teacher layers; monotone: one teacher layer each, in "
         "order, first and last reached",
         choices=names.CKA_LAYER_MAP_NAMES,
+        group="alignment",
     )
     top_k: int | None = flag(
         None, "with --strategy top_k: how many layers are averaged", least=1, unset="2"
     )
-    output: str = flag("map.json", "where the map goes; the picture stands beside it, as .png")
+    output: str = flag(
+        "map.json", "where the map goes; the picture stands beside it, as .png", group="output"
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -136,4 +139,9 @@ USAGE = Usage(
     summary="Measure how alike the layers of two models are, and map them.",
     example="kava layer-map --student_model gpt2 --teacher_model gpt2-medium --dataset_name gsm8k",
     known=COMPARING_LAYERS,
+    common=(
+        *("dataset_name", "split", "num_samples", "max_length", "overflow"),
+        *("strategy", "top_k", "token_alignment", "batch_size", "dtype", "seed", "device"),
+        "output",
+    ),
 )

@@ -13,12 +13,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import NoReturn
 
-from kava.flags.usage import USAGE_ERROR
+from kava.flags.usage import refuse
 from kava.flags.words import nearest
 from kava.models.devices import check_device
 from kava.models.quiet import quiet_libraries
 
 PROG = "kava lm-eval"
+USAGE = None
+"""The flags are lm_eval's."""
 
 
 def main(argv: list[str]) -> int:
@@ -71,8 +73,7 @@ def one_line_errors() -> Iterator[None]:
             flag = text.split()[2].partition("=")[0]
             close = nearest(flag, _flags_of(self))
             text = f"unknown flag {flag}" + (f" (did you mean {close}?)" if close else "")
-        print(f"{PROG}: error: {text}; see {PROG} --help", file=sys.stderr)
-        raise SystemExit(USAGE_ERROR)
+        refuse(PROG, text)
 
     argparse.ArgumentParser.error = error  # type: ignore[method-assign]
     try:

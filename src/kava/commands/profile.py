@@ -23,7 +23,7 @@ class ProfileConfig(ConfigFile):
         None,
         "alignment mode, as --alignment_mode",
         choices=names.ALIGNMENT_MODES,
-        group="the profile",
+        group="profile",
         unset="structured where nothing says",
     )
     steps: int = flag(10, "measured steps", least=1, most=10_000)
@@ -40,6 +40,10 @@ USAGE = Usage(
     summary="Time the stages of a distillation step, and check its shapes and values.",
     example="kava profile --mode structured",
     known=PROFILING,
+    common=(
+        *("mode", "steps", "json", "model_name", "teacher_name", "dataset_name", "max_length"),
+        *("target_len", "kv_method", "kv_loss", "batch_size", "device", "config"),
+    ),
     more="The flags of `kava train` are taken too, and mean the same. Without --config, "
     "--model_name and --teacher_name a small built-in student is aligned with a larger teacher; "
     "with --model_name alone the model teaches itself.",

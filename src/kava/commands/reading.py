@@ -6,12 +6,12 @@ For commands that compare a teacher with a student on text, without training.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import MISSING, dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kava import names
-from kava.dataset_names import check_dataset_name
-from kava.flags import check_fields, flag, needed
+from kava.data_settings import DataConfig, Source
+from kava.flags import again, check_fields, flag
 from kava.models.devices import DEVICE_HELP, DTYPES, check_device, check_device_name, choose_device
 
 if TYPE_CHECKING:
@@ -23,45 +23,33 @@ if TYPE_CHECKING:
 
 
 @dataclass(kw_only=True)
-class ReadingConfig:
+class ReadingConfig(DataConfig, Source):
     """Which text is read, and how.
 
     Raises:
         ValueError: a value outside its range; the message names the flag.
     """
 
-    dataset_name: str = needed(
-        "a task, the path of a .jsonl, .json, .csv or .parquet file, or kava/shell-game (built in)",
-        check=check_dataset_name,
-        group="data",
-    )
-    split: str = flag("train", "split of the data, where the source has splits")
+    dataset_name: str = again(Source, "dataset_name", MISSING)
     token_alignment: str = flag(
         "hard",
         "tokenizers that differ: hard takes the teacher's last token, soft averages",
         choices=("hard", "soft"),
+        group="alignment",
     )
-    question_field: str = flag("question", "field of a row that holds the question")
-    reasoning_field: str = flag("reasoning", "field that holds the reasoning")
-    answer_field: str = flag("answer", "field that holds the answer")
-    reasoning_form: str = flag("text", "calculator annotations", choices=names.REASONING_FORMS)
-    keep_last_step: bool = flag(False, "keep the last reasoning step, as in kava train")
     question_template: str | None = flag(
         None,
         "the prompt with {question} in it; left out: the question and a line break",
         empty=True,
+        group="data",
     )
     reasoning_template: str | None = flag(None, "the same with {reasoning}", empty=True)
     cue: str | None = flag(
         None, "what stands before the answer; left out: that of the data set", empty=True
     )
-    max_length: int = flag(512, "most tokens of a sample", least=1)
-    overflow: str = flag(
-        "error",
-        "a sample that is too long, or holds what a tokenizer does not know: error, or skip",
-        choices=names.OVERFLOWS,
+    batch_size: int = flag(
+        16, "samples per forward", least=1, most=names.MOST_BATCH, group="running"
     )
-    batch_size: int = flag(16, "samples per forward", least=1, most=names.MOST_BATCH)
     dtype: str = flag("float32", "dtype in which weights are loaded", choices=DTYPES)
     seed: int = flag(0, "seed of the choice of samples", least=0, most=names.MOST_SEED)
     device: str = flag("auto", DEVICE_HELP, check=check_device_name)
@@ -161,10 +149,7 @@ def _records(config: ReadingConfig, num_samples: int, flag: str) -> list[Record]
     records = load_records(
         config.dataset_name,
         split=config.split,
-        question_field=config.question_field,
-        reasoning_field=config.reasoning_field,
-        answer_field=config.answer_field,
-        reasoning_form=config.reasoning_form,  # type: ignore[arg-type]
+        rows=config,
     )
     rest = len(records) - num_samples
     if rest < 0:

@@ -13,7 +13,7 @@ from kava.files.outputs import check_output, check_output_folder
 from kava.models.quiet import quiet_libraries
 from kava.stopping import Stopped
 from kava.train.config import TrainConfig
-from kava.train.flags import parse_config
+from kava.train.flags import USAGE, config_of
 from kava.train.loss_line import formula
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 def main(argv: list[str]) -> int:
     """Parse flags, train, and say where everything was written."""
-    config = parse_config(argv)
+    config = config_of(USAGE, USAGE.read(argv))
     quiet_libraries()
     try:
         train(config)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from kava.align.overlap import TokenAlignmentMode
+from kava.align.tokens.overlap import TokenAlignmentMode
 from kava.data.encoded import Encoded
 
 

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from kava.data.calculator import equations, strip_marks
 from kava.data.fields import Row, id_of, optional_text, text_of
 from kava.data.records import Record
+from kava.data_settings import RowSettings
 from kava.segments import OnMissing, SegmentIdentifier
-
-ReasoningForm = Literal["text", "annotated", "equations"]
 
 
 class PlacedRow(NamedTuple):
@@ -33,19 +32,19 @@ class PlacedRow(NamedTuple):
 
 @dataclass(frozen=True)
 class RowReader:
-    """From a row's fields to a record; `where` names the row in messages.
+    """From a row's fields to a record; the arguments are as in `kava.data.sources.load_records`."""
 
-    The fields are as the arguments of `kava.data.sources.load_records`.
-    """
-
-    question_field: str = "question"
-    reasoning_field: str = "reasoning"
-    answer_field: str = "answer"
-    reasoning_form: ReasoningForm = "text"
+    rows: RowSettings = field(default_factory=RowSettings)
     step_separator: str = "\n"
-    text_field: str | None = None
-    identifier: SegmentIdentifier = field(default_factory=SegmentIdentifier)
     on_missing: OnMissing = "error"
+    identifier: SegmentIdentifier = field(init=False)
+    """What finds the parts of a text."""
+
+    def __post_init__(self) -> None:
+        names = ("reasoning_triggers", "answer_triggers")
+        given = {name: getattr(self.rows, name) for name in names}
+        identifier = SegmentIdentifier(**{name: t for name, t in given.items() if t is not None})
+        object.__setattr__(self, "identifier", identifier)
 
     def read(self, row: Row, default_id: str, where: str) -> Record:
         """The record of a row.
@@ -58,22 +57,23 @@ class RowReader:
         Raises:
             ValueError: a missing field, one that is no text, or a text without its markers.
         """
+        rows = self.rows
         missing: tuple[str, ...] = ()
-        if self.text_field is not None or ("text" in row and self.question_field not in row):
-            text = text_of(row, self.text_field or "text", where)
+        if rows.text_field is not None or ("text" in row and rows.question_field not in row):
+            text = text_of(row, rows.text_field or "text", where)
             question, reasoning, answer, missing = self._split(text, None, where)
         else:
-            question = text_of(row, self.question_field, where)
-            answer = text_of(row, self.answer_field, where)
-            if self.reasoning_field in row:
-                reasoning = text_of(row, self.reasoning_field, where)
+            question = text_of(row, rows.question_field, where)
+            answer = text_of(row, rows.answer_field, where)
+            if rows.reasoning_field in row:
+                reasoning = text_of(row, rows.reasoning_field, where)
             else:
                 prompt = question + "\n"
                 _, reasoning, answer, missing = self._split(prompt + answer, prompt, where)
         separator = self.step_separator
-        if self.reasoning_form == "equations":
+        if rows.reasoning_form == "equations":
             separator, reasoning = " ", equations(reasoning)
-        elif self.reasoning_form == "text":
+        elif rows.reasoning_form == "text":
             reasoning = strip_marks(reasoning)
         return Record(
             id=id_of(row, default_id, where),
@@ -90,15 +90,15 @@ class RowReader:
         self, text: str, prompt: str | None, where: str
     ) -> tuple[str, str, str, tuple[str, ...]]:
         """Question, reasoning and answer of a text, and those that were not found."""
-        spans = self.identifier.identify(text, prompt=prompt)
+        rows, spans = self.rows, self.identifier.identify(text, prompt=prompt)
         if spans.missing and self.on_missing == "error":
             parts = " and ".join(spans.missing)
             raise ValueError(
                 f"{where}: no marker of the {parts} is found in its text; give the markers it uses "
                 f"(reasoning_triggers, answer_triggers), or a field of its own for each part"
                 if prompt is None
-                else f"{where} has no field {self.reasoning_field!r}, and its "
-                f"{self.answer_field!r} holds no reasoning followed by a marker such as '#### 72'; "
+                else f"{where} has no field {rows.reasoning_field!r}, and its "
+                f"{rows.answer_field!r} holds no reasoning followed by a marker such as '#### 72'; "
                 f"give the markers it uses (answer_triggers)"
             )
         return (

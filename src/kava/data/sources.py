@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -12,10 +11,11 @@ from kava.data.files import READ, find_files, rows_of, stem_of
 from kava.data.gold import check_golds
 from kava.data.mix import draw_shares, load_mix
 from kava.data.records import Record, Template
-from kava.data.rows import PlacedRow, ReasoningForm, RowReader, read_rows
+from kava.data.rows import PlacedRow, RowReader, read_rows
 from kava.data.shell_game import SHELL_GAME_TEMPLATE, Split, shell_game
 from kava.data.tables import is_saved
 from kava.data.tasks import TASKS, find_task
+from kava.data_settings import RowSettings
 from kava.dataset_names import (
     SHELL_GAME_NAME,
     is_mix,
@@ -23,7 +23,7 @@ from kava.dataset_names import (
     mix_parts,
     shell_game_options,
 )
-from kava.segments import OnMissing, SegmentIdentifier, Trigger
+from kava.segments import OnMissing
 
 GSM8K_NAMES = ("gsm8k", "openai/gsm8k")
 
@@ -34,14 +34,8 @@ def load_records(
     split: str = "train",
     subset_size: int | None = None,
     seed: int = 0,
-    question_field: str = "question",
-    reasoning_field: str = "reasoning",
-    answer_field: str = "answer",
-    reasoning_form: ReasoningForm = "text",
+    rows: RowSettings | None = None,
     step_separator: str = "\n",
-    text_field: str | None = None,
-    reasoning_triggers: Sequence[Trigger] | None = None,
-    answer_triggers: Sequence[Trigger] | None = None,
     on_missing: OnMissing = "error",
 ) -> list[Record]:
     """Load records by name.
@@ -58,7 +52,7 @@ def load_records(
               named by the split, or to a folder by `save_to_disk` of `datasets`. A row has a
               question and an answer, and its reasoning either in a field of its own or, as in
               GSM8K, in the answer before a marker ("#### 72"); or it has one field `text` (or
-              another `text_field`), whose parts are found by `SegmentIdentifier`. `id` and
+              another `rows.text_field`), whose parts are found by `SegmentIdentifier`. `id` and
               `student_question` are read where a row has them;
             - "kava/shell-game", made on the spot, with options such as
               "kava/shell-game?num_moves=6&form=verbose" (num_moves, form, student_form,
@@ -67,17 +61,10 @@ def load_records(
         subset_size: how many records to take at random; a smaller subset of the same seed is
             part of a larger one. None takes all. The order of the source is kept.
         seed: of that choice, and of a mix; it does not change the data themselves.
-        question_field: name of the field in a row of a file.
-        reasoning_field: the same.
-        answer_field: the same.
-        reasoning_form: what becomes of calculator marks `<<48/2=24>>24`: "text" strips them,
-            "annotated" leaves them, "equations" keeps nothing else, one a step (the form of
-            GSM8k-Aug).
+        rows: the fields of a row, the markers of a raw text, and what becomes of calculator marks
+            `<<48/2=24>>24`: "text" strips them, "annotated" leaves them, "equations" keeps nothing
+            else, one a step (the form of GSM8k-Aug). A `TrainConfig` is one, too. None: the usual.
         step_separator: what stands between two steps in text; equations are joined by a blank.
-        text_field: the field of a raw text; None: `text`, where a row has no question.
-        reasoning_triggers: the markers at which the reasoning of a raw text begins, in place of
-            `kava.segments.REASONING_TRIGGERS`.
-        answer_triggers: those of its answer, and of an answer that holds its reasoning.
         on_missing: a text without a marker is an error, or ("report") a record that names what
             is `missing`; `encode_records` leaves it out and counts it, or raises.
 
@@ -92,35 +79,15 @@ def load_records(
         >>> len(records)
         100
     """
-    if reasoning_form not in ("text", "annotated", "equations"):
-        raise ValueError(
-            f"reasoning_form={reasoning_form!r} is unknown; choose text, annotated or equations"
-        )
-    triggers = {"reasoning_triggers": reasoning_triggers, "answer_triggers": answer_triggers}
-    reader = RowReader(
-        question_field,
-        reasoning_field,
-        answer_field,
-        reasoning_form,
-        step_separator,
-        text_field,
-        SegmentIdentifier(**{name: t for name, t in triggers.items() if t is not None}),
-        on_missing,
-    )
+    rows = rows or RowSettings()
     if is_mix(dataset_name):
 
         def load(source: str) -> list[Record]:
             return load_records(
                 source,
                 split=split,
-                question_field=question_field,
-                reasoning_field=reasoning_field,
-                answer_field=answer_field,
-                reasoning_form=reasoning_form,
+                rows=rows,
                 step_separator=step_separator,
-                text_field=text_field,
-                reasoning_triggers=reasoning_triggers,
-                answer_triggers=answer_triggers,
                 on_missing=on_missing,
             )
 
@@ -138,10 +105,10 @@ def load_records(
     elif (found := find_task(dataset_name)) is not None:
         task, path = found
         # a task knows its fields; what is asked for is the form of its reasoning
-        own = RowReader(reasoning_form=reasoning_form, step_separator=step_separator)
+        own = RowReader(RowSettings(reasoning_form=rows.reasoning_form), step_separator)
         records = task.load(path, split, own)
     else:
-        records = _load_files(dataset_name, split, reader)
+        records = _load_files(dataset_name, split, RowReader(rows, step_separator, on_missing))
     if not is_mix(dataset_name):  # a mix has read its sources here
         check_golds(records, default_template(dataset_name))
     return records if subset_size is None else _subset(records, subset_size, seed, dataset_name)

@@ -9,17 +9,15 @@ from kava.data.files import is_one_split
 from kava.data.records import Record
 from kava.data.sources import load_records
 from kava.data.splits import data_hash, shared_questions, split_records
+from kava.data_settings import RowSettings
 from kava.dataset_names import is_shell_game
+from kava.flags import flags_of
 from kava.train.recorded import recorded_values
 
-_FIELDS = (
-    "question_field", "reasoning_field", "answer_field", "reasoning_form", "text_field",
-    "reasoning_triggers", "answer_triggers",
-)  # fmt: skip
 _RECORDED = (
-    "dataset_name", "split", "eval_dataset_name", "eval_split", "eval_size", "seed", "overflow",
-    *_FIELDS,
-)  # fmt: skip
+    *("dataset_name", "split", "eval_dataset_name", "eval_split", "eval_size", "seed", "overflow"),
+    *flags_of(RowSettings),
+)
 """What is read of the run's configuration; a run of an earlier version lacks some."""
 
 
@@ -66,9 +64,12 @@ def evaluation_records(
             raise ValueError("the checkpoint names no data set: pass --dataset_name")
         split = split or (run.get("eval_split") if run.get("eval_dataset_name") else None)
     split = split or "test"
-    options = {name: run[name] for name in _FIELDS if name in run} | dict(fields or {})
-    # what training leaves out is left out here too, and told
-    options["on_missing"] = "report" if run.get("overflow") == "skip" else "error"
+    recorded = {name: run[name] for name in flags_of(RowSettings) if name in run}
+    options: dict[str, Any] = {
+        "rows": RowSettings(**recorded | dict(fields or {})),
+        # what training leaves out is left out here too, and told
+        "on_missing": "report" if run.get("overflow") == "skip" else "error",
+    }
     one_file = own and not run.get("eval_dataset_name") and is_one_split(dataset_name)
     set_apart = one_file and run.get("eval_size", 0) > 0
     records = load_records(

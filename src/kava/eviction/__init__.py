@@ -1,6 +1,6 @@
-"""Eviction: cut a teacher's trace to the few positions a student is to match.
+"""Eviction: cut a teacher's trace to the few positions that a student should match.
 
-Every method is one file with one dataclass, known by the name it registers under.
+Every method is one file with one dataclass, registered under its name.
 """
 
 from kava.eviction.base import (

@@ -1,8 +1,8 @@
-"""What every eviction method shares: the registry, the candidates, top-M, the sort, the gather.
+"""The base of every eviction method: registry, candidates, top-M, sort and gather.
 
-A method says which candidates it keeps; everything around that lives here once. The currency is
-a boolean mask over the T axis: it holds no order to get wrong, and it turns into ascending
-indices in one way only.
+A method decides which candidates it keeps; all the rest is here. The choice is passed as a boolean
+mask over the T axis: it has no order that could be wrong, and there is only one way to turn it into
+ascending indices.
 
 Shapes: B batch, L layers, H key/value heads, T positions of the input, M kept positions.
 In a mask or a score, L and H may be 1 where the choice is shared.
@@ -26,7 +26,7 @@ EvictionClass = TypeVar("EvictionClass", bound="type[Eviction]")
 
 
 def register_eviction(name: str) -> Callable[[EvictionClass], EvictionClass]:
-    """Make an eviction class known by `name`, to `compress`, the commands and the tests.
+    """Register an eviction class under `name`, for `compress`, the commands and the tests.
 
     Raises:
         ValueError: the name is taken.
@@ -76,7 +76,7 @@ class Candidates(NamedTuple):
 
     Args:
         mask: [B, T] bool.
-        counts: [B], how many each sample has; at least 1.
+        counts: [B], the number of candidates of each sample; at least 1.
         start: the first column that is a candidate in any sample.
         stop: one past the last such column.
     """
@@ -88,7 +88,7 @@ class Candidates(NamedTuple):
 
 
 def find_candidates(trace: KVTrace) -> Candidates:
-    """The valid positions of a trace, and of these only the reasoning where segments are known.
+    """The valid positions of a trace; only those of the reasoning if the trace has segments.
 
     Raises:
         ValueError: a sample has none, or the segments differ by layer and head.
@@ -137,8 +137,8 @@ def ascending_indices(mask: Tensor, length: int) -> Tensor:
 def top_mask(scores: Tensor, mask: Tensor, length: int) -> Tensor:
     """The `length` best candidates of each row; the earlier one wins a tie.
 
-    `topk` breaks ties in no promised order, so that padding could change what is kept: here it
-    only says where the cut lies.
+    `topk` does not guarantee an order of ties, so padding could change what is kept: here it only
+    gives the threshold.
 
     Args:
         scores: [..., T], higher is kept; +inf is always kept.
@@ -158,17 +158,17 @@ def top_mask(scores: Tensor, mask: Tensor, length: int) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class Eviction(ABC):
-    """A rule that says which candidates stay when a trace is cut to a given length.
+    """A rule that decides which candidates are kept when a trace is cut to a given length.
 
     Args:
         scope: how widely one choice is shared: "head" (each layer and head has its own), "layer"
             (all heads of a layer share one) or "model" (all layers and heads do).
 
     Attributes:
-        needs_queries: whether the method looks at attention, so that a trace must be captured
+        needs_queries: whether the method scores by attention, so that a trace must be captured
             with its queries.
-        needs_scores: whether the method is given a score per position, which the teacher has to
-            be asked for before.
+        needs_scores: whether the method takes a score per position, which must be computed with
+            the teacher beforehand.
 
     Raises:
         ValueError: an unknown scope.
@@ -185,7 +185,7 @@ class Eviction(ABC):
 
     @property
     def reads_queries(self) -> bool:
-        """Whether this one looks at attention, with the options that it has."""
+        """Whether this instance scores by attention, given its options."""
         return self.needs_queries
 
     def num_slots(self, candidates: Candidates, target_len: int) -> int:
@@ -194,9 +194,9 @@ class Eviction(ABC):
 
     @abstractmethod
     def keep(self, trace: KVTrace, candidates: Candidates, target_len: int) -> Tensor:
-        """[B, L or 1, H or 1, T] bool: the kept positions, candidates all of them.
+        """[B, L or 1, H or 1, T] bool: the kept positions, all of them candidates.
 
-        Each sample keeps the same number in every row, at most `target_len`.
+        A sample keeps the same number of positions in every row, at most `target_len`.
         """
 
     def __call__(self, trace: KVTrace, target_len: int) -> tuple[KVTrace, Tensor]:
@@ -212,7 +212,7 @@ class Eviction(ABC):
         return self.take(trace, indices_BLHM, mask_BM), indices_BLHM
 
     def choose(self, trace: KVTrace, target_len: int) -> tuple[Tensor, Tensor]:
-        """Say which positions of a trace stay, without copying them.
+        """Choose the positions of a trace to keep, without copying them.
 
         Returns:
             Their indices [B, L, H, M] into the T axis, and which slots are in use, [B, M] bool.
@@ -233,7 +233,7 @@ class Eviction(ABC):
         return indices_BLHM.expand(*trace.keys.shape[:3], num_slots), mask_BM
 
     def take(self, trace: KVTrace, indices_BLHM: Tensor, mask_BM: Tensor) -> KVTrace:
-        """The chosen positions of a trace, or of one like it that carries other parts."""
+        """Gather the chosen positions of this trace, or of one that carries other parts of it."""
         shared = self.scope == "model"
         indices = indices_BLHM[:, 0, 0] if shared else indices_BLHM
         return trace.gather(indices, mask=mask_BM, scope=self.scope)
@@ -244,7 +244,7 @@ class ScoredEviction(Eviction):
 
     Where the choice is shared, the scores are averaged over the heads (scope "layer") or over
     layers and heads ("model") before the best are taken. Every sample has the same candidates in
-    all heads, so that no head is averaged in with a position that it could not keep.
+    all heads, so every average is over heads that could keep the position.
     """
 
     @abstractmethod
@@ -281,8 +281,8 @@ def compress(
 ) -> tuple[KVTrace, Tensor]:
     """Cut a trace to `target_len` positions by a named method.
 
-    The latent student has M positions where the teacher wrote many more; this says which of the
-    teacher's keys and values they are to match (KaVa, arXiv 2510.02312).
+    The latent student has M positions where the teacher wrote many more; eviction chooses the
+    teacher's keys and values that they should match (KaVa, arXiv 2510.02312).
 
     Only valid positions are candidates, and where the trace knows its segments only those of the
     reasoning. A sample with fewer candidates than `target_len` keeps all of them: its remaining

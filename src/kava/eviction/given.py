@@ -18,12 +18,12 @@ from kava.trace import KVTrace
 class GivenScoresEviction(ScoredEviction):
     """Keep the candidates of the highest given scores.
 
-    A causal score asks the model itself and cannot be read off a trace: it is computed once per
-    sample (`kava.importance`) and handed in. It belongs to a position, so that every layer and
-    head keeps the same ones whatever the scope.
+    A causal score needs forward passes of the model, not only a trace: it is computed once per
+    sample (`kava.importance`) and passed in. There is one score per position, so every layer and
+    head keeps the same positions in any scope.
 
     Args:
-        scores: [B, T] floating, higher is kept; read at the candidates alone.
+        scores: [B, T] floating, higher is kept; only candidates' scores are read.
         scope: what the result records.
 
     Raises:

@@ -75,7 +75,7 @@ class H2OEviction(ScoredEviction):
             valid = valid_NT[heads]
             keys = clean(keys_NTD[heads], valid)
             positions = None if positions_NT is None else positions_NT[heads]
-            # No position before the first candidate is later than one.
+            # Only queries after the first candidate are later than a candidate.
             for first in range(start + 1, T, ROWS):
                 rows = slice(first, min(first + ROWS, T))
                 queries = clean(queries_NGTD[heads, :, rows], valid[:, None, rows])

@@ -59,7 +59,7 @@ def flat_queries(trace: KVTrace, method: str) -> Tensor:
 
 
 def head_form(trace: KVTrace, scaling: float | None) -> HeadForm:
-    """How the trace's model attends, for all N heads: as the trace says, or 1/√D.
+    """The attention form of all N heads: the trace's, or scaling by 1/√D if it records none.
 
     Args:
         trace: of any length.
@@ -73,7 +73,7 @@ def head_form(trace: KVTrace, scaling: float | None) -> HeadForm:
 
 
 def positions_per_head(trace: KVTrace) -> Tensor:
-    """[B·L·H, T]: where keys and queries stand; without positions, by count of valid columns."""
+    """[B·L·H, T]: positions of keys and queries as recorded, or else the count of valid columns."""
     positions = trace.positions
     if positions is None:
         positions = trace.valid_BT().cumsum(dim=1) - 1
@@ -114,7 +114,7 @@ def clean(part: Tensor, mask: Tensor) -> Tensor:
     """`part` in float32, with zeros wherever `mask` is False (what padding holds is unknown).
 
     Args:
-        part: [..., T, D]; returned as it is where it needs no change.
+        part: [..., T, D]; returned unchanged if nothing is masked.
         mask: broadcast to [..., T], bool.
     """
     part = part.float()

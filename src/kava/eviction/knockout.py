@@ -1,4 +1,4 @@
-"""Knockout: keep the positions whose loss the teacher feels most.
+"""Knockout: keep the positions whose removal raises the teacher's loss most.
 
 Shapes: B batch, T positions, M kept positions.
 """
@@ -17,9 +17,9 @@ class KnockoutEviction(GivenScoresEviction):
     """Keep the candidates without which the teacher reads its own text worst.
 
     A position's score is the rise in the teacher's cross-entropy over later supervised tokens
-    when all later queries are blocked from it, in all layers and heads. Attention says where a
-    model looks; this says what it cannot do without. We know of no published eviction of the
-    kind; blocking attention to find what a prediction rests on is known from attention knockout
+    when all later queries are blocked from it, in all layers and heads. Attention shows what a
+    model reads; this shows what it depends on. We know of no published eviction of this kind;
+    blocking attention to find what a prediction depends on is known from attention knockout
     (Geva et al., arXiv 2304.14767), there per layer window and for one answer.
 
     The scores come from `kava.importance.knockout`, which runs the model.

@@ -1,4 +1,4 @@
-"""Knockout, estimated: keep the positions whose loss the teacher would feel most, to first order.
+"""Knockout, estimated: keep the positions whose removal would raise the loss most, to first order.
 
 Shapes: B batch, T positions, M kept positions.
 """
@@ -16,8 +16,8 @@ from kava.eviction.given import GivenScoresEviction
 class KnockoutGradientEviction(GivenScoresEviction):
     """Keep the candidates of the highest estimated knockout score.
 
-    One forward and one backward of the teacher in place of a pass per position; the scores come
-    from `kava.importance.gradient`, which says how they are estimated.
+    One forward and one backward of the teacher instead of one pass per position; the scores come
+    from `kava.importance.gradient`, which explains the estimate.
 
     Args:
         scores: [B, T].

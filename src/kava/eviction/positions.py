@@ -1,4 +1,4 @@
-"""Positions: keep what the caller names.
+"""Positions: keep the positions that the caller gives.
 
 Shapes: B batch, L layers, H key/value heads, T positions, M named positions.
 """

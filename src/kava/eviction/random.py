@@ -1,4 +1,4 @@
-"""Random: keep candidates drawn by lot, the same ones each time.
+"""Random: keep randomly drawn candidates, the same ones each time.
 
 Shapes: B batch, L layers, H key/value heads, T positions.
 """
@@ -32,9 +32,9 @@ def mix(keys: Tensor) -> Tensor:
 @register_eviction("random")
 @dataclass(frozen=True, kw_only=True)
 class RandomEviction(ScoredEviction):
-    """Keep `target_len` candidates drawn by lot: the control that every method must beat.
+    """Keep `target_len` random candidates: the control that every method must beat.
 
-    Each candidate's lot is a hash of the seed, the sample's name, layer, head, and the
+    Each candidate's random number is a hash of the seed, the sample's name, layer, head, and the
     candidate's rank among the sample's candidates. There is no generator state, so a sample draws
     the same positions in every batch, at every call and on every device.
 
@@ -42,8 +42,8 @@ class RandomEviction(ScoredEviction):
         seed: another seed draws other positions.
         sample_ids: B names of the samples, such as a batch's "ids". Without them a sample is
             named by its lengths and by a coarse fingerprint of its values in the first layer.
-            That tells samples apart, and rounding, which differs a little with the shape of a
-            batch, hardly ever changes it; but a name never does.
+            It differs between samples, and rounding, which depends slightly on the shape of a
+            batch, hardly ever changes it; a given name never changes.
         scope: default "model", one draw for all layers and heads.
 
     Raises:
@@ -60,18 +60,18 @@ class RandomEviction(ScoredEviction):
     scope: Scope = "model"
 
     def score(self, trace: KVTrace, candidates: Candidates) -> Tensor:
-        """A lot in [0, 1) for every position, and every layer and head that draws its own."""
+        """A random number in [0, 1) for every position, per layer and head as `scope` says."""
         device = trace.keys.device
         named = self.sample_ids is not None
         names_B = self._names(trace) if named else fingerprint(trace, candidates)
         layers = trace.num_layers if self.scope != "model" else 1
         heads = trace.num_heads if self.scope == "head" else 1
-        drawers_LH1 = torch.arange(layers * heads, device=device).view(layers, heads, 1)
+        heads_LH1 = torch.arange(layers * heads, device=device).view(layers, heads, 1)
         ranks_BT = candidates.mask.cumsum(dim=1)
         seed_B = mix(torch.full_like(names_B, self.seed) + GOLDEN)
         keys_B111 = mix(names_B + seed_B)[:, None, None, None]
-        lots_BLHT = mix(mix(keys_B111 + drawers_LH1) + ranks_BT[:, None, None] * GOLDEN)
-        return ((lots_BLHT >> 40) & (2**24 - 1)).float() / 2**24
+        draws_BLHT = mix(mix(keys_B111 + heads_LH1) + ranks_BT[:, None, None] * GOLDEN)
+        return ((draws_BLHT >> 40) & (2**24 - 1)).float() / 2**24
 
     def _names(self, trace: KVTrace) -> Tensor:
         assert self.sample_ids is not None
@@ -86,7 +86,7 @@ class RandomEviction(ScoredEviction):
 
 
 def fingerprint(trace: KVTrace, candidates: Candidates) -> Tensor:
-    """[B] int64 that tells samples apart by their lengths and their first layer's values.
+    """[B] int64 that identifies a sample by its lengths and its first layer's values.
 
     The values of the candidates are added with random signs, scaled to unit variance, and four
     coordinates of the sum are cut into steps of a quarter: coarse against rounding, fine enough

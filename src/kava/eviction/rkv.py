@@ -1,4 +1,4 @@
-"""R-KV as the KaVa paper states it: keep what the answer looks at and other keys do not repeat.
+"""R-KV as the KaVa paper states it: keep keys that the answer attends to and no others repeat.
 
 Shapes: B batch, L layers, H key/value heads, G query heads per key/value head, T positions,
 D head dim, A answer positions, N = B·L·H heads.
@@ -37,7 +37,7 @@ class RKVEviction(ScoredEviction):
     2510.02312), section on eviction: I is the mean over the answer's tokens of their attention to
     the reasoning keys, R the softmax of the negated mean cosine of a key with all reasoning keys.
 
-    As the paper leaves it open: the attention's softmax runs over the candidate keys alone (not
+    Where the paper leaves it open: the attention's softmax runs over the candidate keys alone (not
     the prompt's), and under grouped-query attention it is taken per query head, then the largest
     of the group counts, then the mean over the answer is taken. The cosine's diagonal is zero and
     its mean divides by the number of candidates. Keys and queries are compared as the trace holds
@@ -71,11 +71,11 @@ class RKVEviction(ScoredEviction):
 
     @property
     def reads_queries(self) -> bool:
-        """Whether importance has a part in the score."""
+        """Whether importance is part of the score."""
         return self.lam > 0
 
     def score(self, trace: KVTrace, candidates: Candidates) -> Tensor:
-        """λ I + (1 − λ) R; both are zero at other positions than candidates."""
+        """λ I + (1 − λ) R; both are zero at positions that are no candidates."""
         scores_BLHT = (1 - self.lam) * redundancy(trace, candidates)
         if self.lam > 0:
             scores_BLHT += self.lam * answer_importance(trace, candidates, self.scaling)
@@ -83,7 +83,7 @@ class RKVEviction(ScoredEviction):
 
 
 def redundancy(trace: KVTrace, candidates: Candidates) -> Tensor:
-    """[B, L, H, T] R: how little a key is like the others, a distribution over the candidates."""
+    """[B, L, H, T] R: how dissimilar a key is to the others, a distribution over the candidates."""
     B, L, H, T, D = trace.keys.shape
     start, stop = candidates.start, candidates.stop
     keys_NTD = flat_keys(trace, start, stop)

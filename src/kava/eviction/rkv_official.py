@@ -52,11 +52,11 @@ class RKVOfficialEviction(ScoredEviction):
 
     Args:
         lam: λ from 0 to 1.
-        window_size: W, how many of the newest candidates are always kept and asked; must be
-            below `target_len`. None is the reference's 8, or target_len // 2 (at least 1) where
-            target_len is 8 or less.
+        window_size: W, the number of newest candidates, which are always kept and whose queries
+            score the rest; must be below `target_len`. None is the reference's 8, or
+            target_len // 2 (at least 1) where target_len is 8 or less.
         kernel_size: odd width of the maximum.
-        threshold: the cosine above which keys count as alike, 0 to 1.
+        threshold: the cosine above which keys count as similar, 0 to 1.
         scaling: what q·k is multiplied by, in the place of what the trace says of its model
             (`KVTrace.attention`); None keeps that, or D**-0.5 where the trace does not say.
         scope: default "head", as in the reference.
@@ -138,7 +138,7 @@ def window_importance(queries: Tensor, keys: Tensor, form: HeadForm, hidden: Ten
             does not see of them.
 
     Returns:
-        [N, T], zero where nothing is asked.
+        [N, T], zero at hidden positions.
     """
     logits_NWT = attention_logits(queries, keys, form, hidden[:, None]).amax(dim=1)
     # A window that holds all candidates has nothing before it, and the softmax comes out even.

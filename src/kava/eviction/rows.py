@@ -1,7 +1,7 @@
-"""The attention of a few queries over everything before them, for scores that ask the newest.
+"""The attention of a few queries to all earlier positions, for scores by the newest queries.
 
 Shapes: B batch, L layers, H key/value heads, G query heads per key/value head, T positions,
-W asked positions, D head dim, N = B·L·H heads.
+W query positions, D head dim, N = B·L·H heads.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ DEFAULT_WINDOW = 8
 
 
 def resolve_window(window_size: int | None, target_len: int) -> int:
-    """The window for a target length: as given, or one that leaves room for other positions.
+    """The window size for a target length: as given, or one that leaves room for other positions.
 
     Raises:
         ValueError: a given window that leaves none.
@@ -51,16 +51,16 @@ def newest(candidates: Candidates, length: int) -> Tensor:
 def attention_of_rows(
     trace: KVTrace, rows_BT: Tensor, length: int, method: str, scaling: float | None
 ) -> Tensor:
-    """The summed attention of some rows to every position, the mean of each query group.
+    """The attention of some query rows to every position, summed over rows, averaged over groups.
 
     Each row's softmax runs over all valid keys up to itself that its layer sees, the prompt's too.
 
     Args:
         trace: with queries.
-        rows_BT: [B, T] bool, the rows that are asked, at most `length` of each sample. Where a
-            sample has fewer, its last is asked several times.
+        rows_BT: [B, T] bool, the query rows, at most `length` of each sample. If a sample has
+            fewer, its last one counts several times.
         length: W.
-        method: who asks, for the message where queries are missing.
+        method: the eviction's name, for the message if queries are missing.
         scaling: what q·k is multiplied by; None is the trace's own.
 
     Returns:

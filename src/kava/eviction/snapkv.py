@@ -1,4 +1,4 @@
-"""SnapKV-like: keep what the newest positions look at, and its neighbours.
+"""SnapKV-like: keep what the newest positions attend to, and its neighbours.
 
 Shapes: B batch, L layers, H key/value heads, T positions, W window positions.
 """
@@ -32,9 +32,9 @@ class SnapKVEviction(ScoredEviction):
     query head).
 
     Args:
-        window_size: W, how many of the newest candidates are always kept and asked; below
-            `target_len`. None is 8, or target_len // 2 (at least 1) where target_len is 8 or
-            less.
+        window_size: W, the number of newest candidates, which are always kept and whose queries
+            score the rest; below `target_len`. None is 8, or target_len // 2 (at least 1) where
+            target_len is 8 or less.
         kernel_size: odd width of the mean.
         scaling: what q·k is multiplied by, in the place of what the trace says of its model
             (`KVTrace.attention`); None keeps that, or D**-0.5 where the trace does not say.

@@ -1,4 +1,4 @@
-"""TOVA-like: keep what the newest position looks at.
+"""TOVA-like: keep what the newest position attends to.
 
 Shapes: B batch, L layers, H key/value heads, T positions.
 """

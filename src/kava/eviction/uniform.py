@@ -17,7 +17,7 @@ from kava.trace import KVTrace
 @register_eviction("uniform")
 @dataclass(frozen=True, kw_only=True)
 class UniformEviction(Eviction):
-    """Keep `target_len` evenly spread candidates: the baseline that looks at nothing.
+    """Keep `target_len` evenly spread candidates: the baseline that reads no content.
 
     Slot j of M takes the candidate of rank round(j (C − 1) / (M − 1)) of C, halves rounded up, so
     that both ends are kept. With M = 1 it is the last candidate.

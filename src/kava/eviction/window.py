@@ -1,4 +1,4 @@
-"""Window: keep candidates that stand side by side.
+"""Window: keep consecutive candidates.
 
 Shapes: B batch, T positions, M kept positions.
 """
@@ -20,11 +20,11 @@ class WindowEviction(Eviction):
 
     Window attention (Beltagy et al., "Longformer", arXiv 2004.05150; the baseline of Xiao et al.,
     arXiv 2309.17453, figure 1b) holds the newest positions: `place` 1, which is `right_crop`.
-    Deviation: the window may stand elsewhere, since a student that continues from it need not
+    Deviation: the window may be elsewhere, since a student that continues from it need not
     read the end of the reasoning; place 0 keeps the beginning.
 
     Args:
-        place: where the window stands, from 0 (at the first candidate) to 1 (at the last).
+        place: the place of the window, from 0 (at the first candidate) to 1 (at the last).
 
     Raises:
         ValueError: a place outside 0 to 1.

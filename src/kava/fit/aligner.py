@@ -2,12 +2,12 @@
 
 Teacher and student read the same text; at every position the mixed teacher layer and the student
 layer are a pair of vectors. The map between them is a least-squares problem, solved from means
-and second moments that are gathered in one pass. Nothing is trained, so nothing can collapse, and
+and second moments that are collected in one pass. Nothing is trained, so nothing can collapse, and
 the report says what the map explains of texts that it was not fitted to, beside two controls:
 
 - *wrong sample*: a map of the same form, fitted to and judged on pairs whose target comes from
-  another sample of the batch, at the same place in its text. What it explains is what the place
-  in a text tells, without reading the sample.
+  another sample of the batch, at the same place in its text. What it explains follows from the
+  position in the text alone, without reading the sample.
 - *random*: a random map of the same form; every output coordinate gets the scalar and bias that
   are best on the calibration set. What it explains needs no map at all.
 """
@@ -21,11 +21,17 @@ from math import ceil
 import torch
 
 from kava.align.aligner import MapProjectionAligner
-from kava.align.layerwise import LayerwiseProjector
-from kava.fit.gathered import Gathered, Pair, gather, head_dims, layerwise_projectors
+from kava.align.heads.layerwise import LayerwiseProjector
 from kava.fit.maps import FittedMap, fit_full, judge, random_map, restrict
 from kava.fit.moments import r_squared
 from kava.fit.report import CalibrationReport, LayerFit, RankFit
+from kava.fit.statistics import (
+    FitStatistics,
+    TracePair,
+    collect_statistics,
+    head_dims,
+    layerwise_projectors,
+)
 
 AUTO_TOLERANCE = 0.02
 """Rank "auto" may explain this much less of the variance than the full map, on average."""
@@ -33,8 +39,8 @@ AUTO_TOLERANCE = 0.02
 
 def calibrate(
     aligner: MapProjectionAligner,
-    pairs: Iterable[Pair],
-    held_out: Iterable[Pair],
+    pairs: Iterable[TracePair],
+    held_out: Iterable[TracePair],
     *,
     rank: int | str | None = None,
     ridge: float | None = None,
@@ -47,7 +53,7 @@ def calibrate(
 
     Args:
         aligner: made with `per_layer=True`.
-        pairs: paired traces that the maps are fitted to, in batches; see `kava.fit.pairs`.
+        pairs: paired traces that the maps are fitted to, in batches; see `kava.fit.paired_traces`.
         held_out: other paired traces, which choose the ridge and judge the maps.
         rank: terms of structured maps, which the aligner's then have; None keeps the aligner's
             own; "auto" takes the smallest of `ranks_up_to` with which keys and values each lose
@@ -73,32 +79,37 @@ def calibrate(
         ...                    paired_traces(teacher, student, batches[:8]))
     """
     _terms(aligner, rank)
-    return fit_gathered(
-        aligner, gather(aligner, pairs), gather(aligner, held_out), rank=rank, ridge=ridge
+    return fit_from_statistics(
+        aligner,
+        collect_statistics(aligner, pairs),
+        collect_statistics(aligner, held_out),
+        rank=rank,
+        ridge=ridge,
     )
 
 
 @torch.no_grad()
-def fit_gathered(
+def fit_from_statistics(
     aligner: MapProjectionAligner,
-    training: Mapping[str, Gathered],
-    held_out: Mapping[str, Gathered],
+    training: Mapping[str, FitStatistics],
+    held_out: Mapping[str, FitStatistics],
     *,
     rank: int | str | None = None,
     ridge: float | None = None,
 ) -> CalibrationReport:
-    """What `calibrate` does once the pairs are read; see there.
+    """Fit the maps to collected statistics: the second half of `calibrate`.
 
     Args:
-        aligner: of the geometry and direction that the pairs were gathered for.
-        training: what `gather` gave of the pairs to fit to.
-        held_out: likewise of those to judge on.
+        aligner: of the geometry and direction that the statistics were collected for.
+        training: the statistics of the pairs to fit to, from `collect_statistics`.
+        held_out: the statistics of the pairs to judge on.
         rank: as in `calibrate`.
         ridge: as in `calibrate`.
 
     Example:
-        >>> training, judging = gather(aligner, pairs), gather(aligner, held_out)
-        >>> reports = [fit_gathered(aligner, training, judging, rank=rank) for rank in (1, 4)]
+        >>> training, judging = (collect_statistics(aligner, part) for part in (pairs, held_out))
+        >>> for rank in (1, 4):
+        ...     print(fit_from_statistics(aligner, training, judging, rank=rank))
     """
     projectors = layerwise_projectors(aligner)
     keys = projectors["keys"]
@@ -131,7 +142,7 @@ def fit_gathered(
 
 
 def _terms(aligner: MapProjectionAligner, rank: int | str | None) -> int | None:
-    """The number of terms that is asked for; None where it is to be found, or maps are full."""
+    """The requested number of terms; None if it is to be chosen, or if maps are full."""
     keys = layerwise_projectors(aligner)["keys"]
     if rank is None:
         return keys.rank
@@ -151,8 +162,8 @@ def _terms(aligner: MapProjectionAligner, rank: int | str | None) -> int | None:
 @torch.no_grad()
 def sweep_ranks(
     aligner: MapProjectionAligner,
-    pairs: Iterable[Pair],
-    held_out: Iterable[Pair],
+    pairs: Iterable[TracePair],
+    held_out: Iterable[TracePair],
     *,
     ranks: Sequence[int] | None = None,
     ridge: float | None = None,
@@ -175,7 +186,7 @@ def sweep_ranks(
     """
     if layerwise_projectors(aligner)["keys"].rank is None:
         raise ValueError("full matrices have no ranks to try; use mode='structured'")
-    seen = gather(aligner, pairs), gather(aligner, held_out)
+    seen = collect_statistics(aligner, pairs), collect_statistics(aligner, held_out)
     parts = _make_parts(aligner, *seen, None, ridge)
     if ranks is None:
         ranks = ranks_up_to(parts[0].full_rank)
@@ -190,12 +201,12 @@ def ranks_up_to(full: int) -> list[int]:
 
 @dataclass(frozen=True, kw_only=True)
 class _Part:
-    """Keys, values or queries: what is fitted, and to what."""
+    """Keys, values or queries: the projector to fit, and the statistics to fit it to."""
 
     name: str
     projector: LayerwiseProjector
-    training: Gathered
-    held_out: Gathered
+    training: FitStatistics
+    held_out: FitStatistics
     full: FittedMap
 
     @property
@@ -205,10 +216,10 @@ class _Part:
     def fit(self, rank: int | None, ridge: float | None) -> list[LayerFit]:
         """Fit a map and its controls, judge them, and write the map into the projector."""
         projector, dim = self.projector, self.projector.head_dim_out
-        training, right = self.training.right(), self.held_out.right()
+        training, right = self.training.own_sample(), self.held_out.own_sample()
         fitted = restrict(self.full, training, projector, rank)
         random = random_map(training, projector, rank)
-        others, wrong = self.training.wrong(), self.held_out.wrong()
+        others, wrong = self.training.wrong_sample(), self.held_out.wrong_sample()
         shuffled = restrict(fit_full(others, wrong, ridge), others, projector, rank)
         judged = (
             judge(one, seen, dim)
@@ -228,12 +239,12 @@ class _Part:
 
 def _make_parts(
     aligner: MapProjectionAligner,
-    training: Mapping[str, Gathered],
-    held_out: Mapping[str, Gathered],
+    training: Mapping[str, FitStatistics],
+    held_out: Mapping[str, FitStatistics],
     rank: int | None,
     ridge: float | None,
 ) -> list[_Part]:
-    """Fit the full map of every part; refuse what cannot be fitted."""
+    """Fit the full map of every part; raise an error if it cannot be fitted."""
     projectors = layerwise_projectors(aligner)
     for name, seen in (("calibration", training), ("held-out", held_out)):
         if not seen:
@@ -243,22 +254,22 @@ def _make_parts(
             f"the calibration set has {', '.join(training)}, but the held-out set "
             f"{', '.join(held_out)}; capture both in the same way"
         )
-    for name, gathered in training.items():
-        _check_enough(name, gathered, projectors[name], rank)
+    for name, collected in training.items():
+        _check_enough(name, collected, projectors[name], rank)
     return [
         _Part(
             name=name,
             projector=projectors[name],
-            training=gathered,
+            training=collected,
             held_out=held_out[name],
-            full=fit_full(gathered.right(), held_out[name].right(), ridge),
+            full=fit_full(collected.own_sample(), held_out[name].own_sample(), ridge),
         )
-        for name, gathered in training.items()
+        for name, collected in training.items()
     ]
 
 
 def _check_enough(
-    name: str, training: Gathered, projector: LayerwiseProjector, rank: int | None
+    name: str, training: FitStatistics, projector: LayerwiseProjector, rank: int | None
 ) -> None:
     shape = head_dims(projector)
     num_parameters = shape.num_parameters(rank, projector.per_head)
@@ -272,13 +283,13 @@ def _check_enough(
 
 
 def _fit_rank(parts: Sequence[_Part], rank: int) -> RankFit:
-    """What maps of keys and values of this many terms explain."""
+    """The variance that maps of keys and values with `rank` terms explain."""
     explained, full = {}, {}
     for part in parts:
         if part.name == "queries":
             continue
-        judged = part.held_out.right().statistics
-        fitted = restrict(part.full, part.training.right(), part.projector, rank)
+        judged = part.held_out.own_sample().statistics
+        fitted = restrict(part.full, part.training.own_sample(), part.projector, rank)
         explained[part.name] = tuple(r_squared(judged, fitted.weight, fitted.bias).tolist())
         full[part.name] = tuple(r_squared(judged, part.full.weight, part.full.bias).tolist())
     num_parameters = sum(
@@ -290,7 +301,7 @@ def _fit_rank(parts: Sequence[_Part], rank: int) -> RankFit:
 
 
 def _write(projector: LayerwiseProjector, fitted: FittedMap) -> None:
-    """Put a fitted map into the projector; its number of terms follows."""
+    """Write a fitted map into the projector, and set the projector's number of terms."""
     projector.bias.copy_(fitted.bias.view_as(projector.bias))
     if fitted.terms is None:
         projector.weight.copy_(fitted.weight)

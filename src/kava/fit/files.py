@@ -1,4 +1,4 @@
-"""What `kava calibrate` leaves behind, and reading it again."""
+"""The files that `kava calibrate` writes, and how to load them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ALIGNER_FILE = "aligner.safetensors"
 
 
 class Calibration(NamedTuple):
-    """A calibrated aligner and what is known of it."""
+    """A calibrated aligner and its metadata."""
 
     aligner: MapProjectionAligner
     facts: dict[str, Any]
@@ -53,9 +53,9 @@ def save_calibration(
     folder.mkdir(parents=True, exist_ok=True)
     state = {name: part.detach().contiguous() for name, part in aligner.state_dict().items()}
     known = {**facts, "aligner": dict(options), "report": report.as_dict()}
-    drawn = {folder / f"{name}.png": png for name, png in (pictures or {}).items()}
+    images = {folder / f"{name}.png": png for name, png in (pictures or {}).items()}
     text = json.dumps(known, indent=2) + "\n"
-    write_all({folder / ALIGNER_FILE: save(state), **drawn, folder / REPORT_FILE: text})
+    write_all({folder / ALIGNER_FILE: save(state), **images, folder / REPORT_FILE: text})
 
 
 def load_calibration(folder: str | Path) -> Calibration:

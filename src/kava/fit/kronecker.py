@@ -33,16 +33,16 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from kava.align.block_maps import sum_terms
 from kava.align.geometry import HeadDims
+from kava.align.kronecker import sum_terms
 from kava.fit.least_squares import RidgeSystem, fit_bias, ridge_system
 from kava.fit.moments import PairStatistics
 
 SYSTEM_BYTES = 256 << 20
-"""Layers are solved for together as long as their normal equations fit into this."""
+"""Layers are solved together as long as their normal equations fit into this many bytes."""
 
 TRIAL_ROUNDS = 10
-"""How far each start goes before the better one is chosen."""
+"""The number of rounds of each start before the better one is chosen."""
 
 
 class KroneckerFit(NamedTuple):
@@ -191,7 +191,7 @@ def fit_kronecker(
         per_head: a dim map for each output head, or one per term for all of them.
         ridge: λ > 0 relative to the mean eigenvalue of the covariance of x; a number, or [L].
         tolerance: stop when a round explains less than this share more of the variance of y.
-        max_rounds: stop after so many rounds.
+        max_rounds: the largest number of rounds.
 
     Raises:
         ValueError: statistics of another shape, a rank out of reach, or what `fit_ridge` refuses.

@@ -1,4 +1,4 @@
-"""A measured layer map with all that it was made of, and its file.
+"""A layer map from a measurement, together with that measurement, and its file.
 
 The file is a layer map as `kava.align.load_layer_map` reads it, with the measurement beside the
 weights.
@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from kava.align import cka_layer_map, load_layer_map
-from kava.align.cka_map import DEFAULT_TOP_K
-from kava.align.layer_map import layer_map_text
+from kava.align.layers.cka_map import DEFAULT_TOP_K
+from kava.align.layers.layer_map import layer_map_text
 from kava.files.write import write_whole
 from kava.fit.layer_similarity import LayerSimilarity
 from kava.inputs import read_json
@@ -49,7 +49,7 @@ class LayerMapping:
         write_whole(path, self.to_json())
 
     def to_json(self) -> str:
-        """What `save` writes."""
+        """The text that `save` writes."""
         measured = {
             "strategy": self.strategy,
             "top_k": self.top_k,
@@ -111,7 +111,7 @@ def map_layers(
     top_k: int | None = None,
     **facts: Any,
 ) -> LayerMapping:
-    """Read a layer map off a measurement: the mean of keys and values, for they share a map.
+    """Make a layer map from measured similarities: the mean of keys and values, which share a map.
 
     Args:
         similarity: as `measure_layers` gives it.

@@ -1,4 +1,4 @@
-"""How alike the layers of two models are, on texts that both read.
+"""The similarity of the layers of two models, on texts that both read.
 
 Shapes: B batch, T_s positions of the student's text, L_s/L_t layers of student and teacher.
 """
@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from kava.align import StreamingCKA
 from kava.data.collate import Batch
-from kava.fit.pairs import paired_traces
+from kava.fit.paired_traces import paired_traces
 from kava.models.traceable import check_traceable
 from kava.trace import Segment
 
@@ -26,7 +26,7 @@ class LayerSimilarity(NamedTuple):
     values: Tensor
     """[L_s, L_t] float64."""
     num_positions: int
-    """How many tokens were compared."""
+    """The number of tokens that were compared."""
 
     @property
     def mean(self) -> Tensor:

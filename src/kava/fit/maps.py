@@ -1,4 +1,4 @@
-"""One part's maps, fitted to what was gathered of it and judged on what was held out.
+"""The maps of keys, values or queries: fitted to training statistics, judged on held-out ones.
 
 Shapes: L layers of the student, N positions, C_in/C_out coordinates of input and target.
 """
@@ -11,18 +11,18 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from kava.align.layerwise import LayerwiseProjector
-from kava.fit.gathered import Seen, head_dims
+from kava.align.heads.layerwise import LayerwiseProjector
 from kava.fit.kronecker import KroneckerFit, fit_kronecker
 from kava.fit.least_squares import fit_ridge, fit_scale
 from kava.fit.moments import r_squared
 from kava.fit.report import Quality
+from kava.fit.statistics import PairSet, head_dims
 
 RIDGES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 """Strengths that are tried, relative to the mean eigenvalue of the inputs' covariance."""
 
 RANDOM_SEED = 2510_02312
-"""Of the random map: one that models and data are not seeded with, whose draws it would repeat."""
+"""Seed of the random map; models and data use other seeds, whose draws it would repeat."""
 
 
 class FittedMap(NamedTuple):
@@ -38,8 +38,8 @@ class FittedMap(NamedTuple):
     """Where the map is structured."""
 
 
-def fit_full(training: Seen, held_out: Seen, ridge: float | None) -> FittedMap:
-    """The ridge solution, with each layer's ridge the one that held-out pairs prefer.
+def fit_full(training: PairSet, held_out: PairSet, ridge: float | None) -> FittedMap:
+    """The ridge solution, with the ridge of each layer that is best on held-out pairs.
 
     Args:
         training: the pairs that the map is fitted to.
@@ -55,7 +55,7 @@ def fit_full(training: Seen, held_out: Seen, ridge: float | None) -> FittedMap:
 
 
 def restrict(
-    full: FittedMap, training: Seen, projector: LayerwiseProjector, rank: int | None
+    full: FittedMap, training: PairSet, projector: LayerwiseProjector, rank: int | None
 ) -> FittedMap:
     """The best map of a sum of terms, with the ridge of the full one.
 
@@ -73,7 +73,7 @@ def restrict(
     return FittedMap(fit.dense(), fit.bias, full.ridge, fit)
 
 
-def random_map(training: Seen, projector: LayerwiseProjector, rank: int | None) -> FittedMap:
+def random_map(training: PairSet, projector: LayerwiseProjector, rank: int | None) -> FittedMap:
     """A random map, each output scaled and shifted as fits the training pairs best.
 
     Args:
@@ -94,7 +94,7 @@ def random_map(training: Seen, projector: LayerwiseProjector, rank: int | None) 
     return FittedMap(*fit_scale(training.statistics, weight), weight.new_zeros(len(weight)))
 
 
-def judge(fitted: FittedMap, held_out: Seen, head_dim: int) -> list[Quality]:
+def judge(fitted: FittedMap, held_out: PairSet, head_dim: int) -> list[Quality]:
     """R² from the moments, and the mean cosine over the sampled positions and the heads.
 
     Cosines are taken around the held-out mean: a common offset, which keys have, would make any

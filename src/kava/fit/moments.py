@@ -1,7 +1,7 @@
-"""What least squares needs to know of paired vectors, gathered in one pass.
+"""The moments of paired vectors that least squares needs, collected in one pass.
 
 A linear map from x to y, its error and its R² depend on the data through means and second moments
-alone. These are gathered batch by batch, so that memory depends on the sizes of the vectors and
+alone. These are collected batch by batch, so that memory depends on the sizes of the vectors and
 not on how many there are. Batches are merged by their centred moments (Chan, Golub and LeVeque,
 "Updating formulae and a pairwise algorithm for computing sample variances", 1979): sums of raw
 squares lose the digits of small variances beside large means, which key caches have.
@@ -65,7 +65,7 @@ class PairStatistics:
 
     @torch.no_grad()
     def update(self, x_NLC: Tensor, y_NLC: Tensor) -> None:
-        """Take in paired vectors, in place.
+        """Add paired vectors, in place.
 
         Args:
             x_NLC: [N, L, C_in], any floating dtype.
@@ -172,7 +172,7 @@ def r_squared(statistics: PairStatistics, weight: Tensor, bias: Tensor) -> Tenso
     if not bool((total > 0).all()):
         layer = int((total <= 0).nonzero()[0, 0])
         raise ValueError(
-            f"the {statistics.num_positions} positions are constant in layer {layer}, so no R² "
-            f"can be told; calibrate on more and other text"
+            f"the {statistics.num_positions} positions are constant in layer {layer}, so R² is "
+            f"undefined; calibrate on more and other text"
         )
     return 1 - squared_error(statistics, weight, bias) / total

@@ -12,7 +12,7 @@ CLEAR_MARGIN = 0.05
 
 
 class Quality(NamedTuple):
-    """How well a map meets held-out positions."""
+    """How well a map predicts held-out positions."""
 
     r_squared: float
     """The share of the variance that is explained: 1 exact, 0 as good as the mean."""
@@ -65,7 +65,7 @@ class RankFit(NamedTuple):
 
     @property
     def loss(self) -> float:
-        """How much less than the full map is explained: the larger of keys and values."""
+        """How much less R² than the full map: the larger loss of keys and values."""
         return max(mean(self.full[part]) - self.mean(part) for part in self.full)
 
 
@@ -105,7 +105,7 @@ class CalibrationReport:
         return tuple(fit for fit in self.layers if fit.part == name)
 
     def warnings(self) -> list[str]:
-        """A line for keys, values and queries each that names the layers whose map is no use."""
+        """One line for each of keys, values and queries that names the layers whose map fails."""
         lines = []
         for part in dict.fromkeys(fit.part for fit in self.layers):
             useless = [fit for fit in self.part(part) if fit.margin < CLEAR_MARGIN]

@@ -6,7 +6,7 @@ and the shell's completion read (`Usage`). Nothing here loads torch.
 """
 
 from kava.flags.check import FlagError, check_fields, check_once
-from kava.flags.fields import Flag, flag, flags_of, needed
+from kava.flags.fields import Flag, again, flag, flags_of, needed
 from kava.flags.parts import Parts
 from kava.flags.usage import Usage
 from kava.flags.words import listed, near
@@ -16,6 +16,7 @@ __all__ = [
     "FlagError",
     "Parts",
     "Usage",
+    "again",
     "check_fields",
     "check_once",
     "flag",

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from kava.flags.parts import Parts
-from kava.flags.usage import Usage
+from kava.flags.usage import ALL, HELP, Usage
 
 
 class Offer(NamedTuple):
@@ -41,8 +41,10 @@ def _all(usage: Usage[Any] | Parts, words: Sequence[str], begun: str) -> Iterato
         return
     last = words[-1] if words else ""
     setting = usage.settings.get(last.removeprefix("--").replace("-", "_"))
-    if last.startswith("--") and setting is not None and setting.kind is not bool:
+    if last in HELP and usage.common is not None:
+        yield Offer(ALL, "show every flag")
+    elif last.startswith("--") and setting is not None and setting.kind is not bool:
         yield from (Offer(str(choice)) for choice in setting.flag.choices or ())
     elif begun.startswith("-"):
         yield from (Offer(f"--{name}", one.flag.help) for name, one in usage.settings.items())
-        yield Offer("--help", "show all flags and leave")
+        yield Offer("--help", "show the flags and leave")

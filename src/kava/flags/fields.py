@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import MISSING, Field, dataclass, field, fields
+from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
@@ -114,6 +114,24 @@ def flag(default: Any, help: str, **about: Any) -> Any:
 def needed(help: str, **about: Any) -> Any:
     """A field without a default, which has to be given."""
     return field(metadata={_KEY: Flag(help=help, **about)})
+
+
+def again(kind: type[Any], name: str, default: Any, **changes: Any) -> Any:
+    """A field with the flag of another dataclass, and a default of its own.
+
+    Args:
+        kind: the dataclass that declares the flag.
+        name: of the flag.
+        default: where nothing is given; `MISSING` where it has to be given.
+        **changes: arguments of `Flag` that are others here.
+
+    Example:
+        >>> @dataclass(kw_only=True)
+        ... class Scored:
+        ...     split: str | None = again(Source, "split", None, unset="the run's")
+    """
+    about = replace(flags_of(kind)[name].flag, **changes)
+    return field(default=default, metadata={_KEY: about})
 
 
 @dataclass(frozen=True)

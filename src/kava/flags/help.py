@@ -1,15 +1,24 @@
-"""What `--help` prints: every flag under its heading, with what it takes and its default."""
+"""What `--help` prints: flags under their headings, each with what it takes and its default."""
 
 from __future__ import annotations
 
 import shutil
 import textwrap
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Collection, Mapping
 
 from kava.flags.fields import Setting
 
+HEADINGS = (
+    *("arguments", "profile", "models", "questions", "data", "latents", "compression"),
+    *("alignment", "losses", "training", "answers", "running", "output", "settings", "flags"),
+)
+"""In the order in which they are shown; `flags` is that of flags without one."""
+
 INDENT = 26
 MOST_CHOICES = 6
+_HELP = "  -h, --help              show this and leave"
+_HELP_ALL = "  -h, --help [all]        show this, or every flag, and leave"
 _WORDS = {str: "TEXT", int: "N", float: "NUMBER", bool: ""}
 
 
@@ -19,6 +28,7 @@ def help_text(
     prog: str,
     summary: str,
     example: str,
+    common: Collection[str] | None = None,
     more: str = "",
     has_aliases: bool = False,
 ) -> str:
@@ -29,6 +39,7 @@ def help_text(
         prog: the command, such as `kava train`.
         summary: what it does.
         example: a call that runs.
+        common: the flags to show, beside those that have to be given; None: all.
         more: what else is said, behind the flags.
         has_aliases: whether it takes flags of other programs too.
     """
@@ -38,14 +49,16 @@ def help_text(
     lines = [f"usage: {prog}{given} [--FLAG VALUE …]", ""]
     lines += [textwrap.fill(part, width) for part in summary.split("\n")]
     lines += ["", f"example: {example}"]
-    heading = None
-    for setting in [*places, *(one for one in settings.values() if one not in places)]:
-        group = "arguments" if setting.flag.positional else setting.group or "flags"
-        if group != heading:
-            lines += ["", f"{group}:"]
-            heading = group
-        lines += _entry(setting, width)
-    lines += ["", "  -h, --help              show this and leave"]
+    shown = [
+        one for one in settings.values() if common is None or one.required or one.name in common
+    ]
+    entries: dict[str, list[str]] = defaultdict(list)
+    for setting in shown:
+        entries[heading(setting)] += _entry(setting, width)
+    for title in sorted(entries, key=HEADINGS.index):
+        lines += ["", f"{title}:", *entries[title]]
+    is_part = len(shown) < len(settings)
+    lines += ["", _HELP_ALL if is_part else _HELP]
     if has_aliases:
         lines += ["", textwrap.fill(
             "Flags of other programs that mean the same, such as --learning_rate for --lr, are "
@@ -53,7 +66,14 @@ def help_text(
         )]  # fmt: skip
     if more:
         lines += ["", *(textwrap.fill(part, width) for part in more.split("\n"))]
+    if is_part:
+        lines += ["", f"{prog} --help all shows all {len(settings)} flags."]
     return "\n".join(lines)
+
+
+def heading(setting: Setting) -> str:
+    """What a flag stands under, one of `HEADINGS`."""
+    return "arguments" if setting.flag.positional else setting.group or "flags"
 
 
 def _place(setting: Setting) -> str:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from kava.flags.usage import HELP, USAGE_ERROR, Usage
+from kava.flags.usage import HELP, Usage, refuse
 from kava.flags.words import listed, near
 
 
@@ -62,5 +61,4 @@ class Parts:
 
     def fail(self, message: str) -> NoReturn:
         """Say what is wrong, in one line, and leave."""
-        print(f"{self.prog}: error: {message}; see {self.prog} --help", file=sys.stderr)
-        raise SystemExit(USAGE_ERROR)
+        refuse(self.prog, message)

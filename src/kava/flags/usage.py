@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 import sys
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Generic, NoReturn, TypeVar
 
@@ -24,9 +24,18 @@ USAGE_ERROR = 2
 """The exit code of a wrong command line."""
 
 HELP = ("-h", "--help")
+ALL = "all"
+"""Behind `--help`: every flag."""
 _SHORT = re.compile(r"-[A-Za-z]+")
 
 Config = TypeVar("Config")
+
+
+def refuse(prog: str, message: str) -> NoReturn:
+    """Say what is wrong with the command line of a program, in one line, and leave."""
+    with suppress(OSError):  # a full disk behind stderr changes nothing about the exit code
+        print(f"{prog}: error: {message}; see {prog} --help", file=sys.stderr, flush=True)
+    raise SystemExit(USAGE_ERROR)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +50,7 @@ class Usage(Generic[Config]):
         beside: a second dataclass, whose flags stand on the same command line.
         more: what else `--help` says, behind the flags.
         known: flags of other programs, by name.
+        common: the flags that `--help` shows; `--help all` shows the others too. None: all.
 
     Example:
         >>> usage = Usage(
@@ -57,6 +67,7 @@ class Usage(Generic[Config]):
     beside: type | None = None
     more: str = ""
     known: Known = field(default_factory=dict)
+    common: Collection[str] | None = None
 
     @property
     def settings(self) -> dict[str, Setting]:
@@ -64,12 +75,13 @@ class Usage(Generic[Config]):
         others = {} if self.beside is None else flags_of(self.beside)
         return {**flags_of(self.kind), **others}
 
-    def help(self) -> str:
-        """What `--help` prints."""
+    def help(self, *, everything: bool = False) -> str:
+        """What `--help` prints, and `--help all`, which shows every flag."""
         from kava.flags.help import help_text
 
         return help_text(
             self.settings,
+            common=None if everything else self.common,
             prog=self.prog,
             summary=self.summary,
             example=self.example,
@@ -126,8 +138,7 @@ class Usage(Generic[Config]):
 
     def fail(self, message: str) -> NoReturn:
         """Say what is wrong with the command line, in one line, and leave."""
-        print(f"{self.prog}: error: {message}; see {self.prog} --help", file=sys.stderr)
-        raise SystemExit(USAGE_ERROR)
+        refuse(self.prog, message)
 
     @contextmanager
     def refusing(self) -> Iterator[None]:
@@ -204,7 +215,7 @@ class Usage(Generic[Config]):
         while tokens:
             token = tokens.popleft()
             if token in HELP:
-                print(self.help())
+                print(self.help(everything=next(iter(tokens), None) == ALL))
                 raise SystemExit(0)
             if token == "--":
                 places += tokens

@@ -27,13 +27,13 @@ from kava.losses.latent_ce import latent_ce_loss, latent_of_tokens
 from kava.losses.mercator import MercatorKVLoss
 from kava.losses.schedule import (
     LAYER_EMPHASES,
-    Progress,
+    TrainingProgress,
     annealed_layer_weights,
     gated_weights,
     warmup_gate,
 )
 from kava.losses.structural import StructuralKVLoss
-from kava.losses.verdict import Start, Verdict, verdict
+from kava.losses.verdict import CollapseVerdict, InitialMetrics, verdict
 
 __all__ = [
     "KV_LOSSES",
@@ -41,14 +41,14 @@ __all__ = [
     "CKALoss",
     "CODILoss",
     "CollapseReport",
+    "CollapseVerdict",
+    "InitialMetrics",
     "KVLoss",
     "KVLossFunction",
     "MercatorKVLoss",
-    "Progress",
     "SlotLoss",
-    "Start",
     "StructuralKVLoss",
-    "Verdict",
+    "TrainingProgress",
     "annealed_layer_weights",
     "attention_weights",
     "build_kv_loss",

@@ -1,4 +1,4 @@
-"""Position weights from the teacher's attention: match first what the answer looks at.
+"""Position weights from the teacher's attention: positions that the answer attends to count more.
 
 Shapes: B batch, L layers, H key/value heads, T positions of the teacher's text, M kept positions.
 """
@@ -15,9 +15,9 @@ from kava.trace import KVTrace
 
 @torch.no_grad()
 def attention_weights(trace: KVTrace, columns: Tensor, scaling: float | None = None) -> Tensor:
-    """How much of the teacher's answer looks at each kept position, in proportion to the mean.
+    """How much the teacher's answer attends to each kept position.
 
-    The attention is the importance that R-KV evicts by (`kava.eviction.rkv.answer_importance`,
+    The attention is the importance that R-KV scores by (`kava.eviction.rkv.answer_importance`,
     arXiv 2510.02312): of the answer's queries, over the reasoning's keys alone, the largest of a
     query group, averaged over the answer. Here it is averaged over layers and heads too, so that
     a slot has one weight in the whole model.

@@ -1,4 +1,4 @@
-"""The divergence between two sides' attention, row by row, each attending as its model does.
+"""KL divergence between the attention of two models, row by row, each in its own form.
 
 Shapes: B batch, L layers, H key/value heads, G query heads per key/value head, Hq = H·G,
 T positions, R query rows of one chunk, D head dim, N = B·L·H heads.
@@ -16,24 +16,24 @@ from torch.utils.checkpoint import checkpoint
 from kava.attention import AttentionForm, HeadForm, attention_logits
 from kava.losses.positions import zero_padding
 
-# Rows of the attention matrix held at once. Up to this many positions one chunk does it all.
+# Rows of the attention matrix in memory at once; up to this many positions need one chunk.
 CHUNK_ROWS = 128
 
 
-class Attending(NamedTuple):
-    """What one side's attention is made of."""
+class AttentionSide(NamedTuple):
+    """The inputs of one model's attention."""
 
     queries: Tensor
     """[B, L, Hq, T, D]."""
     keys: Tensor
     """[B, L, H, T, D]."""
     form: AttentionForm | None = None
-    """None: the other side's, or with none there either 1/√D and nothing else."""
+    """None: the other side's form; if both are None, scaling by 1/√D alone."""
     positions: Tensor | None = None
-    """[B, T] or [B, L, H, T], which windows and chunks are counted by; None: by columns."""
+    """[B, T] or [B, L, H, T], the positions for windows and chunks; None: column numbers."""
 
 
-def attention_kl(student: Attending, target: Attending, mask_BT: Tensor | None) -> Tensor:
+def attention_kl(student: AttentionSide, target: AttentionSide, mask_BT: Tensor | None) -> Tensor:
     """KL(target ‖ student) of causal attention, per query row, averaged over heads.
 
     A position that either side keeps from a query, by a window or a chunk, is left out of both:
@@ -81,13 +81,13 @@ def attention_kl(student: Attending, target: Attending, mask_BT: Tensor | None) 
     return torch.cat(rows, dim=1).view(B, L, H, T).mean(dim=2)
 
 
-def _forms(student: Attending, target: Attending) -> tuple[AttentionForm, AttentionForm]:
+def _forms(student: AttentionSide, target: AttentionSide) -> tuple[AttentionForm, AttentionForm]:
     _, L, _, _, D = student.keys.shape
     ours = student.form or target.form or AttentionForm.usual(L, D)
     return ours, target.form or ours
 
 
-def _positions(side: Attending, form: HeadForm) -> Tensor | None:
+def _positions(side: AttentionSide, form: HeadForm) -> Tensor | None:
     """[N, T], where the form asks for them."""
     if not form.has_reach:
         return None

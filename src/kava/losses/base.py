@@ -1,8 +1,8 @@
-"""The registry of KV losses: names that users type, options that each name takes.
+"""The registry of KV losses: their names and the options of each.
 
-A KV loss compares the student's trace with its target, position by position. Every loss here is
-called in the same way, so that the trainer, the ablations and the collapse guard need to know
-none of them.
+A KV loss compares the student's trace with its target, position by position. Every loss is
+called in the same way, so that the trainer, the ablations and the collapse guard work with any of
+them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from kava.trace import KVTrace
 
 
 class KVLossFunction(Protocol):
-    """What every KV loss looks like to its caller.
+    """The signature of every KV loss.
 
     The loss is Σ over the valid positions of this batch of a per-position loss, divided by
     `num_items`. With `num_items` the number of valid (sample, slot) positions of the whole
@@ -28,7 +28,7 @@ class KVLossFunction(Protocol):
     too. `kv_k`, `kv_v`, `kv_cos_k` and `kv_cos_v` are always among them.
 
     Weights of positions [B, T] are normalised to a mean of 1 in each sample, those of layers [L]
-    to a sum of 1: they say where the loss looks, not how large it is.
+    to a sum of 1: they change what counts in the loss, not its scale.
     """
 
     def __call__(

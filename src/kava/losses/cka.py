@@ -1,4 +1,4 @@
-"""CKA loss: student and target vary alike from position to position, in whatever basis.
+"""CKA loss: student and target vary in the same way over positions, in any basis.
 
 Shapes: B batch, L layers, H key/value heads, M slots, D head dim, N valid positions of the batch.
 """
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kava.align.cka import MIN_ROWS, MIN_ROWS_DEBIASED, linear_cka
+from kava.align.layers.cka import MIN_ROWS, MIN_ROWS_DEBIASED, linear_cka
 from kava.losses.positions import NumItems, check_pair, common_mask, divide_by_count
 from kava.losses.weights import LayerWeights, check_weights, unit_sum_weights
 from kava.trace import KVTrace
@@ -24,12 +24,12 @@ class CKALoss:
 
     where the rows of K_l and V_l are the n valid positions of the batch and their features all
     heads and dims of a layer. Linear CKA (Kornblith et al., arXiv 1905.00414) does not change
-    when either side is rotated, scaled or shifted by a constant: it asks that the student tell
-    the same positions apart, not that it use the target's basis. So it stands beside a KV loss,
-    and says little alone to a student whose reading heads expect one basis.
+    when either side is rotated, scaled or shifted by a constant: it asks the student to
+    distinguish the same positions, not to use the target's basis. It is meant to be added to a KV
+    loss; alone it helps little, since the student's own heads read one particular basis.
 
     **A statistic of a batch.** Unlike a KV loss it looks beyond its own sample, so that the loss
-    and its gradient depend on which samples stand in one forward pass. Of an accumulated batch it
+    and its gradient depend on which samples share a forward pass. For an accumulated batch it
     is the mean over the micro-batches, each weighted by its share of the valid positions.
 
     Args:

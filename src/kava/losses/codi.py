@@ -54,14 +54,14 @@ def codi_loss(
     Deviations from CODI (arXiv 2502.21074) and its public code. The paper writes an L1 distance
     summed over entries; its code averages a smooth-L1, as here. The code divides the loss of a
     layer by the standard deviation over the whole batch; here both sides are divided before the
-    smooth-L1, and per sample, so that its turn from quadratic to linear stands at one standard
+    smooth-L1, and per sample, so that it turns from quadratic to linear at one standard
     deviation in every layer and the gradient does not depend on how a batch is split. The code
     counts the embedding (hidden state 0) as a layer; here it is left out: it holds the token and
-    not what the model knows, and without it the layers are those that `layer_weights` speaks of.
+    not what the model has computed, and without it the layers are those of `layer_weights`.
 
     Args:
         student_hidden: [B, L+1, W] at the token before the answer; it carries the gradient.
-        teacher_hidden: [B, L_t+1, W] likewise; detached here, whatever it requires.
+        teacher_hidden: [B, L_t+1, W] at the same token; always detached here.
         num_items: the number to divide by, by default B. For an accumulated batch it is the
             number of its **samples**, not of its latent slots.
         layer_weights: [L, L_t], rows that sum to 1: the teacher layers that each student layer is

@@ -1,10 +1,10 @@
 """The collapse guard: is the student taught by this sample's cache, or by any cache at all?
 
 A KV loss can fall to nothing while nothing is learned, when a trained aligner moves the target
-to wherever the student stands. Loss and cosine similarity look best just then. What tells is a
-control: the loss against the cache of the *wrong sample*. A target that says something of its
-sample is matched worse by the wrong one. It is taken slot by slot: often the first slot is
-matched, which the prompt alone decides, and the later ones, which hold the reasoning, are not.
+to wherever the student stands. Loss and cosine similarity look best just then. The evidence is a
+control: the loss against the cache of the *wrong sample*. If a target carries information about its
+sample, the wrong one is matched worse. The control is taken slot by slot: often the first slot is
+matched, which the prompt alone determines, and the later ones, which hold the reasoning, are not.
 
 `kava.losses.verdict` says what the numbers mean.
 
@@ -28,7 +28,7 @@ TraceLoss = Callable[[KVTrace, KVTrace], tuple[Tensor, dict[str, Tensor]]]
 
 # The control counts as good as the real teacher up to this multiple of the real loss.
 CONTROL_TOLERANCE = 1.1
-# So many parts of the slots are looked at one by one.
+# The largest number of parts of the slots that are reported one by one.
 MAX_PARTS = 8
 
 
@@ -123,12 +123,12 @@ class SlotLoss(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class CollapseReport:
-    """What a student's cache has of its own sample; see `collapse_report`.
+    """How much a student's cache carries of its own sample; see `collapse_report`.
 
     Attributes:
         kv: the loss against the sample's own target.
         kv_wrong_sample: the loss against the target of the sample before it.
-        kv_between: the loss between these two targets: what there is to tell samples apart by.
+        kv_between: the loss between these two targets: the difference between samples.
         cos: the mean cosine similarity of keys and values with the own target.
         cos_wrong_sample: the same with the wrong one.
         erank_student: the effective rank of the student's cache, averaged over layers, keys and
@@ -152,16 +152,16 @@ class CollapseReport:
         A slot that no sample of the batch uses, whose losses are both 0, is not among them.
 
         Args:
-            tolerance: up to which multiple of the real loss the control counts as good as it.
+            tolerance: the multiple of the real loss up to which the control counts as equally good.
         """
         used = [slot for slot in self.slots if (slot.kv, slot.kv_wrong_sample) != (0, 0)]
-        # losses that are 0 everywhere tell no sample from another
+        # losses that are 0 everywhere do not distinguish samples
         return [
             slot for slot in used or self.slots if not slot.kv_wrong_sample > tolerance * slot.kv
         ]
 
     def metrics(self) -> dict[str, float]:
-        """The numbers, and `slots_taught`, the share of the slots that know their sample."""
+        """The numbers, and `slots_taught`, the share of the slots that carry their own sample."""
         numbers = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "slots"}
         num_slots = sum(slot.last - slot.first + 1 for slot in self.slots)
         untaught = sum(slot.last - slot.first + 1 for slot in self.untaught())
@@ -177,7 +177,7 @@ class CollapseReport:
 
         Args:
             reports: one of each batch.
-            sizes: how many samples each is of; left out, all alike.
+            sizes: the number of samples of each report; by default all have the same.
         """
         counts = sizes or [1] * len(reports)
 
@@ -210,7 +210,7 @@ def collapse_report(
     Args:
         student: the student's trace, at least two samples, or one with another before it.
         target: its target, aligned and compressed.
-        loss_fn: the loss that is trained with.
+        loss_fn: the training loss.
         before: the target of the sample before the first, see `wrong_sample`.
 
     Raises:
@@ -246,7 +246,7 @@ def collapse_report(
 
 
 def parts_of(num_slots: int) -> list[tuple[int, int]]:
-    """Start and stop of at most `MAX_PARTS` parts of the slots, as even as may be.
+    """Start and stop of at most `MAX_PARTS` parts of the slots, as equal in size as possible.
 
     Example:
         >>> parts_of(3), parts_of(20)[:3]

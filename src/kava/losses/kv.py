@@ -55,7 +55,7 @@ class KVLoss:
             or of their standard deviation with `layer_std`.
         layer_std: divide both sides by the target's standard deviation. A layer without
             spread is left as it is.
-        layer_weights: one weight per layer, normalised to a weighted mean; None weighs all alike.
+        layer_weights: one weight per layer, normalised to a weighted mean; None is equal weights.
         key_weight: w_K.
         value_weight: w_V.
         detach_target: send no gradient into the target; off for an aligner that learns beside
@@ -108,7 +108,7 @@ class KVLoss:
             num_items: the number to divide by, by default the valid positions of this batch.
             position_weights: [B, M], 0 or more, detached; normalised within each sample to a
                 mean of 1 over its valid positions, so that equal weights change nothing.
-            layer_weights: [L], in the place of the loss's own.
+            layer_weights: [L], instead of the loss's own.
 
         Returns:
             The loss, and `kv_k`, `kv_v` (the two terms before their weights), `kv_cos_k` and

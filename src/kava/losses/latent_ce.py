@@ -1,16 +1,16 @@
-"""Latents that are to read as the written reasoning: the cross-entropy of what each latent says.
+"""Cross-entropy of the latent tokens' readings on the written chain of thought.
 
-A latent is made of a hidden state of the model. Through the model's own output head that state
-reads as a distribution over words: what would be written in the latent's place. Here it is held
-to the reasoning tokens themselves. No teacher is needed, and no other pass.
+A latent is made from a hidden state of the model. The model's own output head turns that state
+into a distribution over tokens: what would be written in place of the latent. This loss supervises
+it with the reasoning tokens themselves. It needs no teacher and no other forward pass.
 
-Which tokens a latent stands for: the R reasoning tokens of a sample are divided into M spans of
-like length, one for each latent, in their order,
+The tokens of a latent: the R reasoning tokens of a sample are divided into M spans of about equal
+length, one for each latent, in order,
 
     r-th token  →  latent ⌊r · min(M, R) / R⌋,    r = 0 … R − 1
 
 so that R = M pairs them one to one; where R < M, the first R latents have a token each and the
-others are left unsupervised. A latent is to read as all tokens of its span alike.
+others are left unsupervised. All tokens of a span have the same weight.
 
 Sources: SIM-CoT (arXiv 2509.20317), where an auxiliary decoder writes a latent's whole step, and
 LOTUS (arXiv 2606.31779), where the model's own head reads one token of a step at each of several
@@ -56,12 +56,12 @@ def latent_of_tokens(reasoning: Tensor, num_latents: int) -> Tensor:
 def latent_ce_loss(
     readings: Tensor, input_ids: Tensor, reasoning: Tensor, num_items: NumItems = None
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Cross-entropy of what the latents read as, on the reasoning tokens.
+    """Cross-entropy of the latents' readings on the reasoning tokens.
 
         1/num_items · Σ_b Σ_m mean_{t in span m of b} −log p_bm(token t)
 
-    over the latents that have tokens. It is at its least, the entropy of the tokens of a span,
-    where a latent reads as each of them alike: 0 for spans of one token.
+    over the latents that have tokens. Its minimum is the entropy of the tokens of a span, reached
+    when a latent's reading is their distribution: 0 for spans of one token.
 
     Args:
         readings: [B, M, V] logits, of any float dtype; the arithmetic is float32.
@@ -72,7 +72,7 @@ def latent_ce_loss(
 
     Returns:
         The loss, and `latent_read`: the share of the supervised latents whose likeliest token is
-        one of their span, normalised as the loss is (detached).
+        one of their span, normalised like the loss (detached).
 
     Raises:
         ValueError: shapes that do not fit.
@@ -94,7 +94,7 @@ def latent_ce_loss(
     B, M, _ = readings.shape
     if len(input_ids) != B or M < 1:
         raise ValueError(
-            f"readings of {B} samples and {M} latents cannot be held to the reasoning of "
+            f"readings of {B} samples and {M} latents cannot be compared with the reasoning of "
             f"{len(input_ids)} samples; give one latent or more, and a text for each sample"
         )
     reasoning = reasoning.bool()

@@ -1,4 +1,4 @@
-"""Mercator loss: match the direction of keys and values, and their length only if asked to.
+"""Mercator loss: match the direction of keys and values and, with `beta`, their length.
 
 Named after the map that keeps angles and gives up sizes.
 
@@ -45,7 +45,7 @@ class MercatorKVLoss:
         alpha: weight of the direction.
         beta: weight of the length, 0 to ignore it.
         key_weight: weight of the keys of two traces, in (key_weight · K + value_weight · V) / 2.
-        value_weight: weight of the values, likewise.
+        value_weight: weight of the values in the same mean.
         detach_target: send no gradient into the target; off for an aligner that learns beside
             the student, whose own weights are behind the target.
 

@@ -1,4 +1,4 @@
-"""Schedules: what a loss looks at while a run goes on.
+"""Schedules: the weights of positions and layers over the steps of a run.
 
 Shapes: L layers of the student that are matched.
 """
@@ -13,20 +13,20 @@ from torch import Tensor
 from kava.names import LAYER_EMPHASES
 
 
-class Progress(NamedTuple):
-    """How far a run is."""
+class TrainingProgress(NamedTuple):
+    """The progress of a training run."""
 
     step: int = 0
-    """Optimiser steps that are done."""
+    """Optimiser steps done."""
     num_steps: int = 1
     """Optimiser steps of the whole run."""
 
 
 def warmup_gate(step: int, num_warmup_steps: int) -> float:
-    """How far weights are let in: 0 for the first N steps, 1 from step 2 N on, linear between.
+    """The share of position weights in use: 0 for N steps, then linear, and 1 from step 2 N on.
 
-    The KV loss looks at all positions alike until the student's cache resembles the target's at
-    all; then the weights come in over as many steps again, without a jump of the loss. With N = 0
+    The KV loss weights all positions equally until the student's cache resembles the target's;
+    then the weights are blended in over another N steps, without a jump of the loss. With N = 0
     they count from the first step.
 
     Args:
@@ -48,32 +48,32 @@ def gated_weights(weights: Tensor, gate: float) -> Tensor:
 
 
 def annealed_layer_weights(
-    emphasis: str, num_layers: int, progress: Progress, num_steps: int | None = None
+    emphasis: str, num_layers: int, progress: TrainingProgress, num_steps: int | None = None
 ) -> Tensor | None:
-    """The weights of the layers at a step: at first uneven, linearly towards even ones.
+    """The weights of the layers at a step: unequal at first, then linearly towards equal weights.
 
-    At the start layer l of L weighs 2(l+1)/(L+1) in `deep_first`, and in `shallow_first` the
-    reverse: the one ends are L times as heavy as the others, none is left out and the mean is 1.
-    `deep_first` starts with the layers whose cache holds most of the reasoning's results,
-    `shallow_first` from those that all others are computed from. This is our reading of what the
-    project's earlier public code names layer-weight annealing.
+    At the start layer l of L has the weight 2(l+1)/(L+1) in `deep_first`, and the reverse in
+    `shallow_first`: the largest weight is L times the smallest, no layer is left out and the mean
+    is 1. `deep_first` begins with the layers whose cache holds most of the reasoning's results,
+    `shallow_first` with those that all others are computed from. This is our reading of what the
+    project's earlier public code calls layer-weight annealing.
 
     Args:
         emphasis: a name of `LAYER_EMPHASES`.
         num_layers: L.
         progress: of the run.
-        num_steps: steps after which all layers weigh alike; None takes the whole run.
+        num_steps: steps after which all layers have the same weight; None takes the whole run.
 
     Returns:
-        [L] with a mean of 1, or None where all layers weigh alike.
+        [L] with a mean of 1, or None if all layers have the same weight.
 
     Raises:
         ValueError: an unknown emphasis.
 
     Example:
-        >>> annealed_layer_weights("deep_first", 3, Progress(0, 100)).tolist()
+        >>> annealed_layer_weights("deep_first", 3, TrainingProgress(0, 100)).tolist()
         [0.5, 1.0, 1.5]
-        >>> annealed_layer_weights("deep_first", 3, Progress(50, 100)).tolist()
+        >>> annealed_layer_weights("deep_first", 3, TrainingProgress(50, 100)).tolist()
         [0.75, 1.0, 1.25]
     """
     if emphasis not in LAYER_EMPHASES:

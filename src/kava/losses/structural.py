@@ -1,7 +1,7 @@
-"""Structural loss: match the directions of keys and values, and whom the queries attend to.
+"""Structural loss: match the directions of keys and values, and the attention of the queries.
 
-Queries are not compared themselves. What counts is the attention that they give rise to, so the
-student is free in every rotation of queries and keys that leaves it unchanged.
+Queries are not compared directly, only the attention weights that they produce, so the student may
+use any rotation of queries and keys that leaves these unchanged.
 
 Shapes: B batch, L layers, H key/value heads, Hq query heads, T positions, D head dim.
 """
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from kava.attention import AttentionForm
-from kava.losses.attention_kl import Attending, attention_kl
+from kava.losses.attention_kl import AttentionSide, attention_kl
 from kava.losses.base import KVLossFunction, register_kv_loss
 from kava.losses.positions import (
     NumItems,
@@ -31,7 +31,7 @@ from kava.trace import KVTrace
 
 
 class _Side(NamedTuple):
-    """What is compared of the student, or of its target."""
+    """Keys, values, queries and attention form of the student or of its target."""
 
     keys: Tensor
     values: Tensor
@@ -66,7 +66,7 @@ class StructuralKVLoss:
     not causal, whole query rows are blanked instead of padded keys (NaN with padding), and the
     divergence is summed over layers, heads and rows. A term whose weight is 0 leaves no graph.
 
-    The keys and queries of each side must stand in one rotation; with traces `rotated` tells.
+    The keys and queries of each side must share one rotation; a trace records it in `rotated`.
     Above 128 positions the attention is computed in chunks of rows, again in the backward pass,
     so that memory grows linearly in T.
 
@@ -179,8 +179,8 @@ class StructuralKVLoss:
                 raise ValueError(
                     f"{s_q.shape[2]} query heads are no multiple of {s_k.shape[2]} key/value heads"
                 )
-            ours = Attending(s_q, s_k, student.form, student.positions)
-            theirs = Attending(t_q, t_k, target.form, target.positions)
+            ours = AttentionSide(s_q, s_k, student.form, student.positions)
+            theirs = AttentionSide(t_q, t_k, target.form, target.positions)
             attn_loss = mean(attention_kl(ours, theirs, mask_BT))
         loss = self.alpha_k * k_loss + self.alpha_v * v_loss + self.alpha_attn * attn_loss
         k_cosine_BT, v_cosine_BT = (

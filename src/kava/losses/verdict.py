@@ -17,15 +17,15 @@ KEPT_BETWEEN = 0.8
 MAX_CE_RISE = 1.1
 
 
-class Start(NamedTuple):
-    """A run before its first step, with what may have been lost since then."""
+class InitialMetrics(NamedTuple):
+    """Metrics of a run before its first step, to compare later ones with."""
 
     kv_between: float
     ce: float
 
 
-class Verdict(NamedTuple):
-    """What a guard's report says."""
+class CollapseVerdict(NamedTuple):
+    """The state that a collapse report shows, and a sentence that explains it."""
 
     state: State
     sentence: str
@@ -35,12 +35,12 @@ def verdict(
     report: CollapseReport,
     *,
     ce: float | None = None,
-    start: Start | None = None,
+    start: InitialMetrics | None = None,
     tolerance: float = CONTROL_TOLERANCE,
-) -> Verdict:
-    """Tell a cache that carries its sample from one that any sample's would match as well.
+) -> CollapseVerdict:
+    """Decide whether the student's cache carries its own sample or matches any sample as well.
 
-    A slot is taught when the wrong sample's cache is matched worse there than the right one.
+    A slot is taught if the wrong sample's cache is matched worse there than the right one.
 
     - `transfers`: all slots are taught.
     - `partly`: some are.
@@ -56,8 +56,8 @@ def verdict(
     Args:
         report: of held-out samples.
         ce: the student's cross-entropy on them.
-        start: the same before training, of a run whose target can move; None of other runs.
-        tolerance: up to which multiple of the real loss the control counts as good as it.
+        start: metrics before training, for a run whose target can move; None for other runs.
+        tolerance: the multiple of the real loss up to which the control counts as equally good.
 
     Example:
         >>> report = CollapseReport(
@@ -65,17 +65,17 @@ def verdict(
         ...     erank_student=4.9, erank_target=16.4,
         ...     slots=(SlotLoss(0, 0, 0.08, 0.1), SlotLoss(1, 2, 0.09, 0.09)),
         ... )
-        >>> verdict(report).state, verdict(report, start=Start(0.2, 1.3)).state
+        >>> verdict(report).state, verdict(report, start=InitialMetrics(0.2, 1.3)).state
         ('partly', 'collapsed')
         >>> print(verdict(report).sentence)  # doctest: +ELLIPSIS
         transfers in part: in slots 2 to 3 of 3 the wrong sample's cache is matched as well as ...
     """
     state, said = _judge(report, ce, start, tolerance)
-    return Verdict(state, f"{said} ({_numbers(report, ce, start)})")
+    return CollapseVerdict(state, f"{said} ({_numbers(report, ce, start)})")
 
 
 def _judge(
-    report: CollapseReport, ce: float | None, start: Start | None, tolerance: float
+    report: CollapseReport, ce: float | None, start: InitialMetrics | None, tolerance: float
 ) -> tuple[State, str]:
     if not all(map(math.isfinite, (report.kv, report.kv_wrong_sample, report.kv_between))):
         return "collapsed", "collapsed: the KV loss is not finite"
@@ -132,8 +132,8 @@ def _names(slots: list[SlotLoss], report: CollapseReport) -> str:
     return f"slot{'' if text.isdecimal() else 's'} {text} of {report.slots[-1].last + 1}"
 
 
-def _numbers(report: CollapseReport, ce: float | None, start: Start | None) -> str:
-    """The evidence, each number beside its control."""
+def _numbers(report: CollapseReport, ce: float | None, start: InitialMetrics | None) -> str:
+    """The numbers behind the verdict, each beside its control."""
     parts = [
         f"KV loss {report.kv:.4g} with its own sample's cache, {report.kv_wrong_sample:.4g} with "
         f"another's",

@@ -1,8 +1,8 @@
-"""Weights of layers and of positions: they shift what a loss looks at and leave its scale alone.
+"""Weights of layers and of positions: they change what counts in a loss, not its scale.
 
 Layer weights are normalised to a sum of 1 over the layers, position weights to a mean of 1 over
 the valid positions of each sample, so that equal weights change nothing and no sample's weights
-depend on the batch that it stands in.
+depend on the rest of its batch.
 
 Shapes: B batch, L layers, T positions.
 """

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
-from kava.align.head_norms import head_norms
+from kava.align.heads.head_norms import head_norms
 from kava.data.paired_tokens import paired_tokens
 from kava.pictures.alignment import (
     head_map_picture,
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from kava.align import MapProjectionAligner
-    from kava.align.overlap import TokenAlignmentMode
+    from kava.align.tokens.overlap import TokenAlignmentMode
     from kava.data.encoded import Encoded
 
 Draw = Callable[..., "Figure"]

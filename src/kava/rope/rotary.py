@@ -214,19 +214,19 @@ def rerotate(
     other: Rotary | None,
     other_positions: Tensor | None = None,
 ) -> Tensor:
-    """Keys or queries of one model as another's rotation, at its own positions, would have them.
+    """Move keys or queries from one model's rotation to another's, at other positions.
 
-    What `rotate(unrotate(x, positions, rotary), other_positions, other)` gives, in one turn by
-    the difference of the angles where both pair up the same dims. Equal rotations and positions
+    Equal to `rotate(unrotate(x, positions, rotary), other_positions, other)`, but in one rotation
+    by the difference of the angles if both pair up the same dims. Equal rotations and positions
     give the input back, bit by bit.
 
     Args:
         x_BLHTD: [B, L, H, T, D], rotated by `rotary`.
-        positions: [B, T] or [B, L, h, T], where the keys stand now.
+        positions: [B, T] or [B, L, h, T], the present positions of the keys.
         rotary: the rotation they carry (a teacher's); None for learned positions, which rotate
             nothing.
-        other: the rotation to give them (a student's); None likewise.
-        other_positions: where they shall stand; default: where they are.
+        other: the rotation to give them (a student's); None for learned positions.
+        other_positions: their new positions; default: the present ones.
 
     Returns:
         [B, L, H, T, D], in the input's dtype.

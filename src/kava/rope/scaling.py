@@ -3,7 +3,7 @@
 A pair of dims i of R/2 turns by θ^(−2i/R) radians per position (Su et al., arXiv 2104.09864). A
 model that was trained on short texts reads longer ones when its frequencies are lowered, each
 scaling in its own way. A scaling is one dataclass: its fields are the numbers that a Hugging Face
-config names, its method the formula. All equal transformers' own to float32 rounding.
+config names, its method the formula. All agree with those of transformers up to float32 rounding.
 
 Shapes: R rotary dims of a head.
 """
@@ -20,13 +20,13 @@ import torch
 from torch import Tensor
 
 ROPE_SCALINGS: dict[str, type[RopeScaling]] = {}
-"""Name → scaling, as `rope_type` in a Hugging Face config calls it; `ntk` is there beside them."""
+"""Name → scaling; the names are those of `rope_type` in a Hugging Face config, and `ntk`."""
 
 Scaling = TypeVar("Scaling", bound="type[RopeScaling]")
 
 
 def register_scaling(name: str) -> Callable[[Scaling], Scaling]:
-    """Make a scaling known under `name`."""
+    """Register a scaling under `name`."""
 
     def register(scaling: Scaling) -> Scaling:
         ROPE_SCALINGS[name] = scaling
@@ -36,7 +36,7 @@ def register_scaling(name: str) -> Callable[[Scaling], Scaling]:
 
 
 class RopeScaling(ABC):
-    """How a model's frequencies follow from its base θ."""
+    """A rule that computes a model's frequencies from its base θ."""
 
     @abstractmethod
     def inv_freq(self, rotary_dim: int, theta: float, length: int | None = None) -> Tensor:
@@ -51,7 +51,7 @@ class RopeScaling(ABC):
 
     @property
     def attention_scaling(self) -> float:
-        """What rotated keys and queries are multiplied by besides."""
+        """The factor that rotated keys and queries are multiplied by."""
         return 1.0
 
     @property
@@ -209,7 +209,7 @@ class Llama3Scaling(RopeScaling):
 @register_scaling("longrope")
 @dataclass(frozen=True, kw_only=True)
 class LongRopeScaling(ByLength):
-    """LongRoPE: a divisor of its own for each pair, others beyond the original length (2402.13753).
+    """LongRoPE: one divisor per pair, with other divisors beyond the original length (2402.13753).
 
     Keys and queries grow by sqrt(1 + ln(factor)/ln(original)), at any length.
     """

@@ -1,4 +1,4 @@
-"""A whole trace out of its rotation, and into another.
+"""Un-rotate a whole trace, or rotate it to other positions.
 
 Shapes: B batch, L layers, H key/value heads, T positions.
 """
@@ -14,7 +14,7 @@ from kava.trace import KVTrace
 
 
 def unrotate_trace(trace: KVTrace, rotary: Rotary | None) -> KVTrace:
-    """A trace whose keys and queries carry no rotation (`rotated` becomes False).
+    """Take the rotation out of a trace's keys and queries (`rotated` becomes False).
 
     Args:
         trace: a rotated trace with positions.
@@ -42,10 +42,10 @@ def unrotate_trace(trace: KVTrace, rotary: Rotary | None) -> KVTrace:
 
 
 def rotate_trace(trace: KVTrace, rotary: Rotary | None, positions: Tensor | None = None) -> KVTrace:
-    """A trace whose keys and queries are rotated to its positions, or to others.
+    """Rotate a trace's keys and queries to its own positions, or to others.
 
     A teacher's keys are compared with a student's at the student's positions, in the student's
-    rotation; never at the places the teacher's text had.
+    rotation, never at the positions of the teacher's text.
 
     Args:
         trace: an un-rotated trace.
@@ -76,7 +76,7 @@ def rotate_trace(trace: KVTrace, rotary: Rotary | None, positions: Tensor | None
 
 
 def at_length_of(trace: KVTrace, rotary: Rotary | None) -> Rotary | None:
-    """The rotation of a whole text, for what will be selected from it.
+    """The rotation for the length of a whole text, before positions are selected from it.
 
     Args:
         trace: of a whole forward, before positions are selected.

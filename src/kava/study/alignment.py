@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kava.align.overlap import TokenAlignmentMode
+    from kava.align.tokens.overlap import TokenAlignmentMode
     from kava.train.build import Run
     from kava.train.data import Data
 
@@ -29,7 +29,7 @@ def alignment_of(run: Run) -> dict[str, Any] | None:
         >>> alignment_of(run)["layers"]
         [[0.5, 0.5, 0.0, 0.0], [0.0, 0.0, 0.5, 0.5]]
     """
-    from kava.align.head_norms import head_norms
+    from kava.align.heads.head_norms import head_norms
 
     config = run.trainer.config
     if not config.matches_cache:

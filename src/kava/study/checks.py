@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import re
 
-from kava.flags.words import listed, shown
+from kava.flags import flags_of, listed
+from kava.flags.words import shown
 from kava.study.plan import ROLES, Arm, Plan
+from kava.train.settings.data import DataSettings
 
 MIN_SEEDS = 2
 MOST_SEEDS = 1_000
 MOST_CHARACTERS = 100
 _FOLDER_NAME = re.compile(rf"\w[\w .+-]{{0,{MOST_CHARACTERS - 1}}}")
 
-DATA_KEYS = frozenset(
-    {"dataset_name", "split", "eval_dataset_name", "eval_split", "eval_size", "subset_size"}
-    | {"question_field", "reasoning_field", "answer_field", "text_field", "reasoning_triggers"}
-    | {"answer_triggers", "reasoning_form", "keep_last_step", "max_length", "overflow"}
-    | {"keep_short", "seed"}
-)
+DATA_KEYS = frozenset({*flags_of(DataSettings), "seed"})
 """The settings that decide which samples a run sees."""
 
 BUDGET_KEYS = frozenset({"batch_size", "gradient_accumulation_steps", "max_steps", "epochs"})

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from kava.data.collate import Collator
 from kava.data.encoded import Encoded
 from kava.fit.aligner import CalibrationReport
-from kava.fit.pair import calibrate_on
+from kava.fit.models import calibrate_on
 from kava.train.config import TrainConfig
 from kava.train.objective import Distiller
 

@@ -23,8 +23,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from kava.align.layerwise import LayerwiseProjector
-from kava.align.projectors import QUERY_PROJECTORS
+from kava.align.heads.build import QUERY_PROJECTORS
+from kava.align.heads.layerwise import LayerwiseProjector
 from kava.data.records import Template
 from kava.errors import WriteError
 from kava.models.weights import check_finite

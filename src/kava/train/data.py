@@ -17,17 +17,16 @@ from kava.data.shell_game import with_oracle_positions
 from kava.data.sources import default_template, load_records
 from kava.data.splits import check_disjoint, data_hash, split_records
 from kava.dataset_names import is_mix
+from kava.flags import flags_of
 from kava.models.tokenizers import reads_alike
 from kava.train.config import TrainConfig
 from kava.train.scores import needs_scores
+from kava.train.settings.data import DataSettings
 
 DATA_FIELDS = (
-    "model_name", "student", "target_len", "dataset_name", "split", "eval_dataset_name",
-    "eval_split", "subset_size", "eval_size", "question_field", "reasoning_field", "answer_field",
-    "reasoning_form", "text_field", "reasoning_triggers", "answer_triggers", "keep_last_step",
-    "max_length", "overflow", "keep_short", "kv_method",
-    "token_alignment",
-)  # fmt: skip
+    *("model_name", "student", "target_len", "kv_method", "token_alignment"),
+    *flags_of(DataSettings),
+)
 """The settings that decide what `load_data` gives, whatever the others are."""
 
 
@@ -125,18 +124,7 @@ def records_of(config: TrainConfig, name: str, split: str) -> list[Record]:
     Raises:
         ValueError: data that cannot be read.
     """
-    return load_records(
-        name,
-        split=split,
-        question_field=config.question_field,
-        reasoning_field=config.reasoning_field,
-        answer_field=config.answer_field,
-        reasoning_form=config.reasoning_form,  # type: ignore[arg-type]
-        text_field=config.text_field,
-        reasoning_triggers=config.reasoning_triggers,
-        answer_triggers=config.answer_triggers,
-        on_missing="report",
-    )
+    return load_records(name, split=split, rows=config, on_missing="report")
 
 
 def _found(records: list[Record]) -> list[Record]:

@@ -18,9 +18,16 @@ class ConfigFile:
     """Where further settings are read."""
 
     config: str | None = flag(
-        None, "YAML file with the same keys as the flags; flags win", group="the run"
+        None, "YAML file with the same keys as the flags; flags win", group="settings"
     )
 
+
+COMMON = (
+    *("model_name", "teacher_name", "dataset_name", "eval_size", "max_length", "overflow"),
+    *("target_len", "kv_method", "alignment_mode", "kv_loss", "kv_weight", "codi_weight"),
+    *("epochs", "max_steps", "batch_size", "lr", "seed", "device", "output_dir", "config"),
+)
+"""The flags that most runs need, which `--help` shows."""
 
 USAGE = Usage(
     prog="kava train",
@@ -29,6 +36,7 @@ USAGE = Usage(
     summary="Distil a teacher's key/value cache into a student.",
     example="kava train --model_name gpt2 --dataset_name gsm8k --target_len 24 --overflow skip",
     known=TRAINING,
+    common=COMMON,
     more="Without a model and data, the built-in teacher learns to play the built-in game in "
     "latent tokens, by a recipe that the first line names.",
 )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from kava.losses import CollapseReport, Start, Verdict, collapse_report, verdict
+from kava.losses import CollapseReport, CollapseVerdict, InitialMetrics, collapse_report, verdict
 from kava.losses.guard import TraceLoss
 from kava.trace import KVTrace, join_samples
 from kava.train.config import TrainConfig
@@ -38,7 +38,7 @@ class RunGuard:
         self._reports: list[tuple[CollapseReport, int]] = []
         self._waiting: list[tuple[KVTrace, KVTrace]] = []
         self._before: KVTrace | None = None
-        self.verdict: Verdict | None = None
+        self.verdict: CollapseVerdict | None = None
 
     def begin(self, last: Forward | None = None) -> None:
         """Begin an evaluation.
@@ -100,7 +100,7 @@ class RunGuard:
 
     def restore(self, state: dict[str, Any] | None) -> None:
         """Take the last verdict of an interrupted run."""
-        self.verdict = None if state is None else Verdict(**state)
+        self.verdict = None if state is None else CollapseVerdict(**state)
 
     def last_word(self) -> str | None:
         """The verdict at the end of a run; None of a run that matches no cache."""
@@ -113,11 +113,11 @@ class RunGuard:
         return "no verdict: nothing was held out to compare with the wrong sample; pass --eval_size"
 
 
-def start_of(state: TrainerState) -> Start | None:
+def start_of(state: TrainerState) -> InitialMetrics | None:
     """The evidence from before the first step, from the run's log."""
     for row in state.log_history:
         if row.get("step") == 0 and "eval_kv_between" in row:
-            return Start(float(row["eval_kv_between"]), float(row["eval_ce"]))
+            return InitialMetrics(float(row["eval_kv_between"]), float(row["eval_ce"]))
     return None
 
 

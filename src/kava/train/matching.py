@@ -17,7 +17,7 @@ from torch import Tensor
 
 from kava.losses import (
     CKALoss,
-    Progress,
+    TrainingProgress,
     annealed_layer_weights,
     build_kv_loss,
     gated_weights,
@@ -80,7 +80,7 @@ class Matching:
         student: KVTrace,
         target: KVTrace,
         num_slots: Tensor | float,
-        progress: Progress,
+        progress: TrainingProgress,
         position_weights: Tensor | None = None,
     ) -> Iterator[Term]:
         """The terms at one step.

@@ -27,7 +27,7 @@ from transformers import PreTrainedModel
 
 from kava.align import MapProjectionAligner
 from kava.data.collate import IGNORED, Batch
-from kava.losses import CODILoss, Progress, hidden_at, latent_ce_loss
+from kava.losses import CODILoss, TrainingProgress, hidden_at, latent_ce_loss
 from kava.models.capture import capture, check_attention
 from kava.models.rotary import rotary_of
 from kava.rope import Rotary, at_length_of, rotate_trace, unrotate_trace
@@ -118,7 +118,7 @@ class Distiller(nn.Module):
         self.rotary: Rotary | None = rotary_of(self.base) if unrotates else None
         self.build_target = TargetBuilder(config, aligner, rotary_of(reader) if unrotates else None)
         self.matching = Matching(config, aligner.student.num_layers)
-        self.progress = Progress()
+        self.progress = TrainingProgress()
         if config.codi_weight:
             self.codi = CODILoss(self.base.config.hidden_size, reader.config.hidden_size)
         self.queries = compares_queries(config)

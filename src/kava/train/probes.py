@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from kava.align.cka import MIN_ROWS_DEBIASED
-from kava.align.streaming_cka import StreamingCKA
+from kava.align.layers.cka import MIN_ROWS_DEBIASED
+from kava.align.layers.streaming_cka import StreamingCKA
 from kava.attention import attention_logits
 from kava.data.collate import Batch
 from kava.eviction.heads import cut, flat_keys, head_form, hide_out_of_reach, per_head

@@ -18,12 +18,12 @@ import torch
 from torch import Tensor
 
 from kava.align import MapProjectionAligner, align_trace
-from kava.align.resample import SegmentResampling
-from kava.align.token_trace import blend
+from kava.align.time.resample import SegmentResampling
+from kava.align.tokens.trace import blend
 from kava.data.collate import Batch
 from kava.eviction import EVICTIONS, build_eviction
 from kava.eviction.base import Eviction
-from kava.fit.pairs import read_tokens, to_student_tokens
+from kava.fit.paired_traces import read_tokens, to_student_tokens
 from kava.losses import attention_weights
 from kava.losses.guard import wrong_sample
 from kava.rope import Rotary, at_length_of, unrotate_trace

@@ -25,7 +25,7 @@ from kava.data.encoded import Encoded
 from kava.data.neighbours import with_neighbours
 from kava.data.records import Record, Template
 from kava.errors import KavaError
-from kava.losses import Progress
+from kava.losses import TrainingProgress
 from kava.student.answering import answer_records
 from kava.train.arguments import training_arguments
 from kava.train.averages import mean_loss
@@ -166,7 +166,7 @@ class KVDistillTrainer(ResumableTrainer):
     def _tell_progress(self) -> Distiller:
         """Tell the schedules of the loss where the run is, after a resume too."""
         distiller: Distiller = self.accelerator.unwrap_model(self.model)
-        distiller.progress = Progress(self.state.global_step, max(self.state.max_steps, 1))
+        distiller.progress = TrainingProgress(self.state.global_step, max(self.state.max_steps, 1))
         return distiller
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:

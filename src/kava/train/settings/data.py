@@ -4,24 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kava import names
+from kava.data_settings import DataConfig, Source
 from kava.dataset_names import check_dataset_name
-from kava.flags import flag
+from kava.flags import again, flag
 
 
 @dataclass(kw_only=True)
-class DataSettings:
-    """Which samples are read, and how."""
+class Samples(Source):
+    """Which samples are trained and evaluated on."""
 
-    dataset_name: str = flag(
-        "kava/shell-game",
-        "kava/shell-game (built in, with options such as ?num_moves=4&form=verbose), a task (from "
-        "the hub, or TASK:PATH), mix:TASK=SHARE,…, or the path of a .jsonl, .json, .csv or "
-        ".parquet file",
-        check=check_dataset_name,
-        group="data",
-    )
-    split: str = flag("train", "split to train on, where the source has splits")
     eval_dataset_name: str | None = flag(
         None,
         "data to evaluate on; left out, eval_size samples are set apart from dataset_name",
@@ -30,37 +21,19 @@ class DataSettings:
     eval_split: str = flag("test", "split of eval_dataset_name")
     subset_size: int | None = flag(None, "use this many training samples, taken at random", least=1)
     eval_size: int = flag(0, "evaluation samples; 0: no evaluation during training", least=0)
-    question_field: str = flag("question", "field of a row that holds the question")
-    reasoning_field: str = flag("reasoning", "field that holds the reasoning")
-    answer_field: str = flag("answer", "field that holds the answer")
-    text_field: str | None = flag(
-        None,
-        "field of a raw text, whose parts are found by their markers; left out: text, where a row "
-        "has no question",
-    )
-    reasoning_triggers: list[str] | None = flag(
-        None, "markers at which the reasoning of a raw text begins; left out: kava.segments's"
-    )
-    answer_triggers: list[str] | None = flag(
-        None,
-        "markers before the answer of a raw text, or of an answer that holds its reasoning; left "
-        "out: kava.segments's",
-    )
-    reasoning_form: str = flag(
-        "text",
-        "calculator marks <<a=b>>b: text strips them, annotated leaves them, equations keeps "
-        "nothing else",
-        choices=names.REASONING_FORMS,
-    )
-    keep_last_step: bool = flag(
-        False, "keep the last reasoning step, which states the answer (the paper leaves it out)"
-    )
-    max_length: int = flag(512, "most tokens of a sample, with its end-of-sequence token", least=1)
-    overflow: str = flag(
+
+
+# a dataclass takes the fields of its last base first
+@dataclass(kw_only=True)
+class DataSettings(DataConfig, Samples):
+    """Which samples are read, and how."""
+
+    overflow: str = again(
+        DataConfig,
+        "overflow",
         "error",
-        "a sample that is too long, has fewer reasoning tokens than target_len, or whose segments "
-        "are not found: error, or skip (counted and reported)",
-        choices=names.OVERFLOWS,
+        help="a sample that is too long, has fewer reasoning tokens than target_len, or whose "
+        "segments are not found: error, or skip (counted and reported)",
     )
     keep_short: bool = flag(
         False,

@@ -14,7 +14,7 @@ from kava.train.settings.run import RunSettings
 from kava.train.settings.target import TargetSettings
 
 if TYPE_CHECKING:
-    from kava.align.resample import SegmentResampling
+    from kava.align.time.resample import SegmentResampling
 
 
 class LeftOut:
@@ -102,7 +102,7 @@ class Settings(
         """How the teacher's segments are warped to the student's slots, if they are."""
         if not self.use_segment_resampling:
             return None
-        from kava.align.resample import SegmentResampling
+        from kava.align.time.resample import SegmentResampling
 
         ratios, alphas = self.segment_numbers
         return SegmentResampling(ratios=ratios, alphas=alphas)

@@ -15,7 +15,7 @@ class ModelSettings:
     model_name: str = flag(
         "kava/shell-teacher",
         "student: a hub id, a local folder, or a built-in kava/ name; also where it starts from",
-        group="models and latents",
+        group="models",
     )
     teacher_name: str | None = flag(
         None,
@@ -27,6 +27,7 @@ class ModelSettings:
         "latent: M latent tokens replace the written reasoning; explicit: the student reads it",
         choices=names.STUDENTS,
         hint="the student's model is named by --model_name",
+        group="latents",
     )
     target_len: int = flag(
         None,

@@ -18,7 +18,7 @@ def _check_steps(steps: int) -> None:
 class OptimisationSettings:
     """How the losses are lowered."""
 
-    epochs: float = flag(3.0, "passes over the data", above=0, group="optimisation")
+    epochs: float = flag(3.0, "passes over the data", above=0, group="training")
     max_steps: int = flag(
         -1, "optimiser steps; above 0 it overrides epochs", least=-1, check=_check_steps
     )

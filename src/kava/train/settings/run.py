@@ -13,7 +13,7 @@ class RunSettings:
     """Where a run writes, and when it logs, saves and evaluates."""
 
     output_dir: str = flag(
-        "outputs/run", "folder for checkpoints, metrics and TensorBoard", group="the run"
+        "outputs/run", "folder for checkpoints, metrics and TensorBoard", group="output"
     )
     logging_steps: int = flag(10, "log every so many steps", least=1)
     save_steps: int = flag(500, "write a checkpoint every so many steps, and at the end", least=1)

@@ -18,7 +18,7 @@ class TargetSettings:
         "rkv",
         "which positions are kept",
         choices=names.EVICTION_NAMES,
-        group="the target",
+        group="compression",
     )
     kv_scope: str | None = flag(
         None,
@@ -47,6 +47,7 @@ class TargetSettings:
         "how the teacher's cache is brought to the student's geometry; identity needs equal ones",
         choices=names.ALIGNMENT_MODES,
         unset="structured where another model teaches, else identity",
+        group="alignment",
     )
     map_proj_share_dim: bool = flag(False, "structured: one dim map for all heads")
     map_proj_init_uniform: bool = flag(

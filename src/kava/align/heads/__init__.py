@@ -1,0 +1,1 @@
+"""Maps of heads and head dims: structured, per layer, or flat."""

@@ -1,0 +1,1 @@
+"""Time warps: a trace at another number of positions, segment by segment."""
