@@ -162,7 +162,8 @@ def _fitted_maps(done: Finished) -> dict[str, Draw]:
     if "heads" in found:
         draws["heads"] = partial(head_map_picture, found["heads"], ("student", "teacher"))
     if "time" in found:
-        tokens = [found["time"][part] for part in ("student", "teacher", "weights")]
+        time = found["time"]
+        tokens = (time["student"], time["teacher"], time["weights"])
         draws["time"] = lambda narrow: time_map_picture(*tokens, narrow=narrow)
     return draws
 
