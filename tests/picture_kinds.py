@@ -17,10 +17,7 @@ import torch
 import kava
 from kava.align import layer_map
 from kava.demo import pictures as demo
-from kava.demo.arms import Arm as DemoArm
-from kava.demo.arms import Group
 from kava.demo.kept import Kept
-from kava.demo.logs import RunLog
 from kava.demo.rank_picture import accuracy_by_rank
 from kava.demo.results import Result, Summary, summarize
 from kava.demo.strips import kept_tokens
@@ -96,17 +93,17 @@ def drawers() -> Iterator[str]:
 
 def demo_summaries(case: Case, *, ranks: bool = False) -> list[Summary]:
     """Arms of the demo, every third of a group, with two costs of an answer."""
-    groups: tuple[Group, ...] = ("kv", "without", "reference")
+    roles: tuple[Role, ...] = ("treatment", "control", "reference")
     arms, results = [], []
     for i, name in enumerate(case.names()):
         name = f"{name}_{2**i}" if ranks else name
         changes: dict[str, Any] = {"map_rank": str(2**i)} if ranks else {}
         changes |= {"student": "explicit"} if i == 2 else {}
         what = "the same, decoded in parallel (T = 2)" + (", at great length" * 3 * case.long)
-        arms.append(DemoArm(name=name, what=what, group=groups[i % 3], changes=changes))
+        arms.append(Arm(name=name, what=what, role=roles[i % 3], changes=changes))
         results += [demo_result(case, name, i, seed) for seed in range(case.seeds)]
     if ranks:
-        arms.append(DemoArm(name="full", what="all to all", group="reference", changes={}))
+        arms.append(Arm(name="full", what="all to all", role="baseline"))
         results += [demo_result(case, "full", 3, seed) for seed in range(case.seeds)]
     return summarize(arms, results)
 
@@ -120,23 +117,6 @@ def demo_result(case: Case, name: str, arm: int, seed: int) -> Result:
     )  # fmt: skip
 
 
-def demo_logs(case: Case) -> list[RunLog]:
-    """Their logs: all terms of the loss, of which all vanish where all answers are wrong."""
-    logs = []
-    for i, summary in enumerate(demo_summaries(case)):
-        for result in summary.results:
-            size = (0.0 if case.values == "zero" else 1.0) * (1 + i % 5 * (case.values == "mixed"))
-            lines: list[dict[str, Any]] = []
-            for k, step in enumerate(STEPS, start=1):
-                lines.append({"step": step, "ce": size / k, "codi": 0.3 * size / k})
-                lines.append({
-                    "step": step, "eval_accuracy": result.accuracy * k / 4,
-                    "eval_kv": 0.1 * size / k, "eval_kv_wrong_sample": 0.3 * size,
-                })  # fmt: skip
-            logs.append(RunLog(summary.arm, result, tuple(lines)))
-    return logs
-
-
 def report_arms(case: Case) -> list[ArmLogs]:
     """Arms of a study, the last a reference that was not trained where there are several."""
     roles: tuple[Role, ...] = ("treatment", "control", "reference")
@@ -145,7 +125,8 @@ def report_arms(case: Case) -> list[ArmLogs]:
         untrained = 0 < i == case.count - 1
         role: Role = "baseline" if i == 0 else "reference" if untrained else roles[i % 3]
         changes = {"alignment_mode": "flat"} if i % 2 else {}
-        arm = Arm(name=name, what="", role=role, changes=changes, trained=not untrained)
+        what = "the same, decoded in parallel (T = 2)" + (", at great length" * 3 * case.long)
+        arm = Arm(name=name, what=what, role=role, changes=changes, trained=not untrained)
         runs = tuple(report_run(case, name, i, seed, arm.trained) for seed in range(case.seeds))
         arms.append(ArmLogs(arm=arm, settings=changes, runs=runs[:1] if untrained else runs))
     return arms
@@ -161,6 +142,7 @@ def report_run(case: Case, name: str, arm: int, seed: int, trained: bool) -> Run
         metrics = [
             {
                 "step": step, "eval_accuracy": accuracy * k / 4, "ce": size / k,
+                "codi": 0.3 * size / k,
                 "eval_ce": 1.1 * size / k, "grad_norm": size / k, "eval_kv": 0.1 * size / k,
                 "eval_kv_wrong_sample": 0.3 * size, "eval_cka_keys": accuracy * k / 4,
                 "eval_cka_values": accuracy * k / 5, "eval_attention_entropy": size,
@@ -172,10 +154,10 @@ def report_run(case: Case, name: str, arm: int, seed: int, trained: bool) -> Run
     )
 
 
-def draw_accuracies(case: Case) -> Figure:
+def draw_accuracies(case: Case, guess: float | None = None) -> Figure:
     arms = report_arms(case)
     intervals = {arm.name: interval_of(arm, 0.95) for arm in arms}
-    return report.accuracy_by_arm(arms, intervals, case.narrow)
+    return report.accuracy_by_arm(arms, intervals, case.narrow, guess=guess)
 
 
 def draw_differences(case: Case) -> Figure:
@@ -192,11 +174,11 @@ def draw_differences(case: Case) -> Figure:
     return report.differences(compared, 0.05, case.narrow)
 
 
-def draw_curves(name: str) -> Callable[[Case], Figure]:
+def draw_curves(name: str, guess: float | None = None) -> Callable[[Case], Figure]:
     def draw(case: Case) -> Figure:
         curves = report.CURVES[name]
         arms = report.with_curves(report_arms(case), curves)
-        return report.curves_by_arm(arms, curves, case.narrow)
+        return report.curves_by_arm(arms, curves, case.narrow, guess=guess)
 
     return draw
 
@@ -216,7 +198,7 @@ def draw_kept(case: Case) -> Figure:
         tokens=[words] * 3, examples={name: [row] * 3 for name, row in shares.items()},
         frequency=shares, results=[3, 8, 13], num_problems=200, teacher={},
     )  # fmt: skip
-    return kept_tokens(arms, kept, case.narrow)
+    return kept_tokens(kept, case.narrow)
 
 
 def matrix(case: Case, rows: int, columns: int) -> list[list[float]]:
@@ -273,10 +255,9 @@ def draw_costs(case: Case) -> Figure:
 
 
 KINDS: dict[str, Callable[[Case], Figure]] = {
-    "demo.pictures.accuracy_by_arm": lambda c: demo.accuracy_by_arm(demo_summaries(c), c.narrow),
-    "demo.pictures.accuracy_by_step": lambda c: demo.accuracy_by_step(demo_logs(c), c.narrow),
-    "demo.pictures.kv_by_step": lambda c: demo.kv_by_step(demo_logs(c), c.narrow),
-    "demo.pictures.losses_by_step": lambda c: demo.losses_by_step(demo_logs(c), c.narrow),
+    "demo.pictures.losses_by_step": lambda c: demo.losses_by_step(
+        [arm for arm in report_arms(c) if arm.arm.trained], c.narrow
+    ),
     "demo.pictures.accuracy_by_passes": lambda c: demo.accuracy_by_passes(
         demo_summaries(c), c.narrow
     ),
@@ -288,6 +269,8 @@ KINDS: dict[str, Callable[[Case], Figure]] = {
     "pictures.layers.similarity_picture": draw_similarity,
     "pictures.costs.costs_picture": draw_costs,
     "report.pictures.accuracy_by_arm": draw_accuracies,
+    "report.pictures.accuracy_by_arm/guess": lambda c: draw_accuracies(c, guess=0.04),
+    "report.pictures.curves_by_arm/guess": draw_curves("accuracy_curves", guess=0.04),
     "report.pictures.differences": draw_differences,
     **{f"report.pictures.curves_by_arm/{name}": draw_curves(name) for name in report.CURVES},
 }

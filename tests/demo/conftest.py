@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
-from kava.demo.arms import MAIN, Study
-from kava.demo.logs import RunLog
+from kava.demo.arms import MAIN, Demo
 from kava.demo.results import Result
+from kava.report.logs import ArmLogs, Run
 
 MakeResults = Callable[..., list[Result]]
-MakeLogs = Callable[..., list[RunLog]]
+MakeLogs = Callable[..., list[ArmLogs]]
+PARTS = ("keys", "values")
 
 
 @pytest.fixture(scope="session")
@@ -52,25 +53,44 @@ def make_results() -> MakeResults:
 def make_logs() -> MakeLogs:
     """Logs of three evaluations, with the terms that each arm has."""
 
-    def make(results: Sequence[Result], study: Study = MAIN) -> list[RunLog]:
-        arms = {arm.name: arm for arm in study.arms}
+    def make(results: Sequence[Result], demo: Demo = MAIN) -> list[ArmLogs]:
         logs = []
-        for result in results:
-            changes = {**study.common, **arms[result.arm].changes}
-            lines = []
-            for step in (1, 2, 3):
-                train = {"step": step, "loss": 2.0 / step, "ce": 1.0 / step}
-                held_out = {"step": step, "eval_accuracy": result.accuracy * step / 3}
-                if changes["codi_weight"]:
-                    train["codi"] = 0.4 / step
-                if changes["kv_weight"]:
-                    held_out["eval_kv"] = 0.3 / step
-                    held_out["eval_kv_wrong_sample"] = 0.35
-                lines += [train, held_out]
-            logs.append(RunLog(arms[result.arm], result, tuple(lines)))
+        for arm in demo.arms:
+            settings = {**demo.common, **arm.changes}
+            runs = tuple(made_up_run(one, settings) for one in results if one.arm == arm.name)
+            if runs:
+                logs.append(ArmLogs(arm=arm, settings=settings, runs=runs))
         return logs
 
     return make
+
+
+def made_up_run(result: Result, settings: Mapping[str, Any]) -> Run:
+    """A finished run that gave this result."""
+    metrics: list[dict[str, Any]] = []
+    for step in (1, 2, 3):
+        train = {"step": step, "loss": 2.0 / step, "ce": 1.0 / step}
+        held_out = {"step": step, "eval_accuracy": result.accuracy * step / 3}
+        if settings["codi_weight"]:
+            train["codi"] = 0.4 / step
+        if settings["kv_weight"]:
+            held_out |= {"eval_kv": 0.3 / step, "eval_kv_wrong_sample": 0.35}
+        metrics += [train, held_out]
+    right = round(result.accuracy * result.num_items)
+    fits = [{"part": part, "calibrated": {"r_squared": result.r_squared}} for part in PARTS]
+    return Run(
+        arm=result.arm,
+        seed=result.seed,
+        state="finished",
+        result={
+            "train_seconds": result.train_seconds,
+            "aligner_parameters": result.aligner_parameters,
+            "last": {"kv": result.kv, "kv_wrong_sample": result.kv_wrong_sample},
+        },
+        metrics=tuple(metrics),
+        correct={str(item): item < right for item in range(result.num_items)},
+        calibration=None if result.r_squared is None else {"layers": fits},
+    )
 
 
 @pytest.fixture(scope="session")

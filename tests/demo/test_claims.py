@@ -12,13 +12,13 @@ import pytest
 
 from claims import check_words, quoted
 from demo.conftest import MakeResults
-from kava.demo.arms import EVICTION, MAIN, Study
+from kava.demo.arms import EVICTION, MAIN, Demo
 from kava.demo.hetero import HETERO, JOINT, RANK
 from kava.demo.hetero_verdicts import hetero_verdict, joint_verdict, rank_verdict
 from kava.demo.results import Summary, near_chance, summarize
 from kava.demo.verdicts import eviction_verdict, main_verdict, reference_sentence
 
-VERDICTS: dict[str, tuple[Study, Callable[[Sequence[Summary]], str]]] = {
+VERDICTS: dict[str, tuple[Demo, Callable[[Sequence[Summary]], str]]] = {
     "main": (MAIN, main_verdict),
     "eviction": (EVICTION, eviction_verdict),
     "maps": (HETERO, hetero_verdict),
@@ -28,11 +28,11 @@ VERDICTS: dict[str, tuple[Study, Callable[[Sequence[Summary]], str]]] = {
 ENDS = (0.0, 0.02, 0.041, 0.1, 0.5, 0.93, 0.949, 0.9496, 0.95, 0.998, 0.9996, 1.0)
 
 
-def situations(study: Study, make_results: MakeResults) -> Iterator[list[Summary]]:
+def situations(demo: Demo, make_results: MakeResults) -> Iterator[list[Summary]]:
     """A hundred and fifty outcomes: some arms, one to four seeds, chance, partly, always right."""
-    draw = random.Random(study.name)
+    draw = random.Random(demo.name)
     for number in range(150):
-        arms = [arm.name for arm in study.arms if number % 3 or draw.random() < 0.6]
+        arms = [arm.name for arm in demo.arms if number % 3 or draw.random() < 0.6]
         num_seeds = 1 + number % 4
         found: dict[str, list[float]] = {}
         measured: dict[str, dict[str, Any]] = {}
@@ -44,15 +44,15 @@ def situations(study: Study, make_results: MakeResults) -> Iterator[list[Summary
                 found[arm] = [0.0 if number % 2 else 1.0] * few
             measured[arm] = {"r_squared": draw.choice((None, 0.3, 0.6))}
             measured[arm]["kv"] = draw.choice((None, 0.0, 0.01, 0.2))
-        yield summarize(study.arms, make_results(found, num_items=5000, measured=measured))
+        yield summarize(demo.arms, make_results(found, num_items=5000, measured=measured))
 
 
 @pytest.mark.parametrize("kind", VERDICTS)
 def test_words_are_whole_and_single_seeds_are_called_so(
     kind: str, make_results: MakeResults
 ) -> None:
-    study, verdict = VERDICTS[kind]
-    for summaries in situations(study, make_results):
+    demo, verdict = VERDICTS[kind]
+    for summaries in situations(demo, make_results):
         said = verdict(summaries)
         check_words(said)
         if not said or said.startswith("Too few"):
@@ -71,8 +71,13 @@ def test_the_main_verdict_is_true(make_results: MakeResults) -> None:
     seen: set[str] = set()
     for summaries in situations(MAIN, make_results):
         said = main_verdict(summaries)
-        kv = [r.accuracy for s in summaries if s.arm.group == "kv" for r in s.results]
-        other = [r.accuracy for s in summaries if s.arm.group == "without" for r in s.results]
+        kv = [r.accuracy for s in summaries if s.arm.role == "treatment" for r in s.results]
+        other = [
+            r.accuracy
+            for s in summaries
+            if s.arm.role in ("baseline", "control")
+            for r in s.results
+        ]
         if said.startswith("Too few"):
             assert not kv or not other
             continue

@@ -8,35 +8,32 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from kava.commands.demo import main, plan_runs
+from kava.cli import run as cli
+from kava.commands.demo import main, remove_runs
 from kava.demo import settings
-from kava.demo.arms import EVICTION, MAIN, TEACHER, Study, eviction_study
+from kava.demo.arms import EVICTION, MAIN, Demo, eviction_demo, plan_of
 from kava.demo.hetero import HETERO, JOINT, RANK
-from kava.demo.runner import run_study
 from kava.demo.settings import USAGE
-from kava.demo.worker import RESULT_FILE, RunJob, finished
 from kava.errors import KavaError
 from kava.jobs.crew import Crew, Worker
 from kava.jobs.progress import ProgressView
-from kava.student.checkpoint import library_versions
+from kava.study.folder import lock_plan
+from kava.study.plan import Plan
+from kava.study.run import StudyRun
+from kava.study.runner import study_runs
 from one_line import refusal
 
-TORCH = library_versions()["torch"]
 
-
-def jobs(folder: Path, *names: str) -> list[RunJob]:
-    return plan_runs(
-        MAIN,
-        MAIN.choose(names),
-        folder,
-        num_steps=4,
-        num_seeds=1,
-        num_items=10,
-        model_name="kava/shell-llama",
+def some_runs(folder: Path, *names: str, num_steps: int = 4, num_items: int = 10) -> Any:
+    """The plan of a small demo, and its runs."""
+    plan = plan_of(
+        MAIN, num_steps=num_steps, num_seeds=1, num_items=num_items, model_name="kava/shell-llama"
     )
+    return plan, study_runs(plan, folder, arms=names or None)
 
 
 def test_help_needs_no_torch() -> None:
@@ -78,21 +75,28 @@ def test_numbers_outside_their_range_are_refused(
 
 
 @pytest.mark.parametrize(
-    ("argv", "study"),
+    ("argv", "demo"),
     [
         ([], MAIN),
         (["--pair", "same"], MAIN),
         (["--eviction"], EVICTION),
         (["--eviction", "--num_latents", "3"], EVICTION),
-        (["--eviction", "--num_latents", "5"], eviction_study(5)),
+        (["--eviction", "--num_latents", "5"], eviction_demo(5)),
         (["--pair", "hetero"], HETERO),
         (["--pair", "hetero", "--study", "maps"], HETERO),
         (["--pair", "hetero", "--study", "rank"], RANK),
         (["--pair", "hetero", "--study", "joint"], JOINT),
     ],
 )
-def test_flags_choose_the_study(argv: list[str], study: Study) -> None:
-    assert USAGE.parse(argv).chosen_study() == study
+def test_flags_choose_the_demo(argv: list[str], demo: Demo) -> None:
+    assert USAGE.parse(argv).demo() == demo
+
+
+def test_flags_enter_the_plan() -> None:
+    argv = ["--steps", "50", "--seeds", "4", "--num_items", "30", "--model_name", "x/y"]
+    plan = USAGE.parse(argv).plan()
+    assert (plan.budget.steps, plan.seeds, plan.data.test_items) == (50, (0, 1, 2, 3), 30)
+    assert (plan.base["model_name"], plan.base["warmup_steps"]) == ("x/y", 5)
 
 
 @pytest.mark.parametrize(
@@ -120,83 +124,45 @@ def test_an_unknown_arm_is_refused_before_anything_is_written(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     argv = ["--arms", "kvv", "--output_dir", str(tmp_path / "out")]
-    assert "--arms 'kvv' is unknown (did you mean 'kv'?)" in refusal(main, argv, capsys)
+    assert "'kvv' is no arm of demo (did you mean 'kv'?)" in refusal(main, argv, capsys)
     assert not (tmp_path / "out").exists()
 
 
-def test_arms_get_their_seeds(tmp_path: Path) -> None:
-    runs = plan_runs(
-        MAIN, MAIN.arms, tmp_path, num_steps=4, num_seeds=None, num_items=10, model_name="x/y"
+def keep(plan: Plan, run: StudyRun, folder: Path) -> Path:
+    """Leave a finished run."""
+    lock_plan(folder, plan, "", "kava demo")
+    run.folder.mkdir(parents=True)
+    run.finish({"accuracy": 0.5, "num_items": 10, "train_seconds": 1.0})
+    return run.folder / "result.json"
+
+
+def test_runs_of_other_settings_are_refused_and_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan, (run,) = some_runs(tmp_path, "kv")
+    kept = keep(plan, run, tmp_path)
+    argv = ["--steps", "5", "--seeds", "1", "--num_items", "10", "--output_dir", str(tmp_path)]
+    assert cli(main, [*argv, "--model_name", "kava/shell-llama"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "budget.steps 4, now 5" in line
+    assert line.endswith(
+        "; pass --overwrite to begin anew in its place, or take another --output_dir"
     )
-    assert [run.name for run in runs] == [
-        "written, seed 0", "none, seed 0", "pause, seed 0", "ce, seed 0",
-        "codi, seed 0", "codi, seed 1", "kv, seed 0", "kv, seed 1",
-        "kv_jacobi, seed 0", "kv_jacobi, seed 1", "codi_kv, seed 0", "codi_kv, seed 1",
-    ]  # fmt: skip
-    assert len({run.folder for run in runs}) == len(runs)
+    assert kept.is_file()
 
 
-def test_another_models_teacher_decides_a_run_too(tmp_path: Path) -> None:
-    (same,), (other,) = (
-        plan_runs(
-            study, study.arms[:1], tmp_path, num_steps=4, num_seeds=1, num_items=10,
-            model_name=TEACHER,
-        )
-        for study in (MAIN, HETERO)
-    )  # fmt: skip
-    assert "teacher_weights" not in same.fingerprint
-    assert len(other.fingerprint["teacher_weights"]) == 64
-    assert other.fingerprint["teacher_weights"] != other.fingerprint["weights"]
-
-
-def save_outcome(run: RunJob, **changes: object) -> None:
-    outcome = {"arm": run.arm, "seed": 0, "accuracy": 0.5, "num_items": 10, "train_seconds": 1.0}
-    run.folder.mkdir(parents=True, exist_ok=True)
-    saved = {"settings": run.settings() | changes, "outcome": outcome}
-    (run.folder / RESULT_FILE).write_text(json.dumps(saved))
-
-
-def test_a_finished_run_is_used_again_only_with_the_same_settings(tmp_path: Path) -> None:
-    (run,) = jobs(tmp_path, "kv")
-    assert finished(run) is None
-    save_outcome(run)
-    outcome = finished(run)
-    assert outcome is not None
-    assert outcome.accuracy == 0.5
-    assert outcome.r_squared is None  # an earlier version's result, which did not say
-    for other, difference in (
-        (replace(run, num_items=11), "num_items 10, now 11"),
-        (replace(run, config=replace(run.config, max_steps=5)), "max_steps 4, now 5"),
-        (replace(run, fingerprint={**run.fingerprint, "torch": "0"}), f"torch {TORCH}, now 0"),
-    ):
-        assert finished(other) is None
-        message = f"kv-seed0 holds a finished run with other settings ({difference}): pass --over"
-        with pytest.raises(ValueError, match=re.escape(message)):
-            run_study([other], tmp_path, num_jobs=1, overwrite=False)
-        assert finished(run) == outcome  # nothing is lost
-
-
-def test_a_result_of_an_earlier_version_is_used_again(tmp_path: Path) -> None:
-    """One without a setting that is new, and with another default of one that decides nothing."""
-    (run,) = jobs(tmp_path, "kv")
-    save_outcome(run)
-    saved = json.loads((run.folder / RESULT_FILE).read_text())
-    del saved["settings"]["config"]["resume_from"], saved["settings"]["config"]["latent_ce_weight"]
-    saved["settings"]["config"]["save_total_limit"] = None
-    (run.folder / RESULT_FILE).write_text(json.dumps(saved))
-    assert finished(run) is not None
-
-
-def test_a_half_written_result_counts_for_nothing(tmp_path: Path) -> None:
-    (run,) = jobs(tmp_path, "kv")
-    save_outcome(run)
-    text = (run.folder / RESULT_FILE).read_text()
-    (run.folder / RESULT_FILE).write_text(text[:-40])
-    assert finished(run) is None
+def test_overwriting_spares_the_arms_that_are_not_run_again(tmp_path: Path) -> None:
+    plan, (kv, ce) = some_runs(tmp_path, "kv", "ce")
+    kept = [keep(plan, run, tmp_path) for run in (kv, ce)]
+    remove_runs(plan, [kv], tmp_path)
+    assert [path.is_file() for path in kept] == [False, True]
+    remove_runs(replace(plan, seeds=(0, 1)), [kv], tmp_path)
+    assert not kept[1].is_file()
+    assert not (tmp_path / "plan.lock.json").exists()
 
 
 def test_a_worker_that_is_killed_is_named(tmp_path: Path) -> None:
-    (run,) = jobs(tmp_path, "kv")
+    _, (run,) = some_runs(tmp_path, "kv")
     worker = Worker()
     worker.job = run
     assert worker.process.pid is not None
@@ -210,19 +176,6 @@ def test_idle_workers_end_by_themselves() -> None:
     crew = Crew(1, ProgressView(1))
     crew.end()
     assert crew.workers[0].process.exitcode == 0
-
-
-@pytest.mark.slow
-def test_a_failing_arm_fails_the_study_in_one_line(tmp_path: Path) -> None:
-    broken, whole = jobs(tmp_path, "none", "kv")
-    config = replace(broken.config, dataset_name="nowhere.jsonl")
-    with pytest.raises(KavaError) as failure:
-        run_study([replace(broken, config=config), whole], tmp_path, num_jobs=2, overwrite=False)
-    message = str(failure.value)
-    assert message.startswith("none, seed 0 failed: dataset 'nowhere.jsonl' is neither")
-    assert f"(its log: {broken.log})" in message
-    assert "\n" not in message
-    assert not (tmp_path / "results.json").exists()
 
 
 @pytest.mark.slow
@@ -246,7 +199,9 @@ def test_the_demo_runs_from_end_to_end_and_keeps_what_is_done(
         assert str(tmp_path / name) in said.out
     assert "not run: answer only (ce)" in said.out
     assert re.search(r"\[2/2\] kv_jacobi, seed 0: \d+\.\d % of 10 answers right", said.err)
-    assert (tmp_path / "runs" / "kv_jacobi-seed0" / "checkpoint-4" / "model.safetensors").exists()
+    assert (
+        tmp_path / "runs" / "kv_jacobi" / "seed-0" / "checkpoint-4" / "model.safetensors"
+    ).exists()
 
     before = (tmp_path / "results.json").read_text()
     assert main(argv) == 0
@@ -275,7 +230,7 @@ def test_the_hetero_demo_runs_from_end_to_end(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     small = replace(HETERO, common={**HETERO.common, "calibration_samples": 96})
-    monkeypatch.setitem(settings.HETERO_STUDIES, "maps", small)
+    monkeypatch.setitem(settings.HETERO_DEMOS, "maps", small)
     argv = [
         "--pair", "hetero", "--steps", "3", "--num_items", "4", "--jobs", "1", "--arms", "rank_8",
         "uniform", "--seeds", "1", "--output_dir", str(tmp_path),
@@ -289,7 +244,7 @@ def test_the_hetero_demo_runs_from_end_to_end(
     assert fitted["aligner_parameters"] == 2 * 2 * (8 * (4 * 3 + 16 * 32) + 4 * 16)
     assert uniform["aligner_parameters"] == 2 * (4 * 3 + 16 * 32)
     for row in (fitted, uniform):
-        lines = (tmp_path / "runs" / f"{row['arm']}-seed0" / "metrics.jsonl").read_text()
+        lines = (tmp_path / "runs" / row["arm"] / "seed-0" / "metrics.jsonl").read_text()
         logged = [line for line in map(json.loads, lines.splitlines()) if "eval_kv" in line]
         assert row["kv"] == logged[-1]["eval_kv"]
         assert row["kv_wrong_sample"] == logged[-1]["eval_kv_wrong_sample"]
@@ -299,7 +254,7 @@ def test_the_hetero_demo_runs_from_end_to_end(
     assert f"{fitted['aligner_parameters']:,}" in said
     assert "not run: answer only (ce)" in said
     assert "NOT MET: a calibrated structured map" in said
-    calibration = json.loads((tmp_path / "runs/rank_8-seed0/calibration.json").read_text())
+    calibration = json.loads((tmp_path / "runs/rank_8/seed-0/calibration.json").read_text())
     found = [
         fit["calibrated"]["r_squared"]
         for fit in calibration["layers"]

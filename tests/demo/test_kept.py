@@ -1,38 +1,21 @@
 """What the rules keep, read off a teacher's pass."""
 
-from collections.abc import Sequence
-
 import pytest
-import torch
 
-from kava.demo.arms import EVICTION, Arm, Study, eviction_study, train_config
-from kava.demo.kept import Kept, find_kept, share_kept
-
-
-def test_the_share_is_counted_over_layers_and_heads() -> None:
-    torch.manual_seed(0)
-    B, L, H, M, T = 2, 3, 4, 3, 9
-    indices_BLHM = torch.rand(B, L, H, T).argsort(-1)[..., :M]
-    shares_BT = share_kept(indices_BLHM, T)
-    for b in range(B):
-        for t in range(T):
-            count = sum(t in indices_BLHM[b, la, h].tolist() for la in range(L) for h in range(H))
-            assert shares_BT[b, t].item() == pytest.approx(count / (L * H))
+from kava.demo.arms import EVICTION, Demo, eviction_demo, plan_of
+from kava.demo.kept import Kept, find_kept
+from kava.study.settings import train_config
 
 
-def kept_in(study: Study, arms: Sequence[Arm]) -> Kept:
-    configs = {
-        arm.name: train_config(
-            study, arm, 0, num_steps=1, num_items=200, model_name="kava/shell-llama"
-        )
-        for arm in arms
-    }
-    return find_kept(arms, configs)
+def kept_in(demo: Demo, *rules: str) -> Kept:
+    plan = plan_of(demo, num_steps=1, num_items=200, model_name="kava/shell-llama")
+    arms = plan.choose(rules or None)
+    return find_kept({arm.name: train_config(plan, arm, 0, "unused") for arm in arms})
 
 
 @pytest.fixture(scope="module")
 def kept_by_rule() -> Kept:
-    return kept_in(EVICTION, EVICTION.arms)
+    return kept_in(EVICTION)
 
 
 def test_every_rule_keeps_three_of_fifteen(kept_by_rule) -> None:
@@ -53,8 +36,7 @@ def test_the_rules_whose_choice_is_known_keep_it(kept_by_rule) -> None:
 
 
 def test_with_more_latents_every_rule_keeps_more() -> None:
-    study = eviction_study(5)
-    kept = kept_in(study, study.choose(["positions", "knockout", "right_crop"]))
+    kept = kept_in(eviction_demo(5), "positions", "knockout", "right_crop")
     for shares in kept.frequency.values():
         assert sum(shares) == pytest.approx(5, abs=0.01)
     oracle = [place for place, share in enumerate(kept.frequency["positions"]) if share == 1]

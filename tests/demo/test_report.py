@@ -8,15 +8,14 @@ from pathlib import Path
 import pytest
 
 from demo.conftest import MakeLogs, MakeResults
-from kava.demo import pictures
 from kava.demo.arms import EVICTION, MAIN
 from kava.demo.kept import Kept
-from kava.demo.report import draw_pictures, render_report
+from kava.demo.present import TELLERS, Finished
+from kava.demo.report import Telling, draw_pictures, render_report
 from kava.demo.results import Summary, summarize
 from kava.demo.story import story_of
 from kava.demo.strips import kept_tokens
 from kava.demo.verdicts import main_expectations, main_verdict
-from kava.pictures.drawn import Draw
 from kava.pictures.theme import VARIABLES
 
 VERSIONS = {"kava": "0.1.0", "torch": "2.13.0"}
@@ -71,18 +70,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def html(folder: Path, summaries: list[Summary], make_logs: MakeLogs) -> str:
     logs = make_logs([r for s in summaries for r in s.results])
-    draws: dict[str, Draw] = {
-        "accuracy": partial(pictures.accuracy_by_arm, summaries),
-        "curves": partial(pictures.accuracy_by_step, logs),
-        "losses": partial(pictures.losses_by_step, logs),
-        "passes": partial(pictures.accuracy_by_passes, summaries),
-    }
+    told = TELLERS["main"](Finished([], logs, summaries, folder))
     return render_report(
         MAIN,
         summaries,
-        draw_pictures(MAIN, draws, folder),
-        verdict=main_verdict(summaries),
-        expectations=main_expectations(summaries),
+        draw_pictures(MAIN, told.draws, folder),
+        told,
         command="kava demo --seeds 2",
         budget="1,500 steps",
         versions=VERSIONS,
@@ -96,10 +89,10 @@ def test_the_table_of_arms_holds_the_summaries(html: str, summaries: list[Summar
         [
             s.arm.name,
             f"{100 * s.accuracy:.1f} %",
-            f"{100 * s.low:.1f}–{100 * s.high:.1f} %",
+            f"{100 * s.low:.1f} to {100 * s.high:.1f} %",
             f"{s.forward_passes:.1f}",
-            f"{s.milliseconds:.1f}",
-            f"{s.train_seconds:.0f}",
+            f"{1000 * sum(r.seconds_per_answer for r in s.results) / len(s.results):.1f}",
+            f"{sum(r.train_seconds for r in s.results) / len(s.results):.0f}",
         ]
         for s in summaries
     ]
@@ -167,16 +160,14 @@ def test_a_missed_expectation_looks_missed(
     make_results: MakeResults, good: dict[str, list[float]]
 ) -> None:
     bad = summarize(MAIN.arms, make_results(good | {"kv": [0.5, 0.5]}))
-    text = render_report(
-        MAIN, bad, [], verdict="v", expectations=main_expectations(bad), command="c", budget="b",
-        versions={},
-    )  # fmt: skip
+    told = Telling("v", expectations=main_expectations(bad))
+    text = render_report(MAIN, bad, [], told, command="c", budget="b", versions={})
     assert re.findall(r'<li class="(\w+)"', text) == ["missed", "met", "met"]
 
 
 def test_words_are_escaped(summaries: list[Summary]) -> None:
     text = render_report(
-        MAIN, summaries, [], verdict="a < b & c", command="kava demo --output_dir '<x>'",
+        MAIN, summaries, [], Telling("a < b & c"), command="kava demo --output_dir '<x>'",
         budget="b", versions={},
     )  # fmt: skip
     assert "a &lt; b &amp; c" in text
@@ -190,35 +181,25 @@ def test_pngs_are_written_and_small(html: str, folder: Path) -> None:
         assert len(data) < 150_000
 
 
-def test_the_eviction_page_shows_what_was_kept(
-    tmp_path: Path, make_results: MakeResults, make_logs: MakeLogs
-) -> None:
-    arms = EVICTION.choose(["positions", "random"])
-    summaries = summarize(arms, make_results({"positions": [0.9, 0.8], "random": [0.04, 0.05]}))
+def test_the_eviction_page_shows_what_was_kept(tmp_path: Path, make_results: MakeResults) -> None:
+    results = make_results({"positions": [0.9, 0.8], "random": [0.04, 0.05]})
+    summaries, rules = summarize(EVICTION.arms, results), ("positions", "random")
     shares = [1.0 if place % 5 == 3 else 0.0 for place in range(15)]
     words = ["abcd", "1243", ">", "abdc", ";"] * 3
     kept = Kept(
         tokens=[words] * 3,
-        examples={arm.name: [shares] * 3 for arm in arms},
-        frequency={arm.name: shares for arm in arms},
+        examples={rule: [shares] * 3 for rule in rules},
+        frequency=dict.fromkeys(rules, shares),
         results=[3, 8, 13],
         num_problems=200,
         teacher={"accuracy": 1.0, "num_items": 200, "forward_passes": 18.0},
     )
-    draws: dict[str, Draw] = {
-        "accuracy": partial(pictures.accuracy_by_arm, summaries),
-        "kept": partial(kept_tokens, arms, kept),
-        "losses": partial(
-            pictures.losses_by_step,
-            make_logs([r for s in summaries for r in s.results], EVICTION),
-        ),
-    }
+    draws = {"kept": partial(kept_tokens, kept)}
     html = render_report(
         EVICTION,
         summaries,
         draw_pictures(EVICTION, draws, tmp_path),
-        verdict="v",
-        reference="The teacher writes.",
+        Telling("v", reference="The teacher writes."),
         command="kava demo --eviction",
         budget="b",
         versions=VERSIONS,

@@ -1,21 +1,18 @@
 """The table: every study's columns, in a terminal and on the page."""
 
-from functools import partial
 from pathlib import Path
 
 import pytest
 
 from demo.conftest import MakeLogs, MakeResults
 from demo.test_report import Page
-from kava.demo import pictures
-from kava.demo.arms import MAIN, Study, eviction_study
+from kava.demo.arms import MAIN, Demo, eviction_demo
 from kava.demo.hetero import HETERO, JOINT, RANK
-from kava.demo.rank_picture import accuracy_by_rank
+from kava.demo.present import TELLERS, Finished
 from kava.demo.report import draw_pictures, render_report
 from kava.demo.results import summarize
 from kava.demo.story import story_of
-from kava.demo.table import COLUMNS, note_of, text_table
-from kava.pictures.drawn import Draw
+from kava.demo.table import columns_of, note_of, text_table
 
 MEASURED = {
     "aligner_parameters": 17024, "r_squared": 0.5612, "kv": 0.0123456, "kv_wrong_sample": 0.3,
@@ -43,49 +40,44 @@ def test_what_an_answer_costs_stands_where_students_differ_in_it(
 
 
 @pytest.mark.parametrize(
-    ("study", "arms"),
+    ("demo", "arms"),
     [(HETERO, ["ce", "rank_8"]), (RANK, ["rank_1", "rank_4", "full"]), (JOINT, ["joint"])],
-    ids=lambda value: value.name if isinstance(value, Study) else "",
+    ids=lambda value: value.name if isinstance(value, Demo) else "",
 )
 def test_the_page_of_maps_shows_their_fit(
-    study: Study, arms: list[str], tmp_path: Path, make_results: MakeResults, make_logs: MakeLogs
+    demo: Demo, arms: list[str], tmp_path: Path, make_results: MakeResults, make_logs: MakeLogs
 ) -> None:
     results = make_results(
         {arm: [0.5, 0.6] for arm in arms}, measured={arm: MEASURED for arm in arms if arm != "ce"}
     )
-    summaries = summarize(study.arms, results)
-    logs = make_logs(results, study)
-    draws: dict[str, Draw] = {
-        "accuracy": partial(pictures.accuracy_by_arm, summaries),
-        "losses": partial(pictures.kv_by_step, logs),
-    }
-    if study is RANK:
-        draws["rank"] = partial(accuracy_by_rank, summaries)
+    summaries = summarize(demo.arms, results)
+    told = TELLERS[demo.kind](Finished([], make_logs(results, demo), summaries, tmp_path))
     page = Page(
         render_report(
-            study,
+            demo,
             summaries,
-            draw_pictures(study, draws, tmp_path),
-            verdict="v",
+            draw_pictures(demo, told.draws, tmp_path),
+            told,
             command="kava demo --pair hetero",
             budget="b",
             versions={},
         )
     )
     head, *rows = page.tables["arms"]
-    assert head[3:] == [column.head for column in COLUMNS[study.kind]]
+    assert head[3:] == [column.head for column in columns_of(demo.kind)]
     assert [row[3:7] for row in rows] == [
         ["–"] * 4 if arm == "ce" else ["17,024", "0.56", "0.0123", "0.3"] for arm in arms
     ]
     assert len(page.tables["runs"]) == 1 + 2 * len(arms)
-    assert story_of(study).title in page.text
+    assert demo.question in page.text
     assert "GPT-2" in page.text
 
 
 @pytest.mark.parametrize("num_latents", [3, 5])
 def test_the_eviction_story_speaks_of_its_latents(num_latents: int) -> None:
-    story = story_of(eviction_study(num_latents))
-    assert f"Which {num_latents} of 15 reasoning tokens" in story.title
+    demo = eviction_demo(num_latents)
+    story = story_of(demo)
+    assert f"Which {num_latents} of 15 reasoning tokens" in demo.question
     assert f"The student has {num_latents} latents" in story.question[1]
     assert ("fills the other 2 places" in story.question[1]) == (num_latents == 5)
 

@@ -251,11 +251,11 @@ def move_a_name_away(axes: Axes) -> None:
 @pytest.mark.parametrize(
     ("check", "kind", "spoil"),
     [
-        (check_texts, "demo.pictures.accuracy_by_step", leave_the_figure),
-        (check_ticks, "demo.pictures.accuracy_by_step", round_a_tick),
-        (check_limits, "demo.pictures.accuracy_by_step", look_closer),
-        (check_names, "demo.pictures.accuracy_by_step", draw_a_line_without_a_name),
-        (check_dots, "demo.pictures.accuracy_by_arm", draw_five_dots_on_one),
+        (check_texts, "report.pictures.curves_by_arm/guess", leave_the_figure),
+        (check_ticks, "report.pictures.curves_by_arm/guess", round_a_tick),
+        (check_limits, "report.pictures.curves_by_arm/guess", look_closer),
+        (check_names, "report.pictures.curves_by_arm/guess", draw_a_line_without_a_name),
+        (check_dots, "report.pictures.accuracy_by_arm", draw_five_dots_on_one),
         (check_labels, "demo.pictures.accuracy_by_passes", move_a_name_away),
     ],
 )

@@ -17,6 +17,8 @@ from kava.study.plan_file import load_plan, read_plan, shipped_plans
 from kava.study.settings import train_config
 from kava.study.tables import plan_table
 
+SHIPPED = Path(__file__).parents[2] / "docs/results"
+
 GOOD: dict[str, Any] = {
     "name": "small",
     "question": "Does it run?",
@@ -145,6 +147,9 @@ def test_a_mix_is_handed_on() -> None:
             {"arms__FLAT": {"what": "flat again", "role": "treatment"}},
             "arms.FLAT and arms.flat would share a folder where case does not count; rename one",
         ),
+        ({"arms__flat__seeds": 1}, "arms.flat: the test 'crossed' compares runs of the same seeds"),
+        ({"arms__flat__seeds": 3}, "arms.flat: seeds 3 must be from 1 to the plan's 2"),
+        ({"arms__flat__seeds": 0}, "arms.flat: seeds 0 must be from 1 to the plan's 2"),
         ({"arms": {}}, "arms must name at least two arms"),
         ({"data": 3}, "data must hold keys and values, not 3"),
     ],
@@ -188,8 +193,23 @@ def test_a_plan_that_is_no_file_is_named() -> None:
         load_plan("baseline")
 
 
-def test_one_seed_may_describe_without_a_verdict() -> None:
-    assert read_plan(changed(seeds=[3], primary__test="none")).seeds == (3,)
+def test_a_plan_without_a_verdict_needs_no_second_seed_and_no_control() -> None:
+    plan = read_plan(changed(seeds=[3], arms__wrong_sample=None, primary__test="none"))
+    assert plan.seeds == (3,)
+
+
+def test_an_arm_may_have_fewer_seeds_than_the_plan() -> None:
+    plan = read_plan(changed(arms__flat__seeds=1, primary__test="none"))
+    assert [plan.seeds_of(arm) for arm in plan.arms] == [(0,), (0, 1), (0, 1)]
+    assert plan.canonical()["arms"]["flat"]["seeds"] == 1
+    assert read_plan(plan.canonical()) == plan
+    assert "5 runs" in plan_table(plan, plan.arms, plan.seeds)
+
+
+@pytest.mark.parametrize("name", ["baselines", "flat_vs_structured"])
+def test_a_plan_of_an_earlier_version_keeps_its_hash(name: str) -> None:
+    lock = json.loads((SHIPPED / name / "plan.lock.json").read_text())
+    assert read_plan(lock["plan"]).hash == lock["plan_hash"]
 
 
 def test_a_reference_may_have_a_budget_of_its_own() -> None:

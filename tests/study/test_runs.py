@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,12 +20,12 @@ import pytest
 from kava.cli import run
 from kava.commands.study import main
 from kava.jobs.crew import Failure
-from kava.study.folder import read_locked_plan
+from kava.study.folder import lock_plan, read_locked_plan
 from kava.study.packed import unpacked
 from kava.study.plan_file import read_plan
 from kava.study.run import StudyRun
 from kava.study.runner import study_runs
-from study.test_plan import GOOD, changed, written
+from study.test_plan import GOOD, SHIPPED, changed, written
 
 
 def study(folder: Path, values: dict[str, Any], *flags: str) -> int:
@@ -97,6 +98,18 @@ def test_a_folder_without_a_study_or_with_an_edited_one_is_named(tmp_path: Path)
         main(["status", str(tmp_path)])
 
 
+def test_a_folder_with_another_plan_is_refused_by_what_differs(tmp_path: Path) -> None:
+    lock_plan(tmp_path, read_plan(GOOD), "", "kava study run")
+    lock_plan(tmp_path, read_plan(GOOD), "", "kava study run")
+    other = read_plan(changed(budget__steps=5, arms__flat__changes__lr=1e-4))
+    line = (
+        f"{tmp_path} holds a study with another plan (budget.steps 4, now 5, arms.flat.changes.lr "
+        f"None, now 0.0001): a plan is not changed after its first run; start anew"
+    )
+    with pytest.raises(ValueError, match=re.escape(line)):
+        lock_plan(tmp_path, other, "", "kava study run", "start anew")
+
+
 def test_a_finished_run_of_other_libraries_is_refused_and_kept(tmp_path: Path) -> None:
     plan = read_plan(GOOD)
     first, *_ = study_runs(plan, tmp_path)
@@ -108,9 +121,6 @@ def test_a_finished_run_of_other_libraries_is_refused_and_kept(tmp_path: Path) -
         other.finished()
     first.fail("it broke")
     assert first.finished() is None
-
-
-SHIPPED = Path(__file__).parents[2] / "docs/results"
 
 
 @pytest.mark.parametrize("name", ["baselines", "flat_vs_structured"])

@@ -1,19 +1,23 @@
-"""`kava demo`: train all arms, print a table, and write pictures and a page."""
+"""`kava demo`: run the plan of a demo as a study, print a table, and write pictures and a page."""
 
 from __future__ import annotations
 
 import shlex
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kava.demo.arms import Arm, Study, train_config
 from kava.demo.settings import USAGE
 from kava.files.outputs import check_output_folder
 from kava.models.devices import check_device
+from kava.stopping import Stopped
 
 if TYPE_CHECKING:
-    from kava.demo.worker import RunJob
+    from kava.study.plan import Plan
+    from kava.study.run import StudyRun
+
+MEND = "pass --overwrite to begin anew in its place, or take another --output_dir"
 
 
 def main(argv: list[str]) -> int:
@@ -23,72 +27,59 @@ def main(argv: list[str]) -> int:
         0 when everything ran, whatever came out.
 
     Raises:
-        ValueError: a device that is not there.
+        ValueError: a device that is not there, or a folder with runs of other settings.
         KavaError: a run failed; it is named.
     """
     args = USAGE.parse(argv)
     check_device(args.device)
-    study = args.chosen_study()
-    arms = study.choose(args.arms)
-    steps = study.num_steps if args.steps is None else args.steps
-    folder = Path(args.output_dir or f"outputs/{study.name}")
+    demo, plan = args.demo(), args.plan()
+    chosen = plan.choose(args.arms)
+    folder = Path(args.output_dir or f"outputs/{demo.name}")
     check_output_folder(folder, "--output_dir")
+    import yaml
+
     from kava.demo.present import present
-    from kava.demo.runner import run_study
     from kava.files.locks import lock_folder
     from kava.models.quiet import quiet_libraries
+    from kava.study.runner import check_outcome, run_study, study_runs
 
     quiet_libraries()
-    runs = plan_runs(
-        study,
-        arms,
-        folder,
-        num_steps=steps,
-        num_seeds=args.seeds,
-        num_items=args.num_items,
-        model_name=args.model_name,
-        device=args.device,
+    runs = study_runs(plan, folder, arms=[arm.name for arm in plan.arms if arm in chosen])
+    print(
+        f"{len(runs)} runs of {plan.budget.steps:,} steps, {args.jobs} at a time, into {folder}",
+        flush=True,
     )
-    print(f"{len(runs)} runs of {steps:,} steps, {args.jobs} at a time, into {folder}", flush=True)
     command = shlex.join(["kava", "demo", *(flag for flag in argv if flag != "--overwrite")])
     with lock_folder(folder, "kava demo") as lock:
-        results = run_study(runs, folder, num_jobs=args.jobs, overwrite=args.overwrite, lock=lock)
-        present(study, arms, runs, results, folder, steps=steps, command=command)
+        if args.overwrite:
+            remove_runs(plan, runs, folder)
+        try:
+            outcome = run_study(
+                plan,
+                folder,
+                runs,
+                source=yaml.safe_dump(plan.canonical(), sort_keys=False, allow_unicode=True),
+                command=command,
+                num_jobs=args.jobs,
+                lock=lock,
+                mend=MEND,
+            )
+        except Stopped as stop:
+            if args.overwrite:
+                stop.advice = f"{stop.advice}, without --overwrite"
+            raise
+        check_outcome(outcome)
+        present(demo, runs, folder, command=command)
     return 0
 
 
-def plan_runs(
-    study: Study,
-    arms: Sequence[Arm],
-    folder: Path,
-    *,
-    num_steps: int,
-    num_seeds: int | None,
-    num_items: int,
-    model_name: str,
-    device: str = "cpu",
-) -> list[RunJob]:
-    """The runs of a study: every arm with its seeds, each in a folder of its own."""
-    from kava.demo.worker import RunJob
-    from kava.jobs.fingerprint import fingerprint_of
+def remove_runs(plan: Plan, runs: Sequence[StudyRun], folder: Path) -> None:
+    """Remove these runs of a folder; all that it holds of a plan that is another."""
+    from kava.study.folder import LOCK_FILE, RUNS_FOLDER, read_lock
 
-    fingerprint = fingerprint_of(model_name, study.teacher_name)
-    return [
-        RunJob(
-            arm.name,
-            train_config(
-                study,
-                arm,
-                seed,
-                num_steps=num_steps,
-                num_items=num_items,
-                model_name=model_name,
-                device=device,
-                output_dir=folder / "runs" / f"{arm.name}-seed{seed}",
-            ),
-            num_items,
-            fingerprint,
-        )
-        for arm in arms
-        for seed in range(num_seeds or arm.num_seeds)
-    ]
+    lock = folder / LOCK_FILE
+    same = lock.is_file() and read_lock(folder)["plan_hash"] == plan.hash
+    for path in [run.folder for run in runs] if same else [folder / RUNS_FOLDER]:
+        shutil.rmtree(path, ignore_errors=True)
+    if not same:
+        lock.unlink(missing_ok=True)

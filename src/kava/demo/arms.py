@@ -1,36 +1,28 @@
-"""What the demo compares: its arms, and the settings that they share.
+"""What the demo compares: arms on one task, and the plan of a study that they become.
 
-A study is a set of arms on one data set. An arm is a name and the few settings in which it
-differs from the study's common ones; everything else, the samples, their order and the number of
-steps too, is the same for all of them.
+An arm is a name and the few settings in which it differs from the demo's common ones; everything
+else, the samples, their order and the number of steps too, is the same for all of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
-from kava.flags.words import listed, near
-
-if TYPE_CHECKING:
-    from kava.train.config import TrainConfig
-
-Group = Literal["reference", "without", "kv"]
-"""How an arm is drawn: what the others are measured by, without the teacher's cache, with it."""
+from kava.study.checks import check_plan
+from kava.study.plan import Arm, Budget, DataPlan, Plan, Primary, Role
 
 Kind = Literal["main", "eviction", "maps", "rank", "joint"]
-"""What a study asks: it decides what its page tells and draws."""
+"""What a demo asks: it decides what its page tells and draws."""
 
 TEACHER = "kava/shell-teacher"
 NUM_LATENTS = 3
 NUM_VERBOSE_TOKENS = 15
+NUM_ITEMS = 1000
 BATCH_SIZE = 64
 MAX_SAMPLES = 100_000
 MAX_CURVE_ITEMS = 250
-NUM_EVALUATIONS = 12
-NUM_LOGS = 60
 
 COMMON: dict[str, Any] = {
     "target_len": NUM_LATENTS,
@@ -42,73 +34,42 @@ COMMON: dict[str, Any] = {
     "lr": 1e-3,
     "lr_scheduler": "cosine",
     "weight_decay": 0.01,
-    "batch_size": BATCH_SIZE,
     "max_length": 64,
     "max_new_tokens": 24,
-    "no_progress": True,
-    "overwrite": True,
 }
 """The settings of every run, where its arm does not say otherwise."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Arm:
-    """One way to train the student.
-
-    Args:
-        name: its name in tables, files and flags.
-        what: what it is, in a few words.
-        group: how it is drawn.
-        changes: the settings in which it differs from the common ones.
-        num_seeds: how many seeds it is run with, where nothing else is asked for.
-    """
-
-    name: str
-    what: str
-    group: Group
-    changes: Mapping[str, Any]
-    num_seeds: int = 1
-
-
-@dataclass(frozen=True, kw_only=True)
-class Study:
-    """A comparison: arms on one data set.
+class Demo:
+    """A comparison, before its flags make it a plan.
 
     Args:
         name: of its output folder.
         kind: what it asks.
+        question: the same in words.
         arms: what is compared, in the order of the table.
-        task: options of the data set, as in a URL.
         common: settings of all runs.
+        task: options of the data set, as in a URL.
         num_steps: optimiser steps of a run, where nothing else is asked for.
+        num_seeds: of every arm that has no number of its own, where nothing else is asked for.
         teacher_name: the teacher, where it is not the model that the students start from.
     """
 
     name: str
     kind: Kind
+    question: str
     arms: tuple[Arm, ...]
-    task: Mapping[str, str]
     common: Mapping[str, Any]
-    num_steps: int
+    task: Mapping[str, str] = field(default_factory=dict)
+    num_steps: int = 1000
+    num_seeds: int = 3
     teacher_name: str | None = None
 
     @property
     def num_latents(self) -> int:
         """M, of every arm that does not say otherwise."""
         return int(self.common["target_len"])
-
-    def choose(self, names: Sequence[str] | None) -> tuple[Arm, ...]:
-        """The arms of these names, in the study's order; None is all of them.
-
-        Raises:
-            ValueError: a name that the study does not have.
-        """
-        known = [arm.name for arm in self.arms]
-        for name in names or ():
-            if name not in known:
-                hint = near(name, known)
-                raise ValueError(f"--arms {name!r} is unknown{hint}; choose {listed(known)}")
-        return tuple(arm for arm in self.arms if names is None or arm.name in names)
 
     def dataset_name(self, num_steps: int, num_test: int) -> str:
         """The data as `load_records` names them: no training sample is met twice if avoidable."""
@@ -120,140 +81,97 @@ class Study:
         return "kava/shell-game?" + "&".join(f"{key}={value}" for key, value in options.items())
 
 
-def num_curve_items(num_items: int) -> int:
-    """How many held-out questions the curves are drawn from, beside `num_items` final ones."""
-    return min(MAX_CURVE_ITEMS, num_items)
-
-
-def train_config(
-    study: Study,
-    arm: Arm,
-    seed: int,
+def plan_of(
+    demo: Demo,
     *,
-    num_steps: int,
-    num_items: int,
+    num_steps: int | None = None,
+    num_seeds: int | None = None,
+    num_items: int = NUM_ITEMS,
     model_name: str = TEACHER,
     device: str = "cpu",
-    output_dir: str | Path = "outputs/run",
-) -> TrainConfig:
-    """The configuration of one run.
-
-    The teacher is the study's own, or else a frozen copy of the model that the student starts
-    from. Arms without a signal from it run without it.
+) -> Plan:
+    """The plan of a study that describes without a verdict.
 
     Args:
-        study: the comparison.
-        arm: one of its arms.
-        seed: of the initialisation and of the order of the samples.
-        num_steps: optimiser steps.
+        demo: the comparison.
+        num_steps: optimiser steps of a run; None: as the demo has it.
+        num_seeds: of every arm; None: as the demo has them.
         num_items: questions of the final test; the curves use others.
-        model_name: the student's start, and the teacher of a study that names none.
+        model_name: the students' start, and the teacher of a demo that names none.
         device: where it runs; models this small are quickest on the CPU.
-        output_dir: folder of the run.
 
     Example:
-        >>> train_config(MAIN, MAIN.arms[0], 0, num_steps=1500, num_items=1000).student
-        'explicit'
+        >>> plan_of(MAIN, num_steps=1500).budget.steps
+        1500
     """
-    from kava.train.config import TrainConfig
+    steps = num_steps or demo.num_steps
+    curve_items = min(MAX_CURVE_ITEMS, num_items)
+    data = demo.dataset_name(steps, curve_items + num_items)
+    plan = Plan(
+        name=demo.name,
+        question=demo.question,
+        base={
+            **demo.common,
+            "model_name": model_name,
+            "teacher_name": demo.teacher_name or model_name,
+            "eval_batch_size": curve_items,
+            "warmup_steps": min(100, steps // 10),
+            "device": device,
+        },
+        data=DataPlan(train=data, test=data, curve_items=curve_items, test_items=num_items),
+        budget=Budget(batch_size=BATCH_SIZE, steps=steps),
+        seeds=tuple(range(num_seeds or demo.num_seeds)),
+        arms=tuple(replace(arm, seeds=None) for arm in demo.arms) if num_seeds else demo.arms,
+        primary=Primary(test="none"),
+    )
+    check_plan(plan)
+    return plan
 
-    curve_items = num_curve_items(num_items)
-    dataset = study.dataset_name(num_steps, curve_items + num_items)
-    settings: dict[str, Any] = {
-        **study.common,
-        "model_name": model_name,
-        "teacher_name": study.teacher_name or model_name,
-        "dataset_name": dataset,
-        "eval_dataset_name": dataset,
-        "eval_size": curve_items,
-        "eval_batch_size": curve_items,
-        "max_steps": num_steps,
-        "warmup_steps": min(100, num_steps // 10),
-        "eval_steps": max(num_steps // NUM_EVALUATIONS, 1),
-        "logging_steps": max(num_steps // NUM_LOGS, 1),
-        "save_steps": num_steps,
-        "seed": seed,
-        "device": device,
-        "output_dir": str(output_dir),
-        **arm.changes,
-    }
-    return TrainConfig(**settings)
+
+def arm(
+    name: str, what: str, role: Role, *changes: Mapping[str, Any], seeds: int | None = None
+) -> Arm:
+    """An arm whose changes are put together from named parts."""
+    merged = {key: value for part in changes for key, value in part.items()}
+    return Arm(name=name, what=what, role=role, changes=merged, seeds=seeds)
 
 
-MAIN = Study(
+_WRITES = {"student": "explicit", "max_new_tokens": 24}
+_PAUSE = {"decoding": "jacobi", "jacobi_iterations": 0}
+_JACOBI = {"decoding": "jacobi", "jacobi_iterations": 2}
+_KV = {"kv_weight": 5.0}
+_CODI = {"codi_weight": 5.0}
+
+MAIN = Demo(
     name="demo",
     kind="main",
+    question="Which signal makes a student reason in latent tokens?",
     arms=(
-        Arm(
-            name="written",
-            what="writes its reasoning",
-            group="reference",
-            changes={"student": "explicit", "max_new_tokens": 24},
-        ),
-        Arm(
-            name="none",
-            what="answers at once",
-            group="without",
-            changes={"target_len": 0},
-        ),
-        Arm(
-            name="pause",
-            what="3 pause tokens",
-            group="without",
-            changes={"decoding": "jacobi", "jacobi_iterations": 0},
-        ),
-        Arm(
-            name="ce",
-            what="3 latents, the answer's loss alone",
-            group="without",
-            changes={},
-        ),
-        Arm(
-            name="codi",
-            what="3 latents + teacher's hidden state",
-            group="without",
-            changes={"codi_weight": 5.0},
-            num_seeds=2,
-        ),
-        Arm(
-            name="kv",
-            what="3 latents + teacher's KV cache",
-            group="kv",
-            changes={"kv_weight": 5.0},
-            num_seeds=2,
-        ),
-        Arm(
-            name="kv_jacobi",
-            what="the same, decoded in parallel (T = 2)",
-            group="kv",
-            changes={"kv_weight": 5.0, "decoding": "jacobi", "jacobi_iterations": 2},
-            num_seeds=2,
-        ),
-        Arm(
-            name="codi_kv",
-            what="3 latents + hidden state + KV cache",
-            group="kv",
-            changes={"kv_weight": 5.0, "codi_weight": 5.0},
-            num_seeds=2,
-        ),
+        arm("written", "writes its reasoning", "reference", _WRITES, seeds=1),
+        arm("none", "answers at once", "control", {"target_len": 0}, seeds=1),
+        arm("pause", "3 pause tokens", "control", _PAUSE, seeds=1),
+        arm("ce", "3 latents, the answer's loss alone", "baseline", seeds=1),
+        arm("codi", "3 latents + teacher's hidden state", "control", _CODI),
+        arm("kv", "3 latents + teacher's KV cache", "treatment", _KV),
+        arm("kv_jacobi", "the same, decoded in parallel (T = 2)", "treatment", _KV, _JACOBI),
+        arm("codi_kv", "3 latents + hidden state + KV cache", "treatment", _KV, _CODI),
     ),
-    task={},
     # cue, value and end: a student of latents has no room to write its reasoning after all
     common={**COMMON, "max_new_tokens": 3},
-    num_steps=1000,
+    num_seeds=2,
 )
-"""Which signal makes a student reason in latent tokens? Of four steps the last, which states the
-answer, is left out: M = 3 is all of the written reasoning, and no position has to be chosen."""
+"""Of four steps the last, which states the answer, is left out: M = 3 is all of the written
+reasoning, and no position has to be chosen."""
 
 
-def eviction_study(num_latents: int = NUM_LATENTS) -> Study:
+def eviction_demo(num_latents: int = NUM_LATENTS) -> Demo:
     """The comparison of eviction rules, for so many latents and kept positions.
 
     Raises:
         ValueError: fewer than the oracle keeps anyway, or more than there are.
 
     Example:
-        >>> eviction_study(5).name
+        >>> eviction_demo(5).name
         'demo-eviction-5'
     """
     if not NUM_LATENTS <= num_latents <= NUM_VERBOSE_TOKENS:
@@ -262,18 +180,20 @@ def eviction_study(num_latents: int = NUM_LATENTS) -> Study:
             f"of {NUM_VERBOSE_TOKENS} that there are"
         )
     more = "" if num_latents == NUM_LATENTS else ", and is repeated"
-    return Study(
+    return Demo(
         name="demo-eviction" if num_latents == NUM_LATENTS else f"demo-eviction-{num_latents}",
         kind="eviction",
+        question=f"Which {num_latents} of {NUM_VERBOSE_TOKENS} reasoning tokens should the latents "
+        f"be matched with?",
         arms=(
-            _rule("positions", f"oracle: where each step arrives{more}", "reference"),
-            _rule("knockout", "without which the teacher errs most", "kv"),
-            _rule("rkv", "the KaVa paper's score, per head", "kv"),
-            _rule("rkv_official", "R-KV's public code, per head", "kv"),
-            _rule("h2o", "attention of all later queries, shared", "kv", kv_scope="model"),
-            _rule("random", "by lot, another for every sample", "without"),
-            _rule("uniform", "at even distances", "without"),
-            _rule("right_crop", f"the last {num_latents}", "without"),
+            _rule("positions", f"oracle: where each step arrives{more}", "baseline"),
+            _rule("knockout", "without which the teacher errs most", "treatment"),
+            _rule("rkv", "the KaVa paper's score, per head", "treatment"),
+            _rule("rkv_official", "R-KV's public code, per head", "treatment"),
+            _rule("h2o", "attention of all later queries, shared", "treatment", kv_scope="model"),
+            _rule("random", "by lot, another for every sample", "control"),
+            _rule("uniform", "at even distances", "control"),
+            _rule("right_crop", f"the last {num_latents}", "control"),
         ),
         task={"form": "verbose", "student_form": "compact"},
         # In the long form the next move is read after the row, not at it: the second layer's cache
@@ -288,16 +208,12 @@ def eviction_study(num_latents: int = NUM_LATENTS) -> Study:
             "lr": 2e-3,
             "lr_scheduler": "constant_with_warmup",
         },
-        num_steps=1000,
     )
 
 
-def _rule(name: str, what: str, group: Group, **changes: str) -> Arm:
+def _rule(name: str, what: str, role: Role, **changes: str) -> Arm:
     """An arm that is named after its eviction."""
-    return Arm(
-        name=name, what=what, group=group, changes={"kv_method": name, **changes}, num_seeds=3
-    )
+    return arm(name, what, role, {"kv_method": name, **changes})
 
 
-EVICTION = eviction_study()
-"""Which of 15 reasoning tokens should 3 latents be matched with?"""
+EVICTION = eviction_demo()

@@ -1,4 +1,4 @@
-"""Studies of the heterogeneous pair: how should another model's cache be brought to the student?
+"""Demos of the heterogeneous pair: how should another model's cache be brought to the student?
 
 The teacher is a GPT-2 with learned positions, four layers of three heads of 32, that reads a state
 in two tokens; the student a Llama with rotary positions, two layers of four heads of 16, that
@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from kava.demo.arms import COMMON, Arm, Group, Study
+from kava.demo.arms import COMMON, Demo, Kind, arm
+from kava.study.plan import Arm
 
 HETERO_TEACHER = "kava/shell-gpt2-teacher"
 
@@ -27,96 +28,59 @@ _SHARED: dict[str, Any] = {**_STRUCTURED, "map_proj_share_dim": True}
 _FLAT: dict[str, Any] = {"kv_weight": 5.0, "alignment_mode": "flat"}
 _LINEAR: dict[str, Any] = {**_FLAT, "flat_variant": "linear"}
 _FROZEN = {"aligner_fit": "frozen"}
+_UNIFORM = {"map_proj_init_uniform": True}
 _JOINT = {"aligner_fit": "joint"}
+_FITTED = {"aligner_fit": "calibrated_joint"}
 _BACK = {"align_direction": "student_to_teacher"}
 _WRONG = {"wrong_sample": True}
 
 
-def _arm(name: str, what: str, group: Group, *changes: dict[str, Any]) -> Arm:
-    merged: dict[str, Any] = {}
-    for change in changes:
-        merged.update(change)
-    return Arm(name=name, what=what, group=group, changes=merged, num_seeds=3)
+def _demo(name: str, kind: Kind, question: str, *arms: Arm) -> Demo:
+    return Demo(
+        name=name, kind=kind, question=question, arms=arms, common=_COMMON, num_steps=1500,
+        teacher_name=HETERO_TEACHER,
+    )  # fmt: skip
 
 
 _RANK_8 = {"map_rank": "8"}
 
-HETERO = Study(
-    name="demo-hetero",
-    kind="maps",
-    arms=(
-        _arm("ce", "latents, the answer's loss alone", "without"),
-        _arm("wrong_sample", "rank 8, another sample's cache", "without", _SHARED, _RANK_8, _WRONG),
-        _arm("per_head", "calibrated, a dim map per head", "kv", _STRUCTURED),
-        _arm("rank_8", "calibrated, eight shared terms", "kv", _SHARED, _RANK_8),
-        _arm("flat", "calibrated, all to all", "kv", _FLAT),
-        _arm("shared", "calibrated, one shared term", "kv", _SHARED),
-        _arm(
-            "uniform",
-            "head groups, not fitted",
-            "kv",
-            _SHARED,
-            _FROZEN,
-            {"map_proj_init_uniform": True},
-        ),
-        _arm("random", "random heads and dims, not fitted", "kv", _SHARED, _FROZEN),
-        _arm("joint", "one shared term, learned beside", "kv", _SHARED, _JOINT),
-    ),
-    task={},
-    common=_COMMON,
-    num_steps=1500,
-    teacher_name=HETERO_TEACHER,
+HETERO = _demo(
+    "demo-hetero",
+    "maps",
+    "Which map brings another model's cache to the student?",
+    arm("ce", "latents, the answer's loss alone", "baseline"),
+    arm("wrong_sample", "rank 8, another sample's cache", "control", _SHARED, _RANK_8, _WRONG),
+    arm("per_head", "calibrated, a dim map per head", "treatment", _STRUCTURED),
+    arm("rank_8", "calibrated, eight shared terms", "treatment", _SHARED, _RANK_8),
+    arm("flat", "calibrated, all to all", "treatment", _FLAT),
+    arm("shared", "calibrated, one shared term", "treatment", _SHARED),
+    arm("uniform", "head groups, not fitted", "treatment", _SHARED, _FROZEN, _UNIFORM),
+    arm("random", "random heads and dims, not fitted", "treatment", _SHARED, _FROZEN),
+    arm("joint", "one shared term, learned beside", "treatment", _SHARED, _JOINT),
 )
-"""Which map from the teacher's heads and head dims to the student's lets it learn?"""
 
 RANKS = (1, 2, 4, 6, 8, 12)
 
-RANK = Study(
-    name="demo-rank",
-    kind="rank",
-    arms=(
-        *(
-            _arm(f"rank_{rank}", f"shared terms: {rank}", "kv", _SHARED, {"map_rank": str(rank)})
-            for rank in RANKS
-        ),
-        _arm("full", "all to all", "reference", _FLAT),
+RANK = _demo(
+    "demo-rank",
+    "rank",
+    "How much structure may a map have?",
+    *(
+        arm(f"rank_{rank}", f"shared terms: {rank}", "treatment", _SHARED, {"map_rank": str(rank)})
+        for rank in RANKS
     ),
-    task={},
-    common=_COMMON,
-    num_steps=1500,
-    teacher_name=HETERO_TEACHER,
+    arm("full", "all to all", "baseline", _FLAT),
 )
-"""How many head-mix ⊗ dim-map terms does a map need?"""
 
-JOINT = Study(
-    name="demo-joint",
-    kind="joint",
-    arms=(
-        _arm("joint", "teacher mapped, learned beside", "kv", _LINEAR, _JOINT),
-        _arm("joint_wrong", "the same, wrong sample", "without", _LINEAR, _JOINT, _WRONG),
-        _arm(
-            "calibrated_joint",
-            "teacher mapped, fitted, then learned",
-            "kv",
-            _FLAT,
-            {"aligner_fit": "calibrated_joint"},
-        ),
-        _arm("calibrated", "teacher mapped, fitted, frozen", "kv", _FLAT),
-        _arm("back_joint", "student mapped, learned beside", "kv", _LINEAR, _JOINT, _BACK),
-        _arm(
-            "back_joint_wrong",
-            "the same, wrong sample",
-            "without",
-            _LINEAR,
-            _JOINT,
-            _BACK,
-            _WRONG,
-        ),
-        _arm("back_calibrated", "student mapped, fitted, frozen", "kv", _FLAT, _BACK),
-    ),
-    task={},
-    common=_COMMON,
-    num_steps=1500,
-    teacher_name=HETERO_TEACHER,
+JOINT = _demo(
+    "demo-joint",
+    "joint",
+    "Can a map learn beside the student?",
+    arm("joint", "teacher mapped, learned beside", "treatment", _LINEAR, _JOINT),
+    arm("joint_wrong", "the same, wrong sample", "control", _LINEAR, _JOINT, _WRONG),
+    arm("calibrated_joint", "teacher mapped, fitted, then learned", "treatment", _FLAT, _FITTED),
+    arm("calibrated", "teacher mapped, fitted, frozen", "baseline", _FLAT),
+    arm("back_joint", "student mapped, learned beside", "treatment", _LINEAR, _JOINT, _BACK),
+    arm("back_joint_wrong", "the same, wrong sample", "control", _LINEAR, _JOINT, _BACK, _WRONG),
+    arm("back_calibrated", "student mapped, fitted, frozen", "treatment", _FLAT, _BACK),
 )
-"""Can a map learn beside the student, in either direction?"""

@@ -1,6 +1,6 @@
 """Which of the reasoning tokens each eviction rule keeps, without training anything.
 
-Shapes: N problems, R reasoning tokens, B batch, L layers, H heads, M kept positions.
+Shapes: R reasoning tokens.
 """
 
 from __future__ import annotations
@@ -9,11 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from kava.demo.arms import Arm
-
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from kava.data.encoded import Encoded
     from kava.data.records import Record, Template
     from kava.train.config import TrainConfig
@@ -43,25 +39,18 @@ class Kept:
     teacher: Mapping[str, float]
 
 
-def find_kept(arms: Sequence[Arm], config_of: Mapping[str, TrainConfig]) -> Kept:
+def find_kept(config_of: Mapping[str, TrainConfig]) -> Kept:
     """Let the teacher read problems, and each rule choose among its positions.
 
     Args:
-        arms: the rules.
-        config_of: arm → the configuration of one of its runs, whose rule and data are used.
+        config_of: rule → the configuration of one of its runs, whose rule and data are used.
     """
-    import torch
-
-    from kava.data.collate import Collator
     from kava.data.encode import encode_records
     from kava.data.shell_game import oracle_positions, with_oracle_positions
     from kava.data.sources import default_template, load_records
-    from kava.eviction import EVICTIONS, build_eviction
-    from kava.models.capture import capture
     from kava.models.load import load_model, load_tokenizer
-    from kava.train.target import eviction_options
 
-    config = config_of[arms[0].name]
+    config = next(iter(config_of.values()))
     assert config.teacher_name is not None
     tokenizer = load_tokenizer(config.model_name)
     template = default_template(config.dataset_name)
@@ -69,80 +58,71 @@ def find_kept(arms: Sequence[Arm], config_of: Mapping[str, TrainConfig]) -> Kept
     encoded, _ = encode_records(records, tokenizer, template, config.max_length)
     results = oracle_positions(records[0], encoded[0])
     encoded = with_oracle_positions(records, encoded, config.target_len)
-    pad = tokenizer.pad_token_id
-    assert isinstance(pad, int)
-    batch = Collator(pad)(encoded)
     teacher = load_model(config.teacher_name)
-    with torch.no_grad():
-        _, trace = capture(
-            teacher,
-            batch["input_ids"],
-            batch["attention_mask"],
-            batch["segment_ids"],
-            queries=True,
-        )
     start, stop = encoded[0].prompt_length, encoded[0].answer_start
-    frequency, examples = {}, {}
-    for arm in arms:
-        options: dict[str, Any] = eviction_options(config_of[arm.name])
-        if arm.name == "positions":
-            options["positions"] = batch["positions"]
-        if arm.name == "random":
-            options["sample_ids"] = batch["ids"]
-        method = config_of[arm.name].kv_method
-        if EVICTIONS[method].needs_scores:
-            options["scores"] = _scores(config_of[arm.name], teacher, encoded, records, template)
-        _, indices_BLHM = build_eviction(method, **options)(trace, config.target_len)
-        shares_NR = share_kept(indices_BLHM, trace.length)[:, start:stop]
-        frequency[arm.name] = [round(x, 4) for x in shares_NR.mean(0).tolist()]
-        examples[arm.name] = [
-            [round(x, 4) for x in row] for row in shares_NR[:NUM_EXAMPLES].tolist()
-        ]
+    shares = _shares(config_of, teacher, encoded, records, template)
     return Kept(
         tokens=[
             [str(tokenizer.decode(int(token))) for token in item.input_ids[start:stop]]
             for item in encoded[:NUM_EXAMPLES]
         ],
-        examples=examples,
-        frequency=frequency,
+        examples={
+            rule: [[round(float(x), 4) for x in row_R] for row_R in rows[:NUM_EXAMPLES]]
+            for rule, rows in shares.items()
+        },
+        frequency={
+            rule: [round(float(sum(column)) / len(rows), 4) for column in zip(*rows)]
+            for rule, rows in shares.items()
+        },
         results=[place - start for place in results],
         num_problems=len(encoded),
         teacher=_written_by_teacher(teacher, tokenizer, records, template),
     )
 
 
-def _scores(
-    config: TrainConfig,
+def _shares(
+    config_of: Mapping[str, TrainConfig],
     teacher: Any,
     encoded: Sequence[Encoded],
     records: Sequence[Record],
     template: Template,
-) -> Tensor:
-    """[B, T]: the teacher's own scores of the positions, as the run had them."""
-    from dataclasses import replace
-
-    from kava.data.collate import Collator
+) -> dict[str, Sequence[Sequence[float]]]:
+    """Rule → for each problem [R], the share of layers and heads that keep a token."""
+    from kava.eviction import EVICTIONS
     from kava.importance import score_samples
+    from kava.importance.kept import Arm, kept_shares
+    from kava.train.target import eviction_options
 
-    rows = score_samples(
-        teacher,
-        encoded,
-        records,
-        template,
-        method=config.kv_method,
-        reach=config.knockout_reach,  # type: ignore[arg-type]
-    )
-    scored = [replace(item, scores=row_R) for item, row_R in zip(encoded, rows)]
-    return Collator(0)(scored)["scores"]
-
-
-def share_kept(indices_BLHM: Tensor, length: int) -> Tensor:
-    """[B, T]: the share of layers and heads that keep each position."""
-    import torch
-
-    B, L, H, _M = indices_BLHM.shape
-    kept_BLHT = torch.zeros(B, L, H, length)
-    return kept_BLHT.scatter_(-1, indices_BLHM, 1.0).mean(dim=(1, 2))
+    rules = {name: one for name, one in config_of.items() if one.kv_method != "positions"}
+    scores = {
+        one.kv_method: score_samples(
+            teacher,
+            encoded,
+            records,
+            template,
+            method=one.kv_method,
+            reach=one.knockout_reach,  # type: ignore[arg-type]
+        )
+        for one in rules.values()
+        if EVICTIONS[one.kv_method].needs_scores
+    }
+    target_len = next(iter(config_of.values())).target_len
+    arms = [
+        Arm(name=name, method=one.kv_method, options=eviction_options(one))
+        for name, one in rules.items()
+    ]
+    found = kept_shares(teacher, encoded, [target_len], arms=arms, scores=scores)
+    oracle = [
+        [
+            float(place in (item.positions or ()))
+            for place in range(item.prompt_length, item.answer_start)
+        ]
+        for item in encoded
+    ]
+    return {
+        name: [row.tolist() for row in found[name, target_len]] if name in rules else oracle
+        for name in config_of
+    }
 
 
 def _written_by_teacher(

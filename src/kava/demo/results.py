@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from kava.data.shell_game import CHANCE
-from kava.demo.arms import Arm
-from kava.files.write import write_whole
 from kava.format import percent
+from kava.report.accounts import r_squared_of
+from kava.report.logs import ArmLogs
 from kava.statistics.intervals import wilson
+from kava.study.plan import Arm
 
 CHANCE_MARGIN = 0.10
 CONFIDENCE = 0.95
@@ -20,14 +19,16 @@ CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """What one run gave.
+class Result:
+    """What one run gave, as results.json has it.
 
     Attributes:
         arm: the arm's name.
         seed: the run's seed.
         accuracy: share of right answers, 0 to 1.
         num_items: questions answered.
+        forward_passes: of the model per answer, one question at a time.
+        seconds_per_answer: wall time, one question at a time on one thread.
         train_seconds: wall time of the training steps, evaluations left out.
         aligner_parameters: of the maps of keys and values from one geometry to the other.
         r_squared: of the variance of held-out keys and values, the share that the calibrated maps
@@ -40,29 +41,13 @@ class Outcome:
     seed: int
     accuracy: float
     num_items: int
+    forward_passes: float
+    seconds_per_answer: float
     train_seconds: float
     aligner_parameters: int = 0
     r_squared: float | None = None
     kv: float | None = None
     kv_wrong_sample: float | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Result(Outcome):
-    """What one run gave, and what an answer of its student costs.
-
-    Attributes:
-        forward_passes: of the model per answer, one question at a time.
-        seconds_per_answer: wall time, one question at a time on one thread.
-    """
-
-    forward_passes: float
-    seconds_per_answer: float
-
-    @property
-    def milliseconds(self) -> float:
-        """Per answer."""
-        return 1000 * self.seconds_per_answer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,17 +71,7 @@ class Summary:
     @property
     def forward_passes(self) -> float:
         """Mean over seeds."""
-        return _mean([result.forward_passes for result in self.results])
-
-    @property
-    def milliseconds(self) -> float:
-        """Per answer, mean over seeds."""
-        return _mean([result.milliseconds for result in self.results])
-
-    @property
-    def train_seconds(self) -> float:
-        """Mean over seeds."""
-        return _mean([result.train_seconds for result in self.results])
+        return sum(result.forward_passes for result in self.results) / len(self.results)
 
     @property
     def aligner_parameters(self) -> int:
@@ -106,17 +81,12 @@ class Summary:
     @property
     def r_squared(self) -> float | None:
         """Mean over seeds; None where nothing is calibrated."""
-        return _mean_known([result.r_squared for result in self.results])
+        return mean_known([result.r_squared for result in self.results])
 
     @property
     def kv(self) -> float | None:
         """Mean over seeds; None where no cache is matched."""
-        return _mean_known([result.kv for result in self.results])
-
-    @property
-    def kv_wrong_sample(self) -> float | None:
-        """Mean over seeds; None where no cache is matched."""
-        return _mean_known([result.kv_wrong_sample for result in self.results])
+        return mean_known([result.kv for result in self.results])
 
     def reaches(self, goal: float) -> bool:
         """Whether every seed is right at least so often."""
@@ -142,22 +112,30 @@ class Expectation:
         return f"{word}: {self.text}" + (f" ({self.seen})" if self.seen else "")
 
 
-RESULT_KEYS = (
-    "arm", "seed", "accuracy", "num_items", "forward_passes", "seconds_per_answer", "train_seconds",
-    "aligner_parameters", "r_squared", "kv", "kv_wrong_sample",
-)  # fmt: skip
-"""The keys of a run in results.json."""
+def results_of(arms: Sequence[ArmLogs], costs: Mapping[str, Mapping[str, Any]]) -> list[Result]:
+    """What the finished runs of arms gave.
 
-
-def save_results(path: Path, results: Sequence[Result]) -> None:
-    """Write results as a JSON list."""
-    rows = [asdict(result) for result in results]
-    save_json(path, [{key: row[key] for key in RESULT_KEYS} for row in rows])
-
-
-def save_json(path: Path, value: Any) -> None:
-    """Write a value as JSON; the file is whole or absent."""
-    write_whole(path, json.dumps(value, indent=2) + "\n")
+    Args:
+        arms: in the order of the results.
+        costs: of an answer, by run.
+    """
+    return [
+        Result(
+            arm=run.arm,
+            seed=run.seed,
+            accuracy=run.accuracy,
+            num_items=len(run.correct),
+            forward_passes=costs[run.name]["forward_passes"],
+            seconds_per_answer=costs[run.name]["seconds_per_answer"],
+            train_seconds=run.result["train_seconds"],
+            aligner_parameters=run.result["aligner_parameters"],
+            r_squared=r_squared_of(run, "keys", "values"),
+            kv=run.result["last"]["kv"],
+            kv_wrong_sample=run.result["last"]["kv_wrong_sample"],
+        )
+        for arm in arms
+        for run in arm.finished
+    ]
 
 
 def summarize(arms: Sequence[Arm], results: Sequence[Result]) -> list[Summary]:
@@ -170,7 +148,7 @@ def summarize(arms: Sequence[Arm], results: Sequence[Result]) -> list[Summary]:
     for arm in arms:
         own = tuple(result for result in results if result.arm == arm.name)
         if own:
-            accuracy = _mean([result.accuracy for result in own])
+            accuracy = sum(result.accuracy for result in own) / len(own)
             num_items = min(result.num_items for result in own)
             low, high = wilson(round(accuracy * num_items), num_items, CONFIDENCE)
             summaries.append(Summary(arm=arm, results=own, accuracy=accuracy, low=low, high=high))
@@ -220,10 +198,7 @@ def expect(text: str, results: Sequence[Result], met: bool) -> Expectation:
     return Expectation(text, met if results else None, listed(results))
 
 
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
-
-
-def _mean_known(values: Sequence[float | None]) -> float | None:
+def mean_known(values: Sequence[float | None]) -> float | None:
+    """The mean of those that are known; None where none is."""
     known = [value for value in values if value is not None]
-    return _mean(known) if known else None
+    return sum(known) / len(known) if known else None

@@ -5,17 +5,27 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from kava.demo.arms import EVICTION, MAIN, NUM_LATENTS, TEACHER, Study, eviction_study
+from kava.demo.arms import (
+    EVICTION,
+    MAIN,
+    NUM_ITEMS,
+    NUM_LATENTS,
+    TEACHER,
+    Demo,
+    eviction_demo,
+    plan_of,
+)
 from kava.demo.hetero import HETERO, HETERO_TEACHER, JOINT, RANK
 from kava.flags import Usage, check_fields, flag
 from kava.flags.aliases import ANYWHERE
 from kava.models.devices import DEVICE_HELP, check_device_name
+from kava.study.plan import Plan
 
-HETERO_STUDIES = {"maps": HETERO, "rank": RANK, "joint": JOINT}
-STUDIES = {
+HETERO_DEMOS = {"maps": HETERO, "rank": RANK, "joint": JOINT}
+DEMOS = {
     "": MAIN,
     "with --eviction": EVICTION,
-    **{f"with --pair hetero --study {name}": one for name, one in HETERO_STUDIES.items()},
+    **{f"with --pair hetero --study {name}": one for name, one in HETERO_DEMOS.items()},
 }
 MOST_ITEMS = 40_000
 """The game has that many held-out problems, and a few hundred for the curves."""
@@ -39,7 +49,7 @@ class DemoConfig:
         None,
         "of the pair hetero. maps: which map brings the teacher's cache to the student; rank: how "
         "many terms it needs; joint: whether it can learn beside the student",
-        choices=tuple(HETERO_STUDIES),
+        choices=tuple(HETERO_DEMOS),
         unset="maps",
     )
     eviction: bool = flag(
@@ -71,7 +81,7 @@ class DemoConfig:
         most=1_024,
     )
     num_items: int = flag(
-        1000, "questions that every student answers in the end", least=1, most=MOST_ITEMS
+        NUM_ITEMS, "questions that every student answers in the end", least=1, most=MOST_ITEMS
     )
     output_dir: str | None = flag(
         None, "folder of the demo", unset=f"outputs/{MAIN.name}, or as the study is called"
@@ -89,10 +99,10 @@ class DemoConfig:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        self.chosen_study().choose(self.arms)
+        self.plan().choose(self.arms)
 
-    def chosen_study(self) -> Study:
-        """The study that the flags ask for.
+    def demo(self) -> Demo:
+        """The comparison that the flags ask for.
 
         Raises:
             ValueError: flags of different studies.
@@ -101,12 +111,27 @@ class DemoConfig:
             for name in ("eviction", "num_latents"):
                 if getattr(self, name):
                     raise ValueError(f"--{name} belongs to --pair same; leave one of them out")
-            return HETERO_STUDIES[self.study or "maps"]
+            return HETERO_DEMOS[self.study or "maps"]
         if self.study is not None:
             raise ValueError(f"--study {self.study} belongs to --pair hetero; add it")
         if self.num_latents is not None and not self.eviction:
             raise ValueError(f"--num_latents {self.num_latents} belongs to --eviction; add it")
-        return eviction_study(self.num_latents or NUM_LATENTS) if self.eviction else MAIN
+        return eviction_demo(self.num_latents or NUM_LATENTS) if self.eviction else MAIN
+
+    def plan(self) -> Plan:
+        """The same with the flags' steps, seeds, questions, model and device.
+
+        Raises:
+            ValueError: flags of different studies.
+        """
+        return plan_of(
+            self.demo(),
+            num_steps=self.steps,
+            num_seeds=self.seeds,
+            num_items=self.num_items,
+            model_name=self.model_name,
+            device=self.device,
+        )
 
 
 USAGE = Usage(
@@ -118,7 +143,7 @@ USAGE = Usage(
     known=ANYWHERE,
     more="arms:\n"
     + "\n".join(
-        f"{when}: {', '.join(arm.name for arm in study.arms)}".removeprefix(": ")
-        for when, study in STUDIES.items()
+        f"{when}: {', '.join(arm.name for arm in demo.arms)}".removeprefix(": ")
+        for when, demo in DEMOS.items()
     ),
 )

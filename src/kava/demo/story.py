@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kava.demo.arms import NUM_LATENTS, NUM_VERBOSE_TOKENS, Study
+from kava.demo.arms import NUM_LATENTS, NUM_VERBOSE_TOKENS, Demo
 
 
 @dataclass(frozen=True, kw_only=True)
 class Story:
-    """The words around the numbers of a study; no number of a run is among them.
+    """The words around the numbers of a demo; no number of a run is among them.
 
     Args:
-        title: of the page.
         question: what is asked, paragraph by paragraph.
         captions: picture → (title, caption).
         mind: what to keep in mind when reading the result.
     """
 
-    title: str
     question: tuple[str, ...]
     captions: dict[str, tuple[str, str]]
     mind: tuple[str, ...]
@@ -40,7 +38,6 @@ _INTERVAL = (
 _CURVES = "Right answers on held-out questions while training; one line a seed."
 
 MAIN_STORY = Story(
-    title="Which signal makes a student reason in latent tokens?",
     question=(
         _TASK,
         "The teacher, a small Llama, writes the row after each move and then answers. Its student "
@@ -83,8 +80,6 @@ def eviction_story(num_latents: int) -> Story:
         else f", and fills the other {num_latents - NUM_LATENTS} places with the last of the rest."
     )
     return Story(
-        title=f"Which {num_latents} of {NUM_VERBOSE_TOKENS} reasoning tokens should the latents be "
-        f"matched with?",
         question=(
             _TASK,
             f"Here the teacher writes each step in five tokens: the row before, the move, an "
@@ -107,7 +102,8 @@ def eviction_story(num_latents: int) -> Story:
                 "Losses while training",
                 "The distance between a student's cache and the kept positions of its teacher's, "
                 "on held-out samples, and, in grey, those of another sample. How small it gets "
-                "depends on what is kept, so rules are not to be ranked by it.",
+                "depends on what is kept, so rules are not to be ranked by it: the letters in the "
+                "titles say which are measured alike.",
             ),
         },
         mind=(
@@ -138,11 +134,10 @@ _DISTANCE = (
     "On held-out samples, the distance between a student's cache and its target, and, in grey, the "
     "target of another sample. Targets differ between maps, so that a smaller distance is not a "
     "better teacher: a map that learns beside the student can bring it to nothing by saying "
-    "nothing."
+    "nothing. Letters in the titles, where there are any, say which arms are measured alike."
 )
 
 MAPS_STORY = Story(
-    title="Which map brings another model's cache to the student?",
     question=(
         _TASK,
         _PAIR,
@@ -182,7 +177,6 @@ MAPS_STORY = Story(
 )
 
 RANK_STORY = Story(
-    title="How much structure may a map have?",
     question=(
         _TASK,
         _PAIR,
@@ -205,7 +199,6 @@ RANK_STORY = Story(
 )
 
 JOINT_STORY = Story(
-    title="Can a map learn beside the student?",
     question=(
         _TASK,
         _PAIR,
@@ -226,8 +219,8 @@ JOINT_STORY = Story(
 STORIES = {"main": MAIN_STORY, "maps": MAPS_STORY, "rank": RANK_STORY, "joint": JOINT_STORY}
 
 
-def story_of(study: Study) -> Story:
-    """The words of a study."""
-    if study.kind == "eviction":
-        return eviction_story(study.num_latents)
-    return STORIES[study.kind]
+def story_of(demo: Demo) -> Story:
+    """The words of a demo."""
+    if demo.kind == "eviction":
+        return eviction_story(demo.num_latents)
+    return STORIES[demo.kind]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from kava.demo.arms import Arm
 from kava.demo.kept import Kept
 from kava.pictures.panels import cells, color_bar
 from kava.pictures.placement import wrapped
@@ -19,23 +18,23 @@ if TYPE_CHECKING:
 _NAME = 8.0  # points of a rule's name
 
 
-def kept_tokens(arms: Sequence[Arm], kept: Kept, narrow: bool = False) -> Figure:
+def kept_tokens(kept: Kept, narrow: bool = False) -> Figure:
     """Example problems, and the frequency over all problems; the bluer, the oftener kept."""
     num_examples = 1 if narrow else len(kept.tokens)
-    names = [wrapped(arm.name, 80 if narrow else 150, _NAME) for arm in arms]
+    names = [wrapped(rule, 80 if narrow else 150, _NAME) for rule in kept.frequency]
     row = 0.15 * max(name.count("\n") + 1 for name in names) + 0.04
-    heights = [row * len(arms) + 0.42] * num_examples + [row * len(arms) + 0.55]
+    heights = [row * len(names) + 0.42] * num_examples + [row * len(names) + 0.55]
     figure = new_figure(NARROW if narrow else WIDE, sum(heights) + 0.4 * len(heights))
     panels = figure.subplots(
         len(heights), 1, squeeze=False, gridspec_kw={"height_ratios": heights}
     ).flatten()
     for index in range(num_examples):
-        strips = [kept.examples[arm.name][index] for arm in arms]
+        strips = [rows[index] for rows in kept.examples.values()]
         _strips(panels[index], names, strips)
         _tokens(panels[index], kept.tokens[index], kept, upright=narrow)
         panels[index].set_title(f"Problem {index + 1}", fontsize=8.5, pad=4, loc="left")
     last = panels[-1]
-    frequencies = [kept.frequency[arm.name] for arm in arms]
+    frequencies = list(kept.frequency.values())
     _strips(last, names, frequencies)
     if not narrow:
         for y, shares in enumerate(frequencies):

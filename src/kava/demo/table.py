@@ -1,54 +1,52 @@
-"""The columns of a study's table, on its page and in a terminal."""
+"""The tables of a demo, on its page and in a terminal."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from kava.demo.arms import Kind
-from kava.demo.results import Result, Summary
-from kava.format import percent
+from kava.demo.results import Result, Summary, mean_known
+from kava.format import columns, fixed, number, percent, percents, whole
+from kava.report.tables import Cell, Row, Table, make_table
 
-Measured = Summary | Result
 
-
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Column:
     """A number of every arm and run.
 
     Args:
         head: above it.
         short: the same, in a terminal.
-        value: of an arm, or of a run.
-        optional: left out on small screens.
+        value: of a run; None where it has none.
+        shown: the number as text.
     """
 
     head: str
     short: str
-    value: Callable[[Measured], str]
-    optional: bool = False
+    value: Callable[[Result], float | None]
+    shown: Callable[[float | None], str]
+
+    def cell(self, results: Sequence[Result]) -> str:
+        """The mean of some runs."""
+        return self.shown(mean_known([self.value(result) for result in results]))
 
 
-def _number(value: float | None, form: str) -> str:
-    return "–" if value is None else format(value, form)
-
-
-_ALWAYS = (
-    Column(head="training, s", short="train s", value=lambda r: f"{r.train_seconds:.0f}",
-           optional=True),
-)  # fmt: skip
+_TRAINING = Column("training, s", "train s", lambda r: r.train_seconds, lambda v: fixed(v, 0))
 _COST = (
-    Column(head="passes per answer", short="passes", value=lambda r: f"{r.forward_passes:.1f}"),
-    Column(head="ms per answer", short="ms", value=lambda r: f"{r.milliseconds:.1f}",
-           optional=True),
-)  # fmt: skip
+    Column("passes per answer", "passes", lambda r: r.forward_passes, lambda v: fixed(v, 1)),
+    Column("ms per answer", "ms", lambda r: 1000 * r.seconds_per_answer, lambda v: fixed(v, 1)),
+    _TRAINING,
+)
 _MAPS = (
-    Column(head="parameters of the map", short="parameters",
-           value=lambda r: f"{r.aligner_parameters:,}" if r.aligner_parameters else "–"),
-    Column(head="held-out R²", short="R²", value=lambda r: _number(r.r_squared, ".2f")),
-    Column(head="KV loss", short="KV loss", value=lambda r: _number(r.kv, ".3g"), optional=True),
-    Column(head="another sample's", short="wrong sample",
-           value=lambda r: _number(r.kv_wrong_sample, ".3g"), optional=True),
+    Column(
+        "parameters of the map", "parameters", lambda r: r.aligner_parameters,
+        lambda v: whole(v or None),
+    ),
+    Column("held-out R²", "R²", lambda r: r.r_squared, fixed),
+    Column("KV loss", "KV loss", lambda r: r.kv, number),
+    Column("another sample's", "wrong sample", lambda r: r.kv_wrong_sample, number),
+    _TRAINING,
 )  # fmt: skip
 
 _COST_NOTE = (
@@ -61,43 +59,66 @@ _MAPS_NOTE = (
     "other samples."
 )
 
-COLUMNS: Mapping[Kind, tuple[Column, ...]] = {
-    "main": (*_COST, *_ALWAYS),
-    "eviction": (*_COST, *_ALWAYS),
-    "maps": (*_MAPS, *_ALWAYS),
-    "rank": (*_MAPS, *_ALWAYS),
-    "joint": (*_MAPS, *_ALWAYS),
-}
-"""What a kind of study shows beside accuracies."""
+
+def columns_of(kind: Kind) -> tuple[Column, ...]:
+    """What a kind of demo shows beside accuracies."""
+    return _COST if kind in ("main", "eviction") else _MAPS
 
 
 def note_of(kind: Kind) -> str:
     """What the numbers of a table are."""
-    note = _COST_NOTE if COLUMNS[kind][: len(_COST)] == _COST else _MAPS_NOTE
+    note = _COST_NOTE if columns_of(kind) == _COST else _MAPS_NOTE
     return f"Means over seeds. {note} Training: wall time of a run, evaluations left out."
 
 
+def arms_table(kind: Kind, summaries: Sequence[Summary]) -> Table:
+    """A row for each arm."""
+    shown = columns_of(kind)
+    rows: list[Row] = [
+        [
+            Cell(s.arm.name, s.arm.what, s.arm.role),
+            Cell(percent(s.accuracy), mark="strong"),
+            percents(s.low, s.high),
+            *(column.cell(s.results) for column in shown),
+        ]
+        for s in summaries
+    ]
+    head = ("arm", "right answers", "95 % interval", *(column.head for column in shown))
+    return make_table("arms", "Arms", head, rows, note_of(kind))
+
+
+def runs_table(kind: Kind, summaries: Sequence[Summary]) -> Table:
+    """A row for each run."""
+    shown = columns_of(kind)
+    rows: list[Row] = [
+        [
+            Cell(r.arm, mark=s.arm.role),
+            str(r.seed),
+            percent(r.accuracy),
+            f"{r.num_items:,}",
+            *(column.cell([r]) for column in shown),
+        ]
+        for s in summaries
+        for r in s.results
+    ]
+    head = ("arm", "seed", "right answers", "of", *(column.head for column in shown))
+    return make_table("runs", "Every run", head, rows)
+
+
 def text_table(kind: Kind, summaries: Sequence[Summary]) -> str:
-    """The results of a study as a table of text."""
-    columns = COLUMNS[kind]
-    head = ("arm", "what it is", "seeds", "right", "95 % interval", *(c.short for c in columns))
-    rows = [
+    """The results of a demo as a table of text."""
+    shown = columns_of(kind)
+    rows = [("arm", "what it is", "seeds", "right", "95 % interval", *(c.short for c in shown))]
+    rows += [
         (
             s.arm.name,
             s.arm.what,
             str(len(s.results)),
             percent(s.accuracy),
-            f"{100 * s.low:.1f}–{percent(s.high)}",
-            *(column.value(s) for column in columns),
+            percents(s.low, s.high),
+            *(column.cell(s.results) for column in shown),
         )
         for s in summaries
     ]
-    widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
-    lines = [
-        "  ".join(
-            cell.ljust(width) if i < 2 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths))
-        ).rstrip()
-        for row in (head, *rows)
-    ]
-    return "\n".join([lines[0], "─" * len(lines[0]), *lines[1:]])
+    head, *lines = columns(rows, left=2)
+    return "\n".join([head, "─" * len(head), *lines])

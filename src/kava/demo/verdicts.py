@@ -29,7 +29,7 @@ ORACLE_MARGIN = 0.05
 
 def main_expectations(summaries: Sequence[Summary]) -> list[Expectation]:
     """The three things that the main demo is to show; every run of an arm counts, not its mean."""
-    kv = [r for s in summaries if s.arm.group == "kv" for r in s.results]
+    kv = [r for s in summaries if s.arm.role == "treatment" for r in s.results]
     answer = [r for s in summaries if s.arm.name in ("ce", "codi") for r in s.results]
     written = [r for s in summaries if s.arm.name == "written" for r in s.results]
     return [
@@ -55,8 +55,8 @@ def main_expectations(summaries: Sequence[Summary]) -> list[Expectation]:
 
 def main_verdict(summaries: Sequence[Summary]) -> str:
     """What the main demo's numbers say, in a few sentences."""
-    kv = [r for s in summaries if s.arm.group == "kv" for r in s.results]
-    other = [r for s in summaries if s.arm.group == "without" for r in s.results]
+    kv = [r for s in summaries if s.arm.role == "treatment" for r in s.results]
+    other = [r for s in summaries if s.arm.role in ("baseline", "control") for r in s.results]
     if not kv or not other:
         return f"Too few arms were run to compare: {listed([*kv, *other]) or 'none'}."
     beyond = [r for r in other if not near_chance(r.accuracy)]

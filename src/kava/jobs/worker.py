@@ -126,23 +126,20 @@ def _done(job: Job, connection: Connection, memory: Memory) -> Any:
 
 
 def make_watch(connection: Connection) -> Any:
-    """A trainer callback that sends `Progress` and measures the time spent on evaluations."""
+    """A trainer callback that sends `Progress`."""
     from transformers import TrainerCallback
 
     class Watch(TrainerCallback):
         def __init__(self) -> None:
-            self.evaluation_seconds = 0.0
-            self.step_ended = 0.0
             self.reported = 0.0
 
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            self.step_ended = time.perf_counter()
-            if self.step_ended - self.reported >= REPORT_EVERY_SECONDS:
-                self.reported = self.step_ended
+            now = time.perf_counter()
+            if now - self.reported >= REPORT_EVERY_SECONDS:
+                self.reported = now
                 connection.send(Progress(state.global_step))
 
         def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            self.evaluation_seconds += time.perf_counter() - self.step_ended
             connection.send(Progress(state.global_step, kwargs["metrics"].get("eval_accuracy")))
 
     return Watch()

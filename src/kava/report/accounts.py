@@ -96,8 +96,8 @@ def health_table(study: StudyLogs) -> Table:
             fixed(arm.mean_of("last", "cka_keys")),
             fixed(arm.mean_of("last", "cka_values")),
             fixed(arm.mean_of("last", "attention_entropy")),
-            fixed(arm.mean(lambda run: _r_squared(run, "keys"))),
-            fixed(arm.mean(lambda run: _r_squared(run, "values"))),
+            fixed(arm.mean(lambda run: r_squared_of(run, "keys"))),
+            fixed(arm.mean(lambda run: r_squared_of(run, "values"))),
         ]
         for arm in study.arms
         if arm.finished and arm.arm.trained
@@ -112,9 +112,10 @@ def health_table(study: StudyLogs) -> Table:
     return make_table("health", "Health of the runs", (*head, *more), rows, note)
 
 
-def _r_squared(run: Run, part: str) -> float | None:
+def r_squared_of(run: Run, *parts: str) -> float | None:
+    """What a run's calibrated maps explain of held-out keys or values, averaged over layers."""
     layers = (run.calibration or {}).get("layers", ())
-    known = [layer["calibrated"]["r_squared"] for layer in layers if layer["part"] == part]
+    known = [layer["calibrated"]["r_squared"] for layer in layers if layer["part"] in parts]
     return sum(known) / len(known) if known else None
 
 

@@ -85,7 +85,7 @@ class ArmLogs:
     Attributes:
         arm: as the plan has it.
         settings: those of the plan's base and the arm's changes together.
-        runs: one for every seed of the plan, in its order.
+        runs: one for each of its seeds, in the plan's order.
     """
 
     arm: Arm
@@ -115,8 +115,6 @@ class ArmLogs:
     @property
     def unfinished(self) -> tuple[Run, ...]:
         """The runs that the plan asks for and that cannot be read."""
-        if not self.arm.trained and self.finished:
-            return ()  # without training the seed changes nothing
         return tuple(run for run in self.runs if run.state != "finished")
 
     @property
@@ -223,7 +221,7 @@ def load_study(folder: str | Path) -> StudyLogs:
                 settings={**plan.base, **arm.changes},
                 runs=tuple(
                     _read_run(run_folder(there, arm.name, seed), arm.name, seed, lock)
-                    for seed in plan.seeds
+                    for seed in plan.seeds_of(arm)
                 ),
             )
             for arm in sorted(plan.arms, key=lambda arm: get_args(Role).index(arm.role))
@@ -234,7 +232,7 @@ def load_study(folder: str | Path) -> StudyLogs:
 
 def _check_names(folder: Path, plan: Plan) -> None:
     """Refuse runs that the plan does not know, such as those of a seed added afterwards."""
-    known = {f"{arm.name}/seed-{seed}" for arm in plan.arms for seed in plan.seeds}
+    known = {f"{arm.name}/seed-{seed}" for arm in plan.arms for seed in plan.seeds_of(arm)}
     for path in sorted((folder / RUNS_FOLDER).glob("*/seed-*")):
         name = f"{path.parent.name}/{path.name}"
         if name not in known:

@@ -87,16 +87,11 @@ def _check_output(output: Path) -> None:
 
 def render_html(study: StudyLogs, judgement: Judgement, sections: list[Section]) -> str:
     """The page as text."""
-    from markupsafe import Markup, escape
-
-    def named(text: str) -> Markup:
-        """Names between backticks become code, and per cents keep their number."""
-        safe = str(escape(text)).replace(" %", "\u00a0%")
-        return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", safe))
-
-    environment = _environment(autoescape=True)
-    environment.filters["named"] = named
-    return environment.get_template("report.html.j2").render(**_values(study, judgement, sections))
+    return (
+        html_environment()
+        .get_template("report.html.j2")
+        .render(**_values(study, judgement, sections))
+    )
 
 
 def render_markdown(study: StudyLogs, judgement: Judgement, sections: list[Section]) -> str:
@@ -107,11 +102,27 @@ def render_markdown(study: StudyLogs, judgement: Judgement, sections: list[Secti
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
 
-def _environment(autoescape: bool) -> Environment:
+def html_environment(*folders: Path) -> Environment:
+    """The templates of pages, with those of other folders before them.
+
+    Their filter `named` makes names between backticks code, and keeps per cents at their number.
+    """
+    from markupsafe import Markup, escape
+
+    def named(text: object) -> Markup:
+        safe = str(escape(str(text))).replace(" %", "\u00a0%")
+        return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", safe))
+
+    environment = _environment(*folders, autoescape=True)
+    environment.filters["named"] = named
+    return environment
+
+
+def _environment(*folders: Path, autoescape: bool) -> Environment:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     return Environment(
-        loader=FileSystemLoader(TEMPLATES),
+        loader=FileSystemLoader([*folders, TEMPLATES]),
         autoescape=autoescape,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -121,6 +121,7 @@ def accuracy_by_arm(
     narrow: bool = False,
     *,
     confidence: float = 0.95,
+    guess: float | None = None,
 ) -> Figure:
     """A dot for every seed over the arm's interval, and the baseline's mean as a line.
 
@@ -129,11 +130,13 @@ def accuracy_by_arm(
         intervals: of the accuracy, by arm.
         narrow: for small screens.
         confidence: of the intervals.
+        guess: how often a guess is right: the line is that, and the rows say what an arm is and
+            not its role.
     """
     rows = [
         Row(
             name=arm.name,
-            what=arm.role if arm.arm.trained else f"{arm.role}, not trained",
+            what=arm.what if guess is not None else _role_of(arm),
             color=ROLE_COLORS[arm.role],
             seeds=arm.accuracies,
             interval=intervals[arm.name],
@@ -142,12 +145,14 @@ def accuracy_by_arm(
         for arm in arms
     ]
     ends = [end for row in rows for end in (*row.interval, *row.seeds)]
+    ends += [] if guess is None else [guess]
     interval = interval_look(confidence)
     figure, axes = row_picture(rows, _share_limits(min(ends), max(ends)), interval, narrow=narrow)
     looks = [SEED, interval]
-    if arms[0].role == "baseline" and arms[0].accuracy is not None:
-        level = level_look(f"mean of {arms[0].name}")
-        axes.axvline(arms[0].accuracy, zorder=1, **level.drawn())
+    mean = arms[0].accuracy if arms[0].role == "baseline" else None
+    if (height := mean if guess is None else guess) is not None:
+        level = _guess_look(guess) if guess is not None else level_look(f"mean of {arms[0].name}")
+        axes.axvline(height, zorder=1, **level.drawn())
         looks.append(level)
     ticks(axes.xaxis, in_percent, most=FEW if narrow else SOME)
     axes.set_xlabel("right answers, %")
@@ -193,7 +198,9 @@ def with_curves(arms: Sequence[ArmLogs], curves: Curves) -> list[ArmLogs]:
     return [arm for arm in arms if arm.arm.trained and arm.has(curves.lines[-1].name)]
 
 
-def curves_by_arm(arms: Sequence[ArmLogs], curves: Curves, narrow: bool = False) -> Figure:
+def curves_by_arm(
+    arms: Sequence[ArmLogs], curves: Curves, narrow: bool = False, *, guess: float | None = None
+) -> Figure:
     """A panel for each arm and a line for each seed; the baseline's mean stands in all panels.
 
     All panels share their axes. Where arms do not measure the same (`kava.report.kinds`), a letter
@@ -203,6 +210,7 @@ def curves_by_arm(arms: Sequence[ArmLogs], curves: Curves, narrow: bool = False)
         arms: of `with_curves`, the baseline first if it is among them.
         curves: what is shown.
         narrow: for small screens.
+        guess: how often a guess is right, in place of the baseline's mean.
     """
     main = curves.lines[-1].name
     kinds = groups_of_kind(main, arms) if main in NAMES else {}
@@ -215,7 +223,12 @@ def curves_by_arm(arms: Sequence[ArmLogs], curves: Curves, narrow: bool = False)
     looks = [line.look for line in reversed(curves.lines)]
     mean = level_look(f"mean of {arms[0].name}")
     has_mean = main == "eval_accuracy" and arms[0].role == "baseline" and len(arms) > 1
+    has_mean = has_mean and guess is None
+    if guess is not None:
+        looks.append(_guess_look(guess))
     for axes, arm in zip(panels, arms):
+        if guess is not None:
+            axes.axhline(guess, **looks[-1].drawn())
         for line in reversed(curves.lines):  # what stands back, such as a control, lies on top
             for run in arm.finished:
                 color = line.color or ROLE_COLORS[arm.role]
@@ -229,6 +242,14 @@ def curves_by_arm(arms: Sequence[ArmLogs], curves: Curves, narrow: bool = False)
     step_axis(panels[0], max(run.metrics[-1]["step"] for arm in arms for run in arm.finished))
     add_key(figure, [*looks, mean] if has_mean else looks)
     return figure
+
+
+def _guess_look(guess: float) -> Look:
+    return level_look(f"a guess: {percent(guess)}")
+
+
+def _role_of(arm: ArmLogs) -> str:
+    return arm.role if arm.arm.trained else f"{arm.role}, not trained"
 
 
 def _mean_curve(arm: ArmLogs, name: str) -> tuple[list[int], list[float]]:

@@ -59,7 +59,7 @@ def check_plan(plan: Plan) -> None:
             raise ValueError(f"base: {key} is set by the study; leave it out")
     folders: dict[str, str] = {}
     for arm in plan.arms:
-        _check_arm(arm)
+        _check_arm(arm, plan)
         other = folders.setdefault(arm.name.casefold(), arm.name)
         if other != arm.name:
             raise ValueError(
@@ -70,7 +70,7 @@ def check_plan(plan: Plan) -> None:
     if len(baselines) != 1:
         found = listed(baselines) if baselines else "there is none"
         raise ValueError(f"arms: exactly one must have the role baseline ({found})")
-    if not any(
+    if plan.primary.test != "none" and not any(
         arm.role == "control" and arm.changes.get("wrong_sample") is True for arm in plan.arms
     ):
         raise ValueError(
@@ -102,7 +102,7 @@ def _check_seeds(plan: Plan) -> None:
         )
 
 
-def _check_arm(arm: Arm) -> None:
+def _check_arm(arm: Arm, plan: Plan) -> None:
     where = f"arms.{arm.name}"
     if not arm.name.replace("_", "").replace("-", "").isalnum():
         raise ValueError(f"{where}: a name has letters, digits, - and _ only")
@@ -110,6 +110,16 @@ def _check_arm(arm: Arm) -> None:
         raise ValueError(f"{where}: role {arm.role!r} is unknown; choose {listed(ROLES)}")
     if not arm.trained and arm.role != "reference":
         raise ValueError(f"{where}: only a reference may be `trained: false`, not a {arm.role}")
+    if arm.seeds is not None:
+        if not 1 <= arm.seeds <= len(plan.seeds):
+            raise ValueError(
+                f"{where}: seeds {arm.seeds} must be from 1 to the plan's {len(plan.seeds)}"
+            )
+        if plan.primary.test != "none" and arm.role != "reference":
+            raise ValueError(
+                f"{where}: the test {plan.primary.test!r} compares runs of the same seeds; leave "
+                f"seeds out, or describe without a verdict by `test: none` under primary"
+            )
     own_budget = arm.role == "reference"
     for key in arm.changes:
         if key in RUN_KEYS:

@@ -11,6 +11,7 @@ runs/ARM/seed-S/result.json         written last: a run without it is not finish
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,9 @@ CALIBRATION_FILE = "calibration.json"
 RESULT_FILE = "result.json"
 SETTINGS_FILE = "settings.json"
 LOG_FILE = "log.txt"
+OTHER_FOLDER = "take another --output_dir"
+"""What to do where a folder is of another study."""
+
 RECORDED = (METRICS_FILE, ITEMS_FILE, ALIGNMENT_FILE, CALIBRATION_FILE)
 """The files whose hashes a result names, where a run has them."""
 
@@ -44,7 +48,9 @@ def run_folder(folder: Path, arm: str, seed: int) -> Path:
     return folder / RUNS_FOLDER / arm / f"seed-{seed}"
 
 
-def lock_plan(folder: Path, plan: Plan, source: str, command: str) -> None:
+def lock_plan(
+    folder: Path, plan: Plan, source: str, command: str, mend: str = OTHER_FOLDER
+) -> None:
     """Write the plan down before the first run, or check that it is the one that is there.
 
     Args:
@@ -52,6 +58,7 @@ def lock_plan(folder: Path, plan: Plan, source: str, command: str) -> None:
         plan: the plan.
         source: the text of its file.
         command: how the study was started.
+        mend: what to do where it is another.
 
     Raises:
         ValueError: the folder holds another plan's study.
@@ -61,12 +68,12 @@ def lock_plan(folder: Path, plan: Plan, source: str, command: str) -> None:
 
     path = folder / LOCK_FILE
     if path.is_file():
-        theirs = read_lock(folder)["plan_hash"]
-        if theirs != plan.hash:
+        theirs = read_lock(folder)["plan"]
+        apart = ", ".join(_differing(theirs, plan.canonical()))
+        if apart:
             raise ValueError(
-                f"{folder} holds a study with the plan {theirs[:12]}…, this one is "
-                f"{plan.hash[:12]}…: a plan is not changed after its first run; take another "
-                f"--output_dir or another name"
+                f"{folder} holds a study with another plan ({apart}): a plan is not changed after "
+                f"its first run; {mend}"
             )
         return
     folder.mkdir(parents=True, exist_ok=True)
@@ -79,6 +86,15 @@ def lock_plan(folder: Path, plan: Plan, source: str, command: str) -> None:
     }
     text = json.dumps(lock, indent=2, ensure_ascii=False) + "\n"
     write_all({folder / PLAN_FILE: source, path: text})
+
+
+def _differing(then: Any, now: Any, where: str = "") -> Iterator[str]:
+    """The places at which two plans differ: value then, value now."""
+    if isinstance(then, dict) and isinstance(now, dict):
+        for key in {**then, **now}:
+            yield from _differing(then.get(key), now.get(key), f"{where}.{key}".lstrip("."))
+    elif then != now:
+        yield f"{where} {then!s:.40}, now {now!s:.40}"
 
 
 def read_lock(folder: Path) -> dict[str, Any]:

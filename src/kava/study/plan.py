@@ -48,6 +48,7 @@ class Arm:
         role: what it is for.
         changes: the settings (`TrainConfig` keys) in which it differs from the base.
         trained: whether it is trained at all; only a reference may be left as it is.
+        seeds: how many of the plan's seeds it is run with, the first ones; None: with all.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Arm:
     role: Role
     changes: Mapping[str, Any] = field(default_factory=dict)
     trained: bool = True
+    seeds: int | None = None
 
     @property
     def is_compared(self) -> bool:
@@ -190,6 +192,10 @@ class Plan:
             return self.arms
         return tuple(self.arm(name) for name in dict.fromkeys(wanted))
 
+    def seeds_of(self, arm: Arm) -> tuple[int, ...]:
+        """The seeds of an arm's runs; a model that is not trained is the same for all seeds."""
+        return self.seeds[: arm.seeds if arm.trained else 1]
+
     def check_seeds(self, seeds: Sequence[int]) -> None:
         """Refuse a seed that the plan does not have.
 
@@ -202,12 +208,17 @@ class Plan:
                 raise ValueError(f"--seeds {seed} is none of the plan's ({known})")
 
     def canonical(self) -> dict[str, Any]:
-        """The plan as JSON values, with its defaults written out; `read_plan` reads it back."""
+        """The plan as JSON values, with its defaults written out; `read_plan` reads it back.
+
+        An arm's `seeds` is left out where it has none of its own, so that plans from before there
+        was such a key keep their hash.
+        """
         values = asdict(self)
         values["seeds"] = list(self.seeds)
-        values["arms"] = {
-            arm["name"]: {k: v for k, v in arm.items() if k != "name"} for arm in values["arms"]
-        }
+        values["arms"] = {arm.pop("name"): arm for arm in values["arms"]}
+        for arm in values["arms"].values():
+            if arm["seeds"] is None:
+                del arm["seeds"]
         parsed: dict[str, Any] = json.loads(json.dumps(values))
         return parsed
 

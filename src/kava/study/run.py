@@ -107,8 +107,11 @@ class StudyRun:
         }
         return canonical_hash(settings)
 
-    def finished(self) -> dict[str, Any] | None:
+    def finished(self, mend: str = files.OTHER_FOLDER) -> dict[str, Any] | None:
         """The result of an earlier call, if there is one.
+
+        Args:
+            mend: what to do where it is of other settings, in place of going on with those.
 
         Raises:
             ValueError: it is damaged, or was made with other settings; it is kept.
@@ -120,7 +123,7 @@ class StudyRun:
             raise ValueError(
                 f"{self.folder} holds a finished run with other settings "
                 f"({_apart(result, self.fingerprint)}): go on with the libraries and weights that "
-                f"it began with, or take another --output_dir"
+                f"it began with, or {mend}"
             )
         return result
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from kava.jobs.progress import ProgressView
 from kava.models.devices import check_device
 from kava.stopping import Stopped
 from kava.study.fairness import unfair_differences
-from kava.study.folder import lock_plan, read_result, run_folder
+from kava.study.folder import OTHER_FOLDER, lock_plan, read_result, run_folder
 from kava.study.packed import check_unpacked
 from kava.study.plan import Plan
 from kava.study.run import StudyRun
@@ -51,8 +51,6 @@ def study_runs(
 ) -> list[StudyRun]:
     """The runs of a plan: seed by seed all arms, so that a study that is cut has whole pairs.
 
-    A model that is not trained is the same for all seeds, and is tested with the first alone.
-
     Args:
         plan: the study.
         folder: of the study.
@@ -75,7 +73,7 @@ def study_runs(
         StudyRun(plan, arm, seed, folder, prints[arm.name])
         for seed in plan.seeds
         for arm in chosen
-        if (seeds is None or seed in seeds) and (arm.trained or seed == plan.seeds[0])
+        if (seeds is None or seed in seeds) and seed in plan.seeds_of(arm)
     ]
 
 
@@ -87,6 +85,8 @@ def run_study(
     source: str,
     command: str,
     num_jobs: int,
+    lock: Lock | None = None,
+    mend: str = OTHER_FOLDER,
 ) -> Outcome:
     """Lock the plan, and do the runs that are not finished.
 
@@ -97,6 +97,8 @@ def run_study(
         source: the text of the plan's file.
         command: how the study was started.
         num_jobs: how many runs at a time.
+        lock: of the folder, where the caller holds it.
+        mend: what to do where the folder holds runs of another plan or with other settings.
 
     Raises:
         ValueError: a device that is not there, a folder with another plan, with finished runs of
@@ -107,11 +109,11 @@ def run_study(
     for device in {run.config.device for run in runs}:
         check_device(device)
     check_unpacked(folder)
-    with lock_folder(folder, "kava study run") as lock:
-        lock_plan(folder, plan, source, command)
-        kept = {run.name: result for run in runs if (result := run.finished()) is not None}
+    with nullcontext(lock) if lock else lock_folder(folder, "kava study run") as held:
+        lock_plan(folder, plan, source, command, mend)
+        kept = {run.name: result for run in runs if (result := run.finished(mend)) is not None}
         try:
-            failed = _do(runs, kept, num_jobs, lock)
+            failed = _do(runs, kept, num_jobs, held)
         except Stopped as stop:
             done = sum(run.finished() is not None for run in runs)
             stop.advice = f"{done} of {len(runs)} runs are finished; the same command goes on"
@@ -165,7 +167,7 @@ def finished_results(plan: Plan, folder: Path) -> dict[tuple[str, int], dict[str
     found = {
         (arm.name, seed): read_result(run_folder(folder, arm.name, seed))
         for arm in plan.arms
-        for seed in plan.seeds
+        for seed in plan.seeds_of(arm)
     }
     return {key: result for key, result in found.items() if result and result["finished"]}
 
@@ -182,7 +184,7 @@ def check_outcome(outcome: Outcome) -> None:
         names = "; ".join(outcome.failed)
         raise KavaError(
             f"{len(outcome.failed)} of the runs failed ({names}); the others are finished and "
-            f"kept: mend the cause and call kava study run again"
+            f"kept: mend the cause and give the same command again"
         )
     if outcome.unfair:
         differences = counted(len(outcome.unfair), "difference")

@@ -36,7 +36,7 @@ def plan_table(plan: Plan, arms: Sequence[Arm], seeds: Sequence[int]) -> str:
     for arm in arms:
         for seed in seeds:
             config = train_config(plan, arm, seed, "outputs/study")
-        own = len(seeds) if arm.trained else min(len(seeds), 1)
+        own = len([seed for seed in seeds if seed in plan.seeds_of(arm)])
         num_runs += own
         steps = f"{config.max_steps:,}" if config.max_steps > 0 else f"{config.epochs:g} epochs"
         changes = ", ".join(f"{key}={value}" for key, value in arm.changes.items())
@@ -108,7 +108,7 @@ def status_table(plan: Plan, folder: Path) -> str:
     rows += [
         _status_of(arm, seed, run_folder(folder, arm.name, seed), busy)
         for arm in plan.arms
-        for seed in (plan.seeds if arm.trained else plan.seeds[:1])
+        for seed in plan.seeds_of(arm)
     ]
     return "\n".join(columns(rows, left=len(rows[0])))
 
