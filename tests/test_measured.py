@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from kava.study.packed import unpacked
 from measured import PageTable, numbers_of, tables_of
 
 ROOT = Path(__file__).parent.parent
@@ -134,5 +135,6 @@ def test_a_study_quotes_its_logs(name: str) -> None:
 
 def accuracies(folder: Path, arm: str) -> list[float]:
     """Of the runs in their folders, in per cent."""
-    runs = sorted((folder / "runs" / arm).glob("seed-*/result.json"))
-    return [100 * json.loads(run.read_text(encoding="utf-8"))["accuracy"] for run in runs]
+    with unpacked(folder) as there:
+        runs = sorted((there / "runs" / arm).glob("seed-*/result.json"))
+        return [100 * json.loads(run.read_text(encoding="utf-8"))["accuracy"] for run in runs]

@@ -14,7 +14,6 @@ import shlex
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +21,7 @@ import pytest
 from datasets import Dataset
 
 from conftest import ROOT
-from kava.cli import COMMANDS, run
+from kava.cli import module_of, run
 from kava.demo.settings import USAGE as DEMO
 from kava.models.load import load_model, load_tokenizer
 from kava.train import build
@@ -250,8 +249,7 @@ def meet(
         return None
     provide(rest, students)
     whole_study = rest[:2] == ["study", "run"] and "--dry_run" not in rest
-    (known,) = (known for known in COMMANDS if known.name == rest[0])
-    main = getattr(import_module(known.module), known.function)
+    main = module_of(rest[0]).main
     code = run(main, [*rest[1:], *(["--dry_run"] if whole_study else [])])
     return capsys.readouterr().err if code else None
 

@@ -22,7 +22,7 @@ from pkgutil import walk_packages
 from typing import NamedTuple
 
 import kava
-from kava.cli import COMMANDS, run
+from kava.cli import module_of, run
 
 DEFECT = 70  # a traceback that reached the top
 
@@ -127,9 +127,7 @@ def _become(argv: list[str], folder: Path, out: Path, err: Path, modules: Path |
         for path, descriptor in ((out, 1), (err, 2)):
             os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        (command,) = (known for known in COMMANDS if known.name == argv[0])
-        main = getattr(import_module(command.module), command.function)
-        code = run(main, argv[1:])
+        code = run(module_of(argv[0]).main, argv[1:])
         if modules is not None:
             modules.write_text("\n".join(sys.modules), encoding="utf-8")
     except BaseException:

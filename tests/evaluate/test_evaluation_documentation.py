@@ -27,7 +27,7 @@ PAGE = Path(__file__).parents[2] / "docs/evaluation.md"
     [
         *("data.answers", "data.closed_answers", "data.mix", "data.tasks", "data.tasks.arc"),
         *("data.numbers.read", "data.numbers.tokens", "data.plain", "data.words"),
-        *("evaluate.intervals", "evaluate.tasks"),
+        *("statistics.intervals", "evaluate.tasks"),
     ],
 )
 def test_the_examples_of_a_module_run(name: str) -> None:

@@ -104,7 +104,7 @@ def test_a_device_is_written_to_and_not_replaced(tmp_path: Path) -> None:
 
 def test_what_a_killed_writer_left_is_swept_away_and_nothing_else(tmp_path: Path) -> None:
     program = (
-        "import os, signal; from pathlib import Path; from kava import files\n"
+        "import os, signal; from pathlib import Path; from kava.files import write as files\n"
         "files.os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)\n"
         "files.write_whole('a[1].json', 'x')"
     )

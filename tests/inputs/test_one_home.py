@@ -16,10 +16,9 @@ READERS = {
 # what is read elsewhere, and why that is no file a person wrote
 ALLOWED = {
     "data/tables.py: csv.reader",  # of text that `kava.inputs` opened
-    "demo/worker.py: json.loads",  # a value made JSON and back
     "jobs/crew.py: read_text",  # a log, the last words of a process that died
-    "locks.py: json.loads",  # a lock, read while it may be half written
-    "locks.py: read_text",
+    "files/locks.py: json.loads",  # a lock, read while it may be half written
+    "files/locks.py: read_text",
     "profile/measure.py: read_text",  # the kernel's
     "student/checkpoint.py: read_text",  # searched for a word
     "study/plan.py: json.loads",  # a value made JSON and back

@@ -24,6 +24,7 @@ STAGED = {
 ELSEWHERE = {
     "profile/measure.py": {"write_text"},  # /proc
     "cli.py": {"open"},  # /dev/null
+    "study/packed.py": {"open", "TemporaryDirectory"},  # in memory, and to read what is packed
     "jobs/worker.py": {"open"},  # the log of a job, to which libraries print too
 }
 
@@ -57,7 +58,7 @@ def test_every_write_is_whole_or_absent() -> None:
     found = []
     for path in sorted(SOURCE.rglob("*.py")):
         name = str(path.relative_to(SOURCE))
-        if name == "files.py":
+        if name == "files/write.py":
             continue
         allowed = {**STAGED, **ELSEWHERE}.get(name, set())
         found += [

@@ -35,7 +35,7 @@ PAIR = [*TINY, "--teacher_name", "kava/tiny-gemma"]  # from 1 head of 32 to 2 of
         (
             [*TINY, "--eval_size", "8", "--max_new_tokens", "100000"],
             "--max_new_tokens 100,000 does not fit the 2,048 positions of kava/tiny-llama behind "
-            "any prompt (1 tokens, 8 latent ones): 2,039 is the most",
+            "any prompt (1 token, 8 latent ones): 2,039 is the most",
         ),
         ([*TINY, "--target_len", "4000"], "leaves no room in the 2,048 positions"),
         ([*TINY, "--target_len", "5000"], "--target_len 5000 must be from 0 to 4,096"),
