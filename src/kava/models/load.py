@@ -137,7 +137,7 @@ def load_tokenizer(
             tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
         except Exception as error:  # of files that are missing, damaged, or need another library
             raise OSError(_unreadable("tokenizer", source, error)) from error
-    if not len(tokenizer.get_vocab()):
+    if len(tokenizer.get_vocab()) <= len(tokenizer.all_special_tokens):
         # what the library makes of a folder without one
         raise OSError(
             f"{name!r} holds no tokenizer: copy tokenizer.json and tokenizer_config.json of the "

@@ -89,7 +89,7 @@ def _standardised(x: Tensor, rows: Tensor) -> Tensor:
     centred = (x - x.sum(-2, keepdim=True) / num_rows).masked_fill(~rows[..., None], 0)
     largest = x.detach().abs().amax((-2, -1), keepdim=True)
     spread = centred.detach().abs().amax((-2, -1), keepdim=True)
-    varies = spread > 16 * torch.finfo(x.dtype).eps * largest
+    varies = ~(spread <= 16 * torch.finfo(x.dtype).eps * largest)  # NaN stays NaN
     return torch.where(varies, centred / torch.where(varies, spread, 1), 0)
 
 
