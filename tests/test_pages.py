@@ -261,7 +261,13 @@ def unknown_flag(words: list[str]) -> str | None:
     text = (ROOT / words[0]).read_text(encoding="utf-8")
     if "import main" in text:  # a command of kava under the name of a script
         return None
-    unknown = [word for word in words[1:] if word.startswith("--") and f'"{word}"' not in text]
+    flags = [word for word in words[1:] if word.startswith("--")]
+    unknown = [
+        flag
+        for flag in flags
+        # of argparse, or a field of a dataclass of flags
+        if f'"{flag}"' not in text and not re.search(rf"^    {flag[2:]}:", text, re.M)
+    ]
     return f"{words[0]} has no flag {unknown[0]}" if unknown else None
 
 
