@@ -175,6 +175,12 @@ def test_a_sample_without_candidates_is_named(method: str) -> None:
         run(broken, method)
 
 
+@pytest.mark.parametrize("length", [2.5, True, "3"])
+def test_a_target_is_a_whole_number(method: str, length: object) -> None:
+    with pytest.raises(ValueError, match="must be a whole number"):
+        compress(make_sample(0), method, length, **needed(method, make_sample(0)))
+
+
 def test_a_target_of_zero_is_refused(method: str) -> None:
     with pytest.raises(ValueError, match="target_len=0 keeps nothing"):
         compress(make_sample(0), method, 0, **needed(method, make_sample(0)))

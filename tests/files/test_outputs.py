@@ -52,6 +52,7 @@ def _a_file_in_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("", " '' is empty; name something or leave it out"),
         ("file", " file is a file; name a folder"),
+        ("/", " / is the root of the disk; name a folder in it"),
         ("file/deep/out", " file/deep/out: "),
         ("shut/out", "shut cannot be written to; name another place"),
     ],

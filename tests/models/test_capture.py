@@ -333,6 +333,10 @@ def test_a_model_whose_queries_pass_by_the_interface_is_refused():
         ({}, "either input_ids or inputs_embeds"),
         ({"input_ids": tokens(), "attention_mask": torch.ones(2, T + 1)}, r"must be \[2, 10\]"),
         ({"input_ids": tokens(), "segment_ids": torch.ones(2, T + 1)}, "segment_ids must be"),
+        ({"input_ids": tokens()[0]}, r"input_ids must be \[B, T\] .* got \(10,\)"),
+        ({"input_ids": tokens()[:, :0]}, r"at least one sample and position, got \(2, 0\)"),
+        ({"input_ids": "hi"}, r"input_ids must be \[B, T\] .* got str"),
+        ({"inputs_embeds": torch.ones(2, 3)}, r"must be \[B, T, width\]"),
     ],
 )
 def test_inputs_that_do_not_fit_are_refused(inputs, message):

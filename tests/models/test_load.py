@@ -168,6 +168,16 @@ def test_a_folder_that_does_not_exist_is_named(load, name):
     assert repr(name) in one_line(caught.value)
 
 
+@pytest.mark.parametrize("load", [load_model, load_tokenizer])
+def test_a_missing_folder_is_not_looked_up_on_the_hub_where_its_parent_is(
+    load, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "outputs").mkdir()
+    with pytest.raises(OSError, match="the folder 'outputs/gone' does not exist"):
+        load("outputs/gone")
+
+
 def test_a_file_in_place_of_a_folder_is_named(folder):
     with pytest.raises(OSError, match="is a file; pass the folder"):
         load_model(folder / "model.safetensors")

@@ -133,3 +133,13 @@ def test_a_metric_is_for_files_of_the_harness(tmp_path: Path) -> None:
     path.write_text('{"id": 1, "correct": true}\n')
     with pytest.raises(ValueError, match="--metric acc is for the files of lm-evaluation-harness"):
         read_items(path, metric="acc")
+
+
+def test_items_with_other_gold_answers_are_not_the_same_questions() -> None:
+    right = np.array([True, True])
+    a, b = (Items(("x", "y"), right, path, golds) for path, golds in (
+        ("a.jsonl", ("1", "2")), ("b.jsonl", ("1", "3")),
+    ))  # fmt: skip
+    with pytest.raises(ValueError, match=r"1 of 2 items have another gold .* such as 'y'"):
+        pair(a, b)
+    pair(a, b._replace(golds=()))  # a file that names none

@@ -12,3 +12,9 @@ def test_sequential_latents_have_no_iterations_to_check() -> None:
             LatentStudentConfig(
                 num_latents=num_latents, decoding="jacobi", num_iterations=num_iterations
             )
+
+
+@pytest.mark.parametrize("num_latents", [-1, 2.5, True])
+def test_latents_are_counted_in_whole_numbers(num_latents: object) -> None:
+    with pytest.raises(ValueError, match=f"num_latents={num_latents} must be a whole number"):
+        LatentStudentConfig(num_latents=num_latents)

@@ -71,6 +71,13 @@ def flip(path: Path) -> None:
     path.write_bytes(data)
 
 
+def test_others_may_read_a_checkpoint_as_they_may_any_new_file(two: Path) -> None:
+    (two / "new").touch()
+    mode = (two / "new").stat().st_mode
+    for path in (two / "checkpoint-2").iterdir():
+        assert path.stat().st_mode == mode, path.name
+
+
 def test_a_checkpoint_lists_all_of_its_files(two: Path) -> None:
     newest = two / "checkpoint-2"
     assert {path.name for path in newest.iterdir()} == {*FILES}

@@ -81,6 +81,8 @@ def test_a_finished_run_says_its_verdict_and_what_is_next(
     train(small(tmp_path, resume=True, **options))
     again = capsys.readouterr().out
     assert "Step 1" not in again
+    assert "nothing is left to train" in again
+    assert "nothing is left to train" not in first
     pattern = re.compile(r"^(?:guard|checkpoint|next): .+$", flags=re.M)
     ends = [pattern.findall(text) for text in (first, again)]
     assert ends[0] == ends[1]

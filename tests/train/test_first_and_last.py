@@ -8,6 +8,7 @@ import pytest
 from kava.commands.train import train
 from kava.train import models
 from kava.train.config import TrainConfig
+from kava.train.defaults import recipe_beneath
 
 
 def config(tmp_path: Path, **settings: object) -> TrainConfig:
@@ -49,3 +50,11 @@ def test_the_last_step_is_logged_whatever_logging_steps_is(
     metrics = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     logged = [line["step"] for line in map(json.loads, metrics) if "kv" in line]
     assert logged == [2, 3]
+
+
+@pytest.mark.parametrize(("steps", "warmup"), [(None, 100), (20, 4), (2000, 100), (0, 0)])
+def test_the_recipe_of_the_game_warms_up_over_a_fifth_of_its_steps_at_most(
+    steps: int | None, warmup: int
+) -> None:
+    given = {} if steps is None else {"max_steps": steps}
+    assert recipe_beneath(given)["warmup_steps"] == warmup

@@ -48,8 +48,8 @@ class RunConfig:
 
 
 @dataclass(kw_only=True)
-class StatusConfig:
-    """What `kava study status` is asked for."""
+class FolderConfig:
+    """What `kava study status` and `pack` are asked for: a study that was run."""
 
     folder: str = needed("of the study", positional=True, metavar="FOLDER")
 
@@ -58,24 +58,10 @@ class StatusConfig:
 
 
 @dataclass(kw_only=True)
-class ReportConfig:
+class ReportConfig(FolderConfig):
     """What `kava study report` is asked for."""
 
-    folder: str = needed("of the study", positional=True, metavar="FOLDER")
     output: str | None = flag(None, "folder of the page", unset="in the study's")
-
-    def __post_init__(self) -> None:
-        check_fields(self)
-
-
-@dataclass(kw_only=True)
-class PackConfig:
-    """What `kava study pack` is asked for."""
-
-    folder: str = needed("of the study", positional=True, metavar="FOLDER")
-
-    def __post_init__(self) -> None:
-        check_fields(self)
 
 
 @dataclass(kw_only=True)
@@ -91,7 +77,7 @@ RUN = Usage(
 )
 STATUS = Usage(
     prog="kava study status",
-    kind=StatusConfig,
+    kind=FolderConfig,
     summary="Say where the runs stand.",
     example="kava study status outputs/study/flat_vs_structured",
 )
@@ -103,7 +89,7 @@ REPORT = Usage(
 )
 PACK = Usage(
     prog="kava study pack",
-    kind=PackConfig,
+    kind=FolderConfig,
     summary="Put the logs of all runs into one small file, which status and report read as well; "
     "students are not packed.",
     example="kava study pack outputs/study/flat_vs_structured",
@@ -184,7 +170,7 @@ def _run(args: RunConfig, argv: Sequence[str]) -> int:
     return 0
 
 
-def _status(args: StatusConfig, argv: Sequence[str]) -> int:
+def _status(args: FolderConfig, argv: Sequence[str]) -> int:
     from kava.study.fairness import unfair_differences
     from kava.study.folder import read_locked_plan
     from kava.study.packed import unpacked
@@ -215,7 +201,7 @@ def _report(args: ReportConfig, argv: Sequence[str]) -> int:
     return 0
 
 
-def _pack(args: PackConfig, argv: Sequence[str]) -> int:
+def _pack(args: FolderConfig, argv: Sequence[str]) -> int:
     from kava.study.packed import pack_runs
 
     folder = Path(args.folder)

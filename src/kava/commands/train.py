@@ -106,7 +106,8 @@ def _describe(config: TrainConfig, run: Run) -> None:
     print(f"teacher: {teacher}")
     print(
         f"target:  {config.kv_method} to {config.target_len} positions, "
-        f"{config.alignment_mode} alignment ({aligner:,} parameters, {config.aligner_fit})"
+        f"{config.alignment_mode} alignment"
+        + (f" ({aligner:,} parameters, {config.aligner_fit})" if aligner else "")
     )
     print(f"loss:    {formula(config)}")
     print(f"disk:    {run.need}")
@@ -116,3 +117,5 @@ def _describe(config: TrainConfig, run: Run) -> None:
         print(run.calibration)
     if run.checkpoint is not None:
         print(f"resumed: {run.checkpoint}")
+        if run.trainer.is_finished(run.checkpoint):
+            print("         the run was finished: nothing is left to train")

@@ -191,7 +191,7 @@ def eviction_demo(num_latents: int = NUM_LATENTS) -> Demo:
             _rule("rkv", "the KaVa paper's score, per head", "treatment"),
             _rule("rkv_official", "R-KV's public code, per head", "treatment"),
             _rule("h2o", "attention of all later queries, shared", "treatment", kv_scope="model"),
-            _rule("random", "by lot, another for every sample", "control"),
+            _rule("random", "at random, drawn anew for every sample", "control"),
             _rule("uniform", "at even distances", "control"),
             _rule("right_crop", f"the last {num_latents}", "control"),
         ),

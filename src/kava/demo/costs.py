@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +29,11 @@ def student_costs(
     path = folder / COSTS_FILE
     hashes = {log.name: log.result_hash for log in logs}
     if path.is_file():
-        try:
+        with suppress(Malformed):  # a damaged file is measured again
             saved = read_json(path)
-        except Malformed:
-            saved = {"runs": None}  # an interrupted write
-        if saved["runs"] == hashes:
-            costs: Mapping[str, Mapping[str, Any]] = saved["costs"]
-            return costs
+            if isinstance(saved, dict) and saved.get("runs") == hashes and "costs" in saved:
+                costs: Mapping[str, Mapping[str, Any]] = saved["costs"]
+                return costs
     costs = _measure(runs)
     write_json(path, {"runs": hashes, "costs": costs})
     return costs

@@ -220,6 +220,8 @@ class Eviction(ABC):
         Raises:
             ValueError: `target_len` below 1, or a sample without a candidate.
         """
+        if isinstance(target_len, bool) or not isinstance(target_len, int):
+            raise ValueError(f"target_len={target_len!r} must be a whole number")
         if target_len < 1:
             raise ValueError(f"target_len={target_len} keeps nothing; it must be at least 1")
         candidates = find_candidates(trace)

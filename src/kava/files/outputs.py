@@ -38,6 +38,8 @@ def check_output_folder(folder: str | Path, flag: str = "--output") -> None:
         >>> check_output_folder("outputs/run", "--output_dir")
     """
     folder = Path(folder)
+    if folder.resolve() == Path(folder.anchor or "/").resolve():
+        raise ValueError(f"{flag} {folder} is the root of the disk; name a folder in it")
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{flag} {folder} is a file; name a folder")
     _check_writable(folder, f"{flag} {folder}")

@@ -168,6 +168,11 @@ def capture(
     tokens = inputs_embeds if input_ids is None else input_ids
     if tokens is None or (input_ids is not None and inputs_embeds is not None):
         raise ValueError("give either input_ids or inputs_embeds")
+    axes = 2 if inputs_embeds is None else 3
+    if not isinstance(tokens, Tensor) or tokens.ndim != axes or not tokens.numel():
+        wanted = "input_ids must be [B, T]" if axes == 2 else "inputs_embeds must be [B, T, width]"
+        found = tuple(tokens.shape) if isinstance(tokens, Tensor) else type(tokens).__name__
+        raise ValueError(f"{wanted} with at least one sample and position, got {found}")
     T = tokens.shape[1]
     cache = DynamicCache() if past_key_values is None else past_key_values
     if any(cache.is_sliding):

@@ -145,5 +145,5 @@ def gguf_mend(what: str) -> str:
     return (
         f"{what} a GGUF file, whose weights are quantised for inference; take the model in "
         f"safetensors, or convert it by AutoModelForCausalLM.from_pretrained(folder, "
-        f"gguf_file=…).save_pretrained(…) and the tokenizer likewise"
+        f"gguf_file=…).save_pretrained(…) and save the tokenizer in the same way"
     )

@@ -199,6 +199,8 @@ def _resolve(name: str) -> str:
     if path.is_file():
         raise OSError(f"{name!r} is a file; pass the folder that holds config.json and the weights")
     looks_local = name.startswith((".", "~")) or path.is_absolute() or name.count("/") > 1
+    # outputs/gpt2 may be a name on the hub, but not where there is a folder outputs
+    looks_local = looks_local or ("/" in name and path.parent.is_dir())
     if looks_local or not name:
         raise OSError(
             f"the folder {name!r} does not exist; pass a folder that holds config.json and "

@@ -20,11 +20,13 @@ class Items(NamedTuple):
         ids: of the items, each once.
         correct: [N] bool.
         path: where they come from.
+        golds: the right answers, where the file names them; empty where it does not.
     """
 
     ids: tuple[str, ...]
     correct: np.ndarray
     path: str = ""
+    golds: tuple[str, ...] = ()
 
     @property
     def num_correct(self) -> int:
@@ -84,6 +86,7 @@ def read_items(
                 )
     line_of: dict[str, int] = {}
     correct = []
+    golds = []
     for line, row in rows:
         for field in (key, value):
             if field not in row:
@@ -98,14 +101,17 @@ def read_items(
             )
         line_of[name] = line
         correct.append(_right(path, line, value, row[value]))
-    return Items(tuple(line_of), np.array(correct, dtype=bool), str(path))
+        golds += [str(row["gold"])] if "gold" in row else []
+    known = tuple(golds) if len(golds) == len(correct) else ()
+    return Items(tuple(line_of), np.array(correct, dtype=bool), str(path), known)
 
 
 def pair(a: Items, b: Items) -> tuple[np.ndarray, np.ndarray]:
     """Which of the same items were right in both files, in the first one's order.
 
     Raises:
-        ValueError: ids that are in one of them only; the message counts them and names one.
+        ValueError: ids that are in one of them only, or items whose right answers differ; the
+            message counts them and names one.
 
     Example:
         >>> a = Items(("x", "y"), np.array([True, False]))
@@ -127,7 +133,15 @@ def pair(a: Items, b: Items) -> tuple[np.ndarray, np.ndarray]:
         raise ValueError(
             f"{' and '.join(complaints)}; only the same items can be compared one by one"
         )
-    return a.correct, b.correct[[index_of[name] for name in a.ids]]
+    order = [index_of[name] for name in a.ids]
+    if a.golds and b.golds:
+        other = [name for name, gold, index in zip(a.ids, a.golds, order) if gold != b.golds[index]]
+        if other:
+            raise ValueError(
+                f"{len(other)} of {len(a.ids)} items have another gold answer in {names[1]} than "
+                f"in {names[0]}, such as {other[0]!r}: they are not the same questions"
+            )
+    return a.correct, b.correct[order]
 
 
 def _of_filter(

@@ -37,8 +37,8 @@ class LatentStudentConfig(PreTrainedConfig):
         projection_dropout: float = 0.0,
         **kwargs: Any,
     ):
-        if num_latents < 0:
-            raise ValueError(f"num_latents={num_latents} is negative; pass 0 or more")
+        if isinstance(num_latents, bool) or not isinstance(num_latents, int) or num_latents < 0:
+            raise ValueError(f"num_latents={num_latents!r} must be a whole number, 0 or more")
         if decoding not in DECODINGS:
             raise ValueError(f"decoding={decoding!r} is unknown; choose {' or '.join(DECODINGS)}")
         if decoding == "jacobi" and not 0 <= num_iterations <= num_latents:

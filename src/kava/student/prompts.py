@@ -1,4 +1,4 @@
-"""Prompts as a student gets them, held to what it can read before any of them is answered."""
+"""The prompts that a student is asked, checked against its limits before any is answered."""
 
 from __future__ import annotations
 

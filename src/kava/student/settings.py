@@ -1,4 +1,4 @@
-"""`kava.json`: what a checkpoint says of its student, held to what the commands read of it."""
+"""`kava.json`, which describes the student of a checkpoint, read and checked."""
 
 from __future__ import annotations
 

@@ -103,6 +103,7 @@ class CheckpointWriter:
                 folder = self.run_dir / name
                 (folder / STATE_FILE).write_text(self._state(state), encoding="utf-8")
                 write_manifest(folder)
+                _share(folder)
                 _replace(folder, self.output_dir / name)
         except (OSError, SafetensorError, RuntimeError) as error:
             raise self._unwritten(step, error) from error
@@ -140,6 +141,8 @@ class CheckpointWriter:
 
     def _unwritten(self, step: int, error: Exception) -> WriteError:
         reason = str(error).splitlines()[0]
+        if "inline_container" in reason:  # how torch tells of a file that it could not write
+            reason = "the disk is full, or a file grew beyond what is allowed"
         return WriteError(
             f"the checkpoint of step {step} could not be written to {self.output_dir} "
             f"({reason}); free some space or choose another --output_dir, then --resume: "
@@ -299,6 +302,15 @@ def remove_checkpoint(folder: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
     os.replace(folder, old)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _share(folder: Path) -> None:
+    """Give every file the permissions of new files; safetensors makes them private."""
+    mask = os.umask(0)
+    os.umask(mask)
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.chmod(0o666 & ~mask)
 
 
 def _replace(source: Path, target: Path) -> None:

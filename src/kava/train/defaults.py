@@ -12,7 +12,7 @@ checkpoint: its caches need no map.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from kava.dataset_names import SHELL_TOKENIZED, is_shell_game, shell_game_options
@@ -122,15 +122,17 @@ def adopt(config: Settings, recorded: Mapping[str, Any]) -> None:
             config.left_out[name] = ""
 
 
-def recipe_beneath(values: Collection[str]) -> Mapping[str, Any]:
+def recipe_beneath(values: Mapping[str, Any]) -> Mapping[str, Any]:
     """The settings of the built-in game's recipe that hold beneath what is given; often none.
 
     Args:
-        values: the names of the settings that are given.
+        values: the settings that are given, by name.
     """
     if WHAT_IS_TRAINED & set(values):
         return {}
     recipe = {name: value for name, value in GAME_RECIPE.items() if name not in values}
-    if "max_steps" in values:
-        recipe.pop("warmup_steps", None)  # made for the recipe's own number of steps
+    steps = values.get("max_steps")
+    if isinstance(steps, int) and "warmup_steps" in recipe:
+        # the recipe's warm-up is a fifth of its steps
+        recipe["warmup_steps"] = max(min(recipe["warmup_steps"], steps // 5), 0)
     return recipe

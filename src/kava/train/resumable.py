@@ -144,9 +144,8 @@ class ResumableTrainer(Trainer):
             Stopped: a signal came; the step that was done last is saved.
         """
         if isinstance(resume_from_checkpoint, str):
-            state = TrainerState.load_from_json(f"{resume_from_checkpoint}/{STATE_FILE}")
-            ended = state.global_step >= state.max_steps and not self.evaluation_is_due(state)
-            if ended and self._has_last_row():
+            state = self._state_of(resume_from_checkpoint)
+            if self._is_over(state):
                 self._load_from_checkpoint(resume_from_checkpoint)
                 state.is_local_process_zero = self.is_local_process_zero()
                 state.is_world_process_zero = self.is_world_process_zero()
@@ -160,6 +159,17 @@ class ResumableTrainer(Trainer):
             self.progress.close()
         self._say_verdict()
         return output
+
+    def is_finished(self, checkpoint: str | Path) -> bool:
+        """Whether a checkpoint is the end of its run, with nothing left to do or to log."""
+        return self._is_over(self._state_of(checkpoint))
+
+    def _is_over(self, state: TrainerState) -> bool:
+        ended = state.global_step >= state.max_steps and not self.evaluation_is_due(state)
+        return ended and self._has_last_row()
+
+    def _state_of(self, checkpoint: str | Path) -> TrainerState:
+        return TrainerState.load_from_json(f"{checkpoint}/{STATE_FILE}")
 
     def _has_last_row(self) -> bool:
         """Whether the metrics end with those of the whole run, logged after the last checkpoint."""

@@ -33,7 +33,8 @@ class LossSettings:
     )
     attention_weighted_warmup: int = flag(
         0,
-        "for so many steps all slots weigh alike, then the weights come in over as many again",
+        "steps with equal weights for all positions; over as many steps again, the weights by "
+        "attention replace them",
         least=0,
     )
     layer_weight_annealing: str = flag(
