@@ -23,13 +23,20 @@ torch.set_num_threads(1)
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 
 
+MODELS = Path(os.environ.get("KAVA_MODELS", "~/.cache/kava-models")).expanduser()
+NEEDED = {
+    "shared": (SHARED, "the development data is not at {}; set KAVA_SHARED to its folder"),
+    "pretrained": (MODELS, "the pretrained models are not at {}; set KAVA_MODELS to their folder"),
+}
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    if SHARED.is_dir():
-        return
-    reason = f"the development data is not at {SHARED}; set KAVA_SHARED to its folder"
-    for item in items:
-        if "shared" in item.keywords:
-            item.add_marker(pytest.mark.skip(reason=reason))
+    for marker, (folder, reason) in NEEDED.items():
+        if folder.is_dir():
+            continue
+        for item in items:
+            if marker in item.keywords:
+                item.add_marker(pytest.mark.skip(reason=reason.format(folder)))
 
 
 @pytest.fixture(params=FAMILIES)
