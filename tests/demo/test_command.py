@@ -124,7 +124,7 @@ def test_an_unknown_arm_is_refused_before_anything_is_written(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     argv = ["--arms", "kvv", "--output_dir", str(tmp_path / "out")]
-    assert "'kvv' is no arm of demo (did you mean 'kv'?)" in refusal(main, argv, capsys)
+    assert "--arms: 'kvv' is no arm of demo (did you mean 'kv'?)" in refusal(main, argv, capsys)
     assert not (tmp_path / "out").exists()
 
 

@@ -67,7 +67,7 @@ def test_a_dry_run_touches_nothing(tmp_path: Path, capsys: pytest.CaptureFixture
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (["--arms", "flat", "structurd"], "'structurd' is no arm of small (did you mean"),
+        (["--arms", "flat", "structurd"], "--arms: 'structurd' is no arm of small (did you mean"),
         (["--seeds", "7"], "--seeds 7 is none of the plan's (0, 1)"),
     ],
 )

@@ -113,7 +113,8 @@ def read_lock(folder: Path) -> dict[str, Any]:
         lock: dict[str, Any] = read_json(path)
         changed = canonical_hash(lock["plan"]) != lock["plan_hash"]
     except (Malformed, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is cut or damaged ({error}); restore it") from error
+        reason = error.problem if isinstance(error, Malformed) else error
+        raise ValueError(f"{path} is cut or damaged ({reason}); restore it") from error
     if changed:
         raise ValueError(
             f"{path} was edited after it was written: its hash does not fit; restore it"
@@ -143,7 +144,7 @@ def read_result(folder: Path) -> dict[str, Any] | None:
         result: dict[str, Any] = read_json(path)
     except Malformed as error:
         raise ValueError(
-            f"{path} is cut or damaged ({error}); remove it to do the run again"
+            f"{path} is cut or damaged ({error.problem}); remove it to do the run again"
         ) from error
     return result
 

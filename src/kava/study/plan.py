@@ -190,7 +190,10 @@ class Plan:
         """
         if wanted is None:
             return self.arms
-        return tuple(self.arm(name) for name in dict.fromkeys(wanted))
+        try:
+            return tuple(self.arm(name) for name in dict.fromkeys(wanted))
+        except ValueError as error:
+            raise ValueError(f"--arms: {error}") from error
 
     def seeds_of(self, arm: Arm) -> tuple[int, ...]:
         """The seeds of an arm's runs; a model that is not trained is the same for all seeds."""
