@@ -24,12 +24,7 @@ def loss_of(plan_name: str, arm_name: str) -> float:
     plan = load_plan(plan_name, check_settings=False)
     arm = plan.baseline if arm_name == "baseline" else plan.arm(arm_name)
     config = train_config(plan, arm, 0, "unused")
-    config = replace(
-        config,
-        dataset_name="kava/shell-game?num_train=16",
-        eval_size=0,
-        eval_dataset_name=None,
-    )
+    config = replace(config, dataset_name="kava/shell-game?num_train=16", eval_size=0)
     distiller, batch = distiller_and_batch(config)
     with torch.no_grad():
         return float(distiller.eval()(batch).loss)

@@ -278,7 +278,6 @@ def test_unrotated_keys_of_equal_content_match_at_any_position() -> None:
             {"ce_weight": 0.0, "kv_weight": 0.0, "teacher_ce_weight": 0.0},
             "every weight of the loss is 0",
         ),
-        ({"eval_dataset_name": "kava/shell-game"}, "is read by --eval_size alone"),
         ({"save_total_limit": -1}, "--save_total_limit -1 must be at least 0"),
         ({"seed": -1}, "--seed -1 must be from 0 to 4,294,967,295"),
     ],

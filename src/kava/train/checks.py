@@ -21,11 +21,6 @@ def check_config(config: Settings) -> None:
     _check_precision(config)
     _check_latent_ce(config)
     _check_something_is_trained(config)
-    if config.eval_dataset_name is not None and not config.eval_size:
-        raise ValueError(
-            f"--eval_dataset_name {config.eval_dataset_name} is read by --eval_size alone: pass "
-            f"how many of its samples to evaluate on"
-        )
     if config.student == "explicit" and config.teacher_name is None and config.matches_cache:
         raise ValueError(
             "an explicit student that is its own teacher would match its own cache, which "
