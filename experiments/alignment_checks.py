@@ -33,7 +33,8 @@ from kava.models.load import load_model, load_tokenizer
 from kava.models.quiet import quiet_libraries
 from kava.profile.step import build, first_batch
 from kava.trace import KVTrace, iter_past, stack_past_kv
-from kava.train.objective import Distiller, Forward
+from kava.train.objective import Distiller
+from kava.train.terms import Forward
 
 GQA_MODEL = "kava/tiny-llama"
 TEXT = "Cups abcd moves 2143 4231 order ? "

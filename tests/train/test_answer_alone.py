@@ -12,8 +12,8 @@ from runs import distiller_and_batch, small
 
 from kava.train.build import build_run
 from kava.train.data import load_data
+from kava.train.items import count_items
 from kava.train.models import build_tokenizer
-from kava.train.objective import count_items
 
 TEACHER = {"teacher_name": "kava/tiny-gpt2", "model_name": "kava/tiny-gpt2"}
 

@@ -13,7 +13,7 @@ from runs import distiller_and_batch, rows, small
 
 from kava.losses import latent_ce_loss
 from kava.train.build import build_run
-from kava.train.objective import count_items
+from kava.train.items import count_items
 
 ALONE = {"kv_weight": 0.0, "ce_weight": 0.0, "teacher_ce_weight": 0.0, "latent_ce_weight": 1.0}
 JACOBI = {"decoding": "jacobi", "jacobi_iterations": 2}

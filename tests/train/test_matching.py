@@ -12,7 +12,8 @@ from test_objective import assert_same, gradients, ragged
 
 from kava.losses import KV_LOSSES, TrainingProgress, build_kv_loss
 from kava.train.flags import parse_config
-from kava.train.objective import Forward, count_items
+from kava.train.items import count_items
+from kava.train.terms import Forward
 
 TEACHER: dict[str, Any] = {"teacher_name": "kava/shell-teacher"}
 FLAGS: list[dict[str, Any]] = [

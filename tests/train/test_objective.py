@@ -16,7 +16,7 @@ from kava.data.collate import IGNORED, Batch
 from kava.eviction import EVICTIONS
 from kava.losses import KV_LOSSES
 from kava.train.config import TrainConfig
-from kava.train.objective import count_items
+from kava.train.items import count_items
 
 TEACHER = {"teacher_name": "kava/shell-teacher"}
 KINDS = [

@@ -12,7 +12,7 @@ from runs import distiller_and_batch, run, small, weights
 from kava.data.collate import Batch
 from kava.train.build import build_run
 from kava.train.config import TrainConfig
-from kava.train.objective import count_items
+from kava.train.items import count_items
 
 OTHER: dict[str, Any] = {
     "model_name": "kava/shell-teacher",

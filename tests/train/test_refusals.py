@@ -12,8 +12,8 @@ from kava.trace import Segment
 from kava.train.arguments import training_arguments
 from kava.train.config import TrainConfig
 from kava.train.flags import parse_config
+from kava.train.items import count_items
 from kava.train.models import build_distiller, build_tokenizer
-from kava.train.objective import count_items
 from one_line import refusal
 
 

@@ -9,7 +9,7 @@ import torch
 from runs import distiller_and_batch, metrics, rows, run, small, weights
 
 from kava.trace import Segment
-from kava.train.objective import count_items
+from kava.train.items import count_items
 from kava.train.resampling import parse_segment_numbers
 
 TEACHER = {"teacher_name": "kava/shell-teacher"}

@@ -29,8 +29,10 @@ from kava.losses.schedule import (
     LAYER_EMPHASES,
     TrainingProgress,
     annealed_layer_weights,
+    fading_share,
     gated_weights,
     warmup_gate,
+    warmup_share,
 )
 from kava.losses.structural import StructuralKVLoss
 from kava.losses.verdict import CollapseVerdict, InitialMetrics, verdict
@@ -55,6 +57,7 @@ __all__ = [
     "codi_loss",
     "collapse_report",
     "effective_rank",
+    "fading_share",
     "gated_weights",
     "hidden_at",
     "kv_loss_options",
@@ -64,5 +67,6 @@ __all__ = [
     "trace_effective_rank",
     "verdict",
     "warmup_gate",
+    "warmup_share",
     "wrong_sample",
 ]

@@ -42,6 +42,36 @@ def warmup_gate(step: int, num_warmup_steps: int) -> float:
     return min(1.0, (step + 1 - num_warmup_steps) / max(num_warmup_steps, 1))
 
 
+def warmup_share(step: int, num_steps: int) -> float:
+    """The share of a weight that counts at a step: linear from 1/N, and 1 from step N − 1 on.
+
+    Args:
+        step: optimiser steps that are done.
+        num_steps: N; 0 gives 1.
+
+    Example:
+        >>> [warmup_share(step, 4) for step in range(5)]
+        [0.25, 0.5, 0.75, 1.0, 1.0]
+    """
+    return min(1.0, (step + 1) / max(num_steps, 1))
+
+
+def fading_share(step: int, num_steps: int) -> float:
+    """The share of a weight that counts at a step: 1 over half of N steps, then linearly to 0.
+
+    Args:
+        step: optimiser steps that are done.
+        num_steps: N, after which nothing is left.
+
+    Example:
+        >>> [fading_share(step, 4) for step in range(6)]
+        [1.0, 1.0, 1.0, 0.5, 0.0, 0.0]
+    """
+    if num_steps <= 0:
+        return 0.0
+    return min(1.0, max(0.0, 2 * (1 - step / num_steps)))
+
+
 def gated_weights(weights: Tensor, gate: float) -> Tensor:
     """(1 − gate) · 1 + gate · weights, for weights whose mean is 1."""
     return torch.lerp(torch.ones_like(weights), weights, gate)

@@ -18,8 +18,9 @@ from kava.data.collate import Batch
 from kava.errors import KavaError
 from kava.profile.measure import StageClock
 from kava.trace import KVTrace
-from kava.train.objective import Distiller, Forward
+from kava.train.objective import Distiller
 from kava.train.target import Target, TargetBuilder
+from kava.train.terms import Forward
 
 STAGES = ("teacher forward", "compress", "align", "student forward", "losses", "backward")
 
@@ -54,10 +55,16 @@ class StagedDistiller(Distiller):
         clock.watch(self.student, "student forward")
         clock.watch(self.map_aligner, "align")
 
-    def forward(self, batch: Batch, num_items: Tensor | None = None) -> Forward:
+    def forward(
+        self, batch: Batch, num_items: Tensor | None = None, *, diagnose: bool = False
+    ) -> Forward:
         """One batch through teacher and student; what no other stage claims are the losses."""
         with self.clock.stage("losses"):
-            return super().forward(batch, num_items)
+            return super().forward(batch, num_items, diagnose=diagnose)
+
+    def _read_written(self, *args: Any) -> Any:
+        with self.clock.stage("student forward"):
+            return super()._read_written(*args)
 
     def _read_teacher(self, batch: Batch) -> Any:
         with self.clock.stage("teacher forward"):

@@ -39,6 +39,8 @@ from kava.student.decode import Generation, Stop, greedy_decode
 from kava.student.endings import generation_ends
 from kava.student.passes import LatentOutput, LatentParts, Passes
 from kava.student.whole import WEIGHTS_FILE, has_manifest, student_damage
+from kava.student.written import Written, WrittenText, read_written
+from kava.trace import KVTrace
 
 
 class LatentProjection(nn.Sequential):
@@ -198,6 +200,50 @@ class LatentStudent(PreTrainedModel):
         run.think()
         tokens = self.get_input_embeddings()(answer_ids[:, :-1])
         return run.answer(tokens, hidden_states=hidden_states, trace=trace)
+
+    def read_written(
+        self,
+        prompt_ids: Tensor,
+        prompt_mask: Tensor | None,
+        text: WrittenText,
+        prompt_pairs: Pairs | None = None,
+    ) -> Written:
+        """Read a written chain of thought between the thought vectors, and the answer behind it.
+
+        Args:
+            prompt_ids: [B, P], left-padded.
+            prompt_mask: [B, P], 1 at valid columns; None means no padding.
+            text: what follows the prompt, as `kava.student.written.lay_out` makes it.
+            prompt_pairs: as `forward` takes them; left out, the prompt is read here.
+        """
+        return read_written(self.parts(), prompt_ids, prompt_mask, text, prompt_pairs)
+
+    def answer_from(
+        self,
+        prompt_ids: Tensor,
+        prompt_mask: Tensor | None,
+        answer_ids: Tensor,
+        begin_pairs: Pairs,
+        latents: KVTrace,
+    ) -> Tensor:
+        """Predict the answer from given keys and values in the place of the latents'.
+
+        Args:
+            prompt_ids: [B, P], left-padded.
+            prompt_mask: [B, P], 1 at valid columns; None means no padding.
+            answer_ids: [B, A], right-padded.
+            begin_pairs: each layer's keys and values over prompt and begin-of-thought, as
+                `LatentOutput` has them.
+            latents: [B, L, H, M, D], keys rotated to the latents' positions; slots that its mask
+                leaves out are hidden.
+
+        Returns:
+            logits [B, A, V].
+        """
+        run = Passes(self.parts(), prompt_ids, prompt_mask)
+        run.take_latents(begin_pairs, latents)
+        tokens = self.get_input_embeddings()(answer_ids[:, :-1])
+        return run.answer(tokens, hidden_states=False, trace=False).logits
 
     @torch.no_grad()
     def generate(

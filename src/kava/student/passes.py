@@ -60,6 +60,7 @@ class LatentOutput:
             the end-of-thought), embeddings first; None unless asked for.
         trace: keys and values at the M latents; None when M = 0 or not asked for.
         num_passes: forward passes of the base model.
+        begin_pairs: each layer's keys and values over prompt and begin-of-thought.
         readings: [B, M, V], the logits of what each latent reads as: the output head at the
             hidden state that the latent is made of; None unless asked for.
     """
@@ -68,6 +69,7 @@ class LatentOutput:
     hidden_states: tuple[Tensor, ...] | None
     trace: KVTrace | None
     num_passes: int
+    begin_pairs: Pairs
     readings: Tensor | None = None
 
 
@@ -108,7 +110,8 @@ class Passes:
         self.num_passes = 0
         self.length = 0
         padded = prompt_mask is not None and not bool(prompt_mask.all())
-        self.prompt_mask = prompt_mask if padded else None
+        # [B, n] over the first columns; those behind are all valid
+        self.valid = prompt_mask if padded else None
         if prompt_mask is not None and padded:
             self.prompt_lengths = prompt_mask.sum(1, keepdim=True)
         else:
@@ -126,11 +129,11 @@ class Passes:
         return (columns - (self.P - self.prompt_lengths)).clamp(min=0)
 
     def mask(self, stop: int) -> Tensor | None:
-        """Attention mask [B, stop]; None where no prompt is padded."""
-        if self.prompt_mask is None:
+        """Attention mask [B, stop]; None where every column is valid."""
+        if self.valid is None:
             return None
-        ones = self.prompt_mask.new_ones(self.B, stop - self.P)
-        return torch.cat([self.prompt_mask, ones], dim=1)
+        ones = self.valid.new_ones(self.B, stop - self.valid.shape[1])
+        return torch.cat([self.valid, ones], dim=1)
 
     def _arguments(self, embeds: Tensor) -> dict[str, Any]:
         stop = self.length + embeds.shape[1]
@@ -271,8 +274,45 @@ class Passes:
             hidden_states=states,
             trace=self._trace() if trace and self.M > 0 else None,
             num_passes=self.num_passes,
+            begin_pairs=pairs_of(self.cache, self.P + 1),
             readings=self.readings(),
         )
+
+    def read_text(self, embeds: Tensor, pairs: Pairs | None) -> Tensor:
+        """One pass over `embeds` [B, C, W] behind the prompt: the logits [B, C, V] at them."""
+        num_columns = embeds.shape[1]
+        if pairs is None:
+            prompt = self.base.get_input_embeddings()(self.prompt_ids)
+            embeds = torch.cat([prompt, embeds], dim=1)
+        else:
+            self.cache, self.length = cache_from(pairs), self.P
+        logits: Tensor = self.base(**self._arguments(embeds), logits_to_keep=num_columns).logits
+        return logits
+
+    def take_latents(self, begin_pairs: Pairs, latents: KVTrace) -> None:
+        """Put given keys and values in the place of the latents'; the answer is next.
+
+        Args:
+            begin_pairs: over prompt and begin-of-thought, as `LatentOutput` has them.
+            latents: [B, L, H, M, D], keys rotated to the latents' positions; slots that its mask
+                leaves out are hidden from the answer.
+        """
+        if latents.mask is not None:
+            slots = latents.mask.to(self.prompt_lengths.dtype)
+            before = self.mask(self.P + 1)
+            if before is None:
+                before = slots.new_ones(self.B, self.P + 1)
+            self.valid = torch.cat([before.to(slots.dtype), slots], dim=1)
+        pairs = [
+            tuple(
+                torch.cat([before, given[:, layer].to(before.dtype)], dim=2)
+                for before, given in zip(both, (latents.keys, latents.values))
+            )
+            for layer, both in enumerate(begin_pairs)
+        ]
+        self.cache, self.length = cache_from(pairs), self.P + 1 + self.M
+        embeddings = self.parts.thought_embeddings
+        self.pending = embeddings.new_empty(self.B, 0, embeddings.shape[1])
 
     def _trace(self) -> KVTrace:
         start, stop = self.P + 1, self.P + 1 + self.M

@@ -20,6 +20,7 @@ def check_config(config: Settings) -> None:
         )
     _check_precision(config)
     _check_latent_ce(config)
+    _check_reading(config)
     _check_something_is_trained(config)
     if config.student == "explicit" and config.teacher_name is None and config.matches_cache:
         raise ValueError(
@@ -71,6 +72,7 @@ def _check_something_is_trained(config: Settings) -> None:
         "cka_weight": config.cka_weight,
         "codi_weight": config.codi_weight,
         "latent_ce_weight": config.latent_ce_weight,
+        "text_ce_weight": config.text_ce_weight,
         "teacher_ce_weight": config.teacher_ce_weight if config.self_distillation else 0.0,
     }
     if not any(weights.values()):
@@ -107,6 +109,34 @@ def _check_latent_ce(config: Settings) -> None:
         raise ValueError(
             f"{weight}: with --jacobi_iterations 0 the latents are pause tokens, made of no "
             f"hidden state that could be read; pass 1 or more"
+        )
+
+
+def _check_reading(config: Settings) -> None:
+    for weight, steps in (("text_ce_weight", "text_ce_steps"), ("inject_weight", "inject_steps")):
+        value = getattr(config, weight)
+        if value and config.student == "explicit":
+            raise ValueError(
+                f"--{weight} {value:g} needs a latent student: an explicit one reads the text "
+                f"itself; pass --{weight} 0"
+            )
+        if not value and getattr(config, steps) is not None:
+            raise ValueError(
+                f"--{steps} {getattr(config, steps)} is read where --{weight} is above 0: give it "
+                f"a value, or leave this out"
+            )
+    if not config.inject_weight:
+        return
+    weight = f"--inject_weight {config.inject_weight:g}"
+    if not config.matches_cache:
+        raise ValueError(
+            f"{weight} puts the KV target in place of the latents, and this run has none: give "
+            f"--kv_weight a value above 0, or pass --inject_weight 0"
+        )
+    if config.align_direction != "teacher_to_student":
+        raise ValueError(
+            f"{weight} needs a target of the student's geometry, which --align_direction "
+            f"{config.align_direction} does not make: pass --align_direction teacher_to_student"
         )
 
 
@@ -225,7 +255,7 @@ def check_warmup(config: Settings, num_steps: int) -> None:
     Raises:
         ValueError: such a warm-up.
     """
-    for name in ("warmup_steps", "attention_weighted_warmup"):
+    for name in ("warmup_steps", "ce_warmup", "attention_weighted_warmup"):
         steps = getattr(config, name)
         if steps > num_steps:
             raise ValueError(

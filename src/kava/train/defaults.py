@@ -2,6 +2,8 @@
 
     alignment_mode   structured where another model teaches, else identity
     target_len       6, or as many as the built-in game has reasoning tokens, where those are fewer
+    text_ce_weight   1 for latents that another checkpoint teaches, else 0
+    text_ce_steps    and inject_steps: 40 % of the run
     kava train       with no model and no data named: the recipe of the built-in game
 
 Another model teaches where `--teacher_name` names another checkpoint than `--model_name` and a loss
@@ -19,6 +21,10 @@ from kava.dataset_names import SHELL_TOKENIZED, is_shell_game, shell_game_option
 from kava.train.settings import Settings
 
 USUAL_TARGET_LEN = 6
+FADING_PART = 0.4
+"""Of a run's steps, after how many a term fades that is of use at its beginning."""
+ABSENT = {"text_ce_weight": 0.0}
+"""What held before a flag existed, for the runs whose record does not have it."""
 
 GAME_RECIPE: Mapping[str, Any] = {
     "teacher_name": "kava/shell-teacher",
@@ -60,7 +66,27 @@ def settle(config: Settings) -> dict[str, str]:
         config.alignment_mode, left_out["alignment_mode"] = _mode(config)
     if config.target_len is None:
         config.target_len, left_out["target_len"] = _target_len(config)
+    if config.text_ce_weight is None:
+        config.text_ce_weight = 1.0 if _needs_reader(config) else 0.0
+        left_out["text_ce_weight"] = ""
     return left_out
+
+
+def steps_to_fade(given: int | None, num_steps: int) -> int:
+    """Steps after which a fading term has faded.
+
+    Args:
+        given: by its flag, if it is.
+        num_steps: of the whole run.
+    """
+    return round(FADING_PART * num_steps) if given is None else given
+
+
+def _needs_reader(config: Settings) -> bool:
+    """Whether the student learns latents from a teacher whose pass does not train it to read."""
+    latent = config.student == "latent" and config.target_len > 0
+    taught = config.matches_cache or config.codi_weight > 0
+    return latent and taught and config.teacher_name is not None
 
 
 def _mode(config: Settings) -> tuple[str, str]:
@@ -117,8 +143,8 @@ def adopt(config: Settings, recorded: Mapping[str, Any]) -> None:
         recorded: the configuration in the checkpoint.
     """
     for name in config.left_out:
-        if name in recorded:
-            setattr(config, name, recorded[name])
+        if name in recorded or name in ABSENT:
+            setattr(config, name, recorded.get(name, ABSENT.get(name)))
             config.left_out[name] = ""
 
 

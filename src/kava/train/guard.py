@@ -21,7 +21,7 @@ MIN_SAMPLES = 8
 """The effective rank and CKA are statistics of a batch: of fewer samples they say little."""
 
 if TYPE_CHECKING:
-    from kava.train.objective import Forward
+    from kava.train.terms import Forward
 
 
 class RunGuard:

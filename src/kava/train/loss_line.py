@@ -10,7 +10,13 @@ if TYPE_CHECKING:
 
 ALWAYS = {"ce": "CE", "kv": "KV", "codi": "CODI"}
 """Terms that every line has, whether or not they count, and what they are called in it."""
-WHERE_USED = {"cka": "CKA", "latent_ce": "latentCE", "teacher_ce": "teacherCE"}
+WHERE_USED = {
+    "text_ce": "textCE",
+    "inject_ce": "injectCE",
+    "cka": "CKA",
+    "latent_ce": "latentCE",
+    "teacher_ce": "teacherCE",
+}
 """Terms that a line has where they count."""
 
 
@@ -26,6 +32,8 @@ def loss_weights(config: TrainConfig) -> dict[str, float]:
         "ce": config.ce_weight,
         "kv": config.kv_weight,
         "codi": config.codi_weight,
+        "text_ce": config.text_ce_weight,
+        "inject_ce": config.inject_weight,
         "cka": config.cka_weight,
         "latent_ce": config.latent_ce_weight,
         "teacher_ce": config.teacher_ce_weight if writes else 0.0,

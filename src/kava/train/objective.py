@@ -3,10 +3,14 @@
     L = CE(answer | latents, prompt) + CE(reasoning, answer | prompt) + α₁·L_CODI + α₂·L_KV
 
 (KaVa, arXiv 2510.02312; the second term is the teacher mode of self-distillation, where teacher
-and student share their weights.) `--latent_ce_weight` adds the cross-entropy of what the latents
-themselves read as. In self-distillation the student continues from the cache that
-the teacher's pass left over the prompt, so that the prompt is read once; the gradients are those
-of two separate passes.
+and student share their weights.) Not in the paper: where another checkpoint teaches, nothing of
+this trains the student to read a chain of thought between its thought vectors. `--text_ce_weight`
+adds the cross-entropy of the text in that layout, `--inject_weight` that of the answer behind the
+target's keys and values, and `--latent_ce_weight` that of what the latents themselves read as.
+
+In self-distillation the student continues from the cache that the teacher's pass left over the
+prompt, otherwise from that of its own pass over the written text, so that it reads the prompt
+once; the gradients are those of separate passes.
 
 Every term is a sum over its items divided by the number of these items in the whole accumulated
 batch of all processes, so that neither batch split, accumulation nor world size changes a
@@ -22,67 +26,33 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
 from kava.align import MapProjectionAligner
 from kava.data.collate import IGNORED, Batch
-from kava.losses import CODILoss, TrainingProgress, hidden_at, latent_ce_loss
+from kava.losses import (
+    CODILoss,
+    TrainingProgress,
+    fading_share,
+    hidden_at,
+    latent_ce_loss,
+    warmup_share,
+)
 from kava.models.capture import capture, check_attention
 from kava.models.rotary import rotary_of
 from kava.rope import Rotary, at_length_of, rotate_trace, unrotate_trace
-from kava.student.cache import pairs_of
+from kava.student.cache import Pairs, pairs_of
 from kava.student.latent import LatentStudent
+from kava.student.written import Written
 from kava.trace import KVTrace, Segment
 from kava.train.config import TrainConfig
+from kava.train.defaults import steps_to_fade
+from kava.train.items import Items, count_items
 from kava.train.matching import Matching, compares_queries
+from kava.train.reading import answer_from, read_answers, written_text
 from kava.train.target import Target, TargetBuilder, attention_flag, map_student
+from kava.train.terms import Forward, Terms, token_loss
 from kava.train.wrong_sample import reasoning_to_read
-
-
-class Items(NamedTuple):
-    """What the terms are divided by: counts over the whole accumulated batch."""
-
-    answer_tokens: Tensor | float
-    """Supervised tokens of the student."""
-    written_tokens: Tensor | float
-    """Supervised tokens of the teacher's text."""
-    slots: Tensor | float
-    """Pairs of sample and slot that the KV loss compares."""
-    samples: Tensor | float
-    latents: Tensor | float
-    """Latents that are held to reasoning tokens."""
-
-
-def count_items(batch: Batch, config: TrainConfig) -> list[int]:
-    """The items of one batch, in the order of `Items`."""
-    written = int(batch["labels"].ne(IGNORED).sum())
-    answer = written if config.student == "explicit" else int(batch["answer_mask"].sum())
-    own_positions = config.token_alignment == "none" and "teacher" in batch
-    segment_ids = batch["teacher"]["segment_ids"] if own_positions else batch["segment_ids"]
-    reasoning_B = segment_ids.eq(Segment.REASONING).sum(1)
-    resampling = config.resampling
-    if resampling is not None and config.student == "explicit":
-        slots = int(resampling.slots(batch["segment_ids"], batch["attention_mask"]).sum())
-    elif config.kv_method != "full":
-        slots = int(reasoning_B.clamp(max=config.target_len).sum())
-    elif config.student == "explicit":
-        slots = int(reasoning_B.sum())
-    else:
-        slots = len(reasoning_B) * config.target_len
-    own_B = batch["segment_ids"].eq(Segment.REASONING).sum(1)
-    latents = int(own_B.clamp(max=config.target_len).sum())
-    return [answer, written, slots, len(reasoning_B), latents]
-
-
-class Forward(NamedTuple):
-    """One batch through teacher and student."""
-
-    loss: Tensor
-    metrics: dict[str, Tensor]
-    """Detached terms, normalised as the loss is: they add up over micro-batches."""
-    student: KVTrace | None
-    target: Target | None
 
 
 class Distiller(nn.Module):
@@ -144,62 +114,100 @@ class Distiller(nn.Module):
         if self.teacher is not None:
             self.teacher.to(device)  # type: ignore[arg-type]
 
-    def forward(self, batch: Batch, num_items: Tensor | None = None) -> Forward:
+    def forward(
+        self, batch: Batch, num_items: Tensor | None = None, *, diagnose: bool = False
+    ) -> Forward:
         """One batch through teacher and student.
 
         Args:
             batch: as the collator makes it.
-            num_items: [5], the counts of `Items` over the accumulated batch; default: this one's.
+            num_items: [6], the counts of `Items` over the accumulated batch; default: this one's.
+            diagnose: also say which answers a latent student can read, see `kava.train.reading`.
         """
         counts = count_items(batch, self.settings) if num_items is None else num_items.unbind()
         # a batch of samples without reasoning has no slots: its terms are zero, not 0/0
         items = Items(*(max(n, 1) if isinstance(n, int) else n.clamp(min=1) for n in counts))
         if isinstance(self.student, LatentStudent):
-            return self._latent(self.student, batch, items)
+            return self._latent(self.student, batch, items, diagnose)
         return self._explicit(batch, items)
 
-    def _latent(self, student: LatentStudent, batch: Batch, items: Items) -> Forward:
+    def _latent(
+        self, student: LatentStudent, batch: Batch, items: Items, diagnose: bool
+    ) -> Forward:
         config = self.settings
+        prompt = batch["prompt_ids"], batch["prompt_mask"]
         teacher = self._read_teacher(batch) if config.needs_teacher else None
         pairs = None
         if teacher is not None and self.teacher is None and batch["shared_prompt"]:
             pairs = pairs_of(teacher.cache, batch["prompt_ids"].shape[1])
+        writes = teacher is not None and teacher.writes
+        text_share = self._fading(config.text_ce_steps) if config.text_ce_weight else 0.0
+        written = None
+        if text_share or (diagnose and not writes):
+            written = self._read_written(student, batch, pairs)
+            pairs = written.prompt_pairs
         output = student(
-            batch["prompt_ids"],
-            batch["prompt_mask"],
+            *prompt,
             batch["answer_ids"],
             prompt_pairs=pairs,
             queries=self.queries,
             hidden_states=config.codi_weight > 0,
             readings=config.latent_ce_weight > 0,
-            trace=config.matches_cache,
+            trace=config.matches_cache or diagnose,
         )
         labels = batch["answer_ids"].masked_fill(batch["answer_mask"] == 0, IGNORED)
-        ce = token_loss(output.logits, labels, items.answer_tokens)
-        terms = _Terms(config.ce_weight * ce, {"ce": ce.detach()})
+        terms = Terms()
+        terms.add("ce", config.ce_weight, token_loss(output.logits, labels, items.answer_tokens))
+        terms.weighted["ce"] = self._ce_share() * terms.weighted["ce"]
+        if written is not None and text_share:
+            text = token_loss(written.logits, written.text.labels, items.text_tokens)
+            terms.add("text_ce", config.text_ce_weight, text, text_share)
         if output.readings is not None:
             loss, metrics = latent_ce_loss(
                 output.readings, *reasoning_to_read(batch, config.wrong_sample), items.latents
             )
             terms.add("latent_ce", config.latent_ce_weight, loss)
             terms.metrics.update(metrics)
-        if teacher is None:
-            return terms.done()
-        if self.teacher is None and config.teacher_ce_weight:
-            written = token_loss(teacher.logits, teacher.labels, items.written_tokens)
-            terms.add("teacher_ce", config.teacher_ce_weight, written)
-        if config.codi_weight:
+        if teacher is not None and writes:
+            loss = token_loss(teacher.logits, teacher.labels, items.written_tokens)
+            terms.add("teacher_ce", config.teacher_ce_weight, loss)
+        if teacher is not None and config.codi_weight:
             assert output.hidden_states is not None
             ours = hidden_at(output.hidden_states, batch["student_codi"] + 1)
             theirs = hidden_at(teacher.hidden_states, teacher.codi_columns)
             codi = self.codi(ours, theirs, items.samples, self._codi_layers())
             terms.add("codi", config.codi_weight, codi)
-        if not config.matches_cache:
+        latents, target, rotary = output.trace, None, None
+        if latents is not None:
+            rotary = self._rotary_of_latents(latents, batch["answer_ids"].shape[1])
+        if teacher is not None and config.matches_cache:
+            assert latents is not None
+            target = self.build_target(teacher.trace, batch, self._read_before(batch))
+            share = self._fading(config.inject_steps) if config.inject_weight else 0.0
+            if share:
+                logits = answer_from(student, batch, output, target.trace, rotary)
+                injected = token_loss(logits, labels, items.answer_tokens)
+                terms.add("inject_ce", config.inject_weight, injected, share)
+        if diagnose:
+            read = teacher if written is None else written
+            assert read is not None
+            maps = self.map_aligner.direction == "teacher_to_student"
+            theirs = target.trace if target is not None and maps else None
+            terms.reading = read_answers(student, batch, output, read, theirs, rotary)
+        if target is None or latents is None:
             return terms.done()
-        target = self.build_target(teacher.trace, batch, self._read_before(batch))
-        assert output.trace is not None
-        rotary = self._rotary_of_latents(output.trace, batch["answer_ids"].shape[1])
-        return self._match(terms, output.trace, target, items, rotary)
+        return self._match(terms, latents, target, items, rotary)
+
+    def _read_written(self, student: LatentStudent, batch: Batch, pairs: Pairs | None) -> Written:
+        text = written_text(batch)
+        return student.read_written(batch["prompt_ids"], batch["prompt_mask"], text, pairs)
+
+    def _ce_share(self) -> float:
+        return warmup_share(self.progress.step, self.settings.ce_warmup)
+
+    def _fading(self, num_steps: int | None) -> float:
+        """The share of a fading term's weight."""
+        return fading_share(self.progress.step, steps_to_fade(num_steps, self.progress.num_steps))
 
     def _rotary_of_latents(self, latents: KVTrace, num_behind: int) -> Rotary | None:
         """The student's rotation, which all passes of a batch must share."""
@@ -220,7 +228,7 @@ class Distiller(nn.Module):
         weights = self.map_aligner.layer_weights
         return None if weights.shape[0] == weights.shape[1] else weights
 
-    def _read_teacher(self, batch: Batch) -> _Reading:
+    def _read_teacher(self, batch: Batch) -> _TeacherPass:
         """One forward of the teacher, with gradients only where its text is trained too."""
         own = self.teacher is None
         model = self.base if own or self.teacher is None else self.teacher
@@ -240,9 +248,13 @@ class Distiller(nn.Module):
                 hidden_states=self.settings.codi_weight > 0,
                 logits_to_keep=keep,
             )
-        return _Reading(
+        return _TeacherPass(
             logits=outputs.logits,
             labels=batch["labels"][:, P:],
+            answer_labels=batch["labels"][:, P:].masked_fill(
+                batch["segment_ids"][:, P:] != Segment.ANSWER, IGNORED
+            ),
+            writes=trained,
             hidden_states=outputs.hidden_states,
             cache=outputs.past_key_values,
             trace=trace.detach(),
@@ -269,8 +281,10 @@ class Distiller(nn.Module):
             hidden_states=False,
             logits_to_keep=columns.to(batch["input_ids"].device),
         )
+        terms = Terms()
         ce = token_loss(outputs.logits, batch["labels"][:, P:], items.answer_tokens)
-        terms = _Terms(config.ce_weight * ce, {"ce": ce.detach()})
+        terms.add("ce", config.ce_weight, ce)
+        terms.weighted["ce"] = self._ce_share() * terms.weighted["ce"]
         if not config.matches_cache:
             return terms.done()
         teacher = self._read_teacher(batch).trace
@@ -280,7 +294,7 @@ class Distiller(nn.Module):
 
     def _match(
         self,
-        terms: _Terms,
+        terms: Terms,
         student: KVTrace,
         target: Target,
         items: Items,
@@ -303,38 +317,17 @@ class Distiller(nn.Module):
         return terms.done(student, target)
 
 
-class _Reading(NamedTuple):
+class _TeacherPass(NamedTuple):
     """A teacher's pass over its text."""
 
     logits: Tensor
     labels: Tensor
+    answer_labels: Tensor
+    writes: bool
     hidden_states: Any
     cache: Any
     trace: KVTrace
     codi_columns: Tensor
-
-
-class _Terms:
-    """A weighted sum of loss terms, and each of them for the log."""
-
-    def __init__(self, loss: Tensor, metrics: dict[str, Tensor]):
-        self.loss = loss
-        self.metrics = metrics
-
-    def add(self, name: str, weight: float, term: Tensor) -> None:
-        self.loss = self.loss + weight * term
-        self.metrics[name] = term.detach()
-
-    def done(self, student: KVTrace | None = None, target: Target | None = None) -> Forward:
-        return Forward(self.loss, self.metrics, student, target)
-
-
-def token_loss(logits: Tensor, labels: Tensor, num_tokens: Tensor | float) -> Tensor:
-    """Cross-entropy [B, N, V] against [B, N], summed and divided by `num_tokens`, in float32."""
-    total = cross_entropy(
-        logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORED, reduction="sum"
-    )
-    return total / num_tokens
 
 
 def _prompt_columns(batch: Batch) -> int:

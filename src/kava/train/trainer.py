@@ -39,7 +39,8 @@ from kava.train.checkpoint import CheckpointWriter
 from kava.train.config import TrainConfig
 from kava.train.guard import MakeUpEvaluation, RunGuard
 from kava.train.held_out import held_out_losses
-from kava.train.objective import Distiller, count_items
+from kava.train.items import count_items
+from kava.train.objective import Distiller
 from kava.train.precision import MIN_LOSS_SCALE
 from kava.train.randomness import random_states_kept
 from kava.train.recording import Record as Consumed
@@ -134,7 +135,7 @@ class KVDistillTrainer(ResumableTrainer):
     def _get_num_items_in_batch(
         self, batch_samples: list[Batch], device: torch.device
     ) -> Tensor | None:
-        """[5] counts of `Items` over all micro-batches of all processes."""
+        """[6] counts of `Items` over all micro-batches of all processes."""
         if not batch_samples:
             return None
         counts = torch.tensor([count_items(batch, self.config) for batch in batch_samples])

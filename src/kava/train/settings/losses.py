@@ -60,7 +60,33 @@ class LossSettings:
         "reasoning tokens that it stands for; 0 leaves it out; needs no teacher",
         least=0,
     )
-    ce_weight: float = flag(1.0, "weight of the student's cross-entropy", least=0)
+    ce_weight: float = flag(1.0, "weight of the student's cross-entropy on the answer", least=0)
+    ce_warmup: int = flag(
+        0, "steps over which the weight of that cross-entropy rises linearly to ce_weight", least=0
+    )
+    text_ce_weight: float = flag(
+        None,
+        "weight of the cross-entropy of the written chain of thought and the answer in the layout "
+        "of the latents (prompt, begin-of-thought, chain of thought, end-of-thought, answer), from "
+        "which a student learns to read there; 0 leaves it out",
+        least=0,
+        unset="1 for latents that another checkpoint teaches, else 0",
+    )
+    text_ce_steps: int | None = flag(
+        None,
+        "steps after which that term has faded: its weight is full over the first half of them, "
+        "then falls linearly to 0; left out: 40 % of the run",
+        least=1,
+    )
+    inject_weight: float = flag(
+        0.0,
+        "weight of the answer's cross-entropy where the target's keys and values stand in place "
+        "of the latents' (teacher forcing); 0 leaves it out",
+        least=0,
+    )
+    inject_steps: int | None = flag(
+        None, "the same for inject_weight as text_ce_steps for text_ce_weight", least=1
+    )
     teacher_ce_weight: float = flag(
         1.0,
         "self-distillation: weight of the cross-entropy of the written reasoning",

@@ -1,0 +1,62 @@
+"""The terms of the loss: how they add up, and how each is logged."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from kava.data.collate import IGNORED
+from kava.trace import KVTrace
+from kava.train.reading import Reading
+from kava.train.target import Target
+
+
+class Forward(NamedTuple):
+    """One batch through teacher and student."""
+
+    loss: Tensor
+    metrics: dict[str, Tensor]
+    """Detached terms, normalised as the loss is: they add up over micro-batches."""
+    student: KVTrace | None
+    target: Target | None
+    weighted: dict[str, Tensor]
+    """The terms as they are added up, with their gradients."""
+    reading: Reading | None = None
+    """Which samples are answered, and from what; None unless asked for."""
+
+
+class Terms:
+    """A weighted sum of loss terms, and each of them for the log."""
+
+    def __init__(self) -> None:
+        self.weighted: dict[str, Tensor] = {}
+        self.metrics: dict[str, Tensor] = {}
+        self.reading: Reading | None = None
+
+    def add(self, name: str, weight: float, term: Tensor, share: float = 1.0) -> None:
+        """Add a term.
+
+        Args:
+            name: as it is logged.
+            weight: its flag's.
+            term: a scalar.
+            share: how much of the weight counts at this step; it is part of what is logged.
+        """
+        self.weighted[name] = weight * share * term
+        self.metrics[name] = share * term.detach()
+
+    def done(self, student: KVTrace | None = None, target: Target | None = None) -> Forward:
+        """The sum."""
+        loss = sum(self.weighted.values())
+        assert isinstance(loss, Tensor)
+        return Forward(loss, self.metrics, student, target, self.weighted, self.reading)
+
+
+def token_loss(logits: Tensor, labels: Tensor, num_tokens: Tensor | float) -> Tensor:
+    """Cross-entropy [B, N, V] against [B, N], summed and divided by `num_tokens`, in float32."""
+    total = cross_entropy(
+        logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORED, reduction="sum"
+    )
+    return total / num_tokens
