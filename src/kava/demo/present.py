@@ -104,7 +104,7 @@ def _eviction(done: Finished) -> Telling:
         expectations=verdicts.eviction_expectations(done.summaries),
         reference=verdicts.reference_sentence(kept.teacher, done.summaries),
         draws={
-            "accuracy": accuracies["accuracy"],
+            **{name: draw for name, draw in accuracies.items() if name != "curves"},
             "kept": partial(kept_tokens, kept),
             "curves": accuracies["curves"],
             **_kv_losses(done),
@@ -135,8 +135,10 @@ def _joint(done: Finished) -> Telling:
 def _accuracies(done: Finished) -> dict[str, Draw]:
     """At the end, and while training."""
     intervals = {summary.arm.name: (summary.low, summary.high) for summary in done.summaries}
-    curves = CURVES["accuracy_curves"]
+    curves, reading = CURVES["accuracy_curves"], CURVES["reading_curves"]
+    read = with_curves(done.arms, reading)
     return {
+        **({"reading": partial(curves_by_arm, read, reading, guess=CHANCE)} if read else {}),
         "accuracy": partial(
             accuracy_by_arm, done.arms, intervals, confidence=CONFIDENCE, guess=CHANCE
         ),

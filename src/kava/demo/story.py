@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kava.demo.arms import NUM_LATENTS, NUM_VERBOSE_TOKENS, Demo
+from kava.report.sections import CAPTIONS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +36,7 @@ _INTERVAL = (
     "Dots: the single seeds; those that are alike stand above one another. Bars: the 95 % Wilson "
     "interval of their mean, for as many questions as one seed was asked."
 )
+_READING = CAPTIONS["reading_curves"]
 _CURVES = "Right answers on held-out questions while training; one line a seed."
 
 MAIN_STORY = Story(
@@ -47,6 +49,7 @@ MAIN_STORY = Story(
         "values that the teacher's cache holds at its reasoning (KaVa)?",
     ),
     captions={
+        "reading": _READING,
         "accuracy": ("Right answers by arm", _INTERVAL),
         "curves": ("Right answers while training", _CURVES),
         "losses": (
@@ -90,6 +93,7 @@ def eviction_story(num_latents: int) -> Story:
             f"rows{more}",
         ),
         captions={
+            "reading": _READING,
             "accuracy": ("Right answers by rule", _INTERVAL),
             "kept": (
                 "What each rule keeps",
@@ -149,6 +153,7 @@ MAPS_STORY = Story(
         "and the rank-8 map with the cache of another sample.",
     ),
     captions={
+        "reading": _READING,
         "accuracy": ("Right answers by map", _INTERVAL),
         "curves": ("Right answers while training", _CURVES),
         "losses": ("Losses while training", _DISTANCE),
@@ -185,6 +190,7 @@ RANK_STORY = Story(
         "does the student need?",
     ),
     captions={
+        "reading": _READING,
         "rank": (
             "Right answers and fit by the number of terms",
             "Above: right answers; dots are the single seeds, bars the 95 % Wilson interval of "
@@ -209,6 +215,7 @@ JOINT_STORY = Story(
         "nothing can be learned. A loss that gets as small there has said nothing of the sample.",
     ),
     captions={
+        "reading": _READING,
         "accuracy": ("Right answers by arm", _INTERVAL),
         "curves": ("Right answers while training", _CURVES),
         "losses": ("Losses while training", _DISTANCE),

@@ -90,6 +90,16 @@ class Curves:
 
 
 CURVES: Mapping[str, Curves] = {
+    "reading_curves": Curves(
+        "right answers, %",
+        (
+            Line("eval_reading_wrong_sample", "from another sample's latents", MUTED, thin=True),
+            Line("eval_reading_written", "from written reasoning", INK),
+            Line("eval_reading_target", "from the target in place of the latents", WITHOUT),
+            Line("eval_reading_latents", "from the latents, one seed", KV),
+        ),
+        zero=True,
+    ),
     "accuracy_curves": Curves("right answers, %", (Line("eval_accuracy", "one seed"),), zero=True),
     "ce_curves": Curves(
         "nats per token",

@@ -48,6 +48,13 @@ class Section:
 
 
 CAPTIONS: Mapping[str, tuple[str, str]] = {
+    "reading_curves": (
+        "What the answer can be read from",
+        "Held-out answers predicted whole: after the written chain of thought, with the target's "
+        "keys and values in place of the latents, from the student's own latents, and from another "
+        "sample's. A line that stays down is a link that is broken, and what follows it cannot do "
+        "better. An arm without latents has the first and the third alone.",
+    ),
     "accuracy_curves": (
         "Right answers while training",
         "On held-out items that are not those of the test. One line a seed; dashed: the mean of "
@@ -122,9 +129,9 @@ def _answers(study: StudyLogs, judgement: Judgement) -> Section:
     return Section(
         name="answers",
         title="Right answers",
-        pictures=tuple(drawn),
+        pictures=(*_curve(study, "reading_curves"), *drawn),
         tables=(tables.arms_table(study, judgement),),
-        folded=(accounts.runs_table(study),),
+        folded=(*tables.reading_table(study), accounts.runs_table(study)),
     )
 
 

@@ -196,6 +196,28 @@ def controls_table(judgement: Judgement) -> Table | None:
     return make_table("controls", title, head, rows, note) if rows else None
 
 
+def reading_table(study: StudyLogs) -> list[Table]:
+    """From what the answers are right at the end; no table of logs without it."""
+    names = [f"eval_reading_{name}" for name in ("written", "target", "latents", "wrong_sample")]
+    rows: list[Row] = [
+        [arm_cell(arm, ""), *(_share(last_of(name, arm)) for name in names)]
+        for arm in study.arms
+        if arm.has("eval_reading_latents")
+    ]
+    if not rows:
+        return []
+    head = ("arm", "written reasoning", "the target", "the latents", "another sample's latents")
+    note = (
+        "Right answers in %, predicted token after token, at the last evaluation, on held-out "
+        "samples; means over seeds."
+    )
+    return [make_table("reading", "What the answer can be read from", head, rows, note)]
+
+
+def _share(value: float | None) -> str:
+    return NOTHING if value is None else percent(value)
+
+
 def caches_table(study: StudyLogs) -> Table | None:
     """KV losses at the end, each beside its own control; differences only within one kind."""
     arms = [arm for arm in study.arms if arm.has("eval_kv")]

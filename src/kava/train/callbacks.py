@@ -18,6 +18,7 @@ from transformers import (
 from transformers.integrations import TensorBoardCallback
 
 from kava.files.write import append_whole, write_whole
+from kava.losses.reading import reading_numbers
 from kava.train.events import EventsWriter
 from kava.train.guard import RunGuard
 from kava.train.loss_line import log_line
@@ -92,6 +93,13 @@ class ProgressAndLog(ProgressCallback):
             if self.guard.verdict is not None:
                 parts.append(f"guard={self.guard.verdict.state}")
             tqdm.write(f"Evaluation at step {state.global_step}: {', '.join(parts)}")
+            reading = {
+                name.removeprefix("reading_"): value
+                for name, value in shown.items()
+                if name.startswith("reading_")
+            }
+            if reading:
+                tqdm.write(f"  {reading_numbers(reading)}")
 
 
 class MetricsFile(TrainerCallback):

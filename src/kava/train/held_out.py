@@ -16,6 +16,7 @@ from kava.data.encoded import Encoded
 from kava.train.guard import RunGuard
 from kava.train.objective import Distiller
 from kava.train.probes import CacheLikeness, attention_entropy
+from kava.train.reading import ReadingCounts, gradient_shares
 
 
 @torch.no_grad()
@@ -51,12 +52,14 @@ def held_out_losses(
         batch_size=batch_size,
         collate_fn=collate,
     )
-    likeness, entropy = CacheLikeness(), None
+    likeness, readings, entropy = CacheLikeness(), ReadingCounts(), None
 
     def forward(batch: Batch) -> Any:
         with autocast():
-            return distiller(batch)
+            return distiller(batch, diagnose=True)
 
+    trained = [parameter for parameter in distiller.parameters() if parameter.requires_grad]
+    metrics: dict[str, float] = {}
     several = len(samples) > batch_size and distiller.settings.matches_cache
     guard.begin(forward(prepare(collate([samples[-1]]))) if several else None)
     for index, batch in enumerate(map(prepare, loader)):
@@ -65,10 +68,15 @@ def held_out_losses(
             totals[name] += float(value) * size
         guard.look(found)
         likeness.look(found.student, found.target and found.target.trace)
+        readings.look(found.reading)
         if index == 0:
+            with torch.enable_grad(), autocast():
+                shares = gradient_shares(distiller(batch).weighted, trained)
+            metrics.update({f"eval_gradient_{name}": share for name, share in shares.items()})
             entropy = attention_entropy(distiller.student, batch)
-    metrics = {f"eval_{name}": total / len(samples) for name, total in totals.items()}
+    metrics.update({f"eval_{name}": total / len(samples) for name, total in totals.items()})
     metrics.update({f"eval_{name}": value for name, value in likeness.metrics().items()})
+    metrics.update({f"eval_reading_{name}": x for name, x in readings.accuracy().items()})
     if entropy is not None:
         metrics["eval_attention_entropy"] = entropy
     return metrics

@@ -85,6 +85,34 @@ def others_latents(latents: KVTrace, rotary: Rotary | None) -> KVTrace:
     return at_latents(wrong_sample(plain), latents, rotary)
 
 
+class ReadingCounts:
+    """The readings of several batches as accuracies.
+
+    Example:
+        >>> counts = ReadingCounts()
+        >>> right = torch.tensor([True, False])
+        >>> counts.look(Reading(written=right, target=None, latents=~right, wrong_sample=None))
+        >>> counts.accuracy()
+        {'written': 0.5, 'latents': 0.5}
+    """
+
+    def __init__(self) -> None:
+        self._counts = {name: [0, 0] for name in READINGS}
+
+    def look(self, reading: Reading | None) -> None:
+        """Take a batch's."""
+        if reading is None:
+            return
+        for name, right_B in reading._asdict().items():
+            if right_B is not None:
+                self._counts[name][0] += int(right_B.sum())
+                self._counts[name][1] += len(right_B)
+
+    def accuracy(self) -> dict[str, float]:
+        """From 0 to 1, of each that was asked for."""
+        return {name: right / asked for name, (right, asked) in self._counts.items() if asked}
+
+
 class TextReading(Protocol):
     """A pass over the written chain of thought and the answer behind it."""
 
