@@ -7,8 +7,14 @@ passes over prompt, latents and answer with theirs, and one backward: what any i
 reads the prompt twice must pay. A second anchor reads the teacher's text once more without
 gradients for the target, as the public CODI trainer does.
 
-    python benchmarks/step.py            # 4 layers, width 256
-    python benchmarks/step.py --large    # 12 layers, width 768, 256 tokens of text
+With --other_teacher a frozen copy teaches, and the student is trained to read the written text in
+the layout of its latents. The bare passes then are the teacher's forward without gradients, the
+student's over that text and over its latents, and one backward; `step, no text` leaves the text
+out, `step, injected` adds the answer behind the target's keys and values.
+
+    python benchmarks/step.py                    # 4 layers, width 256
+    python benchmarks/step.py --large            # 12 layers, width 768, 256 tokens of text
+    python benchmarks/step.py --other_teacher    # what the terms of reading cost
 """
 
 from __future__ import annotations
@@ -17,6 +23,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch.nn.functional import cross_entropy
@@ -27,6 +34,7 @@ from kava.data.collate import Batch
 from kava.student import LatentStudent
 from kava.train.config import TrainConfig
 from kava.train.objective import Distiller
+from kava.train.reading import written_text
 
 DECODINGS = [("6 sequential", 6, "sequential", 0), ("24 × 3 Jacobi", 24, "jacobi", 3)]
 
@@ -98,11 +106,49 @@ def contenders(
         answer = cross_entropy(output.logits.flatten(0, 1), batch["answer_ids"].flatten())
         (written + answer).backward()
 
+    if args.other_teacher:
+        return with_other_teacher(student, settings, aligner, batch)
     return {
         "step": step,
         "bare passes": bare,
         "bare, head at labels": lambda: bare(head_at_labels=True),
         "bare, teacher twice": lambda: bare(second_teacher=True),
+    }
+
+
+def with_other_teacher(
+    student: LatentStudent, settings: TrainConfig, aligner: MapProjectionAligner, batch: Batch
+) -> dict[str, Callable[[], None]]:
+    """The step under a frozen teacher, with and without the terms of reading, and its anchor."""
+    teacher = GPT2LMHeadModel(student.base.config)
+    text = written_text(batch)
+
+    def step_of(**changes: float) -> Callable[[], None]:
+        config = replace(settings, teacher_name="another", **changes)
+        distiller = Distiller(student, config, aligner, teacher)
+
+        def step() -> None:
+            distiller.zero_grad(set_to_none=True)
+            distiller(batch).loss.backward()
+
+        return step
+
+    def bare() -> None:
+        student.zero_grad(set_to_none=True)
+        with torch.no_grad():
+            teacher(batch["input_ids"], use_cache=True, output_hidden_states=True)
+        prompt = batch["prompt_ids"], batch["prompt_mask"]
+        written = student.read_written(*prompt, text).logits
+        output = student(*prompt, batch["answer_ids"], trace=False)
+        read = cross_entropy(written.flatten(0, 1), text.labels.flatten())
+        answer = cross_entropy(output.logits.flatten(0, 1), batch["answer_ids"].flatten())
+        (read + answer).backward()
+
+    return {
+        "step": step_of(text_ce_weight=1.0),
+        "step, no text": step_of(text_ce_weight=0.0),
+        "step, injected": step_of(text_ce_weight=1.0, inject_weight=1.0),
+        "bare passes": bare,
     }
 
 
@@ -123,6 +169,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--large", action="store_true", help="12 layers of width 768")
+    parser.add_argument("--other_teacher", action="store_true", help="a frozen copy teaches")
     parser.add_argument("--batch", type=int, default=8, help="samples")
     parser.add_argument("--prompt", type=int, help="prompt tokens (48; 128 with --large)")
     parser.add_argument("--reasoning", type=int, help="reasoning tokens (48; 112 with --large)")
