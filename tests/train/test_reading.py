@@ -85,7 +85,7 @@ def test_weights_follow_their_schedules() -> None:
 
     def weighted(step: int) -> dict[str, float]:
         distiller.progress = TrainingProgress(step, 100)
-        return {name: float(term) for name, term in distiller(batch).weighted.items()}
+        return {name: float(term.detach()) for name, term in distiller(batch).weighted.items()}
 
     at = {step: weighted(step) for step in (0, 9, 15, 30, 40)}
     assert at[0]["ce"] == pytest.approx(0.1 * at[9]["ce"])

@@ -79,7 +79,7 @@ def steps_to_fade(given: int | None, num_steps: int) -> int:
         given: by its flag, if it is.
         num_steps: of the whole run.
     """
-    return round(FADING_PART * num_steps) if given is None else given
+    return max(round(FADING_PART * num_steps), 1) if given is None else given
 
 
 def _needs_reader(config: Settings) -> bool:
