@@ -26,7 +26,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import torch
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, pad
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from kava.align import MapProjectionAligner
@@ -133,14 +133,23 @@ def with_other_teacher(
 
         return step
 
-    def bare() -> None:
+    def bare(head_at_labels: bool = False) -> None:
         student.zero_grad(set_to_none=True)
         with torch.no_grad():
             teacher(batch["input_ids"], use_cache=True, output_hidden_states=True)
         prompt = batch["prompt_ids"], batch["prompt_mask"]
-        written = student.read_written(*prompt, text).logits
+        if head_at_labels:
+            logits, labels = student.read_written(*prompt, text).logits, text.labels
+        else:
+            begin, end = student.thought_embeddings
+            tokens = student.get_input_embeddings()(text.ids)
+            thought = text.thought[..., None]
+            tokens = torch.where(thought == 0, begin, torch.where(thought == 1, end, tokens))
+            embeds = torch.cat([student.get_input_embeddings()(prompt[0]), tokens], dim=1)
+            logits = student.base(inputs_embeds=embeds).logits
+            labels = pad(text.labels, (embeds.shape[1] - tokens.shape[1], 0), value=-100)
         output = student(*prompt, batch["answer_ids"], trace=False)
-        read = cross_entropy(written.flatten(0, 1), text.labels.flatten())
+        read = cross_entropy(logits.flatten(0, 1), labels.flatten())
         answer = cross_entropy(output.logits.flatten(0, 1), batch["answer_ids"].flatten())
         (read + answer).backward()
 
@@ -149,6 +158,7 @@ def with_other_teacher(
         "step, no text": step_of(text_ce_weight=0.0),
         "step, injected": step_of(text_ce_weight=1.0, inject_weight=1.0),
         "bare passes": bare,
+        "bare, head at labels": lambda: bare(head_at_labels=True),
     }
 
 
