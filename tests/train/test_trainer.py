@@ -330,7 +330,7 @@ def test_the_best_checkpoint_is_kept_and_named(tmp_path: Path) -> None:
 def test_the_logged_loss_is_the_weighted_sum_of_its_terms(tmp_path: Path) -> None:
     run(small(tmp_path, kv_weight=3.0, codi_weight=2.0, ce_weight=0.5, **TEACHER))
     for line in metrics(tmp_path):
-        expected = 0.5 * line["ce"] + 3.0 * line["kv"] + 2.0 * line["codi"]
+        expected = 0.5 * line["ce"] + 3.0 * line["kv"] + 2.0 * line["codi"] + line["text_ce"]
         assert line["loss"] == pytest.approx(expected, rel=1e-4)
 
 

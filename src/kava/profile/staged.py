@@ -55,12 +55,10 @@ class StagedDistiller(Distiller):
         clock.watch(self.student, "student forward")
         clock.watch(self.map_aligner, "align")
 
-    def forward(
-        self, batch: Batch, num_items: Tensor | None = None, *, diagnose: bool = False
-    ) -> Forward:
+    def forward(self, batch: Batch, num_items: Tensor | None = None, **diagnosis: Any) -> Forward:
         """One batch through teacher and student; what no other stage claims are the losses."""
         with self.clock.stage("losses"):
-            return super().forward(batch, num_items, diagnose=diagnose)
+            return super().forward(batch, num_items, **diagnosis)
 
     def _read_written(self, *args: Any) -> Any:
         with self.clock.stage("student forward"):

@@ -56,12 +56,17 @@ def held_out_losses(
 
     def forward(batch: Batch) -> Any:
         with autocast():
-            return distiller(batch, diagnose=True)
+            return distiller(batch, diagnose=True, before=readings.before)
 
     trained = [parameter for parameter in distiller.parameters() if parameter.requires_grad]
-    metrics: dict[str, float] = {}
-    several = len(samples) > batch_size and distiller.settings.matches_cache
-    guard.begin(forward(prepare(collate([samples[-1]]))) if several else None)
+    # of as many samples as fit a training step, whatever the size of evaluation's batches
+    first = samples[: distiller.settings.batch_size]
+    with torch.enable_grad(), autocast():
+        shares = gradient_shares(distiller(prepare(collate(first))).weighted, trained)
+    metrics = {f"eval_gradient_{name}": share for name, share in shares.items()}
+    last = forward(prepare(collate([samples[-1]]))) if len(samples) > batch_size else None
+    guard.begin(last)
+    readings.borrow_from(last and last.reading)
     for index, batch in enumerate(map(prepare, loader)):
         found, size = forward(batch), len(batch["ids"])
         for name, value in {"loss": found.loss, **found.metrics}.items():
@@ -70,9 +75,6 @@ def held_out_losses(
         likeness.look(found.student, found.target and found.target.trace)
         readings.look(found.reading)
         if index == 0:
-            with torch.enable_grad(), autocast():
-                shares = gradient_shares(distiller(batch).weighted, trained)
-            metrics.update({f"eval_gradient_{name}": share for name, share in shares.items()})
             entropy = attention_entropy(distiller.student, batch)
     metrics.update({f"eval_{name}": total / len(samples) for name, total in totals.items()})
     metrics.update({f"eval_{name}": value for name, value in likeness.metrics().items()})

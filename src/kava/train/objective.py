@@ -115,7 +115,12 @@ class Distiller(nn.Module):
             self.teacher.to(device)  # type: ignore[arg-type]
 
     def forward(
-        self, batch: Batch, num_items: Tensor | None = None, *, diagnose: bool = False
+        self,
+        batch: Batch,
+        num_items: Tensor | None = None,
+        *,
+        diagnose: bool = False,
+        before: KVTrace | None = None,
     ) -> Forward:
         """One batch through teacher and student.
 
@@ -123,16 +128,22 @@ class Distiller(nn.Module):
             batch: as the collator makes it.
             num_items: [6], the counts of `Items` over the accumulated batch; default: this one's.
             diagnose: also say which answers a latent student can read, see `kava.train.reading`.
+            before: for that, the latents of the sample before the first; see `wrong_sample`.
         """
         counts = count_items(batch, self.settings) if num_items is None else num_items.unbind()
         # a batch of samples without reasoning has no slots: its terms are zero, not 0/0
         items = Items(*(max(n, 1) if isinstance(n, int) else n.clamp(min=1) for n in counts))
         if isinstance(self.student, LatentStudent):
-            return self._latent(self.student, batch, items, diagnose)
+            return self._latent(self.student, batch, items, diagnose, before)
         return self._explicit(batch, items)
 
     def _latent(
-        self, student: LatentStudent, batch: Batch, items: Items, diagnose: bool
+        self,
+        student: LatentStudent,
+        batch: Batch,
+        items: Items,
+        diagnose: bool,
+        before: KVTrace | None,
     ) -> Forward:
         config = self.settings
         prompt = batch["prompt_ids"], batch["prompt_mask"]
@@ -157,11 +168,12 @@ class Distiller(nn.Module):
         )
         labels = batch["answer_ids"].masked_fill(batch["answer_mask"] == 0, IGNORED)
         terms = Terms()
-        terms.add("ce", config.ce_weight, token_loss(output.logits, labels, items.answer_tokens))
-        terms.weighted["ce"] = self._ce_share() * terms.weighted["ce"]
+        self._add_ce(terms, token_loss(output.logits, labels, items.answer_tokens))
         if written is not None and text_share:
             text = token_loss(written.logits, written.text.labels, items.text_tokens)
             terms.add("text_ce", config.text_ce_weight, text, text_share)
+        elif config.text_ce_weight:
+            terms.faded("text_ce", output.logits)
         if output.readings is not None:
             loss, metrics = latent_ce_loss(
                 output.readings, *reasoning_to_read(batch, config.wrong_sample), items.latents
@@ -188,12 +200,14 @@ class Distiller(nn.Module):
                 logits = answer_from(student, batch, output, target.trace, rotary)
                 injected = token_loss(logits, labels, items.answer_tokens)
                 terms.add("inject_ce", config.inject_weight, injected, share)
+            elif config.inject_weight:
+                terms.faded("inject_ce", output.logits)
         if diagnose:
             read = teacher if written is None else written
             assert read is not None
             maps = self.map_aligner.direction == "teacher_to_student"
             theirs = target.trace if target is not None and maps else None
-            terms.reading = read_answers(student, batch, output, read, theirs, rotary)
+            terms.reading = read_answers(student, batch, output, read, theirs, rotary, before)
         if target is None or latents is None:
             return terms.done()
         return self._match(terms, latents, target, items, rotary)
@@ -202,8 +216,9 @@ class Distiller(nn.Module):
         text = written_text(batch)
         return student.read_written(batch["prompt_ids"], batch["prompt_mask"], text, pairs)
 
-    def _ce_share(self) -> float:
-        return warmup_share(self.progress.step, self.settings.ce_warmup)
+    def _add_ce(self, terms: Terms, ce: Tensor) -> None:
+        share = warmup_share(self.progress.step, self.settings.ce_warmup)
+        terms.add("ce", self.settings.ce_weight * share, ce)
 
     def _fading(self, num_steps: int | None) -> float:
         """The share of a fading term's weight."""
@@ -282,9 +297,7 @@ class Distiller(nn.Module):
             logits_to_keep=columns.to(batch["input_ids"].device),
         )
         terms = Terms()
-        ce = token_loss(outputs.logits, batch["labels"][:, P:], items.answer_tokens)
-        terms.add("ce", config.ce_weight, ce)
-        terms.weighted["ce"] = self._ce_share() * terms.weighted["ce"]
+        self._add_ce(terms, token_loss(outputs.logits, batch["labels"][:, P:], items.answer_tokens))
         if not config.matches_cache:
             return terms.done()
         teacher = self._read_teacher(batch).trace

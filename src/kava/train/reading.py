@@ -41,6 +41,8 @@ class Reading(NamedTuple):
     target: Tensor | None
     latents: Tensor
     wrong_sample: Tensor | None
+    trace: KVTrace | None = None
+    """The latents, for the samples of the next batch to borrow from."""
 
 
 def right_answers(logits: Tensor, labels: Tensor) -> Tensor:
@@ -79,10 +81,20 @@ def at_latents(trace: KVTrace, latents: KVTrace, rotary: Rotary | None) -> KVTra
     return rotate_trace(trace, rotary, latents.positions)
 
 
-def others_latents(latents: KVTrace, rotary: Rotary | None) -> KVTrace:
-    """The latents of the sample before each in the batch, rotated to its own latents' positions."""
+def others_latents(
+    latents: KVTrace, rotary: Rotary | None, before: KVTrace | None = None
+) -> KVTrace:
+    """The latents of the sample before each, rotated to its own latents' positions.
+
+    Args:
+        latents: of a batch.
+        rotary: the student's.
+        before: of the sample before the first; left out, the first gets the last's.
+    """
     plain = unrotate_trace(replace(latents, queries=None), rotary)
-    return at_latents(wrong_sample(plain), latents, rotary)
+    if before is not None:
+        before = unrotate_trace(replace(before, queries=None), rotary)
+    return at_latents(wrong_sample(plain, before), latents, rotary)
 
 
 class ReadingCounts:
@@ -98,12 +110,20 @@ class ReadingCounts:
 
     def __init__(self) -> None:
         self._counts = {name: [0, 0] for name in READINGS}
+        self.before: KVTrace | None = None
+
+    def borrow_from(self, reading: Reading | None) -> None:
+        """Let the first sample of the next batch borrow the latents of the last one here."""
+        if reading is not None and reading.trace is not None:
+            self.before = reading.trace.samples([reading.trace.batch_size - 1])
 
     def look(self, reading: Reading | None) -> None:
         """Take a batch's."""
         if reading is None:
             return
-        for name, right_B in reading._asdict().items():
+        self.borrow_from(reading)
+        for name in READINGS:
+            right_B = getattr(reading, name)
             if right_B is not None:
                 self._counts[name][0] += int(right_B.sum())
                 self._counts[name][1] += len(right_B)
@@ -159,6 +179,7 @@ def read_answers(
     text: TextReading,
     target: KVTrace | None,
     rotary: Rotary | None,
+    before: KVTrace | None = None,
 ) -> Reading:
     """Which answers are predicted, and from what.
 
@@ -170,6 +191,7 @@ def read_answers(
         target: what the latents are matched with, in the student's geometry; None where there is
             no such thing.
         rotary: the student's, by which keys are moved from one sample's latents to another's.
+        before: the latents of the sample before the first; left out, the first gets the last's.
     """
     labels_BA = batch["answer_ids"].masked_fill(batch["answer_mask"] == 0, IGNORED)
 
@@ -179,13 +201,14 @@ def read_answers(
     latents, of_target, of_others = output.trace, None, None
     if latents is not None and target is not None:
         of_target = right_from(target)
-    if latents is not None and latents.batch_size > 1:
-        of_others = right_from(others_latents(latents, rotary))
+    if latents is not None and (latents.batch_size > 1 or before is not None):
+        of_others = right_from(others_latents(latents, rotary, before))
     return Reading(
         written=right_answers(text.logits, text.answer_labels),
         target=of_target,
         latents=right_answers(output.logits, labels_BA),
         wrong_sample=of_others,
+        trace=latents,
     )
 
 

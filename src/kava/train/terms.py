@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
@@ -46,6 +47,10 @@ class Terms:
         """
         self.weighted[name] = weight * share * term
         self.metrics[name] = share * term.detach()
+
+    def faded(self, name: str, like: Tensor) -> None:
+        """Log a term that no longer counts as 0; it is not computed."""
+        self.metrics[name] = like.new_zeros((), dtype=torch.float32)
 
     def done(self, student: KVTrace | None = None, target: Target | None = None) -> Forward:
         """The sum."""
