@@ -303,12 +303,13 @@ class Passes:
             if before is None:
                 before = slots.new_ones(self.B, self.P + 1)
             self.valid = torch.cat([before.to(slots.dtype), slots], dim=1)
+
+        def behind(cached: Tensor, given: Tensor) -> Tensor:
+            return torch.cat([cached, given.to(cached.dtype)], dim=2)
+
         pairs = [
-            tuple(
-                torch.cat([before, given[:, layer].to(before.dtype)], dim=2)
-                for before, given in zip(both, (latents.keys, latents.values))
-            )
-            for layer, both in enumerate(begin_pairs)
+            (behind(keys, latents.keys[:, layer]), behind(values, latents.values[:, layer]))
+            for layer, (keys, values) in enumerate(begin_pairs)
         ]
         self.cache, self.length = cache_from(pairs), self.P + 1 + self.M
         embeddings = self.parts.thought_embeddings

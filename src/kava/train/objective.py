@@ -148,7 +148,7 @@ class Distiller(nn.Module):
         config = self.settings
         prompt = batch["prompt_ids"], batch["prompt_mask"]
         teacher = self._read_teacher(batch) if config.needs_teacher else None
-        pairs = None
+        pairs: Pairs | None = None
         if teacher is not None and self.teacher is None and batch["shared_prompt"]:
             pairs = pairs_of(teacher.cache, batch["prompt_ids"].shape[1])
         writes = teacher is not None and teacher.writes
@@ -206,8 +206,8 @@ class Distiller(nn.Module):
             read = teacher if written is None else written
             assert read is not None
             maps = self.map_aligner.direction == "teacher_to_student"
-            theirs = target.trace if target is not None and maps else None
-            terms.reading = read_answers(student, batch, output, read, theirs, rotary, before)
+            there = target.trace if target is not None and maps else None
+            terms.reading = read_answers(student, batch, output, read, there, rotary, before)
         if target is None or latents is None:
             return terms.done()
         return self._match(terms, latents, target, items, rotary)

@@ -16,6 +16,7 @@ Shapes: B batch, L layers, H key/value heads, M latents, D head dim, V vocabular
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple, Protocol
 
@@ -212,7 +213,9 @@ def read_answers(
     )
 
 
-def gradient_shares(weighted: dict[str, Tensor], parameters: list[Tensor]) -> dict[str, float]:
+def gradient_shares(
+    weighted: Mapping[str, Tensor], parameters: Sequence[Tensor]
+) -> dict[str, float]:
     """Each term's share of the gradient: its norm divided by the sum of all terms' norms.
 
     Args:
