@@ -216,14 +216,14 @@ def _check_latents(config: Settings) -> None:
 
 
 def check_warmup(config: Settings, num_steps: int) -> None:
-    """Refuse a warm-up that does not end before the run does.
+    """Refuse a warm-up that is longer than the run.
 
     Args:
         config: the run's configuration.
         num_steps: number of optimiser steps of the whole run.
 
     Raises:
-        ValueError: the warm-up is as long as the run, or longer.
+        ValueError: the warm-up is longer than the run.
     """
     for name in ("warmup_steps", "attention_weighted_warmup"):
         steps = getattr(config, name)
