@@ -173,8 +173,7 @@ def load_student(
     if folder.is_dir():
         if not (folder / SETTINGS_FILE).exists() and not (folder / "config.json").exists():
             if not checkpoints_by_step(folder) and any(folder.iterdir()):
-                check_folder(folder) # the error says what the folder holds instead of a model or
-                checkpoints
+                check_folder(folder)  # the error names what the folder holds instead
             folder = _checkpoint_in(folder, best)
         if not _is_plain(folder):
             return _load_checkpoint(folder, device, dtype)
