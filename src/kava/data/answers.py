@@ -26,14 +26,14 @@ from kava.data.numbers import last_number, read_number, whole_number
 from kava.data.words import normal_words, same_words
 
 
-class Judgement(NamedTuple):
+class JudgedAnswer(NamedTuple):
     """An answer found in a text, and whether it is correct."""
 
     prediction: str
     correct: bool
 
 
-def judge(text: str, gold: str, cue: str, choices: Sequence[str] = ()) -> Judgement:
+def judge(text: str, gold: str, cue: str, choices: Sequence[str] = ()) -> JudgedAnswer:
     """Find the answer in a generated text and decide whether it is correct.
 
     Args:
@@ -44,9 +44,9 @@ def judge(text: str, gold: str, cue: str, choices: Sequence[str] = ()) -> Judgem
 
     Example:
         >>> judge("Two and two.\\n#### 4.", "4", "#### ")
-        Judgement(prediction='4.', correct=True)
+        JudgedAnswer(prediction='4.', correct=True)
         >>> judge("The answer is (B).", "B", "#### ", choices=["sand", "rain"])
-        Judgement(prediction='B', correct=True)
+        JudgedAnswer(prediction='B', correct=True)
         >>> judge("#### 1/2", "-1/2", "#### ").correct
         False
     """
@@ -57,7 +57,7 @@ def judge(text: str, gold: str, cue: str, choices: Sequence[str] = ()) -> Judgem
         read = read_letter(found, choices)
     elif not numeric and polarity(gold) is not None:
         read = read_yes_no(found)
-    return Judgement(found if read is None else read, answers_match(found, gold, choices))
+    return JudgedAnswer(found if read is None else read, answers_match(found, gold, choices))
 
 
 def extract_answer(text: str, cue: str, *, numeric: bool = False, num_lines: int = 1) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from kava.format import NOTHING, fixed, mebibytes, number, percent, seconds, whole
-from kava.report.logs import ArmLogs, Run, StudyLogs
+from kava.report.logs import ArmLogs, RunLogs, StudyLogs
 from kava.report.read import sha256_of
 from kava.report.tables import Cell, Row, Table, arm_cell, make_table
 from kava.study.folder import LOCK_FILE
@@ -42,7 +42,7 @@ def budget_table(study: StudyLogs) -> Table:
     return make_table("budget", "Budget and cost", (*head, "passes", "ms"), rows, note)
 
 
-def _milliseconds(run: Run) -> float | None:
+def _milliseconds(run: RunLogs) -> float | None:
     per_answer = (run.result.get("cost") or {}).get("seconds_per_answer")
     return None if per_answer is None else 1000 * per_answer
 
@@ -112,7 +112,7 @@ def health_table(study: StudyLogs) -> Table:
     return make_table("health", "Health of the runs", (*head, *more), rows, note)
 
 
-def r_squared_of(run: Run, *parts: str) -> float | None:
+def r_squared_of(run: RunLogs, *parts: str) -> float | None:
     """R² of a run's calibrated maps on held-out keys or values, averaged over layers."""
     layers = (run.calibration or {}).get("layers", ())
     known = [layer["calibrated"]["r_squared"] for layer in layers if layer["part"] in parts]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from kava.report.logs import ArmLogs, Run
+from kava.report.logs import ArmLogs, RunLogs
 
 TRAINING_ONLY = frozenset(
     {"kv_weight", "cka_weight", "codi_weight", "latent_ce_weight", "ce_weight", "lr"}
@@ -96,7 +96,7 @@ def change_of_last(quantity: str, arm: ArmLogs, baseline: ArmLogs) -> float:
 def last_of(quantity: str, arm: ArmLogs) -> float | None:
     """The last value of the log, averaged over finished runs; None if there is none."""
 
-    def last(run: Run) -> float | None:
+    def last(run: RunLogs) -> float | None:
         values = run.curve(quantity)[1]
         return values[-1] if values else None
 

@@ -35,7 +35,7 @@ Curve = tuple[list[int], list[float]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
+class RunLogs:
     """The logs of one arm with one seed.
 
     Attributes:
@@ -90,7 +90,7 @@ class ArmLogs:
 
     arm: Arm
     settings: Mapping[str, Any]
-    runs: tuple[Run, ...]
+    runs: tuple[RunLogs, ...]
 
     @property
     def name(self) -> str:
@@ -108,12 +108,12 @@ class ArmLogs:
         return self.arm.role
 
     @property
-    def finished(self) -> tuple[Run, ...]:
+    def finished(self) -> tuple[RunLogs, ...]:
         """The finished runs."""
         return tuple(run for run in self.runs if run.state == "finished")
 
     @property
-    def unfinished(self) -> tuple[Run, ...]:
+    def unfinished(self) -> tuple[RunLogs, ...]:
         """The planned runs that are not finished."""
         return tuple(run for run in self.runs if run.state != "finished")
 
@@ -138,7 +138,7 @@ class ArmLogs:
         """Whether a finished run logged this quantity."""
         return any(run.curve(name)[0] for run in self.finished)
 
-    def mean(self, value_of: Callable[[Run], float | None]) -> float | None:
+    def mean(self, value_of: Callable[[RunLogs], float | None]) -> float | None:
         """Mean of a number over the finished runs; None if one of them lacks it."""
         values = [value_of(run) for run in self.finished]
         known = [value for value in values if value is not None]
@@ -177,12 +177,12 @@ class StudyLogs:
         return tuple(arm for arm in self.arms if arm.role in roles)
 
     @property
-    def runs(self) -> Iterator[Run]:
+    def runs(self) -> Iterator[RunLogs]:
         """All runs of the plan."""
         return (run for arm in self.arms for run in arm.runs)
 
     @property
-    def unfinished(self) -> tuple[Run, ...]:
+    def unfinished(self) -> tuple[RunLogs, ...]:
         """The planned runs of all arms that are not finished."""
         return tuple(run for arm in self.arms for run in arm.unfinished)
 
@@ -241,10 +241,10 @@ def _check_names(folder: Path, plan: Plan) -> None:
             )
 
 
-def _read_run(folder: Path, arm: str, seed: int, lock: Mapping[str, Any]) -> Run:
+def _read_run(folder: Path, arm: str, seed: int, lock: Mapping[str, Any]) -> RunLogs:
     state: State = "running" if folder.is_dir() else "missing"
     if not (folder / RESULT_FILE).is_file():
-        return Run(arm=arm, seed=seed, state=state, result={}, correct={})
+        return RunLogs(arm=arm, seed=seed, state=state, result={}, correct={})
     result = read_json(folder / RESULT_FILE)
     for name, expected in (("arm", arm), ("seed", seed), ("plan_hash", lock["plan_hash"])):
         if result.get(name) != expected:
@@ -253,13 +253,13 @@ def _read_run(folder: Path, arm: str, seed: int, lock: Mapping[str, Any]) -> Run
                 f"not {expected!r}"
             )
     if not result.get("finished"):
-        return Run(arm=arm, seed=seed, state="failed", result=result, correct={})
+        return RunLogs(arm=arm, seed=seed, state="failed", result=result, correct={})
     files = result["files"]
     for name, expected in files.items():
         check_hash(folder / name, expected)
     if ITEMS_FILE not in files:
         raise ValueError(f"{folder / RESULT_FILE} names no {ITEMS_FILE}; run its run again")
-    run = Run(
+    run = RunLogs(
         arm=arm,
         seed=seed,
         state="finished",
@@ -286,7 +286,7 @@ def _read_items(path: Path) -> dict[str, bool]:
     return dict(sorted(zip(items.ids, items.correct.tolist())))
 
 
-def _check_ids(folder: Path, runs: list[Run]) -> tuple[str, ...]:
+def _check_ids(folder: Path, runs: list[RunLogs]) -> tuple[str, ...]:
     if not runs:
         return ()
     first, *others = runs

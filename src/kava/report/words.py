@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from kava.format import counted, listed, p_clause, percent, point_interval, points
 from kava.report.judgement import Compared, explained, is_better
-from kava.report.logs import Run, StudyLogs
+from kava.report.logs import RunLogs, StudyLogs
 from kava.statistics.verdict import SEEDS_TO_RULE_OUT, unseen_share
 
 MOST_NAMED = 12
@@ -78,7 +78,7 @@ def open_sentence(study: StudyLogs) -> str:
     )
 
 
-def missing_sentence(runs: Sequence[Run]) -> str:
+def missing_sentence(runs: Sequence[RunLogs]) -> str:
     """The missing runs, by their state."""
     said = []
     for state in ("failed", "running", "missing"):

@@ -33,7 +33,7 @@ _RESET_PEAK = "5"
 
 
 @dataclass
-class Record:
+class RunRecord:
     """The counts of a run up to a step.
 
     Attributes:
@@ -65,11 +65,11 @@ class Record:
         return self.grad_norm_sum / self.optimizer_steps if self.optimizer_steps else None
 
 
-def total(records: Sequence[Record]) -> Record:
+def total(records: Sequence[RunRecord]) -> RunRecord:
     """The sum over all processes of a run; norms and times are the same in each.
 
     Example:
-        >>> total([Record(tokens=10, samples=2), Record(tokens=7, samples=2)]).tokens
+        >>> total([RunRecord(tokens=10, samples=2), RunRecord(tokens=7, samples=2)]).tokens
         17
     """
     first, *others = records
@@ -85,7 +85,7 @@ def total(records: Sequence[Record]) -> Record:
 
 
 class Recorder(TrainerCallback):
-    """Updates the `Record` of a run, and the sums of its losses since the last log.
+    """Updates the `RunRecord` of a run, and the sums of its losses since the last log.
 
     Args:
         explicit: the student reads the whole text, not only prompt and answer.
@@ -99,7 +99,7 @@ class Recorder(TrainerCallback):
 
     def __init__(self, explicit: bool):
         self.explicit = explicit
-        self.record = Record()
+        self.record = RunRecord()
         self.averages = Averages()
         self._new_tokens: Tensor | None = None
         self._mark = time.perf_counter()
@@ -123,7 +123,7 @@ class Recorder(TrainerCallback):
         """Count a step that was skipped because its gradient overflowed float16."""
         self.record.nonfinite_steps += 1
 
-    def settle(self) -> Record:
+    def settle(self) -> RunRecord:
         """This process's record, with the tokens counted on the device."""
         if self._new_tokens is not None:
             self.record.tokens += int(self._new_tokens)
@@ -135,9 +135,9 @@ class Recorder(TrainerCallback):
         return {"record": asdict(self.settle()), **self.averages.state()}
 
     @staticmethod
-    def whole(shares: Sequence[Mapping[str, Any]]) -> Record:
+    def whole(shares: Sequence[Mapping[str, Any]]) -> RunRecord:
         """The record of the whole run, from the `share` of every process, in order."""
-        return total([Record(**share["record"]) for share in shares])
+        return total([RunRecord(**share["record"]) for share in shares])
 
     @staticmethod
     def save(
@@ -175,10 +175,10 @@ class Recorder(TrainerCallback):
         verdict = saved.pop("verdict", None)
         shares = saved.pop("processes", None)
         if shares is None:
-            self.record, self.averages = Record(**saved), Averages()
+            self.record, self.averages = RunRecord(**saved), Averages()
             return verdict
         share = dict(shares[process])
-        self.record = Record(**share.pop("record"))
+        self.record = RunRecord(**share.pop("record"))
         self.averages = Averages(**share)
         return verdict
 

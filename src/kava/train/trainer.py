@@ -42,8 +42,7 @@ from kava.train.held_out import held_out_losses
 from kava.train.objective import Distiller, count_items
 from kava.train.precision import MIN_LOSS_SCALE
 from kava.train.randomness import random_states_kept
-from kava.train.recording import Record as Consumed
-from kava.train.recording import Recorder, peak_memory_bytes
+from kava.train.recording import Recorder, RunRecord, peak_memory_bytes
 from kava.train.resumable import ResumableTrainer
 from kava.train.stop import StopAtSignal
 
@@ -207,7 +206,7 @@ class KVDistillTrainer(ResumableTrainer):
             logs["train_loss"] = mean_loss(self.state.log_history) or 0.0
         super().log(logs, start_time)
 
-    def recorded(self) -> Consumed:
+    def recorded(self) -> RunRecord:
         """The record over all processes so far; every process must call this."""
         return self.recorder.whole(gather_object([self.recorder.share()]))
 
