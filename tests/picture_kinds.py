@@ -17,7 +17,7 @@ import torch
 import kava
 from kava.align import layer_map
 from kava.demo import pictures as demo
-from kava.demo.kept import Kept
+from kava.demo.kept import KeptTokens
 from kava.demo.rank_picture import accuracy_by_rank
 from kava.demo.results import Result, Summary, summarize
 from kava.demo.strips import kept_tokens
@@ -28,7 +28,7 @@ from kava.pictures.costs import costs_picture
 from kava.pictures.layers import similarity_picture
 from kava.report import pictures as report
 from kava.report.judgement import Compared
-from kava.report.logs import ArmLogs, Run
+from kava.report.logs import ArmLogs, RunLogs
 from kava.report.tables import interval_of
 from kava.statistics import compare_arms, verdict
 from kava.study.plan import Arm, Role
@@ -132,7 +132,7 @@ def report_arms(case: Case) -> list[ArmLogs]:
     return arms
 
 
-def report_run(case: Case, name: str, arm: int, seed: int, trained: bool) -> Run:
+def report_run(case: Case, name: str, arm: int, seed: int, trained: bool) -> RunLogs:
     """One run of an arm, whose answers are right at the first of the items."""
     accuracy = case.accuracy(arm, seed)
     correct = {f"q{i}": i < round(accuracy * NUM_ITEMS) for i in range(NUM_ITEMS)}
@@ -149,7 +149,7 @@ def report_run(case: Case, name: str, arm: int, seed: int, trained: bool) -> Run
             }
             for k, step in enumerate(STEPS, start=1)
         ]  # fmt: skip
-    return Run(
+    return RunLogs(
         arm=name, seed=seed, state="finished", result={}, correct=correct, metrics=tuple(metrics)
     )
 
@@ -194,7 +194,7 @@ def draw_kept(case: Case) -> Figure:
         for i, arm in enumerate(arms)
     }
     words = ["abcd", "1243", ">", "abdc", ";"] * 3
-    kept = Kept(
+    kept = KeptTokens(
         tokens=[words] * 3, examples={name: [row] * 3 for name, row in shares.items()},
         frequency=shares, results=[3, 8, 13], num_problems=200, teacher={},
     )  # fmt: skip

@@ -1,10 +1,10 @@
-"""From queries and keys to attention weights, as a model's own family computes them.
+"""Compute attention weights from queries and keys as the model's family does.
 
-Families differ in what stands between q·k and the weights: a scaling that is not 1/√D (Gemma,
-Granite, GPT-2's layers), a soft cap of the logits (Gemma 2), a window or a chunk beyond which a
-layer sees nothing (Mistral, Gemma 3, Llama 4), an attention sink that takes a share of every row
-(gpt-oss). `AttentionForm` holds this layer by layer and travels with a trace; `attention_logits`
-is the one place that applies it.
+Families differ in the steps from q·k to the weights: a scaling other than 1/√D (Gemma, Granite,
+GPT-2's layers), a soft cap of the logits (Gemma 2), a window or chunk that limits what a layer sees
+(Mistral, Gemma 3, Llama 4), an attention sink that takes a share of every row (gpt-oss).
+`AttentionForm` stores this for every layer and is part of a trace; only `attention_logits` applies
+it.
 
 Shapes: B batch, L layers, H key/value heads, G query heads per key/value head, Hq = H·G, R query
 rows, T positions, D head dim, N = B·L·H heads in the order of a trace's own axes.
@@ -33,21 +33,22 @@ class LayerForm(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class AttentionForm:
-    """What each layer of a model does between q·k and its attention weights.
+    """The steps of each layer of a model from q·k to its attention weights.
 
-    `kava.capture` reads it from the model while it runs. Queries and keys are taken as a trace
-    holds them: after their norms and rotation, with all that a family multiplies into them.
+    `kava.capture` reads it from the model while it runs. Queries and keys are those of a trace:
+    after their norms and rotation, and with any factors of the family.
 
     Args:
-        scaling: [L], what q·k is multiplied by.
-        softcap: [L], c of c · tanh(q·k / c); None where a layer has none. Empty: no layer has.
-        window: [L], how many positions a query sees, its own among them; None for all before it.
-        chunk: [L], the length of the chunks that attention does not cross; None for one chunk.
-        sinks: [L, Hq] logits that stand in every row's softmax and belong to no position; −inf
-            where a layer has none.
+        scaling: [L], the factor of q·k.
+        softcap: [L], c in c · tanh(q·k / c); None for a layer without one. Empty: no layer has one.
+        window: [L], number of positions that a query sees, including its own; None for all earlier
+            ones.
+        chunk: [L], length of the chunks that attention does not cross; None for a single chunk.
+        sinks: [L, Hq] logits in every row's softmax that belong to no position; −inf for a layer
+            without one.
 
     Raises:
-        ValueError: parts of different numbers of layers.
+        ValueError: the parts have different numbers of layers.
 
     Example:
         >>> form = AttentionForm(scaling=(0.5, 0.25))
@@ -77,12 +78,12 @@ class AttentionForm:
 
     @classmethod
     def usual(cls, num_layers: int, head_dim: int) -> AttentionForm:
-        """The form of Llama and most others, and of a trace that does not say: 1/√D, no more."""
+        """The form of Llama and most others, and the default of a trace: only scaling by 1/√D."""
         return cls(scaling=(head_dim**-0.5,) * num_layers)
 
     @classmethod
     def of_layers(cls, layers: Sequence[LayerForm]) -> AttentionForm:
-        """The form of a model, from those of its layers in order."""
+        """The form of a model, from the forms of its layers in order."""
         scaling, softcap, window, chunk, sinks = zip(*layers)
         known = [part for part in sinks if part is not None]
         if known:
@@ -107,7 +108,7 @@ class AttentionForm:
         return bool(self.window or self.chunk)
 
     def layers(self, index: Sequence[int]) -> AttentionForm:
-        """The layers of the numbers `index`."""
+        """The form of the layers `index`."""
         picked = {
             field.name: tuple(part[layer] for layer in index)
             for field in fields(self)
@@ -117,15 +118,15 @@ class AttentionForm:
         return replace(self, **picked, sinks=sinks)
 
     def detach(self) -> AttentionForm:
-        """The same form, cut from the autograd graph: sinks are parameters of their model."""
+        """The same form, detached from the autograd graph: sinks are parameters of the model."""
         return self if self.sinks is None else replace(self, sinks=self.sinks.detach())
 
     def to(self, device: torch.device | str | None) -> AttentionForm:
-        """The same form, its sinks on `device`."""
+        """The same form, with its sinks on `device`."""
         return self if self.sinks is None else replace(self, sinks=self.sinks.to(device=device))
 
     def of_heads(self, batch_size: int, num_heads: int, device: torch.device) -> HeadForm:
-        """The form of every head of a trace, N = B·L·H of them."""
+        """The form of all N = B·L·H heads of a trace."""
 
         def spread(part: tuple[float | None, ...], absent: float) -> float | Tensor:
             known = [absent if value is None else value for value in part]
@@ -151,13 +152,13 @@ _UNLIMITED = 2**31 - 1
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class HeadForm:
-    """An `AttentionForm` spread over N heads, or over a slice of them.
+    """An `AttentionForm` expanded over N heads, or over a slice of them.
 
     Args:
-        scaling: one number for all, or [N, 1, 1].
-        softcap: likewise; None where no layer has one, infinite in layers that have none.
-        window: likewise.
-        chunk: likewise.
+        scaling: one number for all heads, or [N, 1, 1].
+        softcap: the same shapes; None if no layer has one, infinite in layers without one.
+        window: as softcap.
+        chunk: as softcap.
         sinks: [N, G], or None.
     """
 
@@ -183,11 +184,11 @@ class HeadForm:
         return self.window is not None or self.chunk is not None
 
     def out_of_reach(self, rows_NR: Tensor, columns_NT: Tensor) -> Tensor:
-        """[N, R, T] bool: what a window or a chunk keeps from a query.
+        """[N, R, T] bool: positions that a window or a chunk hides from a query.
 
         Args:
-            rows_NR: the positions that the queries stand at.
-            columns_NT: the positions that the keys stand at. The first axis of both may be 1.
+            rows_NR: positions of the queries.
+            columns_NT: positions of the keys. The first axis of both may be 1.
         """
         rows, columns = rows_NR[:, :, None], columns_NT[:, None]
         far = torch.zeros_like(rows - columns, dtype=torch.bool)
@@ -201,18 +202,18 @@ class HeadForm:
 def attention_logits(
     queries_NGRD: Tensor, keys_NTD: Tensor, form: HeadForm, *hidden: Tensor
 ) -> Tensor:
-    """The logits whose softmax over the last axis is a row's attention, as the model has them.
+    """The model's attention logits: their softmax over the last axis is a row's attention.
 
     Args:
         queries_NGRD: [N, G, R, D].
         keys_NTD: [N, T, D].
         form: of these N heads.
-        hidden: bool masks that broadcast to [N, G, R, T]; what is True in one of them gets the
-            least finite number instead of −∞, so that a row without any position stays finite
-            forward and backward.
+        hidden: bool masks that broadcast to [N, G, R, T]; an entry that is True in one of them gets
+            the smallest finite number instead of −∞, so that a row without any position is finite
+            in the forward and the backward pass.
 
     Returns:
-        [N, G, R, T]; [N, G, R, T + 1] where the form has sinks, which stand in the last column.
+        [N, G, R, T]; with sinks [N, G, R, T + 1], the sinks in the last column.
     """
     G, R = queries_NGRD.shape[1:3]
     scaled_NQD = queries_NGRD.flatten(1, 2) * form.scaling
@@ -233,17 +234,17 @@ def attention_logits(
 
 
 def attention(queries_NGRD: Tensor, keys_NTD: Tensor, form: HeadForm, *hidden: Tensor) -> Tensor:
-    """The attention weights of some rows, as the model's own layers give them.
+    """The attention weights of some rows, equal to those of the model's own layers.
 
     Args:
-        queries_NGRD: as in `attention_logits`, as are the next three.
+        queries_NGRD: [N, G, R, D], as in `attention_logits`.
         keys_NTD: [N, T, D].
         form: of these N heads.
         hidden: bool masks that broadcast to [N, G, R, T].
 
     Returns:
-        [N, G, R, T]. A row's weights sum to 1, or with a sink to less, and to 0 where a window or
-        a chunk leaves it nothing. Without these, a row of which all is hidden means nothing.
+        [N, G, R, T]. A row's weights sum to 1, to less with a sink, and to 0 if a window or a chunk
+        hides all positions. Otherwise the weights of a fully hidden row are meaningless.
 
     Example:
         >>> x = torch.zeros(1, 2, 4)
@@ -255,13 +256,13 @@ def attention(queries_NGRD: Tensor, keys_NTD: Tensor, form: HeadForm, *hidden: T
 
 
 def normalise(logits: Tensor, num_positions: int, *hidden: Tensor) -> Tensor:
-    """The softmax of attention logits at their positions, the sink's share left out.
+    """The softmax of attention logits, without the sink's column.
 
     Args:
         logits: [..., T] or, with a sink, [..., T + 1]; see `attention_logits`.
         num_positions: T.
-        hidden: masks that broadcast to [..., T]: what gets no weight in a row of which all is
-            hidden either.
+        hidden: masks that broadcast to [..., T]: these positions get no weight, even in a row where
+            all positions are hidden.
     """
     weights = logits.softmax(dim=-1)[..., :num_positions]
     for mask in hidden:

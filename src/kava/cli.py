@@ -1,10 +1,10 @@
-"""The shell: `kava train`, `evaluate`, `layer-map` and so on, and the one error boundary.
+"""The command line: `kava train`, `evaluate`, `layer-map` and so on, and its error handling.
 
 A sub-command is a file of `kava.commands` with a function `main`, which takes the arguments and
-returns an exit code; it is imported when it is called, so that `kava --help` loads neither torch
-nor transformers. Its flags, `USAGE`, belong to it alone: everything behind the sub-command's name,
-`--help` too, is handed on as it stands.
-`kava --install-completion` lets the shell complete sub-commands, flags and their words.
+returns an exit code; it is imported when called, so that `kava --help` loads neither torch nor
+transformers. It has its own flags, `USAGE`: everything after the sub-command's name, including
+`--help`, is passed on unchanged. `kava --install-completion` lets the shell complete sub-commands,
+flags and their values.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ COMMANDS = {
     "study": "Compare arms over seeds, by a plan.",
     "demo": "Show which signals teach a student to reason in latents.",
 }
-"""The sub-commands, and what each does."""
+"""The sub-commands with their descriptions."""
 
 
 def module_of(name: str) -> ModuleType:
-    """The file of a sub-command, imported: it has `main`, and its flags as `USAGE`.
+    """Import the module of a sub-command, with `main` and its flags as `USAGE`.
 
     Example:
         >>> module_of("layer-map").USAGE.prog
@@ -55,7 +55,7 @@ def module_of(name: str) -> ModuleType:
 
 
 class Root(TyperGroup):
-    """`kava` itself; what is wrong with its command line is one line, as in its sub-commands."""
+    """The command `kava`; errors in its command line are one line, as in its sub-commands."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Refuse an unknown flag and an unknown command."""
@@ -72,10 +72,10 @@ class Root(TyperGroup):
 
 
 class SubCommand(TyperCommand):
-    """A command whose flags are its own; the shell is offered them all the same."""
+    """A sub-command that parses its own flags and offers them for completion."""
 
     def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
-        """Its flags and their words."""
+        """Its flags and their values."""
         from kava.flags.complete import offers
 
         usage = module_of(str(self.name)).USAGE
@@ -96,7 +96,7 @@ app = typer.Typer(
 
 
 def _say(line: str) -> None:
-    with suppress(OSError):  # a full disk behind stderr changes nothing about the exit code
+    with suppress(OSError):  # a full disk under stderr does not change the exit code
         print(f"kava: {line}", file=sys.stderr, flush=True)
 
 
@@ -106,7 +106,7 @@ def _fail(message: str) -> int:
 
 
 def _drop_output() -> None:
-    """Send what stdout still holds nowhere, so that it does not fail once more at the exit."""
+    """Discard what stdout still buffers, so that it does not fail again at exit."""
     try:
         sys.stdout.flush()
     except OSError:
@@ -114,11 +114,11 @@ def _drop_output() -> None:
 
 
 def run(command: Callable[[list[str]], int], argv: Sequence[str]) -> int:
-    """Call a command, and turn what its user can mend into one line instead of a traceback.
+    """Call a command, and print errors that its user can fix as one line without traceback.
 
-    Every entry point goes through here, so that an error looks the same everywhere. A bad value
-    (`ValueError`), a bad file (`OSError`) and a run that cannot go on (`KavaError`) are the
-    user's; anything else is a defect of the program and keeps its traceback.
+    Every entry point uses this function, so that errors look the same everywhere. A bad value
+    (`ValueError`), a bad file (`OSError`) and a run that cannot continue (`KavaError`) are for the
+    user to fix; anything else is a defect of the program and keeps its traceback.
 
     Args:
         command: takes the arguments and returns the exit code.
@@ -127,8 +127,8 @@ def run(command: Callable[[list[str]], int], argv: Sequence[str]) -> int:
     A signal (`kava.stopping.SIGNALS`) ends the command in good order.
 
     Returns:
-        The command's own exit code; 1 after an error, 2 after wrong usage, 128 and the signal's
-        number after a signal (130 after Ctrl-C, 143 after SIGTERM).
+        The command's exit code; 1 after an error, 2 after wrong usage, 128 plus the signal's number
+        after a signal (130 after Ctrl-C, 143 after SIGTERM).
 
     Example:
         >>> run(lambda argv: 0, ["--seed", "1"])
@@ -137,8 +137,8 @@ def run(command: Callable[[list[str]], int], argv: Sequence[str]) -> int:
     with stop_on_signals():
         try:
             code = _code(command, argv)
-            sys.stdout.flush()  # a closed pipe or a full disk shows here, not at the exit
-        except BrokenPipeError:  # the reader, such as `head`, has seen enough
+            sys.stdout.flush()  # a closed pipe or a full disk fails here, not at exit
+        except BrokenPipeError:  # the reader, such as `head`, has closed the pipe
             _drop_output()
             return 1
         except Stopped as stop:
@@ -158,7 +158,7 @@ def run(command: Callable[[list[str]], int], argv: Sequence[str]) -> int:
 def _code(command: Callable[[list[str]], int], argv: Sequence[str]) -> int:
     try:
         return command(list(argv))
-    except SystemExit as stop:  # argparse ends so, after --help and after a wrong flag
+    except SystemExit as stop:  # argparse exits this way after --help and after a wrong flag
         if isinstance(stop.code, str):
             return _fail(stop.code)
         return stop.code or 0
@@ -203,7 +203,7 @@ def _root(
 
 
 def main() -> None:
-    """Run the shell on the arguments of this process."""
+    """Run `kava` on the arguments of this process."""
     app()
 
 

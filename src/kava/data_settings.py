@@ -1,7 +1,7 @@
-"""Flags of every command that reads data: each is declared here, once.
+"""Flags shared by all commands that read data.
 
-A command takes the classes that it needs as bases, or a single flag by `kava.flags.again`. The
-names of a class's flags are the keys that recorded runs, plans and `load_records` know.
+A command inherits from the classes that it needs, or takes a single flag with `kava.flags.again`.
+The names of flags are also the keys in recorded runs, plans and `load_records`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from kava.flags.check import as_argument
 
 @dataclass(kw_only=True)
 class Source:
-    """Which data."""
+    """The data set."""
 
     dataset_name: str = flag(
         "kava/shell-game",
@@ -31,7 +31,7 @@ class Source:
 
 @dataclass(kw_only=True)
 class RowFields:
-    """Where a row holds its question, its reasoning and its answer."""
+    """The fields of a row with its question, reasoning and answer."""
 
     question_field: str = flag("question", "field of a row that holds the question", group="data")
     reasoning_field: str = flag("reasoning", "field that holds the reasoning")

@@ -1,4 +1,4 @@
-"""What the user of a command can mend, and how it is told in one line."""
+"""Errors that the user of a command can fix, and their one-line messages."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ _MENDS = {
     ),
     errno.EROFS: ("the file system is read-only", "write to another disk"),
 }
-"""What an operating system refuses a write for → what it means, and what helps."""
+"""Error number of a refused write → its meaning and what helps."""
 
 
 class KavaError(RuntimeError):
-    """A run that cannot go on, for a reason its user can act on.
+    """A run cannot continue, for a reason that its user can fix.
 
-    A bad value is a `ValueError` and a bad file an `OSError`; this is for what is left, such as
-    a loss that is no longer finite. The shell prints all three as one line; a `RuntimeError`
-    of another kind is a defect and keeps its traceback.
+    A bad value is a `ValueError` and a bad file an `OSError`; this class is for other causes, such
+    as a loss that is no longer finite. The shell prints all three as one line; any other
+    `RuntimeError` is a defect and keeps its traceback.
 
     Example:
         >>> raise KavaError("the loss is nan at step 12, samples 'a7' and 'b3'; lower --lr")
@@ -34,20 +34,20 @@ class KavaError(RuntimeError):
 
 
 class WriteError(OSError):
-    """A write that the disk refused, told by a message of its own in place of an errno."""
+    """A write that the disk refused, with a message instead of an errno."""
 
 
 USER_ERRORS = (ValueError, OSError, KavaError)
-"""What the shell prints as one line."""
+"""The exceptions that the shell prints as one line."""
 
 
 def cannot_write(error: BaseException) -> bool:
-    """Whether the disk takes nothing more, so that going on with other work is of no use."""
+    """Whether the disk accepts no more data, so that other work would fail as well."""
     return isinstance(error, WriteError) or (isinstance(error, OSError) and error.errno in _MENDS)
 
 
 def describe(error: BaseException) -> str:
-    """What went wrong, on one line.
+    """Describe an error on one line.
 
     Example:
         >>> describe(OSError(errno.ENOSPC, "No space left on device", "out/items.jsonl"))

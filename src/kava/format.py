@@ -1,7 +1,7 @@
-"""Numbers as text, in one way for the page, the Markdown file and the pictures.
+"""Format numbers as text, in the same way for pages, Markdown files and pictures.
 
-Shares are written as per cent, differences of shares as points; ends of an interval stand with
-"to" between them, since one of them may be negative.
+Shares are written in per cent, differences of shares in points; the ends of an interval are joined
+by "to", since one of them may be negative.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Sequence
 
 NOTHING = "–"
-"""In a cell without a number."""
+"""Text of a cell without a number."""
 
 
 def percent(share: float) -> str:
@@ -101,7 +101,7 @@ def p_clause(p: float) -> str:
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """A number of so many significant digits; a dash where there is none.
+    """A number with `digits` significant digits; a dash for None.
 
     Example:
         >>> number(0.08312), number(12345.6), number(None)
@@ -115,24 +115,24 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def fixed(value: float | None, digits: int = 2) -> str:
-    """A number with so many digits behind the point; a dash where there is none."""
+    """A number with `digits` digits after the decimal point; a dash for None."""
     if value is None or math.isnan(value):
         return NOTHING
     return f"{value:.{digits}f}".replace("-", "−")
 
 
 def whole(value: float | None) -> str:
-    """A count, with commas; a dash where there is none."""
+    """A count, with commas; a dash for None."""
     return NOTHING if value is None else f"{round(value):,}"
 
 
 def mebibytes(num_bytes: float | None) -> str:
-    """Memory."""
+    """A size of memory."""
     return NOTHING if num_bytes is None else f"{num_bytes / 2**20:,.0f} MiB"
 
 
 def file_size(num_bytes: float) -> str:
-    """Room on a disk, in the units that disks are sold in.
+    """A size on disk, in decimal units.
 
     Example:
         >>> file_size(1.62e9), file_size(3.2e7), file_size(5e4)
@@ -158,7 +158,7 @@ def seconds(value: float | None) -> str:
 
 
 def listed(names: Iterable[str], last: str = "and") -> str:
-    """Names in a sentence.
+    """A list of names as in a sentence.
 
     Example:
         >>> listed(["a", "b", "c"])
@@ -169,7 +169,7 @@ def listed(names: Iterable[str], last: str = "and") -> str:
 
 
 def counted(count: int, thing: str) -> str:
-    """How many of a thing.
+    """A number with its noun in singular or plural.
 
     Example:
         >>> counted(1, "seed"), counted(1200, "item")
@@ -179,7 +179,7 @@ def counted(count: int, thing: str) -> str:
 
 
 def columns(rows: Sequence[Sequence[str]], *, left: int) -> list[str]:
-    """Cells in columns as wide as they need, the first so many to the left, the others right.
+    """Align cells in columns: the first `left` columns to the left, the others to the right.
 
     Example:
         >>> columns([["a", "10"], ["long", "9"]], left=1)

@@ -1,4 +1,4 @@
-"""Packages whose public names load on first use: their light parts stay cheap to import."""
+"""Load a package's public names on first use, so that its light parts import quickly."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 
 
 def lazy_names(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
-    """What a package assigns to `__getattr__`.
+    """Make the module-level `__getattr__` of a package.
 
     Args:
         package: its `__name__`.
-        homes: public name → module in which it is.
+        homes: public name → its module.
 
     Example:
         >>> __getattr__ = lazy_names(__name__, {"LayerMapping": "kava.fit.layer_map"})

@@ -1,8 +1,8 @@
-"""The names that a command line can be held to before torch is loaded.
+"""Names of strategies, to check a command line before torch is loaded.
 
-A strategy is registered where it is written, in a file that needs torch. A wrong name has to be
-refused long before that, so the names that ship stand here too; a test compares each list with its
-registry. Choices that no registry holds, such as the alignment modes, stand here alone.
+A strategy is registered in its own file, which needs torch. A wrong name must be refused long
+before that file is loaded, so the shipped names are also listed here; a test compares each list
+with its registry. Choices without a registry, such as the alignment modes, are only here.
 """
 
 from __future__ import annotations
@@ -33,21 +33,21 @@ SCHEDULERS = (
     "linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup",
     "inverse_sqrt",
 )  # fmt: skip
-"""Those of transformers that need no further setting."""
+"""Schedulers of transformers that need no further setting."""
 
 
 MOST_BATCH = 65_536
 MOST_LATENTS = 4_096
 MOST_SEED = 2**32 - 1
-"""Limits that several commands share: samples at a time, latents, and what a seed may be."""
+"""Limits shared by several commands: batch size, number of latents, largest seed."""
 
 
 class Names(Collection[str]):
-    """The names of a registry: those that ship, or once it is loaded, those that it holds.
+    """The names of a registry: the shipped names or, once it is loaded, all its names.
 
     Args:
-        registry: where it is, as `module:dictionary`.
-        *names: those that ship.
+        registry: the registry as `module:dictionary`.
+        *names: the shipped names.
 
     Example:
         >>> "uniform" in LAYER_MAP_NAMES

@@ -1,7 +1,7 @@
-"""Prompt, reasoning and answer: where they begin in a text, and which tokens they hold.
+"""Find where prompt, reasoning and answer begin in a text, and the segment of each token.
 
-A text is read once, by its characters; tokens take their segment from the characters they cover.
-So the same places hold for every tokenizer, and a text's segments never depend on its batch.
+Segments are found in the characters of a text; tokens get the segment of the characters they cover.
+So the result is the same for every tokenizer, and never depends on the batch.
 
 Shapes: B batch, T tokens.
 """
@@ -33,7 +33,7 @@ REASONING_TRIGGERS: tuple[Trigger, ...] = (
     re.compile(r"\blet['’]?s think\b", re.I),
     re.compile(r"(?:^|(?<=[\s。？！?]))(?:解答|解析|解)[ \t]*[:：]", re.M),
     re.compile(_LINE + r"首先", re.M),
-    # a question that ends its line by a question mark: the next line begins the reasoning
+    # a question whose line ends with a question mark: the reasoning begins on the next line
     re.compile(r"(?:(?<=[?？]\n)|(?<=[?？]\r)|(?<=[?？]\r\n))(?=\S)"),
     # GSM8K's calculator annotations, where it is plain which line the reasoning begins with: the
     # question is one line, the next holds an annotation; or there are annotations alone
@@ -43,27 +43,27 @@ REASONING_TRIGGERS: tuple[Trigger, ...] = (
     # a list marker is followed by a blank, "1.5" is a number
     re.compile(_LINE + r"(?:1[.)](?=\s)|1、|\(1\)(?=\s)|（1）)", re.M),
 )
-"""Where the reasoning begins, the surest first."""
+"""Patterns for the start of the reasoning, most reliable first."""
 
 ANSWER_TRIGGERS: tuple[Trigger, ...] = (
     re.compile(r"####\s*"),
     re.compile(r"(?:\b(?:so|therefore|thus|hence),? )?\bthe (?:final )?answer is:?\s*", re.I),
     re.compile(_LINE + r"(?:final )?answer[ \t]*:\s*", re.I | re.M),
-    # blanks in front belong to it from the first of them on
+    # all blanks before it belong to it
     re.compile(
         r"(?:(?:所以|因此|故)[,，]?\s*|[,，]\s*|(?<!\s)\s+)?"
         r"(?:最终|正确)?答案(?:是|为)?\s*(?:[:：]\s*)?"
     ),
     re.compile(_LINE + r"答\s*[:：]\s*", re.M),
 )
-"""Where the answer begins, the surest first; the value begins where the match ends."""
+"""Patterns for the start of the answer, most reliable first; the value starts at the end."""
 
 
 class SegmentSpans(NamedTuple):
-    """Where the parts of a text begin, in characters; together they cover the text.
+    """The character index at which each part of a text begins; the parts cover the text.
 
-    Where a part is `missing` it is empty: its place is where it would stand, and the characters
-    belong to the part before it.
+    A part that is `missing` is empty: its index is where it would be, and the characters belong to
+    the part before it.
     """
 
     reasoning_start: int
@@ -85,15 +85,15 @@ class SegmentIdentifier:
     """Find prompt, reasoning and answer in raw text by the markers that introduce them.
 
     KV distillation needs to know which positions are reasoning: those are compressed, and the
-    answer's attention to them is their importance (KaVa, arXiv 2510.02312, section 3.2). The
-    triggers are tried in their order and the first one that occurs decides: the reasoning begins
-    at its first place, the answer (which comes after) at its last. A text in which none occurs
-    is reported, never guessed.
+    answer's attention to them is their importance (KaVa, arXiv 2510.02312, section 3.2). Triggers
+    are tried in order and the first that occurs decides: the reasoning begins at its first
+    occurrence, the answer (which comes later) at its last. A text without any trigger is reported;
+    its segments are never guessed.
 
     Args:
         reasoning_triggers: strings, taken literally, or compiled patterns; the reasoning begins
             with the match, or with the pattern's group named `start`.
-        answer_triggers: the same for the answer; its value begins behind the match.
+        answer_triggers: the same for the answer; its value begins after the match.
 
     Raises:
         ValueError: no triggers, or an empty one.
@@ -122,14 +122,14 @@ class SegmentIdentifier:
 
         Args:
             text: prompt, reasoning and answer.
-            prompt: the text's beginning, where the prompt is known: the reasoning begins behind
-                it, and only the answer is searched for.
+            prompt: the beginning of the text, if known: the reasoning begins after it, and only the
+                answer is searched.
 
         Returns:
             the spans; `missing` names the parts ("reasoning", "answer") that were not found.
 
         Raises:
-            ValueError: `prompt` does not begin the text.
+            ValueError: the text does not begin with `prompt`.
         """
         missing = []
         if prompt is not None:
@@ -166,8 +166,8 @@ class SegmentIdentifier:
             texts: B texts.
             offsets: [B, T, 2], the tokenizer's `offset_mapping`.
             attention_mask: [B, T]; positions where it is 0 get −1. None means no padding.
-            prompts: the beginnings of the texts, where they are known.
-            on_missing: "error" raises for a text without a marker; "report" names what is missing
+            prompts: the beginnings of the texts, if known.
+            on_missing: "error" raises for a text without a marker; "report" names the missing part
                 in its span, and its tokens belong to the part before.
 
         Returns:
@@ -239,11 +239,11 @@ def _start(match: re.Match[str]) -> int:
 def token_segments(
     offsets: np.ndarray, reasoning_start: np.ndarray | int, answer_start: np.ndarray | int
 ) -> np.ndarray:
-    """The segment of every token, from the characters it covers.
+    """The segment of every token, from the characters that it covers.
 
-    A token belongs to the segment in which its last character lies: of " 72", whose blank ends
-    the cue, the number decides. A token that covers no character (a begin or end mark) belongs
-    to the segment of the token before it.
+    A token belongs to the segment of its last character: for " 72", whose blank ends the cue, this
+    is the number's. A token without characters (a start or end token) belongs to the segment of the
+    token before it.
 
     Args:
         offsets: [..., T, 2] begin and end of every token, in characters.
@@ -251,7 +251,7 @@ def token_segments(
         answer_start: [...] the character at which the answer begins.
 
     Returns:
-        [..., T] int64: 0 prompt, 1 reasoning, 2 answer; never falling along T.
+        [..., T] int64: 0 prompt, 1 reasoning, 2 answer; never decreasing along T.
 
     Example:
         >>> token_segments(np.array([[0, 0], [0, 2], [2, 4], [4, 7]]), 2, 4)

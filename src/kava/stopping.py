@@ -1,12 +1,12 @@
-"""Stopping when asked to: SIGTERM, Ctrl-C and a closed terminal end a command in good order.
+"""Clean shutdown: SIGTERM, Ctrl-C and a closed terminal end a command in good order.
 
 Inside `stop_on_signals` a signal raises `Stopped`, so that `finally` blocks and context managers
-clean up. What must not be left half done runs inside `holding`: there the signal waits for the
-end of the block. A training run is one such block, and asks `stop_requested` after every step.
-A second signal ends the process at once, as a kill does; nothing that is written is ever harmed
-by that, since files appear whole or not at all.
+clean up. Code that must not be interrupted runs inside `holding`: there the signal waits for the
+end of the block. A training run is such a block, and checks `stop_requested` after every step. A
+second signal ends the process at once, like a kill; files are not damaged, since they are written
+completely or not at all.
 
-All of it is a no-op where `stop_on_signals` was not entered, such as in a notebook.
+Without `stop_on_signals`, such as in a notebook, none of this has an effect.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from types import FrameType
 from typing import NoReturn
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-"""What ends a command in good order; another signal is one more entry here."""
+"""The signals that end a command in good order."""
 
 REPEAT_SECONDS = 1.0
 """Signals this close together are one request: `timeout`, torchrun and schedulers send the same
@@ -33,11 +33,11 @@ signal to a process and to its group."""
 class Stopped(KeyboardInterrupt):
     """A signal asked the command to end.
 
-    It is no `Exception`, so that code that goes on after errors does not go on after this.
+    It is not an `Exception`, so that code that continues after errors does not continue after it.
 
     Attributes:
         signum: the signal.
-        advice: how to go on, where there is something to go on from.
+        advice: how to resume, if possible.
     """
 
     def __init__(self, signum: int, advice: str = ""):
@@ -47,7 +47,7 @@ class Stopped(KeyboardInterrupt):
 
     @property
     def exit_code(self) -> int:
-        """What shells expect of a process that a signal ended: 130 after Ctrl-C, 143 after TERM."""
+        """The usual exit code after a signal: 130 after Ctrl-C, 143 after SIGTERM."""
         return 128 + self.signum
 
     def __str__(self) -> str:
@@ -58,12 +58,12 @@ class Stopped(KeyboardInterrupt):
 
 @dataclass
 class _State:
-    """What has been asked of this process.
+    """The signals received by this process.
 
     Attributes:
         received: the first signal, until the command has ended.
-        at: when it came, in seconds of a monotonic clock.
-        depth: how many `holding` blocks are open.
+        at: time of the signal, in seconds of a monotonic clock.
+        depth: number of open `holding` blocks.
         repeat_ends: whether a second signal ends the process at once.
     """
 
@@ -80,15 +80,15 @@ _state: _State | None = None
 def stop_on_signals(
     signals: Sequence[signal.Signals] = SIGNALS, *, repeat_ends: bool = True
 ) -> Iterator[None]:
-    """Turn signals into `Stopped` while the block runs.
+    """Raise `Stopped` on signals while the block runs.
 
     A signal that the process ignores, such as after `nohup`, stays ignored. Outside the main
     thread, where Python handles no signals, nothing changes.
 
     Args:
-        signals: which.
-        repeat_ends: a second signal ends the process at once. A worker that its parent ends
-            leaves that to the parent.
+        signals: the signals.
+        repeat_ends: a second signal ends the process at once. Not for workers, which their parent
+            process ends.
 
     Raises:
         Stopped: a signal came.
@@ -110,7 +110,7 @@ def stop_on_signals(
                 handlers[number] = signal.signal(number, _receive)
         yield
     finally:
-        _state.depth += 1  # one that comes now finds nothing to stop
+        _state.depth += 1  # a signal that comes now has nothing to stop
         for number, handler in handlers.items():
             signal.signal(number, handler)
         _state = before
@@ -137,23 +137,23 @@ def _end_at_once(signum: int) -> NoReturn:
 
 
 def _say(line: str) -> None:
-    """To stderr without Python's buffers, which the signal may have come in the middle of."""
-    with suppress(OSError):  # nobody listens, and the run still has to end in good order
+    """Write to stderr without Python's buffers, which the signal may have interrupted."""
+    with suppress(OSError):  # stderr is closed, but the run must still end in good order
         os.write(2, line.encode())
 
 
 def stop_requested() -> int | None:
-    """The signal that asked the command to end, if one did."""
+    """The signal that was received, or None."""
     return None if _state is None else _state.received
 
 
 @contextmanager
 def holding() -> Iterator[None]:
-    """Let signals wait until the block has ended.
+    """Defer signals until the end of the block.
 
     Raises:
-        Stopped: at the end of the outermost block, where a signal came within it. An error that
-            is under way, such as an earlier `Stopped` that is being cleaned up after, goes first.
+        Stopped: at the end of the outermost block, if a signal came inside it. An exception that is
+            already propagating, such as an earlier `Stopped`, has priority.
     """
     state = _state if _in_main_thread() else None
     if state is None:
@@ -169,10 +169,10 @@ def holding() -> Iterator[None]:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Inside `holding`, a block that a signal may end at once, such as an evaluation.
+    """A block inside `holding` that a signal may end at once, such as an evaluation.
 
     Raises:
-        Stopped: a signal came before the block or within it.
+        Stopped: a signal came before or inside the block.
     """
     state = _state if _in_main_thread() else None
     if state is None:

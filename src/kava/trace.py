@@ -1,8 +1,8 @@
-"""The key/value trace of a transformer: the one value that travels through KaVa.
+"""The key/value trace of a transformer, the central data structure of KaVa.
 
-A model's forward leaves keys and values in every layer. `KVTrace` holds them in one axis order,
-together with what is needed to select, move and compare them: the validity mask, the segment of
-every position (prompt, reasoning, answer), and the position each vector stands at.
+A model's forward computes keys and values in every layer. `KVTrace` stores them in one axis order,
+with the information needed to select, move and compare them: the validity mask, the segment of
+every position (prompt, reasoning, answer), and the position id of each vector.
 
 Shapes: B batch, L layers, H key/value heads, Hq query heads, T positions, D head dim,
 M kept positions.
@@ -26,7 +26,7 @@ Index = Tensor | Sequence[int] | slice
 
 
 class Segment(IntEnum):
-    """What a position belongs to; padding is −1."""
+    """The segment of a position; padding is −1."""
 
     PADDING = -1
     PROMPT = 0
@@ -36,7 +36,7 @@ class Segment(IntEnum):
 
 @dataclass(frozen=True, kw_only=False)
 class KVTrace:
-    """Keys and values of all layers, with everything that must move along with them.
+    """Keys and values of all layers, with the data that belong to their positions.
 
     Args:
         keys: [B, L, H, T, D].
@@ -47,11 +47,11 @@ class KVTrace:
             integers of `Segment`.
         positions: [B, T] or [B, L, H, T]: the position ids at which keys and queries were
             rotated (or would be rotated, for un-rotated keys).
-        scope: how widely kept positions are shared after compression: "head" (each layer and
-            head keeps its own), "layer" or "model". None for a trace that was not compressed.
+        scope: how kept positions are shared after compression: "head" (each layer and head keeps
+            its own), "layer" or "model". None for an uncompressed trace.
         rotated: whether keys and queries carry the rotary embedding of `positions`.
-        attention: how the model that was read turns queries and keys into attention weights.
-            `kava.capture` records it with the queries; None means 1/√D and nothing else.
+        attention: form of the model's attention weights. `kava.capture` records it with the
+            queries; None means only scaling by 1/√D.
 
     Raises:
         ValueError: a part's shape does not fit the keys'.
@@ -123,7 +123,7 @@ class KVTrace:
         return self.keys.shape[4]
 
     def valid_BT(self) -> Tensor:
-        """[B, T] bool: the mask, or all True where there is none."""
+        """[B, T] bool: the mask, or all True without one."""
         if self.mask is not None:
             return self.mask.bool()
         return torch.ones(self.batch_size, self.length, dtype=torch.bool, device=self.keys.device)
@@ -134,7 +134,7 @@ class KVTrace:
         return replace(self, **mapped, **others)
 
     def detach(self) -> KVTrace:
-        """The same trace, cut from the autograd graph."""
+        """The same trace, detached from the autograd graph."""
         form = None if self.attention is None else self.attention.detach()
         return self._map(lambda part: part.detach(), attention=form)
 
@@ -148,14 +148,14 @@ class KVTrace:
         return self._map(move, attention=form)
 
     def in_float32(self) -> KVTrace:
-        """The same trace with its floating parts in float32, or as they are where they are wider.
+        """The same trace with its floating parts in at least float32.
 
-        For what is computed with a cache of half precision: its own rounding is enough.
+        For computations with a half-precision cache, to avoid further rounding.
         """
         return self.to(dtype=torch.promote_types(self.keys.dtype, torch.float32))
 
     def slice(self, start: int | None = None, stop: int | None = None) -> KVTrace:
-        """Positions start:stop of every part."""
+        """The trace of positions start:stop."""
         cut = slice(start, stop)
 
         def take(part: Tensor) -> Tensor:
@@ -164,11 +164,11 @@ class KVTrace:
         return self._map(take)
 
     def samples(self, index: Index) -> KVTrace:
-        """The samples `index` of the batch, of every part."""
+        """The trace of the samples `index` of the batch."""
         return self._map(lambda part: part[index])
 
     def layers(self, index: Index) -> KVTrace:
-        """The layers `index`, of every part that has a layer axis."""
+        """The trace of the layers `index`."""
         form = self.attention
         if form is not None:
             all_layers = torch.arange(self.num_layers, device=self.keys.device)
@@ -178,7 +178,7 @@ class KVTrace:
     def gather(
         self, indices: Tensor, mask: Tensor | None = None, scope: Scope | None = None
     ) -> KVTrace:
-        """Take positions by index, in every part at once.
+        """Select positions by index, in all parts of the trace.
 
         Args:
             indices: [B, M] (shared) or [B, L, H, M]: indices into the T axis. Query heads
@@ -201,7 +201,7 @@ class KVTrace:
         def heads(part: Tensor) -> Tensor:
             groups = part.shape[2] // H
             index = wide.repeat_interleave(groups, dim=2) if groups > 1 else wide
-            # whole rows at once: a gather along T would read one index for every number
+            # index whole rows: a gather along T would read one index per number
             num_rows = B * L * part.shape[2]
             first = torch.arange(num_rows, device=index.device).view(B, L, -1, 1) * T
             rows = part.reshape(-1, part.shape[-1]).index_select(0, (index + first).flatten())
@@ -231,10 +231,10 @@ class KVTrace:
 
 
 def join_samples(traces: Sequence[KVTrace]) -> KVTrace:
-    """One batch of the samples of several traces; shorter ones are padded behind, and masked.
+    """Join the samples of several traces into one batch; shorter ones are right-padded, masked.
 
     Args:
-        traces: alike but for their samples and lengths; at least one.
+        traces: at least one trace; they may differ only in samples and lengths.
 
     Example:
         >>> traces = [KVTrace(*torch.zeros(2, 1, 1, 1, length, 4)) for length in (2, 3)]
@@ -258,7 +258,7 @@ def join_samples(traces: Sequence[KVTrace]) -> KVTrace:
 
 
 def _padded(trace: KVTrace, length: int) -> KVTrace:
-    """The trace with invalid positions behind it."""
+    """The trace, right-padded with invalid positions."""
     missing = length - trace.length
     trace = replace(trace, mask=trace.valid_BT())
 

@@ -9,7 +9,7 @@ import pytest
 
 from kava.demo.arms import MAIN, Demo
 from kava.demo.results import Result
-from kava.report.logs import ArmLogs, Run
+from kava.report.logs import ArmLogs, RunLogs
 
 MakeResults = Callable[..., list[Result]]
 MakeLogs = Callable[..., list[ArmLogs]]
@@ -65,7 +65,7 @@ def make_logs() -> MakeLogs:
     return make
 
 
-def made_up_run(result: Result, settings: Mapping[str, Any]) -> Run:
+def made_up_run(result: Result, settings: Mapping[str, Any]) -> RunLogs:
     """A finished run that gave this result."""
     metrics: list[dict[str, Any]] = []
     for step in (1, 2, 3):
@@ -78,7 +78,7 @@ def made_up_run(result: Result, settings: Mapping[str, Any]) -> Run:
         metrics += [train, held_out]
     right = round(result.accuracy * result.num_items)
     fits = [{"part": part, "calibrated": {"r_squared": result.r_squared}} for part in PARTS]
-    return Run(
+    return RunLogs(
         arm=result.arm,
         seed=result.seed,
         state="finished",

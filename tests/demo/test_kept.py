@@ -3,18 +3,18 @@
 import pytest
 
 from kava.demo.arms import EVICTION, Demo, eviction_demo, plan_of
-from kava.demo.kept import Kept, find_kept
+from kava.demo.kept import KeptTokens, find_kept
 from kava.study.settings import train_config
 
 
-def kept_in(demo: Demo, *rules: str) -> Kept:
+def kept_in(demo: Demo, *rules: str) -> KeptTokens:
     plan = plan_of(demo, num_steps=1, num_items=200, model_name="kava/shell-llama")
     arms = plan.choose(rules or None)
     return find_kept({arm.name: train_config(plan, arm, 0, "unused") for arm in arms})
 
 
 @pytest.fixture(scope="module")
-def kept_by_rule() -> Kept:
+def kept_by_rule() -> KeptTokens:
     return kept_in(EVICTION)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from demo.conftest import MakeLogs, MakeResults
 from kava.demo.arms import EVICTION, MAIN
-from kava.demo.kept import Kept
+from kava.demo.kept import KeptTokens
 from kava.demo.present import TELLERS, Finished
 from kava.demo.report import Telling, draw_pictures, render_report
 from kava.demo.results import Summary, summarize
@@ -186,7 +186,7 @@ def test_the_eviction_page_shows_what_was_kept(tmp_path: Path, make_results: Mak
     summaries, rules = summarize(EVICTION.arms, results), ("positions", "random")
     shares = [1.0 if place % 5 == 3 else 0.0 for place in range(15)]
     words = ["abcd", "1243", ">", "abdc", ";"] * 3
-    kept = Kept(
+    kept = KeptTokens(
         tokens=[words] * 3,
         examples={rule: [shares] * 3 for rule in rules},
         frequency=dict.fromkeys(rules, shares),

@@ -16,7 +16,7 @@ from kava.data.encode import encode
 from kava.data.records import Record, Template
 from kava.data.shell_game import SHELL_GAME_TEMPLATE, shell_game, shell_game_tokenizer
 from kava.eviction import EVICTIONS
-from kava.importance.kept import ARMS, Arm, kept_shares, rank_agreement, summarize
+from kava.importance.kept import ARMS, EvictionArm, kept_shares, rank_agreement, summarize
 from kava.importance.roles import oracle_ranks, token_roles
 from kava.models.tokenizers import byte_tokenizer
 
@@ -47,7 +47,7 @@ def test_shares_sum_to_what_is_kept_and_do_not_hang_on_the_batch(monkeypatch) ->
 def test_every_eviction_is_an_arm_and_scores_are_asked_for() -> None:
     assert {arm.method for arm in ARMS} == set(EVICTIONS) - {"full", "positions"}
     with pytest.raises(ValueError, match="the arm 'x' needs the scores of 'knockout'"):
-        kept_shares(llama(), SAMPLES, [2], arms=[Arm(name="x", method="knockout")])
+        kept_shares(llama(), SAMPLES, [2], arms=[EvictionArm(name="x", method="knockout")])
 
 
 def test_a_summary_weighs_tokens_by_their_shares() -> None:

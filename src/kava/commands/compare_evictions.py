@@ -22,7 +22,7 @@ from kava.models.quiet import quiet_libraries
 if TYPE_CHECKING:
     import numpy as np
 
-    from kava.importance.kept import Kept
+    from kava.importance.kept import KeptSummary
 
 
 def check_target_lens(text: str) -> None:
@@ -83,8 +83,8 @@ class Comparison:
     """
 
     num_samples: int
-    reasoning: Kept
-    kept: dict[int, dict[str, Kept]]
+    reasoning: KeptSummary
+    kept: dict[int, dict[str, KeptSummary]]
     agreement: dict[str, float]
 
     def __str__(self) -> str:
@@ -154,7 +154,7 @@ def compare(config: ComparisonConfig) -> Comparison:
     )
 
 
-def _table(target_len: int, rows: dict[str, Kept]) -> Sequence[str]:
+def _table(target_len: int, rows: dict[str, KeptSummary]) -> Sequence[str]:
     """A Markdown table, one row per arm."""
     roles = list(next(iter(rows.values())).roles)
     with_oracle = next(iter(rows.values())).oracle is not None

@@ -1,19 +1,19 @@
-"""Answers: find the answer in a generated text, and tell whether it is the right one.
+"""Find the answer in a generated text, and decide whether it is correct.
 
-The gold answer decides how. A number is compared as a number, exactly, whatever its spelling
-(`kava.data.numbers`); yes and no (true and false) by what a text says first, and the letter of a
-choice by the letter or the choice's own words (`kava.data.closed_answers`); anything else as words
+The gold answer determines the comparison. Numbers are compared by exact value, in any notation
+(`kava.data.numbers`); yes and no (true and false) by what the text says first, and the letter of a
+choice by the letter or the choice's text (`kava.data.closed_answers`); anything else as words
 (`kava.data.words`).
 
-Where an answer is looked for:
+Where the answer is searched:
 
-- behind the first cue, on the first line that is not blank; where the gold answer has several
-  lines, on as many. A student is trained to write its cue once, and to stop behind the answer:
-  what comes later is a next question that the model made up, with a cue of its own.
-- in a text without a cue, a number is the text's last one (as the "flexible" extraction of
-  lm-evaluation-harness, which favours a reasoning that breaks off at the right number); yes, no
-  and a choice stand first or behind "the answer is"; and words are the whole text, so that a
-  reasoning in words that breaks off is never right by its last step.
+- after the first cue, on the first line that is not blank; if the gold answer has several lines, on
+  the same number of lines. A student is trained to write its cue once and to stop after the answer:
+  later text is a next question that the model invented, with its own cue.
+- in a text without a cue, a number is the last number of the text (as in the "flexible" extraction
+  of lm-evaluation-harness, which favours reasoning that stops at the right number); yes, no and a
+  choice are at the beginning or after "the answer is"; words are the whole text, so that unfinished
+  reasoning in words is never correct by its last step.
 """
 
 from __future__ import annotations
@@ -26,27 +26,27 @@ from kava.data.numbers import last_number, read_number, whole_number
 from kava.data.words import normal_words, same_words
 
 
-class Judgement(NamedTuple):
-    """An answer as it was found in a text, and whether it is right."""
+class JudgedAnswer(NamedTuple):
+    """An answer found in a text, and whether it is correct."""
 
     prediction: str
     correct: bool
 
 
-def judge(text: str, gold: str, cue: str, choices: Sequence[str] = ()) -> Judgement:
-    """Find the answer in a generated text and tell whether it is right.
+def judge(text: str, gold: str, cue: str, choices: Sequence[str] = ()) -> JudgedAnswer:
+    """Find the answer in a generated text and decide whether it is correct.
 
     Args:
         text: everything the model generated, up to a next question.
         gold: the right answer; of a question with choices, its letter.
-        cue: what stands before an answer, such as "#### ".
+        cue: the text before an answer, such as "#### ".
         choices: the texts of the choices, where the question has them.
 
     Example:
         >>> judge("Two and two.\\n#### 4.", "4", "#### ")
-        Judgement(prediction='4.', correct=True)
+        JudgedAnswer(prediction='4.', correct=True)
         >>> judge("The answer is (B).", "B", "#### ", choices=["sand", "rain"])
-        Judgement(prediction='B', correct=True)
+        JudgedAnswer(prediction='B', correct=True)
         >>> judge("#### 1/2", "-1/2", "#### ").correct
         False
     """
@@ -57,17 +57,17 @@ def judge(text: str, gold: str, cue: str, choices: Sequence[str] = ()) -> Judgem
         read = read_letter(found, choices)
     elif not numeric and polarity(gold) is not None:
         read = read_yes_no(found)
-    return Judgement(found if read is None else read, answers_match(found, gold, choices))
+    return JudgedAnswer(found if read is None else read, answers_match(found, gold, choices))
 
 
 def extract_answer(text: str, cue: str, *, numeric: bool = False, num_lines: int = 1) -> str:
-    """The answer that a generated text gives, as it is written there; "" where it gives none.
+    """Extract the answer from a generated text, as written there; "" if there is none.
 
     Args:
         text: everything the model generated.
-        cue: what stands before an answer, such as "#### "; blanks around it do not count.
-        numeric: whether a number is asked for, which matters in a text without a cue.
-        num_lines: lines of an answer behind a cue; blank ones do not count.
+        cue: the text before an answer, such as "#### "; blanks around it are ignored.
+        numeric: whether the answer is a number, which matters in a text without a cue.
+        num_lines: number of answer lines after a cue; blank lines do not count.
 
     Example:
         >>> extract_answer("6 * 3 = 18\\n#### 18\\n\\nHow many?\\n#### 5", "#### ")
@@ -85,11 +85,11 @@ def extract_answer(text: str, cue: str, *, numeric: bool = False, num_lines: int
 
 
 def find_cue(text: str, cue: str) -> int | None:
-    """Where the first cue of a text ends; None where it has none.
+    """Index at which the first cue of a text ends; None if there is no cue.
 
     Args:
-        text: a generated text, or a written reasoning.
-        cue: of a cue that ends with a blank, as "Answer ", a longer word ("Answers") is none.
+        text: a generated text or a chain of thought.
+        cue: a cue with a final blank, such as "Answer ", does not match a longer word ("Answers").
 
     Example:
         >>> find_cue("Answers differ. Answer bdca", "Answer ")
@@ -107,7 +107,7 @@ def find_cue(text: str, cue: str) -> int | None:
 
 
 def is_number(answer: str) -> bool:
-    """Whether an answer is a number and nothing else, and so is compared as one.
+    """Whether an answer is only a number, and so is compared by value.
 
     Example:
         >>> [is_number(answer) for answer in ("$1,234.50", "18.", "1/2", "18 eggs")]
@@ -117,14 +117,14 @@ def is_number(answer: str) -> bool:
 
 
 def normalize_answer(answer: str) -> str:
-    """One spelling for all answers that mean the same.
+    """Normalise an answer, so that answers with the same meaning get one spelling.
 
     Args:
         answer: an answer without its cue.
 
     Returns:
-        A number in plain digits, with its currency or percent sign; or the words, without case and
-        the punctuation around them.
+        A number in plain digits, with its currency or percent sign; or the words in lower case
+        without the punctuation around them.
 
     Example:
         >>> [normalize_answer(answer) for answer in ("$1,234.50", "18.0", " The  CAT. ")]
@@ -137,12 +137,13 @@ def normalize_answer(answer: str) -> str:
 
 
 def answers_match(predicted: str, gold: str, choices: Sequence[str] = ()) -> bool:
-    """Whether an answer is right.
+    """Whether an answer is correct.
 
     Args:
-        predicted: the answer as `extract_answer` found it. For a numeric gold its number counts,
-            so that a unit or an explanation behind it does no harm; where the gold answer names a
-            percent sign or a currency, so must the answer, or at least name no other currency.
+        predicted: the answer found by `extract_answer`. For a numeric gold answer only its number
+            counts, so a unit or an explanation after it is allowed; if the gold answer has a
+            percent sign or a currency, the answer must have the same, or at least no other
+            currency.
         gold: the right answer; of a question with choices, its letter.
         choices: the texts of the choices, where the question has them.
 

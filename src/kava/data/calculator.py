@@ -1,8 +1,8 @@
-"""GSM8K's calculator marks, `48/2 = <<48/2=24>>24`: found, stripped, or all there is.
+"""Find and strip GSM8K's calculator marks, `48/2 = <<48/2=24>>24`, or keep only them.
 
-A mark (Cobbe et al., arXiv 2110.14168) holds a calculation and its result, and the text goes on
-with that result: so do all 27,998 of GSM8K. Nothing else between `<<` and `>>` is one, such as
-what stands there in "1 << 4 is 16, and 64 >> 2 is 16".
+A mark (Cobbe et al., arXiv 2110.14168) contains a calculation and its result, and the text
+continues with that result, as in all 27,998 marks of GSM8K. Other text between `<<` and `>>` is not
+a mark, such as in "1 << 4 is 16, and 64 >> 2 is 16".
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def strip_marks(text: str) -> str:
 
 
 def equations(text: str) -> str:
-    """The equations in a text's marks, `<<48/2=24>>`, one a step and joined by blanks.
+    """The equations in a text's marks, `<<48/2=24>>`, one per step, joined by blanks.
 
     Example:
         >>> equations("She sold 48/2 = <<48 / 2 = 24>>24.")
@@ -36,7 +36,7 @@ def equations(text: str) -> str:
 
 
 def _is_followed(mark: re.Match[str]) -> bool:
-    """Whether the result stands behind the mark, there perhaps with thousands separators."""
+    """Whether the result follows the mark, possibly with thousands separators."""
     result = mark[1].rpartition("=")[2].strip().replace(",", "")
     behind = mark.string[mark.end() : mark.end() + 2 * len(result)]
     return bool(result) and behind.replace(",", "").startswith(result)

@@ -1,8 +1,8 @@
-"""Answers out of a closed set: yes or no, and the letter of a choice.
+"""Read answers from a closed set: yes or no, and the letter of a choice.
 
-A reading is strict about where an answer may stand, for reasoning is full of words that look like
-one: it stands first, behind the cue, or behind "the answer is". "No one knows", "yes and no", the
-article "A" and a list of all choices are no answers.
+The position of an answer is strict, because reasoning has many words that look like answers: it
+must be at the beginning, after the cue, or after "the answer is". "No one knows", "yes and no", the
+article "A" and a list of all choices are not answers.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _JOINED = r"[\s).:*_\]]*+(?:[,;&/+]\s*+(?:(?:and|or|nor)\b\W*+)?|(?:and|or|nor)\
 
 
 def polarity(answer: str) -> str | None:
-    """Of an answer that is yes or no and nothing else: which; None for any other.
+    """Return "yes" or "no" if an answer is only that (or true, false), else None.
 
     Example:
         >>> [polarity(answer) for answer in ("Yes.", "False", "no one", "!true")]
@@ -45,10 +45,10 @@ def polarity(answer: str) -> str | None:
 
 
 def said(text: str) -> str:
-    """What follows "the answer is", on its line; the whole text where nothing does.
+    """The rest of the line after "the answer is"; the whole text without such a line.
 
-    Where a line says it twice, the last time counts, for a model may correct itself; what later
-    lines say is a next question.
+    If a line says it twice, the last one counts, since a model may correct itself; later lines
+    belong to a next question.
 
     Example:
         >>> said("It rains. So the answer is (B).")
@@ -62,7 +62,7 @@ def said(text: str) -> str:
 
 
 def read_yes_no(text: str) -> str | None:
-    """Whether a text says yes or no; None where it says neither.
+    """Return "yes" or "no", as the text answers; None if it does neither.
 
     Example:
         >>> read_yes_no("Yes, because it rains."), read_yes_no("So the answer is false")
@@ -78,11 +78,11 @@ def read_yes_no(text: str) -> str | None:
 
 
 def read_letter(text: str, choices: Sequence[str]) -> str | None:
-    """The letter of the choice that a text gives, by its letter or in full; None for none.
+    """The letter of the choice that a text gives, by letter or by its text; None if none.
 
     Args:
-        text: a generated text, or the part behind its cue.
-        choices: the choices' texts, in the order of their letters.
+        text: a generated text, or the part after its cue.
+        choices: the texts of the choices, in the order of their letters.
 
     Example:
         >>> choices = ["sand", "rain"]
@@ -115,8 +115,8 @@ def read_letter(text: str, choices: Sequence[str]) -> str | None:
 
 
 def _lists_choices(text: str, start: int, letters: str) -> bool:
-    """Whether other choices are lettered or named behind the first: "A. sand B. rain", "A or B"."""
-    # a next question that the model made up, with choices of its own, comes after a blank line
+    """Whether other choices follow the first by letter or name: "A. sand B. rain", "A or B"."""
+    # a next question that the model invented, with its own choices, follows a blank line
     rest = text[start:].lstrip(" ).:*").partition("\n\n")[0]
     if re.match(rf"{_JOINED}\(?[{letters}]\b", text[start:]) is not None:
         return True

@@ -1,10 +1,10 @@
-"""Batches: encoded samples, padded so that the prompt can be cut off by a slice.
+"""Collate encoded samples into batches, padded so that a slice separates the prompt.
 
-The teacher's text is padded on both sides: its prompt to the left, so that all reasoning begins
-in column P and the prompt's cache is the first P columns; the rest to the right.
+The teacher's text is padded on both sides: the prompt on the left, so that all reasoning begins in
+column P and the prompt's cache is the first P columns; the rest on the right.
 
-Shapes: B batch, T columns of the text, P of a prompt, A of the answer, M kept positions; under
-another tokenizer of the teacher T_t columns of its text, W teacher tokens under one token.
+Shapes: B batch, T columns of the text, P of a prompt, A of the answer, M kept positions; if the
+teacher has another tokenizer, T_t columns of its text, W teacher tokens per student token.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ IGNORED = -100
 
 
 class TeacherBatch(TypedDict):
-    """What a teacher with another tokenizer reads, and where the student's tokens lie in it."""
+    """The text of a teacher with another tokenizer, and its alignment to the student's tokens."""
 
     input_ids: Tensor
     attention_mask: Tensor
@@ -38,7 +38,7 @@ class TeacherBatch(TypedDict):
 
 
 class Batch(TypedDict):
-    """What the collator makes; masks and ids are int64."""
+    """A batch of the collator; masks and ids are int64."""
 
     ids: list[str]
     input_ids: Tensor
@@ -60,16 +60,16 @@ class Batch(TypedDict):
 
 @dataclass(frozen=True)
 class Collator:
-    """Turn encoded samples into one batch; picklable, for data-loader workers.
+    """Turns encoded samples into one batch; picklable, for data-loader workers.
 
-    Padding is known from the samples' lengths, never from the padding token, so that a tokenizer
-    whose padding token is its end-of-sequence token still has its end supervised.
+    Padding is determined by the samples' lengths, never by the padding token, so that the end of
+    sequence is supervised even if it is also the padding token.
 
     Args:
-        pad_token_id: what fills the padding.
-        teacher_pad_token_id: what fills the padding of a teacher's own text.
-        neighbours: bring the sample before the first one along with every batch, not only with
-            batches of one sample.
+        pad_token_id: the padding token.
+        teacher_pad_token_id: the padding token of a teacher's own text.
+        neighbours: include the sample before the first one in every batch, not only in batches of
+            one sample.
 
     Example:
         >>> batch = Collator(tokenizer.pad_token_id)(encoded[:8])
@@ -93,21 +93,21 @@ class Collator:
             prompt_ids, prompt_mask [B, P]: the student's prompt, left-padded.
             answer_ids, answer_mask [B, A]: cue, value and end, right-padded.
             teacher_codi [B]: the column of `input_ids` right before the answer's value.
-            student_codi [B]: the same as an index into `answer_ids`; −1 where the value is first.
+            student_codi [B]: the same as an index into `answer_ids`; −1 if the value is first.
             shared_prompt: whether `input_ids[:, :P]` is `prompt_ids`.
-            positions [B, M]: given kept columns of `input_ids`, where the samples have them.
-            scores [B, T]: float32, zero outside the reasoning, where the samples have them.
+            positions [B, M]: given kept columns of `input_ids`, if the samples have them.
+            scores [B, T]: float32, zero outside the reasoning, if the samples have them.
             teacher: where the teacher has another tokenizer, its own `input_ids`,
                 `attention_mask`, `segment_ids` [B, T_t] and `teacher_codi` [B]; with `last`
                 [B, T], its column at which each column of `input_ids` is complete, and `covered`
                 and `shares` [B, T, W], its columns that each covers and their weights, which sum
                 to 1.
-            before: where the samples know their neighbours and the batch is of one of them, or
-                `neighbours` is on, a batch of the sample before the first.
+            before: a batch of the sample before the first, if the samples have neighbours and the
+                batch has one sample or `neighbours` is on.
 
         Raises:
-            ValueError: no samples, samples whose given positions differ in count, or of which
-                only some have a teacher's text.
+            ValueError: no samples, different numbers of given positions, or a teacher's text in
+                only some samples.
         """
         if not samples:
             raise ValueError("an empty list of samples cannot be made a batch")
@@ -182,7 +182,7 @@ class Collator:
         return batch
 
     def _teacher(self, samples: Sequence[Encoded], shift_B: np.ndarray, T: int) -> TeacherBatch:
-        """The teacher's own texts as a batch, and the columns that the student's lie over."""
+        """The teacher's own texts as a batch, with the columns that each student column covers."""
         texts = [s.teacher for s in samples if s.teacher is not None]
         if len(texts) < len(samples) or self.teacher_pad_token_id is None:
             raise ValueError(
@@ -219,7 +219,7 @@ class Collator:
 
 
 def _pad(rows: Sequence[np.ndarray], fill: int, side: str) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of different length as one int64 array, and its mask."""
+    """Pad rows of different lengths to one int64 array, and return it with its mask."""
     width = max(len(row) for row in rows)
     padded = np.full((len(rows), width), fill, dtype=np.int64)
     mask = np.zeros((len(rows), width), dtype=np.int64)

@@ -1,8 +1,8 @@
-"""From records to token ids with segments; what does not fit is an error, or is counted.
+"""Encode records as token ids with segments; records that do not fit are errors or counted.
 
-The whole text is tokenised once and its segments are read off the character offsets: no part is
-tokenised apart and glued, which would give other tokens at the seams than a model meets. The
-prompt alone must then be a prefix of the whole, for that is what the student gets.
+The whole text is tokenised once and segments follow from the character offsets: parts are not
+tokenised separately and joined, which would give unusual tokens at the joints. The tokens of the
+prompt alone, which the student gets, must then be a prefix of the whole.
 
 Shapes: T tokens of a sample, with the end-of-sequence token.
 """
@@ -45,7 +45,7 @@ def encode(
     Arguments: as `encode_records`.
 
     Raises:
-        DoesNotFit: the record cannot be used as asked; a `ValueError` that carries the reason.
+        DoesNotFit: the record cannot be used; a `ValueError` with the reason.
         ValueError: a tokenizer without offsets or without an end-of-sequence token.
 
     Example:
@@ -68,22 +68,22 @@ def encode_records(
     overflow: Overflow = "error",
     answer_alone: bool = False,
 ) -> tuple[list[Encoded], EncodeReport]:
-    """Encode records; those that do not fit stop the run, or are left out and counted.
+    """Encode records; those that do not fit raise an error, or are skipped and counted.
 
-    Nothing is cut off: a truncated sample has lost its answer.
+    Nothing is truncated, since a truncated sample would lose its answer.
 
     Args:
-        records: what to encode.
+        records: the records to encode.
         tokenizer: a fast tokenizer, for its offsets.
         template: how a record becomes text.
-        max_length: most tokens of a sample, with the end-of-sequence token.
-        target_len: M, the fewest reasoning tokens a sample must have; None asks for one.
-        overflow: "error" raises at the first record that does not fit, "skip" leaves it out.
-        answer_alone: take records whose task has no written reasoning, as ARC's: they have an
-            answer to learn, and no position to keep.
+        max_length: maximum tokens of a sample, with the end-of-sequence token.
+        target_len: M, minimum reasoning tokens of a sample; None means one.
+        overflow: "error" raises at the first record that does not fit, "skip" skips it.
+        answer_alone: accept records of tasks without a chain of thought, such as ARC: only their
+            answer is learned, and no position is kept.
 
     Returns:
-        the encoded samples, and the report of what was left out.
+        the encoded samples, and a report of skipped records.
 
     Raises:
         DoesNotFit: under "error", the first record that does not fit.
@@ -124,11 +124,11 @@ def encode_records(
 def encode_prompt(
     question: str, tokenizer: PreTrainedTokenizerBase, template: Template
 ) -> list[int]:
-    """The tokens of a prompt alone, as the student gets it in training.
+    """The tokens of a prompt, as the student gets it in training.
 
     Raises:
-        ValueError: an empty question, a word that the tokenizer does not know, or the text of a
-            special token that would be read as the token.
+        ValueError: an empty question, a word unknown to the tokenizer, or text that would be read
+            as a special token.
 
     Example:
         >>> ids = encode_prompt("How many?", tokenizer, Template())

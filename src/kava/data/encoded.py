@@ -1,4 +1,4 @@
-"""A record as tokens, and why a record is left out.
+"""Data classes for encoded samples, and the reasons why records are skipped.
 
 Shapes: T tokens of a sample, with the end-of-sequence token; T_s of the student's text, T_t of the
 teacher's.
@@ -31,7 +31,7 @@ Reason = Literal[
 
 
 class DoesNotFit(ValueError):  # noqa: N818
-    """A sample that cannot be used as asked; `reason` says why in a word, the message in full."""
+    """A sample that cannot be used; `reason` is a keyword, the message explains it."""
 
     def __init__(self, reason: Reason, message: str) -> None:
         super().__init__(message)
@@ -43,19 +43,19 @@ class Encoded:
     """One sample as tokens.
 
     Args:
-        id: the record's.
+        id: the record's id.
         input_ids: [T] int32, prompt + reasoning + answer + end of sequence.
         prompt_length: index of the first reasoning token.
         answer_start: index of the first answer token.
         value_start: index of the first token of the answer's value, after its cue.
-        student_prompt_ids: the student's own prompt; None where it is the teacher's.
+        student_prompt_ids: the student's own prompt; None if it is the teacher's.
         positions: given kept positions, as indices into `input_ids`, or None.
-        offsets: [T, 2] int32, the characters of the record's text that each token covers; the
-            end-of-sequence token covers none.
-        teacher: what a teacher with another tokenizer reads; None where it reads `input_ids`.
+        offsets: [T, 2] int32, the character range of each token in the record's text; empty for the
+            end-of-sequence token.
+        teacher: the text of a teacher with another tokenizer; None if it reads `input_ids`.
         scores: [R] float32, the teacher's score of each reasoning token (`kava.importance`), or
             None.
-        before: the sample before it in its data set (`with_neighbours`), or None.
+        before: the previous sample of the data set (`with_neighbours`), or None.
     """
 
     id: str
@@ -78,7 +78,7 @@ class Encoded:
 
     @property
     def num_reasoning(self) -> int:
-        """Reasoning tokens; 0 where the answer alone is learned."""
+        """Number of reasoning tokens; 0 if only the answer is learned."""
         return self.answer_start - self.prompt_length
 
     @property
@@ -91,11 +91,11 @@ class Encoded:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TeacherText:
-    """What a teacher reads for one sample.
+    """The text of one sample in a teacher's tokens.
 
     Args:
         encoded: the record in the teacher's tokens.
-        alignment: the teacher tokens of each of the student's, [T_s, T_t].
+        alignment: the teacher tokens that each student token covers, [T_s, T_t].
     """
 
     encoded: Encoded
@@ -104,7 +104,7 @@ class TeacherText:
 
 @dataclass
 class EncodeReport:
-    """How many records were encoded, and which were left out for what reason."""
+    """Number of encoded records, and the skipped ones with their reasons."""
 
     num_records: int = 0
     num_tokens: int = 0
@@ -112,12 +112,12 @@ class EncodeReport:
 
     @property
     def num_skipped(self) -> int:
-        """Records left out."""
+        """Number of skipped records."""
         return sum(map(len, self.skipped.values()))
 
     @property
     def num_encoded(self) -> int:
-        """Records kept."""
+        """Number of encoded records."""
         return self.num_records - self.num_skipped
 
     def __str__(self) -> str:

@@ -1,8 +1,8 @@
-"""Fields of a row as text, and what is refused because it is none.
+"""Read the fields of a row as text, and refuse values that are not text.
 
-A value becomes text without being changed: a number is written as its file writes it, and only
-blanks around a text are left out. What has no text of its own (NaN, null, true, a list) is an
-error that names the row, never the word that Python prints for it.
+Values are not changed: a number is written as in its file, and only blanks around a text are
+removed. A value without text form (NaN, null, true, a list) is an error that names the row; it
+never becomes the word that Python prints for it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _WHOLE = re.compile(r"-?[0-9]{1,18}")
 
 
 def text_of(row: Row, name: str, where: str) -> str:
-    """A field of a row as text, without blanks around it.
+    """A field of a row as text, without surrounding blanks.
 
     Args:
         row: a row's fields.
@@ -30,7 +30,7 @@ def text_of(row: Row, name: str, where: str) -> str:
         where: file and line of the row, for messages.
 
     Raises:
-        ValueError: it is missing, or neither text nor a number.
+        ValueError: the field is missing, or neither text nor a number.
 
     Example:
         >>> text_of({"answer": " 72\\n"}, "answer", "a.jsonl, line 1")
@@ -40,15 +40,15 @@ def text_of(row: Row, name: str, where: str) -> str:
 
 
 def as_text(value: Any, what: str) -> str:
-    """A value as text, without blanks around it.
+    """A value as text, without surrounding blanks.
 
     Args:
         value: text or a number.
-        what: what it is, for messages.
+        what: name of the value, for messages.
 
     Raises:
-        ValueError: neither text nor a number, NaN or infinite, or text with half of a surrogate
-            pair, which no tokenizer can read.
+        ValueError: neither text nor a number, NaN or infinite, or text with half a surrogate pair,
+            which no tokenizer can read.
 
     Example:
         >>> as_text(1e16, "the answer"), as_text("1e16", "the answer")
@@ -71,10 +71,10 @@ def as_text(value: Any, what: str) -> str:
 
 
 def check_characters(text: str, what: str) -> None:
-    """Refuse half of a surrogate pair, which no tokenizer can read.
+    """Refuse text with half a surrogate pair, which no tokenizer can read.
 
     Raises:
-        ValueError: the text has one.
+        ValueError: the text contains half a surrogate pair.
     """
     if text.isascii():
         return
@@ -88,7 +88,7 @@ def check_characters(text: str, what: str) -> None:
 
 
 def plain_number(value: float | Decimal) -> str:
-    """A number in digits, without an exponent: the shortest that reads as the same number.
+    """The shortest decimal form of a number, without an exponent.
 
     Example:
         >>> plain_number(0.00001), plain_number(72), plain_number(2.5)
@@ -98,10 +98,10 @@ def plain_number(value: float | Decimal) -> str:
 
 
 def field(row: Row, name: str, where: str) -> Any:
-    """A field of a row as it is.
+    """A field of a row, unchanged.
 
     Raises:
-        ValueError: it is missing.
+        ValueError: the field is missing.
     """
     if name not in row:
         others = ", ".join(map(repr, row)) or "none"
@@ -110,12 +110,12 @@ def field(row: Row, name: str, where: str) -> Any:
 
 
 def field_of(row: Row, name: str, kind: type | tuple[type, ...], where: str) -> Any:
-    """A field of a row that is no text: of one of the given types.
+    """A field of a row with one of the given types other than text.
 
-    Where a format has text alone, as .csv, a whole number, `true` and `false` are read from it.
+    In formats that have only text, such as .csv, whole numbers, `true` and `false` are parsed.
 
     Raises:
-        ValueError: it is missing, or of another type.
+        ValueError: the field is missing, or of another type.
 
     Example:
         >>> field_of({"gold": "2", "fact": "True"}, "gold", int, "a.csv, row 0")
@@ -135,10 +135,10 @@ def field_of(row: Row, name: str, kind: type | tuple[type, ...], where: str) -> 
 
 
 def texts_of(value: Any, what: str) -> list[str]:
-    """A list of texts, each without blanks around it.
+    """A list of texts, each without surrounding blanks.
 
     Raises:
-        ValueError: no list, or one that holds something else than text and numbers.
+        ValueError: not a list, or a list with values other than text and numbers.
     """
     if not isinstance(value, list):
         raise ValueError(f"{what} must be a list of texts, got {shown(value)}")
@@ -146,17 +146,17 @@ def texts_of(value: Any, what: str) -> list[str]:
 
 
 def id_of(row: Row, default: str, where: str, *, name: str = "id", prefix: str = "") -> str:
-    """The name of a row.
+    """The id of a row.
 
     Args:
         row: a row's fields.
-        default: its name where it has none, or one that is null or blank.
-        where: its place, for messages.
-        name: the field of its name.
-        prefix: what its own name is put behind.
+        default: the id if the row has none, or a null or blank one.
+        where: place of the row, for messages.
+        name: the field with the id.
+        prefix: text put before the row's own id.
 
     Raises:
-        ValueError: a name that is neither text nor a number.
+        ValueError: an id that is neither text nor a number.
 
     Example:
         >>> id_of({"id": None}, "train-0", "a.jsonl, line 1"), id_of({"id": 7}, "", "")
@@ -167,7 +167,7 @@ def id_of(row: Row, default: str, where: str, *, name: str = "id", prefix: str =
 
 
 def optional_text(row: Row, name: str, where: str) -> str | None:
-    """A field as text; None where a row has none, or one that is null or blank.
+    """A field as text; None if it is missing, null or blank.
 
     Raises:
         ValueError: neither text nor a number.

@@ -1,4 +1,4 @@
-"""Data files: which formats are read, which file of a folder is meant, and its rows."""
+"""Data files: their formats, the file of a split in a folder, and their rows."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from kava.data.tables import csv_rows, is_saved, is_saved_split, parquet_rows, s
 from kava.inputs import Malformed, json_items, json_lines, open_text, parse_json, read_text, shown
 
 FORMATS = (".jsonl", ".json", ".csv", ".parquet", ".jsonl.gz", ".json.gz", ".csv.gz", ".ndjson")
-"""What a folder's file of a split may end in, in the order in which they are looked for."""
+"""Endings of a split's file in a folder, in order of preference."""
 
 READ = ".jsonl, .json, .csv or .parquet (all but the last also as .gz)"
-"""The formats, for messages."""
+"""The supported formats, for messages."""
 
 
 def format_of(path: Path) -> str:
-    """What a file's name says it is, such as ".csv"; compression does not count.
+    """The format in a file's name, such as ".csv", without compression endings.
 
     Example:
         >>> format_of(Path("data/Train.CSV.gz"))
@@ -38,27 +38,27 @@ def stem_of(path: Path) -> str:
 
 
 def is_one_split(name: str) -> bool:
-    """Whether a path holds rows without splits, so that they serve for every split."""
+    """Whether a path holds rows without splits, which are then used for every split."""
     path = Path(name).expanduser()
     return path.is_file() or is_saved_split(path)
 
 
 def find_files(folder: Path, stems: Iterable[str]) -> list[Path]:
-    """The files of a folder that hold a split: one file, or the parts of a parquet file.
+    """The files of a split in a folder: one file, or the parts of a parquet file.
 
     Args:
-        folder: where they are.
-        stems: what they may be called, without the ending; or with it, for that format alone.
+        folder: the folder with the files.
+        stems: possible names without the ending, or with it for only that format.
 
     Returns:
-        the first that is there; nothing where none is.
+        the first match; empty if there is none.
     """
     stems = list(stems)
     for stem in stems:
         for ending in ("",) if Path(stem).suffix else FORMATS:
             if (folder / f"{stem}{ending}").is_file():
                 return [folder / f"{stem}{ending}"]
-    for stem in stems:  # as the hub keeps them
+    for stem in stems:  # names used on the hub
         parts = sorted(folder.glob(f"{stem}-[0-9]*-of-[0-9]*.parquet"))
         if parts:
             return parts
@@ -66,14 +66,14 @@ def find_files(folder: Path, stems: Iterable[str]) -> list[Path]:
 
 
 def rows_of(paths: Sequence[Path], splits: Iterable[str] = ()) -> Iterator[PlacedRow]:
-    """The rows of a file, or of the parts of one; those of all parts are numbered in one row.
+    """The rows of a file or of its parts, numbered continuously over all parts.
 
     Args:
-        paths: files of a format that is read, or the folder of a saved data set.
-        splits: of a saved data set with splits, the names that the one asked for may have.
+        paths: files of a supported format, or the folder of a saved data set.
+        splits: possible names of the split in a saved data set with splits.
 
     Raises:
-        ValueError: a format that is not read, or a malformed file (named by its line or row).
+        ValueError: an unsupported format, or a malformed file (the message names the line or row).
         OSError: a file that cannot be read.
 
     Example:
@@ -119,19 +119,19 @@ def _list_rows(path: Path) -> Iterator[PlacedRow]:
 
 
 def _first_character(path: Path) -> str:
-    """The first of a text that is not blank; "" where there is none."""
+    """The first character of a text that is not blank; "" if there is none."""
     try:
         with open_text(path) as file:
             while head := file.read(1024):
                 if head.strip():
                     return head.lstrip()[0]
-    except Malformed:  # no text: it is refused where it is read, or for its ending
+    except Malformed:  # not text: it is refused later, when it is read or for its ending
         pass
     return ""
 
 
 def _is_one_value(path: Path) -> bool:
-    """Whether a .json file is one object; many have one on each line."""
+    """Whether a .json file is a single JSON value; many have one object per line."""
     try:
         parse_json(read_text(path), path)
     except Malformed:

@@ -1,7 +1,7 @@
-"""Gold answers that can be right: each must be judged right in the text that teaches it.
+"""Check gold answers: each must be judged correct in its own training text.
 
-A student learns to write its cue and the gold answer. Where the judge does not find that answer in
-that very text, every student is wrong on the sample, and the accuracy says nothing.
+A student learns to write the cue and the gold answer. If the judge does not find the answer in that
+same text, every student is wrong on the sample, and the accuracy is meaningless.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from kava.data.records import Record, Template
 
 
 def check_golds(records: Sequence[Record], template: Template) -> None:
-    """Refuse records whose gold answer is not judged right in their own text.
+    """Refuse records whose gold answer is not judged correct in their own text.
 
-    Records with a missing part, or without an answer, are left to who uses them.
+    Records with a missing part or without an answer are not checked here.
 
     Args:
-        records: as they were read.
-        template: how they are written.
+        records: the records as read.
+        template: the template that turns them into text.
 
     Raises:
-        ValueError: the first such record, by its place, with the mend.
+        ValueError: names the first such record by its place, and the fix.
 
     Example:
         >>> record = Record(id="a", question="1+1?", reasoning="1+1=2", answer="2")
@@ -51,7 +51,7 @@ def _problem(record: Record, template: Template) -> str | None:
 
 @lru_cache(maxsize=4096)
 def _problem_of(answer: str, cue: str, choices: tuple[str, ...]) -> str | None:
-    """What is wrong with a gold answer; many records have the same one."""
+    """The problem of a gold answer, cached because many records share one."""
     first, *others = answer.splitlines()
     if others and not choices and (is_number(first) or polarity(first) is not None):
         return (

@@ -1,10 +1,11 @@
-"""A mix of sources, each with its share of the samples: `mix:gsm8k=0.4,svamp=0.2,arc=0.4`.
+"""Mix sources with given shares of the samples: `mix:gsm8k=0.4,svamp=0.2,arc=0.4`.
 
-Drawn without replacement, exactly: as many samples as the shares allow before a source runs out,
-each source's number rounded by largest remainder. (`datasets.interleave_datasets` draws a source
-for every sample at random, so that its shares hold on average only, and it repeats or cuts off
-sources.) Which of a source's samples are drawn depends on the seed and on their questions, not on
-their order. Names of samples stay unique: a task's begin with the task, others get their source's.
+Samples are drawn without replacement and with exact shares: as many as the shares allow before a
+source is exhausted, each source's number rounded by largest remainder.
+(`datasets.interleave_datasets` draws a random source for every sample, so its shares hold only on
+average, and it repeats or truncates sources.) The drawn samples depend on the seed and their
+questions, not on their order. Ids are unique: a task's ids begin with the task's name, others get
+their source's name.
 """
 
 from __future__ import annotations
@@ -29,19 +30,19 @@ def load_mix(
     """Draw a mix.
 
     Args:
-        dataset_name: as `mix_parts` takes it.
-        load: from a source's name to all its records.
-        seed: of the draw.
+        dataset_name: a name in the form that `mix_parts` reads.
+        load: returns all records of a source, by name.
+        seed: seed of the draw.
 
     Returns:
-        the drawn records, the sources mingled, in an order that the seed and the questions
-        decide; `meta["source"]` is the source's name.
+        the drawn records of all sources, in an order given by the seed and the questions;
+        `meta["source"]` is the source's name.
 
     Raises:
-        ValueError: a malformed mix, a source that cannot be loaded, one too small for its share.
+        ValueError: a malformed mix, a source that cannot be loaded or is too small for its share.
     """
     parts = mix_parts(dataset_name)
-    for name in parts:  # before any of them is read, or fetched from the hub
+    for name in parts:  # before any source is read or downloaded
         _check_known(dataset_name, name)
     sources = {name: _load(name, load) for name in parts}
     total = min(math.floor(len(sources[name]) / share + 1e-9) for name, share in parts.items())
@@ -62,7 +63,7 @@ def load_mix(
 
 
 def draw(records: Sequence[Record], size: int, seed: int) -> list[Record]:
-    """So many of the records, in the order of a hash of their questions."""
+    """The first `size` records in the order of a hash of their questions."""
     return sorted(records, key=lambda record: question_order(record, seed, "mix"))[:size]
 
 
@@ -71,7 +72,7 @@ def _mingled(records: Sequence[Record], seed: int) -> list[Record]:
 
 
 def draw_shares(records: Sequence[Record], size: int, seed: int) -> list[Record]:
-    """So many of a mix's records, with the shares of its sources as they are.
+    """Draw a number of records from a mix, keeping the shares of its sources.
 
     Example:
         >>> from kava.data import load_records
@@ -90,11 +91,11 @@ def draw_shares(records: Sequence[Record], size: int, seed: int) -> list[Record]
 
 
 def shares_of(total: int, shares: Sequence[float]) -> list[int]:
-    """A total in whole parts, by largest remainder (ties: the first).
+    """Divide a total into whole parts by largest remainder (ties: the first).
 
     Args:
-        total: what is divided.
-        shares: they sum to 1.
+        total: the number to divide.
+        shares: fractions that sum to 1.
 
     Example:
         >>> shares_of(10, [0.55, 0.25, 0.2])
@@ -109,7 +110,7 @@ def shares_of(total: int, shares: Sequence[float]) -> list[int]:
 
 
 def mix_sizes(records: Sequence[Record]) -> dict[str, int]:
-    """How many records are of which source; empty where they are no mix.
+    """Number of records per source; empty if the records are not a mix.
 
     Example:
         >>> mix_sizes([])

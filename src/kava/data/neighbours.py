@@ -1,4 +1,4 @@
-"""The sample before each one in its data set: what the wrong-sample control borrows from."""
+"""The previous sample of each sample, which the wrong-sample control uses."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from kava.data.encoded import Encoded
 
 
 def with_neighbours(samples: Sequence[Encoded]) -> list[Encoded]:
-    """Each sample with the one before it in the set, the first with the last.
+    """Attach to each sample the one before it in the set, and to the first the last.
 
-    In a batch of several samples the wrong sample is the one before in the batch. A batch of one,
-    and every batch of an evaluation, takes the one before its first from the set, so that no
-    batch is too small and the control does not depend on how a set is cut into batches.
+    In a batch of several samples the wrong sample is the previous one of the batch. A batch of one,
+    and every batch of an evaluation, takes the sample before its first from the set, so that no
+    batch is too small and the control does not depend on the batches.
 
     Args:
-        samples: a data set, in order; a single sample has no other and stays as it is.
+        samples: a data set, in order; a single sample is unchanged.
 
     Example:
         >>> [sample.before.id for sample in with_neighbours(samples)]
@@ -28,15 +28,15 @@ def with_neighbours(samples: Sequence[Encoded]) -> list[Encoded]:
 
 
 def check_neighbours(samples: Sequence[Encoded], purpose: str, flag: str) -> None:
-    """Refuse a set of one sample, which has no wrong one.
+    """Refuse a set of one sample, which has no wrong sample.
 
     Args:
-        samples: the set; an empty one is fine.
-        purpose: what it is for, as in "train on".
-        flag: what decides its size.
+        samples: the set; an empty set is allowed.
+        purpose: what the set is for, as in "train on".
+        flag: the flag that decides its size.
 
     Raises:
-        ValueError: such a set.
+        ValueError: the set has one sample.
     """
     if len(samples) == 1:
         raise ValueError(

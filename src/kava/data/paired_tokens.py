@@ -18,14 +18,14 @@ class PairedTokens(NamedTuple):
     student: list[str]
     teacher: list[str]
     weights_ST: list[list[float]]
-    """How much of each of the student's tokens is each of the teacher's."""
+    """Weight of each teacher token in each student token."""
 
 
 def paired_tokens(sample: Encoded, text: str, mode: TokenAlignmentMode) -> PairedTokens | None:
-    """The tokens of both models and their weights; None where both models read the same."""
+    """The tokens of both models and their weights; None if both models read the same tokens."""
     if sample.teacher is None:
         return None
-    # the last token, the end of the sequence, is no text
+    # the last token, the end of sequence, has no text
     ours, theirs = (
         token_labels(text, part.offsets[:-1].tolist()) for part in (sample, sample.teacher.encoded)
     )
@@ -34,10 +34,10 @@ def paired_tokens(sample: Encoded, text: str, mode: TokenAlignmentMode) -> Paire
 
 
 def token_labels(text: str, offsets: Sequence[Sequence[int]]) -> list[str]:
-    """What each token of a text stands for.
+    """The text that each token stands for.
 
-    SentencePiece puts a blank in front of a text. Where that is a token of its own, its offsets
-    are those of the first character, which has then more tokens than bytes.
+    SentencePiece puts a blank before a text. If that is a separate token, it has the offsets of the
+    first character, which then has more tokens than bytes.
 
     Example:
         >>> token_labels("Once", [(0, 1), (0, 1), (1, 4)])

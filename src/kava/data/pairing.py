@@ -1,7 +1,7 @@
-"""A sample as its teacher reads it: the same text through another tokenizer.
+"""Encode samples for a teacher with another tokenizer.
 
-A teacher whose tokenizer is not the student's reads its own tokenization of the record. Each
-sample then carries that second encoding, and which teacher tokens each of its tokens covers.
+Such a teacher reads its own tokenization of the record. Each sample then has this second encoding,
+and the teacher tokens that each of its tokens covers.
 
 Shapes: T_s tokens of the student's text, T_t of the teacher's.
 """
@@ -32,20 +32,20 @@ def encode_for_teacher(
     overflow: Overflow = "error",
     answer_alone: bool = False,
 ) -> tuple[list[Encoded], EncodeReport]:
-    """Give encoded samples what their teacher reads.
+    """Add the teacher's tokens to encoded samples.
 
     Args:
-        records: the records of the samples, and possibly others; matched by id.
+        records: the records of the samples, possibly with others, matched by id.
         encoded: the samples in the student's tokens.
-        tokenizer: the teacher's, a fast one.
-        template: how a record becomes text, the same for both.
-        max_length: most tokens of the teacher's text.
-        target_len: the fewest reasoning tokens that the teacher's text must have.
+        tokenizer: the teacher's tokenizer, a fast one.
+        template: turns a record into text, the same for both.
+        max_length: maximum tokens of the teacher's text.
+        target_len: minimum reasoning tokens of the teacher's text.
         overflow: as in `encode_records`.
-        answer_alone: as there.
+        answer_alone: as in `encode_records`.
 
     Returns:
-        the samples whose teacher's text fits too, and the report of the others.
+        the samples whose teacher text also fits, and a report of the others.
 
     Raises:
         DoesNotFit: under "error", the first record that does not fit.

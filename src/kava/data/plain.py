@@ -1,9 +1,9 @@
-"""One way to write each character and each piece of LaTeX, where two ways mean the same.
+"""Normalise characters and LaTeX that have the same meaning to one form.
 
-Unicode's own compatibility form (NFKC) goes too far for that: it makes 102 of 10², 11/2 of 1½ and
-2n of 2ⁿ. Here a character is replaced only by one that means the same: digits of every script,
-full width, kinds of blanks, dashes and quotation marks, a fraction by its slash (`½` is 1/2, `1½`
-is 1 1/2) and a superscript by its `^`. A circled digit stays what it is.
+Unicode's compatibility form (NFKC) changes too much: it turns 10² into 102, 1½ into 11/2 and 2ⁿ
+into 2n. Here a character is replaced only by text with the same meaning: digits of every script,
+full width, kinds of blanks, dashes and quotation marks, a fraction with a slash (`½` is 1/2, `1½`
+is 1 1/2) and a superscript with `^`. A circled digit is not changed.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ _FRAC = re.compile(
 
 
 class _Characters(dict[int, str]):
-    """Code point → what it is written as; filled as characters are met."""
+    """Code point → replacement, filled on demand."""
 
     def __missing__(self, code: int) -> str:
         character = chr(code)
@@ -85,7 +85,7 @@ _CHARACTERS = _Characters()
 
 
 def plain(text: str) -> str:
-    """The text with one way to write what means the same.
+    """Normalise a text to one form of each character and LaTeX command.
 
     Example:
         >>> [plain(text) for text in ("１８", "–3", "1½", "10²", "\\\\frac{1}{2}")]
@@ -107,14 +107,14 @@ def _slashed(fraction: re.Match[str]) -> str:
 
 
 def _levelled(script: re.Match[str]) -> str:
-    """`²` as ^2; `₂` as 2 behind a letter, where H₂O is written H2O too, and else as _2."""
+    """`²` as ^2; `₂` as 2 after a letter, since H₂O is also written H2O, and else as _2."""
     if script["up"]:
         return "^" + script["up"].translate(_LEVEL)
     return ("" if script["letter"] is not None else "_") + script["down"].translate(_LEVEL)
 
 
 def _without_latex(text: str) -> str:
-    """Without the dollars, boxes and commands that set an answer in LaTeX."""
+    """Remove the dollars, boxes and commands that format an answer in LaTeX."""
     text = _MATHS.sub(_inside, text).replace("{,}", ",")
     if "\\" in text:
         text = _unwrapped(text)
@@ -125,13 +125,13 @@ def _without_latex(text: str) -> str:
 
 
 def _inside(maths: re.Match[str]) -> str:
-    """What two dollars enclose, where they are no currencies: "$5 and $6" has a blank there."""
+    """The text between two dollars, unless they are currencies: "$5 and $6" has a blank there."""
     inside = maths["inside"]
     return inside if inside.strip() == inside else maths[0]
 
 
 def _unwrapped(text: str) -> str:
-    """Without \\boxed{…}, \\text{…} and their like, however they are nested, where they end."""
+    """Remove \\boxed{…}, \\text{…} and similar commands at any nesting, if they are closed."""
     open_braces: list[re.Match[str]] = []
     dropped: list[tuple[int, int]] = []
     for brace in _BRACES.finditer(text):

@@ -1,7 +1,7 @@
 """Records (question, written reasoning, answer) and the template that turns them into text.
 
-A record's text is one string, prompt + reasoning + cue + answer, and the places where its parts
-begin are known exactly, in characters; tokens find their segments from those places.
+A record's text is one string, prompt + reasoning + cue + answer, with the exact character index at
+which each part begins; the segments of tokens follow from these indices.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """One sample, as text.
+    """One sample as text.
 
     Example:
         >>> Record(id="a", question="1+1, then +1?", reasoning="1+1=2\\n2+1=3", answer="3").steps
@@ -51,13 +51,13 @@ class Record:
 
     @property
     def steps(self) -> tuple[str, ...]:
-        """The reasoning steps; blank ones are left out."""
+        """The reasoning steps, without blank ones."""
         parts = _separator(self.step_separator).split(self.reasoning)
         return tuple(part.strip() for part in parts if part.strip())
 
     @property
     def without_last_step(self) -> str:
-        """The reasoning up to its last step, as it is written."""
+        """The reasoning up to its last step, as written."""
         text, stop, met = self.reasoning, len(self.reasoning), False
         found = [match.span() for match in _separator(self.step_separator).finditer(text)]
         for start, end in [*reversed(found), (0, 0)]:
@@ -70,20 +70,20 @@ class Record:
 
     @property
     def named(self) -> str:
-        """The sample as messages name it: by its place, where it has one, and its id."""
+        """The name of the sample in messages: its place, if known, and its id."""
         return f"{self.where}: sample {self.id!r}" if self.where else f"sample {self.id!r}"
 
 
 @cache
 def _separator(text: str) -> re.Pattern[str]:
-    """A separator of steps; a line break in it is LF, CR LF or CR."""
+    """Pattern of a step separator; a line break in it matches LF, CR LF or CR."""
     if not text:
         raise ValueError("step_separator='' divides no steps; give what stands between them")
     return re.compile(r"(?>\r\n|\r|\n)".join(map(re.escape, text.split("\n"))))
 
 
 class Rendered(NamedTuple):
-    """A record as text, with the places (in characters of `text`) where its parts begin."""
+    """A record as text, with the character index in `text` at which each part begins."""
 
     text: str
     prompt: str
@@ -95,15 +95,15 @@ class Rendered(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Template:
-    """How a record becomes text; an end-of-sequence token is added when it is encoded.
+    """Turns a record into text; the end-of-sequence token is added when it is encoded.
 
-    The last reasoning step usually states the answer. KaVa (arXiv 2510.02312) leaves it out of
-    the reasoning, and reports a loss of 5 to 6 points where it is kept: the student would be
-    taught to read the answer off the last kept position. A record whose steps do not state the
-    answer (`states_answer`, as StrategyQA's facts) keeps them all.
+    The last reasoning step usually states the answer. KaVa (arXiv 2510.02312) removes it from the
+    reasoning, and reports a loss of 5 to 6 points if it is kept: the student would learn to read
+    the answer from the last kept position. A record whose steps do not state the answer
+    (`states_answer`, as for StrategyQA's facts) keeps all steps.
 
     Raises:
-        ValueError: a part that is no text, or lacks its placeholder.
+        ValueError: a part that is not text, or lacks its placeholder.
 
     Example:
         >>> record = Record(id="a", question="1+1?", reasoning="1+1=2", answer="2")
@@ -134,17 +134,17 @@ class Template:
                 raise ValueError(f"template {name}={part!r} must hold {hole} exactly once")
 
     def prompt(self, question: str) -> str:
-        """The text of a prompt, as it is given to a model that shall answer."""
+        """The text of the prompt that a model should answer."""
         return self.question.replace("{question}", question.strip())
 
     def next_question(self, marks: Iterable[str] = ()) -> str | None:
-        """What begins a further question at the start of a line; None where nothing marks one.
+        """The mark of a next question at the start of a line; None if nothing marks one.
 
-        It is what stands before `{question}` on its line, or else the line before it. What has no
-        letter, or is part of what a student writes, marks nothing.
+        It is the text before `{question}` on its line, or else the line before it. Text without a
+        letter, or text that a student writes itself, is not used as a mark.
 
         Args:
-            marks: texts of special tokens, which a decoded text does not show.
+            marks: texts of special tokens, which decoded text does not show.
 
         Example:
             >>> Template(question="Question: {question}\\nAnswer:").next_question()
@@ -158,27 +158,27 @@ class Template:
         lines = [line for line in before.splitlines(keepends=True) if line.strip()]
         mark = lines[-1].lstrip() if lines else ""
         bare = mark.rstrip()
-        # of a mark that ends with a letter, as "Q", a longer word is none
+        # a mark that ends with a letter, such as "Q", must not match a longer word
         mark = mark[: len(bare) + 1] if bare[-1:].isalnum() else bare
         if not any(character.isalpha() for character in mark) or mark[-1:].isalnum():
             return None
         return None if mark in self.reasoning + self.cue else mark
 
     def written_steps(self, record: Record) -> tuple[str, ...]:
-        """The reasoning steps that go into the text."""
+        """The reasoning steps that are written into the text."""
         return record.steps[:-1] if self._drops_last_of(record) else record.steps
 
     def written_reasoning(self, record: Record) -> str:
-        """The reasoning that goes into the text: "" where no step is left."""
+        """The reasoning in the text; "" if no step is left."""
         if not self._drops_last_of(record):
             return record.reasoning.strip()
         return record.without_last_step
 
     def render(self, record: Record) -> Rendered:
-        """Write a record as text and tell where its parts begin."""
+        """Write a record as text, with the index at which each part begins."""
         prompt = self.prompt(record.question)
         written = self.written_reasoning(record)
-        # a record without reasoning has no empty line in its place
+        # a record without reasoning gets no empty line
         reasoning = self.reasoning.replace("{reasoning}", written) if written else ""
         answer_start = len(prompt) + len(reasoning)
         return Rendered(

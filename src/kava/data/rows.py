@@ -1,6 +1,6 @@
-"""How a row's fields become a record.
+"""Turn the fields of a row into a record.
 
-Every malformed row is named by its file and line.
+Errors name a malformed row by its file and line.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ class PlacedRow(NamedTuple):
     """A row of a file or of the hub.
 
     Attributes:
-        number: of the row in its file, from 0; of its line, where each line is a row.
-        where: its place, for messages.
-        fields: by name.
+        number: index of the row in its file, from 0, or of its line if each line is a row.
+        where: place of the row, for messages.
+        fields: the fields by name.
     """
 
     number: int
@@ -32,13 +32,13 @@ class PlacedRow(NamedTuple):
 
 @dataclass(frozen=True)
 class RowReader:
-    """From a row's fields to a record; the arguments are as in `kava.data.sources.load_records`."""
+    """Turns the fields of a row into a record; arguments as in `kava.data.sources.load_records`."""
 
     rows: RowSettings = field(default_factory=RowSettings)
     step_separator: str = "\n"
     on_missing: OnMissing = "error"
     identifier: SegmentIdentifier = field(init=False)
-    """What finds the parts of a text."""
+    """Finds the parts of a raw text."""
 
     def __post_init__(self) -> None:
         names = ("reasoning_triggers", "answer_triggers")
@@ -47,15 +47,15 @@ class RowReader:
         object.__setattr__(self, "identifier", identifier)
 
     def read(self, row: Row, default_id: str, where: str) -> Record:
-        """The record of a row.
+        """Read the record of a row.
 
         Args:
             row: a row's fields.
-            default_id: the record's name, where the row has no `id`.
+            default_id: the record's id, if the row has none.
             where: file and line, for messages.
 
         Raises:
-            ValueError: a missing field, one that is no text, or a text without its markers.
+            ValueError: a missing field, a field that is not text, or a text without its markers.
         """
         rows = self.rows
         missing: tuple[str, ...] = ()
@@ -89,7 +89,7 @@ class RowReader:
     def _split(
         self, text: str, prompt: str | None, where: str
     ) -> tuple[str, str, str, tuple[str, ...]]:
-        """Question, reasoning and answer of a text, and those that were not found."""
+        """Question, reasoning and answer of a text, and the names of missing parts."""
         rows, spans = self.rows, self.identifier.identify(text, prompt=prompt)
         if spans.missing and self.on_missing == "error":
             parts = " and ".join(spans.missing)
@@ -112,16 +112,16 @@ class RowReader:
 def read_rows(
     rows: Iterable[PlacedRow], read: Callable[[PlacedRow], Record], source: str, task: str = ""
 ) -> list[Record]:
-    """The records of rows, each with an id of its own.
+    """Read the records of rows, and check that ids are unique.
 
     Args:
-        rows: of one source.
-        read: makes a record of a row.
-        source: its name, for messages.
-        task: whose rows they are, for messages.
+        rows: rows of one source.
+        read: turns a row into a record.
+        source: name of the source, for messages.
+        task: name of the task, for messages.
 
     Raises:
-        ValueError: two rows of one id, or no row at all.
+        ValueError: two rows with the same id, or no rows.
     """
     records: list[Record] = []
     places: dict[str, str] = {}

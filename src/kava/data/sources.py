@@ -1,4 +1,4 @@
-"""Where records come from: a task, a mix of them, a file, or the built-in shell game."""
+"""Load records from a task, a mix of tasks, a file, or the built-in shell game."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def load_records(
 
             - a task, from the Hugging Face hub: "gsm8k", "gsm8k_aug", "svamp", "strategyqa",
               "arc_easy", "arc_challenge"; or from a local file or folder, as in
-              "svamp:data/SVAMP.json". A task knows its fields, and ignores those named here;
+              "svamp:data/SVAMP.json". A task has its own fields, and ignores those named here;
             - "mix:gsm8k=0.4,svamp:data/SVAMP.json=0.2,arc=0.4": sources and their shares of the
               samples (`kava.data.mix`), drawn by `seed`;
             - a path to a .jsonl, .json, .csv or .parquet file, to a folder that holds one
@@ -57,21 +57,21 @@ def load_records(
             - "kava/shell-game", made on the spot, with options such as
               "kava/shell-game?num_moves=6&form=verbose" (num_moves, form, student_form,
               fixed_start, seed, num_train, num_test).
-        split: "train" or "test"; a path to a file has one split only, and ignores it.
-        subset_size: how many records to take at random; a smaller subset of the same seed is
-            part of a larger one. None takes all. The order of the source is kept.
-        seed: of that choice, and of a mix; it does not change the data themselves.
-        rows: the fields of a row, the markers of a raw text, and what becomes of calculator marks
-            `<<48/2=24>>24`: "text" strips them, "annotated" leaves them, "equations" keeps nothing
-            else, one a step (the form of GSM8k-Aug). A `TrainConfig` is one, too. None: the usual.
-        step_separator: what stands between two steps in text; equations are joined by a blank.
-        on_missing: a text without a marker is an error, or ("report") a record that names what
-            is `missing`; `encode_records` leaves it out and counts it, or raises.
+        split: "train" or "test"; ignored for a path to a file, which has only one split.
+        subset_size: number of random records; a smaller subset of the same seed is contained in a
+            larger one. None takes all. The order of the source is kept.
+        seed: seed of the subset and of a mix; it does not change the data themselves.
+        rows: the fields of a row, the markers of a raw text, and the form of calculator marks
+            `<<48/2=24>>24`: "text" strips them, "annotated" keeps them, "equations" keeps only
+            them, one per step (the form of GSM8k-Aug). Can be a `TrainConfig`. None: the defaults.
+        step_separator: text between two steps; equations are joined by a blank.
+        on_missing: "error" refuses a text without a marker; "report" returns a record whose
+            `missing` names the parts, which `encode_records` skips and counts, or refuses.
 
     Raises:
         ValueError: an unknown name, option or split; a path or field that does not exist, a
             malformed line or an empty file (named by file and line); a gold answer that is not
-            judged right in its own text; a subset larger than the data; a hub that cannot be
+            judged correct in its own text; a subset larger than the data; a hub that cannot be
             reached.
 
     Example:
@@ -104,18 +104,18 @@ def load_records(
         records = _load_shell_game(dataset_name, split)
     elif (found := find_task(dataset_name)) is not None:
         task, path = found
-        # a task knows its fields; what is asked for is the form of its reasoning
+        # a task has its own fields; only the form of its reasoning can be chosen
         own = RowReader(RowSettings(reasoning_form=rows.reasoning_form), step_separator)
         records = task.load(path, split, own)
     else:
         records = _load_files(dataset_name, split, RowReader(rows, step_separator, on_missing))
-    if not is_mix(dataset_name):  # a mix has read its sources here
+    if not is_mix(dataset_name):  # a mix has already read its sources through this function
         check_golds(records, default_template(dataset_name))
     return records if subset_size is None else _subset(records, subset_size, seed, dataset_name)
 
 
 def default_template(dataset_name: str, *, drop_last_step: bool = True) -> Template:
-    """The template that suits a source: its cue stands before the answer.
+    """The default template of a source, with the cue before the answer.
 
     Example:
         >>> default_template("kava/shell-game").cue

@@ -1,10 +1,10 @@
-"""Special tokens in texts: `</s>` in a user's text is four characters, in a template it is a token.
+"""Special tokens in texts: `</s>` in a user's text is four characters, in a template a token.
 
-A tokenizer takes the characters of a special token for the token wherever they stand, so that a
-question about `<|endoftext|>` would end in its middle. Texts are therefore read without special
-tokens, unless the template writes some itself, as chat templates do. Where a user's text could then
-not be told from the template's, it is refused; so it is where the vocabulary holds the characters
-as a word of its own (T5, the shell game's tokenizer).
+A tokenizer reads the characters of a special token as that token everywhere, so that a question
+about `<|endoftext|>` would end in the middle. Texts are therefore read without special tokens,
+unless the template writes some itself, as chat templates do. A user's text that could then be
+confused with the template's is refused, and also a text whose characters are a normal word of the
+vocabulary (T5, the shell game's tokenizer).
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ def special_texts(tokenizer: PreTrainedTokenizerBase) -> frozenset[str]:
 
 @dataclass(frozen=True)
 class SpecialTokens:
-    """A tokenizer's special tokens beside a template.
+    """The special tokens of a tokenizer, and whether a template uses them.
 
     Attributes:
-        texts: as `special_texts` gives them.
-        ids: their ids, without that of an unknown word.
-        in_template: whether the template writes one, so that texts are read with them.
+        texts: the result of `special_texts`.
+        ids: their ids, without the unknown token's.
+        in_template: whether the template writes one, so that texts are read with special tokens.
     """
 
     texts: frozenset[str]
@@ -54,18 +54,18 @@ class SpecialTokens:
 
     @classmethod
     def of(cls, tokenizer: PreTrainedTokenizerBase, template: Template) -> SpecialTokens:
-        """Those of a tokenizer."""
+        """The special tokens of a tokenizer."""
         texts = special_texts(tokenizer)
         vocabulary = tokenizer.get_vocab()
         ids = {vocabulary[text] for text in texts if text in vocabulary}
-        # GPT-2 knows every byte, and names its end mark as its unknown
+        # GPT-2 covers every byte, and declares its end token as the unknown token
         if tokenizer.unk_token_id != tokenizer.eos_token_id:
             ids -= {tokenizer.unk_token_id}
         parts = (template.question, template.reasoning, template.cue)
         return cls(texts, frozenset(ids), _held(parts, texts) is not None)
 
     def held(self, fields: Sequence[str]) -> str | None:
-        """The text of a special token that a user's fields hold, or None."""
+        """The text of a special token in a user's fields, or None."""
         return _held(fields, self.texts)
 
     def taken(self, fields: Sequence[str], items: Iterable[TextTokens]) -> str | None:
@@ -73,7 +73,7 @@ class SpecialTokens:
 
         Args:
             fields: a record's question, reasoning and answer.
-            items: the tokens of the texts that the template made of them.
+            items: the tokens of the texts that the template made from them.
         """
         held = self.held(fields)
         if held is None or self.in_template:
@@ -87,12 +87,12 @@ class SpecialTokens:
 
 
 def fields_of(record: Record) -> list[str]:
-    """What a user wrote of a record."""
+    """The parts of a record that a user wrote."""
     return [record.question, record.student_question or "", record.reasoning, record.answer]
 
 
 def warn_of_special(records: Sequence[Record], special: SpecialTokens) -> None:
-    """Log how many records hold the text of a special token, for who meant the token."""
+    """Log how many records contain the text of a special token, in case the token was meant."""
     held = [(record, mark) for record in records if (mark := special.held(fields_of(record)))]
     if held:
         record, mark = held[0]

@@ -1,7 +1,6 @@
-"""Splits that stay put, the hash of a data set, and the check that splits do not overlap.
+"""Stable splits, the hash of a data set, and the check that splits do not overlap.
 
-What a record is, for all three, is its question as text: blanks, case and Unicode form do not
-make it another one.
+All three identify a record by the text of its question, ignoring blanks, case and Unicode form.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from kava.data.records import Record
 
 
 def normalize_question(question: str) -> str:
-    """A question without the differences that do not make it another one."""
+    """A question without differences in blanks, case and Unicode form."""
     return " ".join(unicodedata.normalize("NFKC", question).casefold().split())
 
 
@@ -24,23 +23,23 @@ def split_records(
 ) -> dict[str, list[Record]]:
     """Divide records into splits by the hash of their questions.
 
-    Drawing splits by position moves records from train to test when a data set is reordered or
-    grows; by hash, a record's place depends on nothing but its question. Records with the same
-    question always go together.
+    Splits by position move records from train to test when a data set is reordered or grows; by
+    hash, a record's split depends only on its question. Records with the same question are always
+    in the same split.
 
     Args:
-        records: what to divide.
+        records: the records to divide.
         parts: name -> fraction, floats that sum to 1: a record's split is then independent of
             all other records, and the sizes come out about right. Or name -> size, integers that
             sum to at most the number of records: exact sizes, independent of the order, though
-            adding records can move others; what is left over is in no split.
-        seed: another seed, another division.
+            adding records can move others; remaining records are in no split.
+        seed: seed of the division.
 
     Returns:
         name -> records, in their order.
 
     Raises:
-        ValueError: fractions that do not sum to 1, sizes that are not to be had.
+        ValueError: fractions that do not sum to 1, or impossible sizes.
 
     Example:
         >>> splits = split_records(records, {"train": 0.9, "test": 0.1})
@@ -57,7 +56,7 @@ def split_records(
         place, edge = _hash(record, seed) / 2**64, 0.0
         for name, part in parts.items():
             edge += part
-            # the last non-empty part takes what rounding leaves above its edge
+            # the last non-empty part includes values above its edge due to rounding
             if place < edge or edge > 1 - 1e-9:
                 splits[name].append(record)
                 break
@@ -65,9 +64,9 @@ def split_records(
 
 
 def data_hash(records: Sequence[Record]) -> str:
-    """The sha256 of what the records say, in hexadecimal, whatever their order and ids.
+    """The sha256 of the records' content, in hexadecimal, independent of their order and ids.
 
-    A checkpoint keeps it, so that a run is not resumed on other data.
+    A checkpoint stores it, so that a run is not resumed on other data.
 
     Example:
         >>> data_hash(records) == data_hash(records[::-1])
@@ -77,7 +76,8 @@ def data_hash(records: Sequence[Record]) -> str:
         hashlib.sha256(
             json.dumps(
                 [r.question, r.reasoning, r.answer, r.student_question, r.step_separator]
-                # what it decides is left out of the text; a hash without it is as it always was
+                # its effect is already in the text; leaving it out keeps the hashes of earlier
+                # versions
                 + ([] if r.states_answer else [False]),
                 ensure_ascii=True,
             ).encode()
@@ -92,8 +92,8 @@ def check_disjoint(
 ) -> None:
     """Refuse splits that share a question.
 
-    The validation file of GSM8k-Aug, for one, is 500 rows of GSM8K's train split: scores on it
-    say nothing about a model that was trained on the other.
+    For example, the validation file of GSM8k-Aug is 500 rows of GSM8K's train split: scores on one
+    are meaningless for a model trained on the other.
 
     Raises:
         ValueError: two splits overlap; the message has the count and the first ids.
@@ -122,7 +122,7 @@ def check_disjoint(
 
 
 def shared_questions(records: Sequence[Record], others: Sequence[Record]) -> list[str]:
-    """The ids of those records whose question is also in the others.
+    """The ids of records whose question also occurs in the others.
 
     Example:
         >>> shared_questions(train, test)
@@ -133,13 +133,13 @@ def shared_questions(records: Sequence[Record], others: Sequence[Record]) -> lis
 
 
 def question_order(record: Record, seed: int, purpose: str = "") -> int:
-    """A number by which records are put in an order that is random, but theirs wherever they are.
+    """Sort key for a random order of records that depends only on their questions.
 
     Args:
-        record: its question decides.
-        seed: another seed, another order.
-        purpose: of the order; those of different purposes are independent of each other, so that
-            what one draw has taken does not come first in the next.
+        record: the record; only its question is used.
+        seed: seed of the order.
+        purpose: name of the order; orders with different names are independent, so that the samples
+            of one draw do not come first in the next.
 
     Example:
         >>> question_order(train[0], 0) == question_order(train[0], 0)

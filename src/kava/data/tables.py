@@ -1,9 +1,9 @@
 """Rows of tables: csv and parquet files, and data sets that `save_to_disk` wrote.
 
-A csv file holds text alone, and is read as it is written, row by row, by Python's own reader:
-the csv loader of `datasets` goes through pandas, which fills cells that are missing, takes the
-first column for an index where a row has one cell too many, and renames columns of one name. A
-parquet file is read by pyarrow, which `datasets` reads it with too, without a copy in its cache.
+A csv file contains only text, and is read unchanged, row by row, with Python's csv reader: the csv
+loader of `datasets` uses pandas, which fills missing cells, takes the first column as an index if a
+row has an extra cell, and renames columns with equal names. A parquet file is read with pyarrow, as
+`datasets` does, but without a copy in its cache.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ _LONGEST_CELL = 2**31 - 1
 
 
 def csv_rows(path: Path) -> Iterator[PlacedRow]:
-    """The rows of a csv file; every cell is text, as it is written.
+    """The rows of a csv file; every cell is text, unchanged.
 
     Raises:
-        Malformed: quotes that do not fit, a row with more or fewer cells than the header, two
-            columns of one name, text that is not UTF-8.
+        Malformed: unbalanced quotes, a row with more or fewer cells than the header, two columns
+            with the same name, text that is not UTF-8.
     """
     with open_text(path, newline="") as file, _long_cells():
         cells = csv.reader(file, strict=True)
@@ -61,7 +61,7 @@ def parquet_rows(path: Path) -> Iterator[PlacedRow]:
     """The rows of a parquet file.
 
     Raises:
-        Malformed: no parquet file, or a damaged one.
+        Malformed: not a parquet file, or a damaged one.
     """
     import pyarrow
     from pyarrow import parquet
@@ -76,12 +76,12 @@ def parquet_rows(path: Path) -> Iterator[PlacedRow]:
 
 
 def is_saved(path: Path) -> bool:
-    """Whether a folder is what `save_to_disk` writes: of one data set, or of its splits."""
+    """Whether a folder was written by `save_to_disk`, for one data set or for its splits."""
     return is_saved_split(path) or (path / "dataset_dict.json").is_file()
 
 
 def is_saved_split(path: Path) -> bool:
-    """Whether it is one data set, without splits."""
+    """Whether a saved folder is one data set without splits."""
     return all((path / name).is_file() for name in ("dataset_info.json", "state.json"))
 
 
@@ -90,10 +90,10 @@ def saved_rows(path: Path, splits: Iterable[str]) -> Iterator[PlacedRow]:
 
     Args:
         path: its folder.
-        splits: names of the split, where it has splits; the first that it has is read.
+        splits: possible names of the split, if it has splits; the first match is read.
 
     Raises:
-        Malformed: none of those splits, or a folder that is damaged.
+        Malformed: none of these splits, or a damaged folder.
     """
     import datasets
     import pyarrow
@@ -132,7 +132,7 @@ def _columns(batch: pyarrow.RecordBatch) -> Iterable[tuple[str, pyarrow.Array]]:
 
 
 def _values(column: pyarrow.Array, name: str, path: Path, first: int) -> list[Any]:
-    """The values of a column; a float of 16 or 32 bits as the digits that stand for it."""
+    """The values of a column; floats of 16 or 32 bits as their shortest decimal digits."""
     import pyarrow
 
     try:
@@ -168,7 +168,7 @@ def _check_names(path: Path, names: list[str]) -> None:
 
 @contextmanager
 def _long_cells() -> Iterator[None]:
-    """Read cells of more than the 131,072 characters that Python's reader takes by itself."""
+    """Raise the limit of Python's csv reader, 131,072 characters per cell."""
     before = csv.field_size_limit(_LONGEST_CELL)
     try:
         yield

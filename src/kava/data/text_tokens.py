@@ -1,4 +1,4 @@
-"""Texts as tokens with the characters they cover, and what a tokenizer does not know of them."""
+"""Tokenise texts with character offsets, and find text that is unknown to a tokenizer."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TextTokens:
-    """A text's tokens, and the characters that each covers."""
+    """A text's tokens, and the character range of each."""
 
     ids: list[int]
     offsets: list[tuple[int, int]]
@@ -22,16 +22,16 @@ class TextTokens:
 def tokenize(
     texts: list[str], tokenizer: PreTrainedTokenizerBase, *, marks: bool = False
 ) -> list[TextTokens]:
-    """Ids and offsets, with what a tokenizer puts in front but not what it puts at the end.
+    """Ids and offsets, with the special tokens added at the start but not those at the end.
 
     Args:
-        texts: what to read.
-        tokenizer: a fast one.
-        marks: whether the characters of a special token are that token, as in a template that
-            writes them; else they are text like any other (`kava.data.special_tokens`).
+        texts: the texts to tokenise.
+        tokenizer: a fast tokenizer.
+        marks: whether the characters of a special token become that token, as needed by a template
+            that writes them; else they are ordinary text (`kava.data.special_tokens`).
 
     Raises:
-        ValueError: a tokenizer without offsets, or a text with half of a surrogate pair.
+        ValueError: a tokenizer without offsets, or a text with half a surrogate pair.
     """
     if not texts:
         return []
@@ -65,9 +65,9 @@ def tokenize(
 
 
 def unknown_text(item: TextTokens, text: str, tokenizer: PreTrainedTokenizerBase) -> str | None:
-    """What the tokenizer does not know; None where it knows all, or has no token to say so."""
+    """The text unknown to the tokenizer; None if there is none, or no unknown token."""
     unknown = tokenizer.unk_token_id
-    # GPT-2 knows every byte, and names its end mark, which a template may hold, as its unknown
+    # GPT-2 covers every byte, and declares its end token, which a template may use, as unknown
     if unknown is None or unknown == tokenizer.eos_token_id or unknown not in item.ids:
         return None
     start, end = item.offsets[item.ids.index(unknown)]

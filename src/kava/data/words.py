@@ -1,9 +1,9 @@
-"""Answers in words: one spelling for those that mean the same, and never for two that do not.
+"""Normalise answers in words: one spelling for equal meanings, never for different ones.
 
-Case, quotation marks, emphasis and the punctuation that ends a sentence make no difference; so do
-the kinds of a character and LaTeX (`kava.data.plain`) and blanks beside an operator. Whatever may
-carry meaning stays: signs and operators (-x, A+, C++, F#, n!, x'), brackets (of a pair, an
-interval, a set), commas between numbers, dots that say "and so on", unknown symbols.
+Differences in case, quotation marks, emphasis and final punctuation are ignored, and also variants
+of characters and LaTeX (`kava.data.plain`) and blanks next to an operator. Everything that may have
+meaning is kept: signs and operators (-x, A+, C++, F#, n!, x'), brackets (of a pair, an interval, a
+set), commas between numbers, dots for "and so on", unknown symbols.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ _BETWEEN = re.compile(r"(?<=\S) ([-+*]) (?=\S)")
 _LEADING_SIGN = re.compile(r"\A([-+]) (?=\S)")
 _UNIT_SIGN = re.compile(r"(?<=\d) (?=[%°])")
 _BRACKET = re.compile(r"[(\[{] ?| ?[)\]}]|, ?(\d{0,4})")
-# units that another case makes another unit: mW and MW, Mb and MB
+# units whose meaning depends on case: mW and MW, Mb and MB
 _CASED_UNIT = re.compile(r"\d ?([mM](?:W|g|J|Hz|V|A|N|Pa|eV|Ω)|[kKMGT]i?[bB])(?!\w)")
 
 
 @lru_cache(maxsize=1024)
 def normal_words(answer: str) -> str:
-    """The one spelling of an answer in words.
+    """The normal spelling of an answer in words.
 
     Example:
         >>> [normal_words(answer) for answer in (' "The  CAT". ', "**-½**", "C++.", "( 1,2 )")]
@@ -42,7 +42,7 @@ def normal_words(answer: str) -> str:
 
 
 def same_words(one: str, other: str) -> bool:
-    """Whether two answers in words mean the same; one that says nothing is like no other.
+    """Whether two answers in words mean the same; an empty answer equals no other.
 
     Example:
         >>> same_words("Paris.", "paris"), same_words("x", "-x"), same_words("", "")
@@ -53,17 +53,17 @@ def same_words(one: str, other: str) -> bool:
 
 
 def _folded(text: str) -> str:
-    """Without case, but for the symbols of units that it tells apart."""
+    """Fold case, except in symbols of units that differ only in case."""
     parts, start = [], 0
     for unit in _CASED_UNIT.finditer(text):
-        # kilo is written in either case
+        # kilo is written in both cases
         parts += [text[start : unit.start(1)].casefold(), unit[1].replace("K", "k")]
         start = unit.end(1)
     return "".join([*parts, text[start:].casefold()])
 
 
 def _bracketed(text: str) -> str:
-    """Within brackets, semicolons between parts, for "(1,234)" may be one number and not two."""
+    """Separate parts in brackets by semicolons, since "(1,234)" may be one number."""
     if not any(bracket in text for bracket in "([{"):
         return text
     parts, start, depth = [], 0, 0
@@ -83,11 +83,11 @@ def _bracketed(text: str) -> str:
 
 
 def _peeled(text: str, *, inner: bool = False) -> str:
-    """Without quotes, emphasis and round brackets around it, and without its final punctuation.
+    """Remove surrounding quotes, emphasis and round brackets, and the final punctuation.
 
     Args:
-        text: an answer, or a word of one.
-        inner: whether more words follow, where a comma behind a digit divides two numbers.
+        text: an answer, or one of its words.
+        inner: whether more words follow, so that a comma after a digit separates two numbers.
     """
     while True:
         bare = _unquoted(_unstopped(text, inner))
@@ -110,7 +110,7 @@ def _unquoted(text: str) -> str:
 
 
 def _unstopped(text: str, inner: bool) -> str:
-    """Without the punctuation that ends a sentence or a clause, where it is no operator."""
+    """Remove punctuation that ends a sentence or a clause, unless it is an operator."""
     bare = text.rstrip("?!")
     if bare != text:
         # "10!" and "n!" are factorials

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kava.inputs import Malformed, read_json
-from kava.report.logs import Run
+from kava.report.logs import RunLogs
 from kava.study.results import write_json
 from kava.study.run import StudyRun, test_records
 
@@ -17,7 +17,7 @@ NUM_TIMED = 50
 
 
 def student_costs(
-    folder: Path, runs: Sequence[StudyRun], logs: Sequence[Run]
+    folder: Path, runs: Sequence[StudyRun], logs: Sequence[RunLogs]
 ) -> Mapping[str, Mapping[str, Any]]:
     """The costs of finished runs, by name: measured once, and then read.
 

@@ -19,8 +19,8 @@ NUM_EXAMPLES = 3
 
 
 @dataclass(frozen=True)
-class Kept:
-    """What the rules keep.
+class KeptTokens:
+    """The tokens that each eviction rule keeps.
 
     Attributes:
         tokens: the R reasoning tokens of each example problem.
@@ -39,7 +39,7 @@ class Kept:
     teacher: Mapping[str, float]
 
 
-def find_kept(config_of: Mapping[str, TrainConfig]) -> Kept:
+def find_kept(config_of: Mapping[str, TrainConfig]) -> KeptTokens:
     """Let the teacher read problems, and each rule choose among its positions.
 
     Args:
@@ -61,7 +61,7 @@ def find_kept(config_of: Mapping[str, TrainConfig]) -> Kept:
     teacher = load_model(config.teacher_name)
     start, stop = encoded[0].prompt_length, encoded[0].answer_start
     shares = _shares(config_of, teacher, encoded, records, template)
-    return Kept(
+    return KeptTokens(
         tokens=[
             [str(tokenizer.decode(int(token))) for token in item.input_ids[start:stop]]
             for item in encoded[:NUM_EXAMPLES]
@@ -90,7 +90,7 @@ def _shares(
     """Rule → for each problem [R], the share of layers and heads that keep a token."""
     from kava.eviction import EVICTIONS
     from kava.importance import score_samples
-    from kava.importance.kept import Arm, kept_shares
+    from kava.importance.kept import EvictionArm, kept_shares
     from kava.train.target import eviction_options
 
     rules = {name: one for name, one in config_of.items() if one.kv_method != "positions"}
@@ -108,7 +108,7 @@ def _shares(
     }
     target_len = next(iter(config_of.values())).target_len
     arms = [
-        Arm(name=name, method=one.kv_method, options=eviction_options(one))
+        EvictionArm(name=name, method=one.kv_method, options=eviction_options(one))
         for name, one in rules.items()
     ]
     found = kept_shares(teacher, encoded, [target_len], arms=arms, scores=scores)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from kava.demo.kept import Kept
+from kava.demo.kept import KeptTokens
 from kava.pictures.panels import cells, color_bar
 from kava.pictures.placement import wrapped
 from kava.pictures.theme import INK, MUTED, NARROW, PAPER, WIDE, new_figure
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _NAME = 8.0  # points of a rule's name
 
 
-def kept_tokens(kept: Kept, narrow: bool = False) -> Figure:
+def kept_tokens(kept: KeptTokens, narrow: bool = False) -> Figure:
     """Example problems, and the frequency over all problems; the bluer, the oftener kept."""
     num_examples = 1 if narrow else len(kept.tokens)
     names = [wrapped(rule, 80 if narrow else 150, _NAME) for rule in kept.frequency]
@@ -63,7 +63,7 @@ def _strips(axes: Axes, names: Sequence[str], rows: Sequence[Sequence[float]]) -
         axes.axvline(edge - 0.5, color=MUTED, linewidth=0.7, label="_end of a step")
 
 
-def _tokens(axes: Axes, tokens: Sequence[str], kept: Kept, upright: bool) -> None:
+def _tokens(axes: Axes, tokens: Sequence[str], kept: KeptTokens, upright: bool) -> None:
     """Write the tokens below the strips; those that a step arrives at in bold."""
     axes.set_xticks(range(len(tokens)), tokens)
     axes.tick_params(axis="x", length=0, pad=2)

@@ -1,4 +1,4 @@
-"""Evaluation: accuracy with its interval, costs per answer, and a file with every item."""
+"""Evaluation: accuracy with its interval, cost per answer, and a file with every item."""
 
 from typing import TYPE_CHECKING
 

@@ -1,9 +1,9 @@
-"""What answers cost: several models on the same items, in turns, so that all meet the same machine.
+"""Measure the cost of answers: several models take turns on the same items and machine.
 
-The items are cut into rounds. In each, every model answers all of the round's items, and which
-one begins moves on by one from round to round: a machine that slows down for a while slows all of
-them. A batch that is not counted comes first, for what a first call sets up. All models use the
-same loop over the same kind of cache, whether they write their reasoning or think in latents.
+The items are divided into rounds. In each round every model answers all of its items, and the order
+of the models rotates from round to round, so that a temporary slowdown affects all of them. An
+uncounted warm-up batch comes first. All models use the same loop over the same kind of cache, for
+written and latent reasoning.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from kava.student.prompts import check_questions
 
 @dataclass(frozen=True)
 class Contender:
-    """A model that takes part.
+    """A model whose cost is measured.
 
     Attributes:
-        label: what it is called.
+        label: its name in the table.
         student: the model, its tokenizer and its settings.
-        template: how a question becomes its prompt.
-        max_new_tokens: most tokens of an answer; None: what its kind takes by default.
+        template: turns a question into a prompt.
+        max_new_tokens: maximum tokens of an answer; None: the default for its kind.
     """
 
     label: str
@@ -39,12 +39,12 @@ class Contender:
 
     @property
     def writes(self) -> bool:
-        """Whether it writes its reasoning."""
+        """Whether the model writes its reasoning."""
         return not isinstance(self.student.model, LatentStudent)
 
     @property
     def thinks(self) -> str:
-        """How it reasons, in a few words."""
+        """A short description of how it reasons."""
         if not isinstance(self.student.model, LatentStudent):
             return "written"
         config = self.student.model.config
@@ -59,7 +59,7 @@ class Contender:
 
 @dataclass(frozen=True)
 class Ratio:
-    """A cost over that of written reasoning: of all items, in its best round and in its worst."""
+    """A cost relative to written reasoning: over all items, in the best and in the worst round."""
 
     value: float
     low: float
@@ -68,19 +68,19 @@ class Ratio:
 
 @dataclass(frozen=True)
 class Cost:
-    """What one model's answers cost at one batch size.
+    """The cost of one model's answers at one batch size.
 
     Attributes:
-        label: the model's.
-        checkpoint: where it was loaded from.
-        thinks: how it reasons.
+        label: the model's name.
+        checkpoint: the path it was loaded from.
+        thinks: a short description of how it reasons.
         writes: whether it writes its reasoning.
         batch_size: questions at a time.
-        figures: as `summarise` gives them.
+        figures: the result of `summarise`.
         round_seconds: wall time of each round.
-        passes_ratio: forward passes over those of written reasoning; None where no model
-            writes its reasoning.
-        time_ratio: likewise, wall time.
+        passes_ratio: forward passes relative to written reasoning; None if no model writes its
+            reasoning.
+        time_ratio: the same for wall time.
     """
 
     label: str
@@ -100,7 +100,7 @@ class Cost:
 
 
 def rounds_of(records: Sequence[Record], batch_size: int, num_rounds: int) -> list[list[Record]]:
-    """The items in rounds of whole batches, at most so many; the last may be shorter.
+    """Divide items into at most `num_rounds` rounds of whole batches; the last may be shorter.
 
     Example:
         >>> [len(part) for part in rounds_of(list(range(100)), 32, 5)]
@@ -114,11 +114,11 @@ def rounds_of(records: Sequence[Record], batch_size: int, num_rounds: int) -> li
 def check_costs(
     labels: Sequence[str], num_items: int, batch_sizes: Sequence[int], num_rounds: int
 ) -> None:
-    """Refuse settings under which figures would not mean what they say.
+    """Refuse settings that would make the figures misleading.
 
     Raises:
-        ValueError: a label or batch size that stands twice, a batch that the items do not fill,
-            or fewer than one round.
+        ValueError: a repeated label or batch size, a batch larger than the number of items, or
+            fewer than one round.
     """
     check_once("the label", labels, "name each model by --labels")
     check_once("--batch_size", batch_sizes, "name each once")
@@ -139,21 +139,20 @@ def measure_costs(
     num_rounds: int = 5,
     advance: Callable[[int], object] = lambda count: None,
 ) -> list[Cost]:
-    """Let every model answer the same items, and count.
+    """Let every model answer the same items, and measure passes, tokens and time.
 
     Args:
-        contenders: the models; the first that writes its reasoning is what the others' costs are
-            divided by.
+        contenders: the models; costs are divided by those of the first that writes its reasoning.
         records: the items.
-        batch_sizes: questions at a time; each is measured by itself.
-        num_rounds: turns that the models take.
-        advance: is told how many answers were given since the last call.
+        batch_sizes: questions per batch; each size is measured separately.
+        num_rounds: number of turns per model.
+        advance: called with the number of new answers.
 
     Returns:
-        A cost for each batch size and model, in this order.
+        A cost per batch size and model, in this order.
 
     Raises:
-        ValueError: see `check_costs`; a prompt that does not fit a model.
+        ValueError: as `check_costs`; or a prompt that does not fit a model.
 
     Example:
         >>> measure_costs([Contender("written", student, student.template)], records)

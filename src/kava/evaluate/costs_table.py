@@ -17,7 +17,7 @@ Tokens are generated ones: latents are none, so tokens / s compares models of on
 
 
 def costs_table(costs: Sequence[Cost]) -> str:
-    """A row for each model and batch size, and what the columns mean."""
+    """A table with a row per model and batch size, and an explanation of its columns."""
     confidence = f"{costs[0].figures['confidence']:.0%}"
     header = [f"{confidence} {name}" if name == "interval" else name for name in HEADER]
     related = costs[0].time_ratio is not None

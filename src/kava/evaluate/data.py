@@ -1,4 +1,4 @@
-"""Which records a student is scored on, and whether it has seen them in training."""
+"""Choose the records that a student is scored on, and check if it was trained on them."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _RECORDED = (
     *("dataset_name", "split", "eval_dataset_name", "eval_split", "eval_size", "seed", "overflow"),
     *flags_of(RowSettings),
 )
-"""What is read of the run's configuration; a run of an earlier version lacks some."""
+"""Settings read from the run's configuration; runs of earlier versions lack some."""
 
 
 class Evaluation(NamedTuple):
-    """Records to score, where they are from, and what is to be said of them."""
+    """Records to score, their source, and a warning about them, if any."""
 
     records: list[Record]
     dataset_name: str
@@ -39,19 +39,19 @@ def evaluation_records(
     subset_size: int | None = None,
     fields: Mapping[str, str | list[str]] | None = None,
 ) -> Evaluation:
-    """Read the records that a checkpoint is to be scored on.
+    """Read the records for scoring a checkpoint.
 
     Args:
-        settings: the checkpoint's, with the run's configuration under "config".
-        dataset_name: as `load_records` takes it. None: the run's own evaluation data; or the
-            test split of its training data; or, where they are one file without splits, the part
-            of it that the run set apart.
+        settings: the checkpoint's settings, with the run's configuration under "config".
+        dataset_name: a name for `load_records`. None: the run's own evaluation data, else the test
+            split of its training data, or, if that is one file without splits, the part that the
+            run held out.
         split: "train" or "test"; None: the run's evaluation split, else "test".
-        subset_size: how many records to take at random; None takes all.
-        fields: names of a row's fields (`question_field`, …) and triggers in place of the run's.
+        subset_size: number of random records; None takes all.
+        fields: field names (`question_field`, …) and triggers that replace the run's.
 
     Raises:
-        ValueError: no data set is known; data that cannot be read.
+        ValueError: no data set is known, or the data cannot be read.
 
     Example:
         >>> evaluation_records(student.settings, subset_size=100).records
@@ -67,7 +67,7 @@ def evaluation_records(
     recorded = {name: run[name] for name in flags_of(RowSettings) if name in run}
     options: dict[str, Any] = {
         "rows": RowSettings(**recorded | dict(fields or {})),
-        # what training leaves out is left out here too, and told
+        # records that training leaves out are left out here too, with a warning
         "on_missing": "report" if run.get("overflow") == "skip" else "error",
     }
     one_file = own and not run.get("eval_dataset_name") and is_one_split(dataset_name)
@@ -101,10 +101,10 @@ def evaluation_records(
 def _overlap(
     run: Mapping[str, Any], records: list[Record], options: Mapping[str, Any]
 ) -> str | None:
-    """What is to be said of questions that are in the training data too, as GSM8K-Aug's valid."""
+    """A warning about questions that are also in the training data, as in GSM8K-Aug's valid."""
     name = run.get("dataset_name")
     if name is None or is_shell_game(name):
-        return None  # the game's splits share no problem
+        return None  # splits of the shell game share no problem
     try:
         seen = load_records(name, split=run.get("split", "train"), **options)
     except (ValueError, OSError):
@@ -125,7 +125,7 @@ def _overlap(
 
 
 def _divided(records: list[Record], run: Mapping[str, Any]) -> dict[str, list[Record]]:
-    """What the run trained on, and the part that it set apart."""
+    """The records that the run trained on, and those that it held out."""
     sizes = {"train": len(records) - run["eval_size"], "eval": run["eval_size"]}
     return split_records(records, sizes, seed=run.get("seed", 0))
 

@@ -1,7 +1,7 @@
-"""The model that lm-evaluation-harness knows as `kava`.
+"""The model `kava` for lm-evaluation-harness.
 
-Generation goes through the very function that `kava evaluate` uses, with the student's template,
-so that the same items get the same texts. lm_eval's own tasks, filters and metrics then judge them.
+Generation uses the same function as `kava evaluate`, with the student's template, so that the same
+items get the same texts. lm_eval's own tasks, filters and metrics then judge them.
 
 Shapes: B batch, N tokens of a continuation, V vocabulary.
 """
@@ -28,25 +28,25 @@ from kava.student.latent import LatentStudent
 class KavaLM(LM):
     """A student of `load_student`, for lm-evaluation-harness.
 
-    A request to generate takes its context for a question: it is put through the student's
-    template, and the text that follows the latents, or the written reasoning with its answer, is
-    handed back up to the first of the task's stop strings. A request to score a continuation
-    asks a latent student how likely it is behind the question, the latents and the cue, and any
-    other model how likely it is behind the context as it stands.
+    In a request to generate, the context is the question: it is put into the student's template,
+    and the text after the latents, or the written reasoning with its answer, is returned up to the
+    first of the task's stop strings. In a request to score a continuation, a latent student gives
+    its probability after the question, the latents and the cue; any other model gives its
+    probability after the unchanged context.
 
     Args:
-        pretrained: what `load_student` takes: a checkpoint, a run's folder, a model.
-        best: of a run's folder, the checkpoint that the run found best.
-        batch_size: requests at a time.
-        device: where to put the model; None leaves it on the CPU. lm_eval asks for cuda:0 where
-            it is told nothing: without a CUDA device, `auto` of `kava evaluate` is taken.
-        max_new_tokens: most tokens per answer; None: the task's `max_gen_toks`, else the
-            student's kind decides.
-        max_length: most positions; None: as many as the model's configuration names.
-        max_batch_size: given by lm_eval with automatic batch sizes, which there are none of.
+        pretrained: a path or name for `load_student`: a checkpoint, a run's folder, a model.
+        best: in a run's folder, take the checkpoint that the run recorded as its best.
+        batch_size: requests per batch.
+        device: where to put the model; None leaves it on the CPU. lm_eval requests cuda:0 by
+            default: without a CUDA device, this means `auto` as in `kava evaluate`.
+        max_new_tokens: maximum tokens per answer; None: the task's `max_gen_toks`, else the default
+            for the kind of student.
+        max_length: maximum positions; None: the limit of the model's configuration.
+        max_batch_size: passed by lm_eval for automatic batch sizes, which are not supported.
 
     Raises:
-        ValueError: a batch size that is no whole number above 0.
+        ValueError: a batch size that is not a whole number above 0.
 
     Example:
         >>> lm_eval.simple_evaluate(KavaLM("outputs/run"), tasks=["gsm8k"])
@@ -76,7 +76,7 @@ class KavaLM(LM):
 
     @property
     def tokenizer_name(self) -> str:
-        """What lm_eval calls the tokenizer in its caches."""
+        """The tokenizer's name in the caches of lm_eval."""
         return self.student.path.replace("/", "__")
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
@@ -115,7 +115,7 @@ class KavaLM(LM):
     def loglikelihood(
         self, requests: list[Instance], disable_tqdm: bool = False
     ) -> list[tuple[float, bool]]:
-        """Log-probability of each continuation, and whether greedy decoding would give it.
+        """Log-probability of each continuation, and whether greedy decoding would produce it.
 
         Raises:
             ValueError: an empty continuation, or text that does not fit.
@@ -129,7 +129,7 @@ class KavaLM(LM):
     def loglikelihood_rolling(
         self, requests: list[Instance], disable_tqdm: bool = False
     ) -> list[float]:
-        """Not to be had: a student answers questions."""
+        """Not supported: a student answers questions."""
         raise ValueError(
             "--model kava answers questions, and the perplexity of running text is not asked of "
             "it; take --model hf for a plain model"
@@ -146,13 +146,13 @@ class KavaLM(LM):
             whole, start = before + cue + text, len(before + cue)
         else:
             before, whole, start = context, context + continuation, len(context)
-        # a bare context may hold a chat template's marks, and a question is text
+        # an unchanged context may contain special tokens of a chat template; a question is text
         special = SpecialTokens.of(student.tokenizer, student.template)
         marks = not latent or special.in_template
         (item,) = tokenize([whole], student.tokenizer, marks=marks)
         (head,) = tokenize([before or whole[:1]], student.tokenizer, marks=marks)
         first = sum(end <= start for _, end in item.offsets) if start else 0
-        first = max(first, 1)  # nothing stands before the very first token
+        first = max(first, 1)  # the first token has no context
         if first >= len(item.ids):
             raise ValueError(f"the continuation {continuation!r} has no token of its own")
         device = student.model.device
@@ -173,7 +173,7 @@ def _sum(logits_NV: Tensor, ids_N: Tensor) -> tuple[float, bool]:
 
 
 def _until(text: str, stops: str | Sequence[str] | None) -> str:
-    """A text up to the first of its stop strings."""
+    """Cut a text at the first stop string."""
     for stop in [stops] if isinstance(stops, str) else stops or []:
         if stop:
             text = text.partition(stop)[0]

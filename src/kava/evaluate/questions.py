@@ -1,4 +1,4 @@
-"""The questions that `kava generate` is given: a prompt, a file, or standard input."""
+"""Read the questions of `kava generate` from a prompt, a file, or standard input."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from kava.inputs import decode_text, text_lines
 
 
 def read_questions(prompts: Sequence[str] | None, path: str | None) -> tuple[list[str], list[str]]:
-    """What each question is called in messages, and the questions.
+    """The names of the questions for messages, and the questions.
 
     Args:
         prompts: the questions themselves.
-        path: else, a file: of a data format, with a field `question`; or of any other name, with
-            one question a line. None: standard input, one question a line.
+        path: otherwise a file: of a data format, with a field `question`; or with any other ending,
+            one question per line. None: standard input, one question per line.
 
     Raises:
-        ValueError: no question, a malformed row (named by its line), text that is not UTF-8.
+        ValueError: no question, a malformed row (the message names its line), text that is not
+            UTF-8.
         OSError: a file that cannot be read.
 
     Example:

@@ -1,6 +1,6 @@
-"""What an evaluation leaves behind: a file with every item, its summary, and a table.
+"""The results of an evaluation: a file with every item, its summary, and a table.
 
-Per-item results are what statistics need: two students are compared on the same items.
+Statistics need results per item, because two students are compared on the same items.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def summarise(answers: Answers) -> dict[str, Any]:
 
 
 def table(summary: Mapping[str, Any]) -> str:
-    """A summary for the eye."""
+    """A summary as a table for the terminal."""
     accuracy, low, high = (
         100 * summary[name] for name in ("accuracy", "accuracy_low", "accuracy_high")
     )
@@ -66,17 +66,17 @@ def table(summary: Mapping[str, Any]) -> str:
 
 
 def summary_path(output: Path) -> Path:
-    """Where the summary of a file of items stands."""
+    """The path of the summary that belongs to a file of items."""
     return output.with_name(output.name + ".summary.json")
 
 
 def write_results(output: Path, answers: Answers, summary: Mapping[str, Any]) -> None:
-    """Write one line per item to `output`, and the summary beside it.
+    """Write one line per item to `output`, and the summary next to it.
 
-    Both appear, or neither. The folder is made where it is not there.
+    Both files appear, or neither. A missing folder is created.
 
     Raises:
-        OSError: they cannot be written; earlier ones are as they were.
+        OSError: they cannot be written; earlier files are unchanged.
     """
     output.parent.mkdir(parents=True, exist_ok=True)
     lines = (json.dumps(asdict(item), ensure_ascii=False) + "\n" for item in answers.items)

@@ -1,4 +1,4 @@
-"""One student on one data set: its answers and the figures, the same way for every student."""
+"""Score one student on one data set, in the same way for every student."""
 
 from __future__ import annotations
 
@@ -30,23 +30,24 @@ def score(
 ) -> tuple[Answers, dict[str, Any]]:
     """Ask a student every question of a data set.
 
-    A student that was trained keeps the template of its training; a plain model gets the data
-    set's. What is to be said of the data (they were trained on, some are left out) goes to stderr.
+    A trained student keeps the template of its training; a plain model gets the data set's.
+    Warnings about the data (used in training, some left out) go to stderr.
 
     Args:
-        student: of `load_student`.
-        dataset_name: as `load_records` takes it; None: the run's evaluation data.
+        student: the result of `load_student`.
+        dataset_name: a name for `load_records`; None: the run's evaluation data.
         split: None: the run's evaluation split, else "test".
-        subset_size: how many records to take at random; None takes all.
-        fields: names of a row's fields and triggers in place of the run's.
-        batch_size: questions at a time; it changes no answer.
-        max_new_tokens: None: what the run evaluated with, else the student's kind decides.
-        max_length: most positions of prompt, latents and answer; None: as many as the model's
-            configuration names. More are read by rotary positions alone.
+        subset_size: number of random records; None takes all.
+        fields: field names and triggers that replace the run's.
+        batch_size: questions per batch; it does not change any answer.
+        max_new_tokens: maximum tokens; None: the run's value, else the default for the kind of
+            student.
+        max_length: maximum positions of prompt, latents and answer; None: the limit of the model's
+            configuration. Only rotary positions can go beyond that limit.
         progress: show a bar on stderr.
 
     Returns:
-        the answers, and the figures as `kava evaluate --json` prints them.
+        the answers, and the figures that `kava evaluate --json` prints.
 
     Raises:
         ValueError: data that cannot be read, a prompt that is too long, or `max_length` above

@@ -1,8 +1,8 @@
-"""Many tasks, one student: `kava evaluate --tasks …`.
+"""Evaluate one student on several tasks: `kava evaluate --tasks …`.
 
-Every task takes the same path, whatever the student: its records, `answer_records`, a file of
-items. One that fails is named at once and at the end, and makes the command fail; the others are
-answered all the same, and what is finished stays.
+Every task is processed in the same way for every student: its records, `answer_records`, a file of
+items. A failed task is reported at once and at the end, and makes the command fail; the other tasks
+are still answered, and finished results are kept.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from kava.dataset_names import is_mix, is_shell_game
 from kava.errors import KavaError, cannot_write, describe
 
 FAMILIES = {"arc": ("arc_easy", "arc_challenge")}
-"""Names that stand for more than one task."""
+"""Names for groups of tasks."""
 
 TASK_ERRORS = (ValueError, OSError, KavaError, RuntimeError)
-"""What fails a task and not the others: bad data, a prompt too long, memory that is out."""
+"""Errors that fail one task but not the others: bad data, a long prompt, out of memory."""
 
 
 @dataclass(frozen=True)
 class TaskResult:
-    """What became of a task.
+    """The outcome of a task.
 
     Attributes:
-        name: of the task, and of its file.
-        summary: its figures; None where it failed.
-        error: why it failed, on one line; None where it did not.
+        name: name of the task and its file.
+        summary: its figures; None if it failed.
+        error: the reason for the failure, on one line; None if there was none.
     """
 
     name: str
@@ -41,19 +41,19 @@ class TaskResult:
 
 
 def resolve_tasks(names: Sequence[str], task_data: str | None = None) -> dict[str, str]:
-    """The data set of each task that is named.
+    """Find the data set of each named task.
 
     Args:
-        names: tasks, `task:path` for a local file, `arc` for both parts of ARC, or anything else
-            that `load_records` takes.
-        task_data: a folder of local files, one folder for each task: gsm8k, gsm8k_aug, svamp,
-            strategyqa, arc. It serves the tasks that have no path.
+        names: tasks, `task:path` for a local file, `arc` for both parts of ARC, or any other name
+            for `load_records`.
+        task_data: a folder with one subfolder of local files per task (gsm8k, gsm8k_aug, svamp,
+            strategyqa, arc), for the tasks that have no path.
 
     Returns:
         label → the name for `load_records`; the label names the task's file of items.
 
     Raises:
-        ValueError: an unknown task, one that is named twice, or one that the folder lacks.
+        ValueError: an unknown task, a task that is named twice, or one without a subfolder.
 
     Example:
         >>> resolve_tasks(["svamp:data/SVAMP.json", "arc"])
@@ -92,13 +92,13 @@ def _source(name: str, task_data: str | None) -> tuple[str, str]:
 def run_tasks(
     sources: Mapping[str, str], score: Callable[[str, str], dict[str, Any]]
 ) -> list[TaskResult]:
-    """Score one task after the other; a failure is told on stderr, and the next one follows.
+    """Score the tasks one after the other; a failure is printed to stderr and the next follows.
 
-    A disk that takes nothing more ends them all, since nothing further could be kept.
+    A full disk stops all tasks, since no further result could be saved.
 
     Args:
-        sources: of `resolve_tasks`.
-        score: from a label and a data set's name to the figures; it writes the items.
+        sources: the result of `resolve_tasks`.
+        score: maps a label and a data set's name to the figures; it also writes the items.
     """
     results = []
     for label, source in sources.items():
@@ -114,10 +114,10 @@ def run_tasks(
 
 
 def check_results(results: Sequence[TaskResult]) -> None:
-    """Refuse results of which one failed.
+    """Raise an error if a task failed.
 
     Raises:
-        ValueError: a task failed; the message names each with its reason.
+        ValueError: a task failed; the message names each failed task with its reason.
     """
     failed = [f"{result.name} ({result.error})" for result in results if result.error is not None]
     if failed:
@@ -125,7 +125,7 @@ def check_results(results: Sequence[TaskResult]) -> None:
 
 
 def tasks_table(results: Sequence[TaskResult]) -> str:
-    """One line per task: items, accuracy with its interval, costs."""
+    """A table with one line per task: items, accuracy with its interval, costs."""
     head = ("task", "items", "right", "accuracy", "95% Wilson", "passes", "tokens", "s/answer")
     rows = [head]
     for result in results:

@@ -25,13 +25,13 @@ from kava.models.capture import capture
 
 
 @dataclass(frozen=True, kw_only=True)
-class Arm:
-    """An eviction to look at.
+class EvictionArm:
+    """An eviction with its options, as one row of the comparison.
 
     Args:
-        name: in the table.
+        name: its name in the table.
         method: a key of `EVICTIONS`.
-        options: of that eviction.
+        options: options of the eviction.
     """
 
     name: str
@@ -42,9 +42,9 @@ class Arm:
 # all of it, what the caller names, and the right crop under another name
 _LEFT_OUT = {"full", "positions", "window"}
 
-ARMS: tuple[Arm, ...] = (
-    *(Arm(name=name, method=name) for name in sorted(EVICTIONS) if name not in _LEFT_OUT),
-    Arm(name="window, place 0", method="window", options={"place": 0.0}),
+ARMS: tuple[EvictionArm, ...] = (
+    *(EvictionArm(name=name, method=name) for name in sorted(EVICTIONS) if name not in _LEFT_OUT),
+    EvictionArm(name="window, place 0", method="window", options={"place": 0.0}),
 )
 """Every eviction with its defaults; `window`, by default the right crop, at the other end."""
 
@@ -55,7 +55,7 @@ def kept_shares(
     samples: Sequence[Encoded],
     target_lens: Sequence[int],
     *,
-    arms: Sequence[Arm] = ARMS,
+    arms: Sequence[EvictionArm] = ARMS,
     scores: Mapping[str, Sequence[np.ndarray]] | None = None,
 ) -> dict[tuple[str, int], list[np.ndarray]]:
     """How widely each arm keeps each reasoning token.
@@ -74,7 +74,8 @@ def kept_shares(
         ValueError: an arm whose scores are missing.
 
     Example:
-        >>> shares = kept_shares(teacher, encoded, [3], arms=[Arm(name="h2o", method="h2o")])
+        >>> h2o = EvictionArm(name="h2o", method="h2o")
+        >>> shares = kept_shares(teacher, encoded, [3], arms=[h2o])
         >>> float(shares["h2o", 3][0].sum())
         3.0
     """
@@ -133,13 +134,13 @@ def _share(indices_BLHM: Tensor, length: int) -> np.ndarray:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Kept:
-    """What an arm keeps, over all samples.
+class KeptSummary:
+    """Summary over all samples of the tokens that one eviction keeps.
 
     Attributes:
-        roles: role → its share among the kept tokens; they sum to 1.
-        place: where the kept tokens stand, from 0 (first) to 1 (last of the reasoning), mean.
-        oracle: the share of the oracle's tokens that are kept; None where there is no oracle.
+        roles: role → its share of the kept tokens; the shares sum to 1.
+        place: mean relative position of the kept tokens, from 0 (first) to 1 (last).
+        oracle: the share of the oracle's tokens that are kept; None without an oracle.
         overlap: the share of the kept tokens that knockout keeps too.
     """
 
@@ -154,7 +155,7 @@ def summarize(
     roles: Sequence[Sequence[str]],
     oracles: Sequence[np.ndarray | None],
     reference: Sequence[np.ndarray] | None = None,
-) -> Kept:
+) -> KeptSummary:
     """Means over samples of what one arm keeps.
 
     Args:
@@ -179,7 +180,7 @@ def summarize(
     overlap = None
     if reference is not None:
         overlap = float(np.mean([w @ r for w, r in zip(weights, reference)]))
-    return Kept(
+    return KeptSummary(
         roles=of_role,
         place=float(np.mean(places)),
         oracle=float(np.mean(found)) if found else None,

@@ -1,4 +1,4 @@
-"""Hugging Face models: loading, what they can do, and what one forward of them leaves behind."""
+"""Hugging Face models: loading, their limits, and the trace of a forward pass."""
 
 from typing import TYPE_CHECKING
 

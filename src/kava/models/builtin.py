@@ -1,7 +1,7 @@
 """The built-in models: tiny random ones of each family, and the trained teachers of the demo.
 
-Names that begin with `kava/` need no download. The tiny ones are for trying out commands and for
-tests; `kava/shell-teacher` and `kava/shell-gpt2-teacher` are trained, and lie in the package.
+Names that begin with `kava/` need no download. The tiny ones are for trying commands and for tests;
+`kava/shell-teacher` and `kava/shell-gpt2-teacher` are trained and part of the package.
 """
 
 from __future__ import annotations

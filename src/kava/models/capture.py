@@ -1,8 +1,8 @@
-"""From one forward of a Hugging Face causal model to its key/value trace.
+"""Capture the key/value trace of one forward of a Hugging Face causal model.
 
-Logits, hidden states, keys and values come out of the same pass, with gradients when the model
-has them. The cache is a `DynamicCache()` built without a config: the one a model builds for
-itself drops positions beyond a sliding window.
+Logits, hidden states, keys and values come from the same pass, with gradients if enabled. The cache
+is a `DynamicCache()` built without a config, because the cache that a model builds itself drops
+positions outside a sliding window.
 
 Shapes: B batch, L layers, H key/value heads, Hq query heads, T positions, D head dim.
 """
@@ -35,12 +35,12 @@ __all__ = [
 ]
 
 _PROVED: WeakSet[PreTrainedModel] = WeakSet()
-"""Models whose attention came out of a trace as they gave it."""
+"""Models whose attention was rebuilt correctly from a trace."""
 _PROBE_LENGTH = 8
 
 
 def position_ids_from_mask(mask_BT: Tensor) -> Tensor:
-    """Position ids that count valid tokens only, so that padding on the left changes nothing.
+    """Position ids that count only valid tokens, so that left padding has no effect.
 
     Args:
         mask_BT: [B, T], nonzero at valid positions.
@@ -66,23 +66,23 @@ def trace_from_cache(
     queries: Tensor | None = None,
     attention: AttentionForm | None = None,
 ) -> KVTrace:
-    """Columns start:stop of a model's cache as a trace.
+    """Make a trace of columns start:stop of a model's cache.
 
-    Every layer is sliced before the layers are stacked, so that a few latent positions behind a
-    long prompt cost a copy of these positions alone.
+    Every layer is sliced before the layers are stacked, so that a few latent positions after a long
+    prompt cost a copy of only these positions.
 
     Args:
         cache: a Hugging Face `Cache`, or a sequence of (keys, values) per layer, [B, H, S, D].
         start: first column of the cache, as in a Python slice.
         stop: the column after the last, as in a Python slice.
-        mask: [B, T] of the T = stop − start columns taken; likewise the three below.
+        mask: [B, T] over the T = stop − start columns; also the three below.
         positions: [B, T].
         segment_ids: [B, T].
         queries: [B, L, Hq, T, D].
-        attention: how the model turns queries and keys into attention weights.
+        attention: form of the model's attention weights.
 
     Raises:
-        ValueError: an empty cache, layers of different shapes, or a part that does not fit.
+        ValueError: an empty cache, layers of different shapes, or a part of the wrong shape.
 
     Example:
         >>> cache = model(input_ids, use_cache=True).past_key_values
@@ -128,10 +128,10 @@ def capture(
     hidden_states: bool = True,
     logits_to_keep: int | Tensor = 0,
 ) -> tuple[Any, KVTrace]:
-    """Run one forward and return its outputs together with the key/value trace.
+    """Run one forward and return its outputs with the key/value trace.
 
-    A distillation step needs logits, hidden states and keys and values of the same pass; a
-    second forward would double its cost and, under dropout, compare two different networks.
+    A distillation step needs logits, hidden states, keys and values of the same pass; a second
+    forward would double the cost and, with dropout, compare two different networks.
 
     Args:
         model: any causal Hugging Face model. Wrap the call in `torch.no_grad()` for a teacher.
@@ -139,25 +139,25 @@ def capture(
         attention_mask: [B, T], or [B, P + T] with `past_key_values` of length P; nonzero at
             valid positions, padding on either side. None: all are valid.
         segment_ids: [B, T] of `kava.trace.Segment`, recorded in the trace.
-        inputs_embeds: [B, T, width], in place of `input_ids`.
+        inputs_embeds: [B, T, width], instead of `input_ids`.
         position_ids: [B, T]; default: the number of valid positions before each.
         past_key_values: a cache to continue from, which grows by T; the trace covers the new
             positions only. Build it as `DynamicCache()`, without a config.
-        queries: record post-rotary queries too, and how they become attention weights. The
-            first time that a model is read so in evaluation mode, a row of its attention is
-            computed again from the trace and compared.
+        queries: also record post-rotary queries and the form of attention. The first time for a
+            model in evaluation mode, a row of its attention is recomputed from the trace and
+            compared.
         hidden_states: return all hidden states in the outputs.
-        logits_to_keep: as in transformers: compute the head at the last positions, or at those
-            given, only; 0 for all.
+        logits_to_keep: as in transformers: compute the head only at the last positions, or at the
+            given ones; 0 for all.
 
     Returns:
         (outputs, trace): the model's outputs (`logits` [B, T, V], `hidden_states`: L + 1 of
         [B, T, width], `past_key_values`), and a `KVTrace` of length T.
 
     Raises:
-        ValueError: an encoder-decoder, a model with layers that keep no keys and values,
-            activation checkpointing in training, parts that do not fit together, or, with
-            `queries`, a family whose attention cannot be rebuilt from its queries and keys.
+        ValueError: an encoder-decoder, a model with layers that store no keys and values,
+            activation checkpointing in training, inconsistent shapes, or, with `queries`, a family
+            whose attention cannot be rebuilt from its queries and keys.
 
     Example:
         >>> outputs, trace = capture(model, input_ids, attention_mask)
@@ -194,7 +194,7 @@ def capture(
         )
     if not past:
         forget_longer_texts(model)
-    # dropout would set the weights that were used apart from those that are computed again
+    # with dropout the weights that were used differ from the recomputed ones
     proves = queries and not past and not model.training and model not in _PROVED
     with record_queries(model) if queries else nullcontext() as recorder:
         if recorder is not None and proves:
@@ -237,15 +237,15 @@ def _last_valid(attention_mask: Tensor | None, length: int) -> int:
 def check_attention(model: PreTrainedModel, reason: str | None = None) -> None:
     """Refuse a model whose attention weights cannot be rebuilt from a trace.
 
-    Before a run whose eviction or loss looks at attention, so that it does not stop at its first
-    step. Two short texts are read, one of them padded.
+    Called before a run whose eviction or loss uses attention, so that it does not fail at its first
+    step. The model reads two short texts, one of them padded.
 
     Args:
-        model: any causal Hugging Face model; it is read in evaluation mode.
-        reason: what looks at attention, such as a flag, for the message.
+        model: any causal Hugging Face model; it is run in evaluation mode.
+        reason: what needs attention, such as a flag, for the message.
 
     Raises:
-        ValueError: a family without queries to record, or whose attention comes out otherwise.
+        ValueError: a family whose queries cannot be recorded, or whose attention differs.
 
     Example:
         >>> check_attention(teacher)

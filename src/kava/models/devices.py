@@ -1,4 +1,4 @@
-"""Where models run, and in which numbers: what `--device` and `--dtype` name in every command."""
+"""Devices and dtypes of models: the values of `--device` and `--dtype` in every command."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ if TYPE_CHECKING:
     import torch
 
 DEVICE_HELP = "auto (an accelerator where there is one), cpu, cuda, cuda:1, … or mps"
-"""What `--help` says of `--device`."""
+"""Help text of `--device`."""
 
 DTYPES = ("float32", "bfloat16", "float16")
-"""What `--dtype` can be."""
+"""Choices of `--dtype`."""
 
 DTYPE_HELP = f"dtype in which weights are loaded: auto (that of the files), {', '.join(DTYPES)}"
-"""What `--help` says of it, where nothing is compared or trained."""
+"""Help text of `--dtype` in commands that do not compare or train models."""
 
 _NAME = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 
 
 def check_device_name(name: str) -> None:
-    """Refuse what is no name of a device; whether there is one here is for `choose_device`.
+    """Refuse a string that is not a device name; `choose_device` checks that it exists.
 
     Raises:
         ValueError: another name than auto, cpu, cuda, cuda:N or mps.
@@ -37,7 +37,7 @@ def check_device_name(name: str) -> None:
 
 
 def check_dtype_name(name: str) -> None:
-    """Refuse what is neither "auto" nor one of `DTYPES`.
+    """Refuse a string that is neither "auto" nor one of `DTYPES`.
 
     Raises:
         ValueError: another name.
@@ -50,10 +50,10 @@ def check_dtype_name(name: str) -> None:
 
 
 def check_device(name: str) -> None:
-    """Refuse a device that is not there, without touching it: a process that starts others may.
+    """Refuse a missing device without initialising it, as needed before starting processes.
 
     Raises:
-        ValueError: an unknown name, or a device that is not visible; the message says why.
+        ValueError: an unknown name, or a device that is not visible, with the reason.
 
     Example:
         >>> check_device("auto")
@@ -71,10 +71,10 @@ def check_device(name: str) -> None:
 
 
 def choose_device(name: str) -> str:
-    """The device of a name; "auto" is the accelerator where there is one, else the CPU.
+    """The device for a name; "auto" is the accelerator if there is one, else the CPU.
 
     Raises:
-        ValueError: an unknown name, or a device that cannot be used here; the message says why.
+        ValueError: an unknown name, or a device that cannot be used here, with the reason.
 
     Example:
         >>> choose_device("cpu")

@@ -1,7 +1,7 @@
-"""What a model's folder holds, looked at before anything of it is loaded.
+"""Check the content of a model's folder before loading it.
 
-transformers reads a folder as far as it can, and complains of what it meets first. Here the whole
-folder is looked at, headers and lists alone, and what is wrong with it is one line with its mend.
+transformers reads a folder until the first error. Here the whole folder is checked, but only
+headers and file lists, and a problem is reported in one line with its fix.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ _UNFINISHED = ("*.incomplete", "*.part", "*.crdownload", "*.tmp", "*.aria2")
 
 
 def check_folder(folder: str | Path) -> None:
-    """Refuse a folder that holds no model which can be loaded, and say what it holds.
+    """Refuse a folder without a loadable model, and say what the folder contains.
 
-    Headers and lists of files are read, and no weights.
+    Only headers and lists of files are read, no weights.
 
     Raises:
         OSError: an adapter, no configuration or no weights, or some of their files missing.
@@ -86,7 +86,7 @@ def _check_config(folder: Path) -> None:
 
 
 def _weights(folder: Path) -> Iterator[Path]:
-    """The files of the weights; all of them are there."""
+    """The weight files; raises an error if one is missing."""
     if (folder / WEIGHTS_FILE).is_file():
         yield folder / WEIGHTS_FILE
         return
@@ -112,7 +112,7 @@ def _weights(folder: Path) -> Iterator[Path]:
 
 
 def _other_weights(folder: Path) -> str | None:
-    """What there is in place of a model in safetensors, with the way to one."""
+    """What the folder has instead of safetensors weights, and how to convert it."""
     kinds = {path.suffix for path in folder.iterdir() if path.is_file()}
     unfinished = [path for pattern in _UNFINISHED for path in folder.rglob(pattern)]
     if unfinished:

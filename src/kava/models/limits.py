@@ -1,4 +1,4 @@
-"""Limits that the models set, checked before any data are read or weights loaded."""
+"""Limits of the models, checked before data are read or weights loaded."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 _ROTARY = ("rope_parameters", "rope_scaling", "rope_theta")
 
 THOUGHT_TOKENS = 2
-"""Beside the latents: a begin- and an end-of-thought token."""
+"""Positions besides the latents: begin- and end-of-thought."""
 
 
 def check_map_rank(text: str) -> None:
-    """Hold `--map_rank` to its form.
+    """Check the form of `--map_rank`.
 
     Raises:
         ValueError: neither a number above 0 nor auto.
@@ -38,17 +38,17 @@ def check_map_rank_fits(
     share_dim_proj: bool,
     align_direction: str,
 ) -> None:
-    """Refuse more terms than it takes to write every map between two models' heads.
+    """Refuse more terms than are needed to express every map between two models' heads.
 
     Args:
-        text: of `--map_rank`; None and auto always fit.
+        text: value of `--map_rank`; None and auto always fit.
         teacher: its geometry.
         student: its geometry.
         share_dim_proj: one dim map for all heads in each term.
-        align_direction: which of the two is mapped.
+        align_direction: which of the two models is mapped.
 
     Raises:
-        ValueError: too many; the message says how many there can be.
+        ValueError: too many terms; the message gives the maximum.
     """
     if text is None or text == "auto":
         return
@@ -70,12 +70,12 @@ def check_map_rank_fits(
 
 
 def positions_of(config: Any) -> int | None:
-    """How many positions a model's configuration names; None where it names none.
+    """Number of positions in a model's configuration; None if it names none.
 
-    It is what a model was made for. Rotary and ALiBi positions are computed, and go on past it;
-    see `table_of_positions`.
+    It is the length that a model was made for. Rotary and ALiBi positions are computed and continue
+    beyond it; see `table_of_positions`.
     """
-    for name in ("max_position_embeddings", "max_seq_len"):  # MPT's is the second
+    for name in ("max_position_embeddings", "max_seq_len"):  # the second is MPT's
         limit = getattr(config, name, None)
         if isinstance(limit, int):
             return limit
@@ -83,10 +83,10 @@ def positions_of(config: Any) -> int | None:
 
 
 def table_of_positions(config: Any) -> int | None:
-    """The positions that a model has in a table; None where it can go on past any number.
+    """Size of a model's position table; None if its positions have no limit.
 
-    Learned positions (GPT-2, OPT, BERT), tabulated rotations (GPT-J) and MPT's biases end, and
-    reading past them is an index error in the middle of a batch.
+    Learned positions (GPT-2, OPT, BERT), tabulated rotations (GPT-J) and MPT's biases are finite,
+    and reading beyond them is an index error in the middle of a batch.
 
     Example:
         >>> table_of_positions(GPT2Config()), table_of_positions(LlamaConfig())
@@ -97,10 +97,10 @@ def table_of_positions(config: Any) -> int | None:
 
 
 def check_latents_fit(model: str, positions: int | None, num_latents: int) -> None:
-    """Refuse latents that leave a model no position to read or answer in.
+    """Refuse so large a number of latents that no position is left for prompt or answer.
 
     Raises:
-        ValueError: too many; the message names the limit.
+        ValueError: too many latents; the message names the limit.
     """
     if positions is not None and num_latents + THOUGHT_TOKENS >= positions:
         raise ValueError(
@@ -116,14 +116,14 @@ def check_answers_fit(
     max_new_tokens: int,
     prompts: Sequence[tuple[str, int]] = (),
 ) -> None:
-    """Refuse answers that would run out of positions.
+    """Refuse answers that would need more positions than the model has.
 
     Args:
-        model: whose positions they are, for messages.
-        positions: of the model; None: no limit.
-        num_latents: of a latent student; None: of one that writes its reasoning.
-        max_new_tokens: most tokens of an answer.
-        prompts: name and length of each; none where they are not known yet.
+        model: name of the model, for messages.
+        positions: number of the model's positions; None: no limit.
+        num_latents: latents of a latent student; None for a model that writes its reasoning.
+        max_new_tokens: maximum tokens of an answer.
+        prompts: name and length of each prompt; empty if not known yet.
 
     Raises:
         ValueError: answers that do not fit; the message names the limit.

@@ -1,8 +1,8 @@
 """Load models and tokenizers by name: built in, from a folder, or from the Hugging Face hub.
 
 Names that begin with `kava/` are built in and need no download (`kava.models.builtin`).
-Anything else goes to transformers, from safetensors alone and without running code that comes
-with a checkpoint. A load that fails raises; weights are never made up for one.
+Other names are loaded with transformers, only from safetensors and without running code from a
+checkpoint. A failed load raises an error; missing weights are never replaced by random ones.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _TEXT_WEIGHTS = {
     r"^model\.language_model\.": "model.",
     r"^model\.text_model\.": "model.",
 }
-"""From the names of a text model's weights inside a composite one to its own."""
+"""Maps weight names of a text model inside a composite model to its own names."""
 
 logger = logging.getLogger(__name__)
 
@@ -48,15 +48,15 @@ def load_model(
 ) -> PreTrainedModel:
     """Load a causal language model, in evaluation mode.
 
-    One door for every command, so that a wrong name, a damaged file or an unreachable hub gives
-    one clear line and never a model with made-up weights.
+    Every command loads models here, so that a wrong name, a damaged file or an unreachable hub
+    gives one clear line and never a model with random weights.
 
     Args:
         name_or_path: a built-in name (`BUILTIN_NAMES`), a local folder, or a hub id.
-        dtype: a torch dtype or its name; "auto" takes the checkpoint's (float32 for the
+        dtype: a torch dtype or its name; "auto" takes the checkpoint's dtype (float32 for the
             built-in random models).
         device: where to put the model; None leaves it on the CPU.
-        trust_remote_code: run modeling code that comes with the checkpoint.
+        trust_remote_code: run modeling code from the checkpoint.
 
     Raises:
         ValueError: an unknown `kava/` name, a checkpoint that is damaged, lacks weights, or is
@@ -81,22 +81,22 @@ def load_model(
 def load_model_config(
     name_or_path: str | Path, *, trust_remote_code: bool = False
 ) -> PreTrainedConfig:
-    """The configuration of a model, and everything that can be said of it without its weights.
+    """Load the configuration of a model, with all checks that need no weights.
 
-    For commands that read data before they load large models: what `load_model` would refuse for
-    its kind or for the files of its folder is refused here.
+    For commands that read data before they load large models: kinds of models and folders that
+    `load_model` would refuse are refused here.
 
     Args:
         name_or_path: as in `load_model`.
-        trust_remote_code: run configuration code that comes with the checkpoint.
+        trust_remote_code: run configuration code from the checkpoint.
 
     Returns:
-        the model's own, or that of the text part of a composite model.
+        the configuration of the model, or of the text part of a composite model.
 
     Raises:
         ValueError: an unknown `kava/` name, a damaged file, or a model that is not a causal
             decoder with a key/value cache.
-        OSError: a folder or hub model that cannot be read, or whose files are not all there.
+        OSError: a folder or hub model that cannot be read or lacks files.
 
     Example:
         >>> load_model_config("kava/tiny-llama").num_hidden_layers
@@ -112,14 +112,14 @@ def load_model_config(
 def load_tokenizer(
     name_or_path: str | Path, *, trust_remote_code: bool = False
 ) -> PreTrainedTokenizerBase:
-    """Load the tokenizer that belongs to a model's name; it always has a padding token.
+    """Load the tokenizer of a model; it always has a padding token.
 
-    Where a tokenizer has none, the end-of-sequence token pads, as is usual for GPT-2 and Llama.
-    Padding is masked by position and never by token id, so that real end tokens stay supervised.
+    If a tokenizer has none, the end-of-sequence token is used, as usual for GPT-2 and Llama.
+    Padding is masked by position and never by token id, so real end tokens are still supervised.
 
     Args:
         name_or_path: a built-in name (`BUILTIN_NAMES`), a local folder, or a hub id.
-        trust_remote_code: run tokenizer code that comes with the checkpoint.
+        trust_remote_code: run tokenizer code from the checkpoint.
 
     Raises:
         ValueError: an unknown `kava/` name, or a tokenizer with neither padding nor end token.
@@ -135,10 +135,10 @@ def load_tokenizer(
         source = _resolve(name)
         try:
             tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
-        except Exception as error:  # of files that are missing, damaged, or need another library
+        except Exception as error:  # files that are missing, damaged, or need another library
             raise OSError(_unreadable("tokenizer", source, error)) from error
     if len(tokenizer.get_vocab()) <= len(tokenizer.all_special_tokens):
-        # what the library makes of a folder without one
+        # what transformers returns for a folder without a tokenizer
         raise OSError(
             f"{name!r} holds no tokenizer: copy tokenizer.json and tokenizer_config.json of the "
             f"model into it"
@@ -155,7 +155,7 @@ def load_tokenizer(
 
 
 def dtype_of(name: torch.dtype | str) -> torch.dtype | str:
-    """The dtype of a name; "auto", which stands for that of a checkpoint, stays as it is.
+    """The dtype for a name; "auto", the dtype of a checkpoint, is returned unchanged.
 
     Raises:
         ValueError: another name.
@@ -180,7 +180,7 @@ def _random_model(name: str) -> PreTrainedModel:
 
 
 def _resolve(name: str) -> str:
-    """A name as transformers takes it: a folder that exists, or a hub id."""
+    """Resolve a name to an existing folder or a hub id, for transformers."""
     if name in TRAINED_MODELS:
         folder = TRAINED_MODELS[name]
         if not (folder / WEIGHTS_FILE).is_file():
@@ -199,7 +199,7 @@ def _resolve(name: str) -> str:
     if path.is_file():
         raise OSError(f"{name!r} is a file; pass the folder that holds config.json and the weights")
     looks_local = name.startswith((".", "~")) or path.is_absolute() or name.count("/") > 1
-    # outputs/gpt2 may be a name on the hub, but not where there is a folder outputs
+    # outputs/gpt2 could be a hub id, but not if there is a folder outputs
     looks_local = looks_local or ("/" in name and path.parent.is_dir())
     if looks_local or not name:
         raise OSError(
@@ -210,12 +210,12 @@ def _resolve(name: str) -> str:
 
 
 def _read_config(source: str, trust_remote_code: bool) -> tuple[PreTrainedConfig, dict[str, Any]]:
-    """A text model's configuration, and how its weights are loaded."""
+    """The configuration of a text model, and how to load its weights."""
     if Path(source).is_dir():
         check_folder(source)
     try:
         config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
-    except Exception as error:  # a config's own checks raise whatever they like
+    except Exception as error:  # a config's own checks may raise any exception
         raise OSError(_unreadable("model", source, error)) from error
     if trust_remote_code and type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         return config, {"trust_remote_code": True}
@@ -225,17 +225,17 @@ def _read_config(source: str, trust_remote_code: bool) -> tuple[PreTrainedConfig
 
 
 def build_from(source: str, kind: Any, **options: Any) -> tuple[Any, dict[str, Any]]:
-    """A model with the weights of a folder or the hub, and what transformers tells of the load.
+    """Load a model from a folder or the hub, with transformers' report of the load.
 
     Args:
-        source: as transformers takes it.
-        kind: the class, with `from_pretrained`.
-        **options: for `from_pretrained`.
+        source: a folder or hub id.
+        kind: a class with `from_pretrained`.
+        **options: options of `from_pretrained`.
 
     Raises:
-        OSError: whatever is wrong with the configuration or the weights.
+        OSError: any problem with the configuration or the weights.
     """
-    # What is missing or too much becomes one line; transformers would print a table of it.
+    # missing or unexpected weights become one line; transformers would print a table
     report = logging.getLogger("transformers.modeling_utils")
     level = report.level
     report.setLevel(logging.ERROR)
@@ -245,7 +245,7 @@ def build_from(source: str, kind: Any, **options: Any) -> tuple[Any, dict[str, A
         )
     except torch.OutOfMemoryError:
         raise
-    except Exception as error:  # a hub that is out of reach, a library that is missing, …
+    except Exception as error:  # an unreachable hub, a missing library, …
         raise OSError(_unreadable("model", source, error)) from error
     finally:
         report.setLevel(level)
@@ -278,7 +278,7 @@ def _pretrained(
         )
     name_outputs(model.config)
     if "key_mapping" in options:
-        # saved again, it is a model of text by itself, with the names of one
+        # if saved again, it is a text model with its own weight names
         vars(model).pop("_weight_conversions", None)
     check_finite(model.named_parameters(), source)
     return model

@@ -1,8 +1,8 @@
-"""Try a model on a few tokens: its cache must be what a trace takes it for.
+"""Test a model on a few tokens: its cache must have the properties that a trace assumes.
 
-A class and a configuration do not tell whether padding, positions and a cache that goes on are
-understood: decoders of some encoder-decoders count padding as positions, others need ids where
-vectors are given. Read wrongly, they fail at the first step, or give other keys and say nothing.
+Class and configuration do not show whether a model handles padding, positions and a continued cache
+correctly: decoders of some encoder-decoders count padding as positions, others need ids instead of
+embeddings. Such models fail at the first step, or silently compute other keys.
 
 Shapes: T tokens, L layers, H key/value heads, D head dim.
 """
@@ -19,23 +19,23 @@ from kava.models.capture import capture
 
 _NUM_TOKENS, _NUM_PADS, _NUM_PAST = 6, 2, 3
 _NUM_LAYERS = 3
-"""Only the first layers are compared: rounding grows with the depth, a mistake shows at once."""
+"""Only the first layers are compared: rounding grows with depth, errors show at once."""
 _TOLERANCE = 0.05
 
 
 @torch.no_grad()
 def probe_cache(model: PreTrainedModel, name: str, *, vectors: bool = False) -> None:
-    """Read six tokens alone, padded on the left, and in two parts; the keys must be the same.
+    """Read six tokens alone, left-padded, and in two parts, and compare the keys.
 
-    Three forwards of a few tokens, in evaluation mode; the model is left as it was.
+    This takes three forwards of a few tokens in evaluation mode and does not change the model.
 
     Args:
         model: a causal model with weights, on its device.
-        name: what it is called in messages.
-        vectors: also read the second part as embeddings, as a latent student does.
+        name: its name in messages.
+        vectors: also read the second part as embeddings, like a latent student.
 
     Raises:
-        ValueError: a forward that fails, or keys that are not the same.
+        ValueError: a forward fails, or the keys differ.
 
     Example:
         >>> probe_cache(load_model("kava/tiny-gpt2"), "kava/tiny-gpt2")
@@ -44,7 +44,7 @@ def probe_cache(model: PreTrainedModel, name: str, *, vectors: bool = False) -> 
     model.eval()
     try:
         problem = _problem(model, vectors)
-    except Exception as error:  # whatever a model's own code raises, it cannot be read
+    except Exception as error:  # any exception of a model's code means that it cannot be used
         reason = " ".join(str(error).split())
         raise ValueError(
             f"{name!r} ({type(model).__name__}) cannot be read as a trace needs it: "
@@ -97,7 +97,7 @@ def _problem(model: PreTrainedModel, vectors: bool) -> str | None:
 
 
 def _tokens(model: PreTrainedModel) -> Tensor:
-    """Six different tokens [T] from the whole vocabulary, none of them that which pads."""
+    """Six different tokens [T] from the whole vocabulary, without the padding token."""
     config = model.config.get_text_config()
     step = max(config.vocab_size // (_NUM_TOKENS + 1), 1)
     ids = torch.arange(1, _NUM_TOKENS + 1) * step % config.vocab_size

@@ -1,9 +1,9 @@
-"""The queries of a model's forwards, and how its layers turn them into attention weights.
+"""Record the queries of a model's forwards, and the form of its attention.
 
-Keys and values stay in a cache, queries do not. An attention function that is set for the length
-of a `with` block sees them after norms and rotation, together with all that a family passes on
-(scaling, soft cap, window, sinks), and then calls the function that was set. GPT-J, GPT-Neo and
-CodeGen are older than transformers' attention interface: their `_attn` methods are seen instead.
+A cache stores keys and values, but not queries. Inside a `with` block, a wrapper around the
+attention function receives them after norms and rotation, with the family's parameters (scaling,
+soft cap, window, sinks), and then calls the original function. GPT-J, GPT-Neo and CodeGen do not
+use transformers' attention interface: their `_attn` methods are wrapped instead.
 
 Shapes: B batch, L layers, Hq query heads, T positions, D head dim.
 """
@@ -53,7 +53,8 @@ class QueryRecorder:
         forwards: one list per forward, in order, of one [B, Hq, T, D] tensor per layer. A new
             list starts when a layer is seen again.
         watched: (sample, row) whose attention outputs are kept, or None.
-        outputs: of the watched row in every layer of the latest forward, [Hq, D] each.
+        outputs: attention outputs of the watched row in every layer of the latest forward, [Hq, D]
+            each.
     """
 
     def __init__(self) -> None:
@@ -64,7 +65,7 @@ class QueryRecorder:
         self._seen: set[int] = set()
 
     def add(self, layer: nn.Module, query_BHTD: Tensor, form: LayerForm, out_BTHD: Tensor) -> None:
-        """Append what `layer` was seen to do to the forward that is going on."""
+        """Append the call of `layer` to the current forward."""
         if not self.forwards or id(layer) in self._seen:
             self.forwards.append([])
             for part in (self._forms, self.outputs, self._seen):
@@ -76,7 +77,7 @@ class QueryRecorder:
             self.outputs.append(out_BTHD[self.watched].detach())
 
     def stacked(self, forward: int = -1) -> Tensor:
-        """The queries of one forward as [B, L, Hq, T, D]; by default of the latest.
+        """The queries of one forward, by default the latest, as [B, L, Hq, T, D].
 
         Raises:
             ValueError: nothing was recorded.
@@ -95,17 +96,17 @@ class QueryRecorder:
         return torch.stack(self.forwards[forward], dim=1)
 
     def attention(self) -> AttentionForm:
-        """How the layers of the latest forward turn queries and keys into weights."""
+        """The form of attention of the layers in the latest forward."""
         return AttentionForm.of_layers(self._forms)
 
     def clear(self) -> None:
-        """Forget all forwards, and with them the graphs that their queries hold."""
+        """Delete all forwards, and with them the autograd graphs of their queries."""
         for part in (self.forwards, self._forms, self.outputs, self._seen):
             part.clear()
 
 
 def _form_of_call(module: Any, query: Tensor, options: dict[str, Any]) -> LayerForm:
-    """What an attention function is told, in the words of transformers' attention interface."""
+    """The form of attention given by the arguments of transformers' attention interface."""
     scaling = options.get("scaling")
     config = module.config
     chunk = None
@@ -153,7 +154,7 @@ def _register(implementation: str) -> str:
             result = function(module, query, key, value, *args, **kwargs)
         finally:
             config._attn_implementation_internal = name
-        # A second model that shares the config comes by here too: it is not recorded.
+        # a second model with the same config also gets here: it is not recorded
         recorder = _RECORDERS.get(module)
         if recorder is not None:
             recorder.add(module, query, _form_of_call(module, query, kwargs), result[0])
@@ -162,7 +163,7 @@ def _register(implementation: str) -> str:
     AttentionInterface.register(name, attention)
     masks = AttentionMaskInterface()
     if implementation in masks:
-        # Without a mask function of the same name the padding mask would not arrive.
+        # without a mask function of the same name the padding mask would be missing
         AttentionMaskInterface.register(name, masks[implementation])
     return name
 
@@ -170,7 +171,7 @@ def _register(implementation: str) -> str:
 def _watch_method(
     module: Any, form_of: Callable[[Any, float], LayerForm], recorder: QueryRecorder
 ) -> None:
-    """See the queries that an older family's module gives to its `_attn` method."""
+    """Record the queries that a module of an older family passes to its `_attn` method."""
     method = module._attn
 
     def attend(query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Any:
@@ -186,8 +187,8 @@ def _watch_method(
 def record_queries(model: nn.Module) -> Iterator[QueryRecorder]:
     """Record the post-rotary queries of every forward of `model` inside the block.
 
-    Structural losses and attention-based eviction need them. The attention that was set (sdpa,
-    eager, flash) still computes the result.
+    Structural losses and attention-based eviction need them. The configured attention (sdpa, eager,
+    flash) still computes the result.
 
     Args:
         model: a Hugging Face model, or a module that holds one.
@@ -247,17 +248,17 @@ def record_queries(model: nn.Module) -> Iterator[QueryRecorder]:
 
 
 def can_record(kind: type[PreTrainedModel], model_type: str) -> bool:
-    """Whether the queries of the forwards of a class of models can be seen."""
+    """Whether the queries of a class of models can be recorded."""
     return kind._can_set_attn_implementation() or model_type in OLDER_FAMILIES
 
 
 def check_records(config: PreTrainedConfig, name: str, reason: str) -> None:
-    """Refuse a model whose queries cannot be seen, by its configuration alone.
+    """Refuse a model whose queries cannot be recorded, from its configuration only.
 
     Args:
-        config: of a causal model of text.
-        name: what the model is called in messages.
-        reason: what looks at attention, such as a flag.
+        config: configuration of a causal text model.
+        name: name of the model in messages.
+        reason: what needs attention, such as a flag.
 
     Raises:
         ValueError: a family that does not use transformers' attention interface.
@@ -275,7 +276,7 @@ def check_records(config: PreTrainedConfig, name: str, reason: str) -> None:
 
 
 def refuse_checkpointing(model: PreTrainedModel) -> None:
-    """Refuse a model that would compute its layers twice.
+    """Refuse a model that would compute its layers twice (activation checkpointing).
 
     Raises:
         ValueError: activation checkpointing in training.

@@ -1,4 +1,4 @@
-"""Commands show their own output: the libraries' bars and notes are turned off."""
+"""Turn off the progress bars and notices of libraries in commands."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import warnings
 
 
 def quiet_libraries() -> None:
-    """Silence what transformers, the hub and tokenizers print on their own account.
+    """Silence the output of transformers, the hub and tokenizers.
 
-    Errors still come through, as exceptions.
+    Errors are still raised as exceptions.
     """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     import huggingface_hub
     import transformers
 
-    # a hub that cannot be reached is reported once, as an error, and not at each of its retries
+    # an unreachable hub is reported once, as an error, and not at every retry
     huggingface_hub.logging.set_verbosity_error()
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()

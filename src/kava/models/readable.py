@@ -1,7 +1,7 @@
-"""What a model can read of a text: its positions, and tokens that it has embeddings for.
+"""Check texts against a model's limits: positions, and tokens with embeddings.
 
-Both are known before weights are loaded, and a text that is beyond them fails in the middle of a
-run, as an index error; so every command holds its data to them when they are encoded.
+Both are known before weights are loaded. A text beyond them would fail with an index error in the
+middle of a run, so every command checks its data when they are encoded.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ class Limits:
     """The limits of one model.
 
     Attributes:
-        name: what the model is called in messages.
-        num_tokens: rows of its table of embeddings.
-        positions: that its configuration names; None where it names none.
-        table: rows of its table of positions; None where it has none, and no end.
+        name: name of the model in messages.
+        num_tokens: rows of its embedding table.
+        positions: number of positions in its configuration; None if it names none.
+        table: rows of its position table; None without a table, which means no limit.
     """
 
     name: str
@@ -37,7 +37,7 @@ class Limits:
 
     @classmethod
     def of(cls, name: str, config: PreTrainedConfig) -> Limits:
-        """Those of a model, by the configuration of its text part.
+        """The limits of a model, from the configuration of its text part.
 
         Example:
             >>> Limits.of("kava/tiny-gpt2", load_model_config("kava/tiny-gpt2")).table
@@ -46,7 +46,7 @@ class Limits:
         return cls(name, config.vocab_size, positions_of(config), table_of_positions(config))
 
     def unknown_token(self, ids: Sequence[int] | np.ndarray) -> str | None:
-        """Why a text's tokens cannot be read; None where they can.
+        """Why the tokens of a text cannot be read; None if they can.
 
         Example:
             >>> Limits("gpt2", 50257, 1024, 1024).unknown_token([464, 50256]) is None
@@ -62,7 +62,7 @@ class Limits:
         )
 
     def too_long(self, length: int) -> bool:
-        """Whether a text of `length` positions is beyond the table of them."""
+        """Whether a text of `length` positions exceeds the position table."""
         return self.table is not None and length > self.table
 
 
@@ -75,16 +75,16 @@ def fitting(
     thought: int | None = None,
     report: EncodeReport | None = None,
 ) -> list[Encoded]:
-    """The samples that both models can read; the others stop the run, or are left out and counted.
+    """The samples that both models can read; others raise an error, or are skipped and counted.
 
     Args:
         samples: encoded texts.
-        student: of the model that reads their `input_ids`.
-        teacher: of the model that reads its own tokens of them, where they have such.
+        student: limits of the model that reads their `input_ids`.
+        teacher: limits of the model that reads its own tokens, if the samples have them.
         overflow: as in `kava.data.encode.encode_records`.
-        thought: the positions between prompt and answer that a latent student has in place of
-            the reasoning; None where there is none.
-        report: takes what is left out.
+        thought: number of positions that a latent student has between prompt and answer instead of
+            the reasoning; None for other students.
+        report: receives the skipped samples.
 
     Raises:
         DoesNotFit: under "error", the first sample that is too long.

@@ -1,8 +1,8 @@
-"""Proof that attention computed from a trace is the model's own.
+"""Verify that attention computed from a trace equals the model's own.
 
-A family may do to its queries, keys or weights what no description of attention foresees. So one
-row of every layer is computed again from the trace and compared with what the model gave, in the
-same forward; a model whose attention comes out otherwise is refused before anything is scored.
+A family may change its queries, keys or weights in unknown ways. So one row of every layer is
+recomputed from the trace and compared with the model's output in the same forward; a model whose
+attention differs is refused before anything is scored.
 
 Shapes: L layers, H key/value heads, G query heads per key/value head, Hq = H·G, T positions,
 D head dim.
@@ -21,20 +21,20 @@ from kava.models.queries import WITHOUT_ATTENTION, QueryRecorder
 from kava.trace import KVTrace
 
 TOLERANCE = 1e-2
-"""‖rebuilt − given‖ / ‖given‖ up to which a layer counts as equal: GPUs may round float32 too."""
+"""Largest ‖rebuilt − given‖ / ‖given‖ of equal layers; GPUs may round float32, too."""
 TOLERANCE_OF_HALF = 5e-2
 
 
 def with_queries(model: PreTrainedModel, trace: KVTrace, recorder: QueryRecorder) -> KVTrace:
-    """A trace with the queries of its forward, and with how they become attention weights.
+    """Add the queries of its forward and the form of attention to a trace.
 
     Args:
         model: that was read.
-        trace: of one forward.
-        recorder: of that forward.
+        trace: trace of one forward.
+        recorder: recorder of that forward.
 
     Raises:
-        ValueError: no queries, or not one query head or more for each of the trace's keys.
+        ValueError: no queries, or fewer query heads than key/value heads.
     """
     B, L, H, T, D = trace.keys.shape
     queries = recorder.stacked() if len(recorder.forwards) <= 1 else None
@@ -50,24 +50,24 @@ def with_queries(model: PreTrainedModel, trace: KVTrace, recorder: QueryRecorder
 def check_row(
     model: PreTrainedModel, trace: KVTrace, sample: int, row: int, outputs: list[Tensor]
 ) -> None:
-    """Refuse a model of which a row of attention comes out otherwise than it gave it.
+    """Refuse a model if a row of attention rebuilt from the trace differs from its own.
 
     Args:
         model: that was read.
-        trace: of the whole forward, with queries.
-        sample: of the batch.
+        trace: trace of the whole forward, with queries.
+        sample: index of a sample in the batch.
         row: a valid column of that sample.
-        outputs: what every layer's attention gave there, [Hq, D] each.
+        outputs: the attention output of every layer there, [Hq, D] each.
 
     Raises:
-        ValueError: the first layer that differs is named.
+        ValueError: names the first layer that differs.
     """
     one = trace.detach().samples([sample]).slice(0, row + 1)
     assert one.queries is not None
     assert one.attention is not None
     _, L, H, T, _ = one.keys.shape
     form = one.attention.of_heads(1, H, one.keys.device)
-    # what padding holds is unknown, and may be NaN
+    # padding may contain anything, including NaN
     padded_T1 = ~one.valid_BT()[0, :, None]
     keys_NTD, values_NTD = (
         part.float().masked_fill(padded_T1, 0.0).flatten(0, 2) for part in (one.keys, one.values)
@@ -83,7 +83,7 @@ def check_row(
     off_L = (rebuilt_LX - given_LX).norm(dim=1) / given_LX.norm(dim=1).clamp(min=1e-12)
     exact = one.keys.dtype in (torch.float32, torch.float64)
     same_L = off_L <= (TOLERANCE if exact else TOLERANCE_OF_HALF)
-    # a model that gives no numbers is not told apart from another by them
+    # outputs that are not finite cannot be compared
     wrong = (~same_L & given_LX.isfinite().all(dim=1)).nonzero()[:, 0].tolist()
     if wrong:
         off = float(off_L[wrong[0]])

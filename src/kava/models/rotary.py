@@ -1,4 +1,4 @@
-"""The rotation of a Hugging Face model, read off it and proved on it.
+"""Read the rotary embedding of a Hugging Face model, and verify it on the model.
 
 Shapes: P probes, L layers, H key/value heads, D head dim, R rotary dims.
 """
@@ -22,12 +22,12 @@ _PROBES = (0, 1, 5, 17)
 
 
 def rotary_of(model: PreTrainedModel) -> Rotary | None:
-    """Read a model's rotation, and prove it on the model itself.
+    """Read a model's rotary embedding, and verify it on the model itself.
 
-    Configurations do not say everything: which dims pair up, and which layers do not rotate at
-    all, stand in modeling code only. So the keys of one token at a few positions are computed
-    (a token alone attends to itself, hence only the rotation sets them apart), and the
-    description must reproduce them in every layer.
+    Configurations are incomplete: which dims form pairs, and which layers do not rotate, is only in
+    modeling code. So the keys of one token at a few positions are computed (a single token attends
+    only to itself, so only the rotation differs), and the description must reproduce them in every
+    layer.
 
     Args:
         model: a causal Hugging Face model with weights; it is run once, on four single tokens.
@@ -76,11 +76,11 @@ def rotary_of(model: PreTrainedModel) -> Rotary | None:
 
 
 def forget_longer_texts(model: PreTrainedModel) -> None:
-    """Let the next forward choose its frequencies by its own length alone.
+    """Make the next forward choose its frequencies only by its own length.
 
-    Under dynamic scaling, transformers keeps the frequencies of the longest text that a model has
-    read until a text within the original length comes. So the keys of a text would depend on what
-    was read before it, and a resumed run would differ from an uninterrupted one.
+    With dynamic scaling, transformers keeps the frequencies of the longest text read so far until a
+    text within the original length comes. The keys of a text would then depend on earlier texts,
+    and a resumed run would differ from an uninterrupted one.
 
     Example:
         >>> forget_longer_texts(model)
@@ -98,7 +98,7 @@ def forget_longer_texts(model: PreTrainedModel) -> None:
 
 
 def _describes(rotary: Rotary, keys_PLH1D: Tensor, probes: tuple[int, ...]) -> bool:
-    """Whether a rotation takes the keys at the first probe to those at the others."""
+    """Whether a rotation maps the keys at the first probe to those at the others."""
     positions_P1 = torch.tensor(probes, device=keys_PLH1D.device)[:, None]
     plain = unrotate(keys_PLH1D[:1], positions_P1[:1], rotary)
     again = rotate(plain.expand_as(keys_PLH1D), positions_P1, rotary)
@@ -106,7 +106,7 @@ def _describes(rotary: Rotary, keys_PLH1D: Tensor, probes: tuple[int, ...]) -> b
 
 
 def _check_longer(model: PreTrainedModel, rotary: Rotary) -> None:
-    """Frequencies that depend on the text's length are proved on a longer one too."""
+    """Verify frequencies that depend on the text's length on a longer text, too."""
     if rotary.num_positions is None:
         return
     length = 2 * rotary.num_positions + 1
@@ -125,13 +125,14 @@ def _unsupported(model: PreTrainedModel, reason: str) -> str:
 
 
 def _equal(found: Tensor, expected: Tensor) -> bool:
-    """Whether two layers' keys agree, every dim by its own size: some dims dwarf the others."""
+    """Whether two layers' keys agree, relative to each dim's size, since some dims are far
+    larger."""
     size_D = expected.float().abs().flatten(0, -2).amax(0).clamp(min=1e-12)
     return bool(((found - expected).float().abs() / size_D).mean() < 1e-2)
 
 
 def _ropes(config: Any) -> dict[str | None, Mapping[str, Any]]:
-    """Type of layer → its rotary parameters; one set for all stands under None."""
+    """Type of layer → its rotary parameters; the key None means all layers."""
     ropes = vars(config).get("rope_parameters") or {}
     if "rope_type" in ropes:
         return {None: ropes}
@@ -139,7 +140,7 @@ def _ropes(config: Any) -> dict[str | None, Mapping[str, Any]]:
 
 
 def _by_length(config: Any) -> dict[str | None, tuple[ByLength, float]]:
-    """Type of layer → scaling and base, where frequencies depend on the length of the text."""
+    """Type of layer → scaling and base, if frequencies depend on the length of the text."""
     found: dict[str | None, tuple[ByLength, float]] = {}
     for kind, rope in _ropes(config).items():
         if rope["rope_type"] in ("dynamic", "longrope"):
@@ -150,7 +151,7 @@ def _by_length(config: Any) -> dict[str | None, tuple[ByLength, float]]:
 
 
 def _longer(config: Any, inv_freq_LR: Tensor) -> Callable[[int], Tensor]:
-    """The frequencies of longer texts, [R/2] or [L, R/2], from their length."""
+    """A function from the length of a long text to its frequencies, [R/2] or [L, R/2]."""
     by_length = _by_length(config)
     kinds = [None] * len(inv_freq_LR) if None in by_length else config.layer_types
     short_LR = inv_freq_LR.cpu()
@@ -168,7 +169,7 @@ def _longer(config: Any, inv_freq_LR: Tensor) -> Callable[[int], Tensor]:
 
 
 def _keys_of_one_token(model: PreTrainedModel, probes: tuple[int, ...]) -> Tensor:
-    """The keys [P, L, H, 1, D] of one token, alone at each of some positions."""
+    """The keys [P, L, H, 1, D] of a single token at each of several positions."""
     from transformers import DynamicCache
 
     positions_P1 = torch.tensor(probes, device=model.device)[:, None]

@@ -1,4 +1,4 @@
-"""Tokenizers: the built-in one, what a model's must be able to do, and whether two read alike.
+"""Tokenizers: the built-in one, requirements, and whether two give the same ids.
 
 The built-in tokenizer has one token per byte, so that any text works without a download.
 """
@@ -28,7 +28,7 @@ PROBES = (
     "日本語の文 русский текст العربية 한국어 🙂👩\u200d🔬",
     "<s></s><unk><pad><|endoftext|>[CLS][SEP]<bos><eos>",
 )
-"""Texts on which tokenizers part: case, blanks, forms of a letter, scripts, marks of their own."""
+"""Texts on which tokenizers differ: case, blanks, letter forms, scripts, special tokens."""
 
 _CHUNK = 1024
 
@@ -36,17 +36,17 @@ _CHUNK = 1024
 def reads_alike(
     ours: PreTrainedTokenizerBase, theirs: PreTrainedTokenizerBase, texts: Iterable[str]
 ) -> bool:
-    """Whether two tokenizers give every one of these texts the same ids.
+    """Whether two tokenizers give the same ids for all of these texts.
 
-    An equal vocabulary does not say so: a begin mark, another normaliser (lower case, NFKC), a
-    blank put in front or other merges give other ids, and a teacher that is fed the student's
-    would read nonsense. Tokenizers in the same state read alike by construction; of others the
-    texts decide that will be read, after a few that tell most tokenizers apart.
+    Equal vocabularies are not enough: a start token, another normaliser (lower case, NFKC), an
+    added blank or other merges give other ids, and a teacher that gets the student's ids would read
+    nonsense. Tokenizers in the same state give the same ids by construction; others are compared on
+    a few texts that separate most tokenizers, and then on the given texts.
 
     Args:
         ours: the student's.
         theirs: the teacher's.
-        texts: all that both will read; they are taken only where they must decide.
+        texts: all texts that both will read; used only if needed.
 
     Example:
         >>> reads_alike(byte_tokenizer(), byte_tokenizer(), ["2 + 2"])
@@ -55,7 +55,7 @@ def reads_alike(
     if ours is theirs:
         return True
     if ours.eos_token_id != theirs.eos_token_id:
-        return False  # it ends every text
+        return False  # the end token of every text
     if not _all_alike(ours, theirs, PROBES):
         return False
     state = _state(ours)
@@ -65,12 +65,12 @@ def reads_alike(
 def check_tokenizer(
     tokenizer: PreTrainedTokenizerBase, source: str, num_embeddings: int | None = None
 ) -> None:
-    """Refuse a tokenizer that cannot do what reading data needs.
+    """Refuse a tokenizer that lacks a feature needed to read data.
 
     Args:
-        tokenizer: a model's.
+        tokenizer: tokenizer of a model.
         source: the model's name, for messages.
-        num_embeddings: rows of its table of embeddings; None where they are not known.
+        num_embeddings: rows of the model's embedding table; None if unknown.
 
     Raises:
         ValueError: no character offsets, no end-of-sequence token, or a special token that the
@@ -116,18 +116,18 @@ def _all_alike(
 
 
 def _state(tokenizer: PreTrainedTokenizerBase) -> str | None:
-    """All that decides a fast tokenizer's ids, as text; None of a slow one."""
+    """Everything that affects a fast tokenizer's ids, as text; None for a slow one."""
     backend: Any = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         return None
-    # what an earlier call left there; every call sets its own
+    # set by an earlier call; every call sets its own
     backend.no_padding()
     backend.no_truncation()
     return backend.to_str()
 
 
 def _ids(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> tuple[Any, Any]:
-    """The ids of texts as they are read, and which of them are marks of the tokenizer's own."""
+    """The ids of texts as read in training, and which of them are special tokens."""
     output: Any = tokenizer(
         texts,
         return_special_tokens_mask=True,
@@ -141,9 +141,9 @@ def _ids(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> tuple[Any, Any
 def byte_tokenizer() -> PreTrainedTokenizerFast:
     """A byte-level tokenizer of 258 tokens: the 256 bytes, end of text and padding.
 
-    Tiny built-in models need a vocabulary that covers every text, with character offsets that
-    segments are cut by. Bytes are spelled as GPT-2 spells them; nothing is merged. A character
-    of several bytes gives several tokens, each with the offsets of the whole character.
+    Tiny built-in models need a vocabulary that covers every text, with character offsets for
+    segments. Bytes are spelled as in GPT-2, without merges. A character of several bytes gives
+    several tokens, each with the offsets of the whole character.
 
     Example:
         >>> tokenizer = byte_tokenizer()

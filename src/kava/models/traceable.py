@@ -1,7 +1,7 @@
-"""Which models have a trace: causal ones with attention, and so keys and values, in every layer.
+"""Check that a model has a trace: it is causal, with keys and values in every layer.
 
-What the configuration and the class tell is told before weights are read (`check_kind`); what
-only a forward shows is tried on a few tokens (`kava.models.probe`).
+Configuration and class are checked before weights are read (`check_kind`); properties that only a
+forward shows are tested on a few tokens (`kava.models.probe`).
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from transformers import (
 )
 
 WITHOUT_KEYS = frozenset({"linear_attention", "mamba", "recurrent", "conv", "moe"})
-"""Layer types, as configs name them, that write no keys and values into a cache."""
+"""Layer types in configs that write no keys and values into a cache."""
 
 
 def check_traceable(model: PreTrainedModel) -> None:
-    """Refuse a model that has no trace, before anything is computed with it.
+    """Refuse a model without a trace before anything is computed with it.
 
     Raises:
-        ValueError: an encoder-decoder, or a model with a layer that keeps no keys and values
-            (recurrent, linear attention, convolution, experts alone).
+        ValueError: an encoder-decoder, or a model with a layer that stores no keys and values
+            (recurrent, linear attention, convolution, only experts).
 
     Example:
         >>> check_traceable(teacher)
@@ -39,9 +39,9 @@ def check_traceable(model: PreTrainedModel) -> None:
 
 
 def name_outputs(config: PreTrainedConfig) -> None:
-    """Let a model give its outputs by name, and none that no one asked for.
+    """Make a model return its outputs by name, and only the requested ones.
 
-    What a configuration says of them is a caller's choice that was saved with the model.
+    The configuration may hold other output options that were saved with the model.
     """
     config.return_dict = True
     config.output_hidden_states = False
@@ -49,15 +49,15 @@ def name_outputs(config: PreTrainedConfig) -> None:
 
 
 def check_kind(config: PreTrainedConfig, source: str) -> None:
-    """Refuse what is no causal language model with a trace, by its configuration alone.
+    """Refuse a model that is not a causal language model with a trace, from its configuration.
 
     Args:
-        config: of the model, or of the text part of a composite one.
-        source: what the model is called in messages.
+        config: configuration of the model, or of the text part of a composite one.
+        source: name of the model in messages.
 
     Raises:
-        ValueError: an encoder, an encoder-decoder, a model of images or sound, or one whose
-            layers keep no keys and values.
+        ValueError: an encoder, an encoder-decoder, a model of images or sound, or one whose layers
+            store no keys and values.
 
     Example:
         >>> check_kind(AutoConfig.from_pretrained("gpt2"), "gpt2")
@@ -68,7 +68,7 @@ def check_kind(config: PreTrainedConfig, source: str) -> None:
             f"(decoder-only) language model"
         )
     kind = type(config)
-    # Encoders such as BERT have a causal class too, and are causal only when told to be.
+    # encoders such as BERT also have a causal class, but are causal only with is_decoder
     is_encoder = kind in MODEL_FOR_MASKED_LM_MAPPING and not config.to_dict().get(
         "is_decoder", True
     )
@@ -84,7 +84,7 @@ def check_kind(config: PreTrainedConfig, source: str) -> None:
 
 
 def text_part(config: PreTrainedConfig, source: str) -> PreTrainedConfig:
-    """The configuration of a model's decoder of text: its own, or a part of a composite one.
+    """The configuration of a model's text decoder: its own, or a part of a composite one.
 
     Raises:
         ValueError: a composite model whose text part has no class of its own.
@@ -105,7 +105,7 @@ def text_part(config: PreTrainedConfig, source: str) -> PreTrainedConfig:
         raise _composite(
             config, source, f"its text part ({text.model_type}) is no model of its own"
         )
-    # the head is tied, or not, by the whole model's configuration
+    # the whole model's configuration decides whether the head is tied
     text.tie_word_embeddings = config.tie_word_embeddings
     return text
 

@@ -1,6 +1,6 @@
-"""Files of weights that are whole, and weights that are numbers.
+"""Check that weight files are complete and weights are finite.
 
-A model with NaN in it answers, and every answer is wrong.
+A model with NaN weights still answers, but every answer is wrong.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _GIT_LFS = b"version https://git-lfs"
 
 
 def tensors_damage(path: Path) -> str | None:
-    """What is wrong with a file of safetensors; None where nothing is. No tensor is read.
+    """What is wrong with a safetensors file, or None. No tensor is read.
 
     Example:
         >>> tensors_damage(Path("models/gpt2/model.safetensors"))
@@ -34,15 +34,15 @@ def tensors_damage(path: Path) -> str | None:
 
 
 def check_finite(named: Iterable[tuple[str, Tensor]], source: str | Path) -> None:
-    """Refuse weights that hold NaN or infinity; every number is looked at once.
+    """Refuse weights with NaN or infinity; every number is read once.
 
     Args:
-        named: names and tensors, as `model.named_parameters()` or a file's `.items()` gives them.
-            Whole numbers, and tensors without storage, are passed over.
-        source: where they come from, for the message.
+        named: names and tensors, such as `model.named_parameters()` or a file's `.items()`. Integer
+            tensors and tensors without storage are skipped.
+        source: their source, for the message.
 
     Raises:
-        ValueError: names the first tensor that is not finite, and how much of it.
+        ValueError: names the first tensor that is not finite, and the share of such numbers.
 
     Example:
         >>> check_finite(model.named_parameters(), "models/gpt2")
@@ -51,7 +51,7 @@ def check_finite(named: Iterable[tuple[str, Tensor]], source: str | Path) -> Non
         if part.is_meta or not part.is_floating_point() or not part.numel():
             continue
         part = part.detach()
-        # the extremes are NaN where any number is; no mask of the tensor's size is made
+        # minimum and maximum are NaN if any number is; this needs no mask of the tensor's size
         if bool(torch.stack(torch.aminmax(part)).isfinite().all()):
             continue
         num_bad = int((~part.isfinite()).sum())

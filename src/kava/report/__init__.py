@@ -1,4 +1,4 @@
-"""The page of a study: its logs, read whole or refused, and what may be said of them.
+"""The report of a study: its logs, read strictly, and the conclusions that they support.
 
 Nothing here loads torch.
 """

@@ -1,4 +1,4 @@
-"""Tables of what the runs cost, how healthy they were, and where everything comes from."""
+"""Tables of the runs' costs, their training health and their sources."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from kava.format import NOTHING, fixed, mebibytes, number, percent, seconds, whole
-from kava.report.logs import ArmLogs, Run, StudyLogs
+from kava.report.logs import ArmLogs, RunLogs, StudyLogs
 from kava.report.read import sha256_of
 from kava.report.tables import Cell, Row, Table, arm_cell, make_table
 from kava.study.folder import LOCK_FILE
 
 TOKENS_WITHIN = 0.01
-"""Arms whose tokens differ by less were given the same."""
+"""Relative tolerance: arms whose tokens differ by less had the same budget."""
 
 
 def budget_table(study: StudyLogs) -> Table:
-    """What every arm was given, and what it cost."""
+    """The budget and the cost of every arm."""
     rows: list[Row] = [
         [
             arm_cell(arm, ""),
@@ -42,13 +42,13 @@ def budget_table(study: StudyLogs) -> Table:
     return make_table("budget", "Budget and cost", (*head, "passes", "ms"), rows, note)
 
 
-def _milliseconds(run: Run) -> float | None:
+def _milliseconds(run: RunLogs) -> float | None:
     per_answer = (run.result.get("cost") or {}).get("seconds_per_answer")
     return None if per_answer is None else 1000 * per_answer
 
 
 def budget_sentence(study: StudyLogs) -> str:
-    """Whether the arms that are compared were given the same."""
+    """A sentence on whether the compared arms had the same budget."""
     arms = [arm for arm in study.of_role("baseline", "treatment", "control") if arm.finished]
     if len(arms) < 2:
         return ""
@@ -74,7 +74,7 @@ def budget_sentence(study: StudyLogs) -> str:
 
 
 def _equal(arms: list[ArmLogs], key: str) -> bool:
-    """For every seed, whether all arms agree; in tokens to within `TOKENS_WITHIN`."""
+    """Whether all arms agree for every seed; tokens within `TOKENS_WITHIN`."""
     by_seed: dict[int, set[Any]] = {}
     for arm in arms:
         for run in arm.finished:
@@ -85,7 +85,7 @@ def _equal(arms: list[ArmLogs], key: str) -> bool:
 
 
 def health_table(study: StudyLogs) -> Table:
-    """Whether training went as training should."""
+    """Health of the runs: gradients, loss roughness, CKA, attention entropy and R²."""
     rows: list[Row] = [
         [
             arm_cell(arm, ""),
@@ -112,8 +112,8 @@ def health_table(study: StudyLogs) -> Table:
     return make_table("health", "Health of the runs", (*head, *more), rows, note)
 
 
-def r_squared_of(run: Run, *parts: str) -> float | None:
-    """What a run's calibrated maps explain of held-out keys or values, averaged over layers."""
+def r_squared_of(run: RunLogs, *parts: str) -> float | None:
+    """R² of a run's calibrated maps on held-out keys or values, averaged over layers."""
     layers = (run.calibration or {}).get("layers", ())
     known = [layer["calibrated"]["r_squared"] for layer in layers if layer["part"] in parts]
     return sum(known) / len(known) if known else None
@@ -139,7 +139,7 @@ def runs_table(study: StudyLogs) -> Table:
 
 
 def sources_table(study: StudyLogs) -> Table:
-    """What made the numbers: plan, data, versions, command."""
+    """The sources of the numbers: plan, data, versions, command."""
     lock = study.lock
     values: dict[str, str] = {
         "command": lock.get("command") or NOTHING,
@@ -157,7 +157,7 @@ def sources_table(study: StudyLogs) -> Table:
 
 
 def versions_of(study: StudyLogs) -> str:
-    """All libraries that the lock and the runs name; several where runs differ."""
+    """Library versions of the lock and the runs; several versions if runs differ."""
     found: dict[str, set[str]] = {}
     all_versions: list[Mapping[str, Any]] = [study.lock.get("versions") or {}]
     all_versions += [run.result.get("versions") or {} for arm in study.arms for run in arm.finished]
@@ -168,7 +168,7 @@ def versions_of(study: StudyLogs) -> str:
 
 
 def files_table(study: StudyLogs) -> Table:
-    """The sha256 of every file that the page was made of."""
+    """The sha256 of every file that the page was made from."""
     lock = study.folder / LOCK_FILE
     rows: list[Row] = [[LOCK_FILE, Cell(sha256_of(lock), mark="code")]]
     for arm in study.arms:

@@ -1,4 +1,4 @@
-"""Learning curves, compared by the area under them: who learns earlier, whatever the end."""
+"""Compare learning curves by the area under them, which shows which arm learns earlier."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ CURVE = "eval_accuracy"
 
 @dataclass(frozen=True, kw_only=True)
 class Areas:
-    """The areas under two arms' curves of accuracy.
+    """The areas under the accuracy curves of two arms.
 
     Attributes:
-        arm: mean over seeds; 1.0 is right from the first evaluation on.
-        against: of the other arm.
-        difference: of the two.
-        low: lower end of its interval, by a paired t test over seeds.
+        arm: mean over seeds; 1.0 means all answers are right from the first evaluation on.
+        against: the same for the other arm.
+        difference: arm minus against.
+        low: lower end of the difference's interval, by a paired t test over seeds.
         high: upper end.
-        p: of that test.
-        p_adjusted: Holm's, over all areas that are compared.
+        p: p-value of that test.
+        p_adjusted: p after Holm's correction over all compared areas.
     """
 
     arm: float
@@ -35,7 +35,7 @@ class Areas:
 
 
 def areas_of(arm: ArmLogs) -> tuple[float, ...]:
-    """The area under each run's curve; empty for an arm that was not evaluated while training."""
+    """The area under each run's curve; empty for an arm without evaluations during training."""
     from kava.statistics import area_under_curve
 
     curves = [run.curve(CURVE) for run in arm.finished]
@@ -47,14 +47,14 @@ def areas_of(arm: ArmLogs) -> tuple[float, ...]:
 def compare_areas(
     pairs: Sequence[tuple[ArmLogs, ArmLogs]], confidence: float
 ) -> list[Areas | None]:
-    """Compare the curves of pairs of arms, corrected together.
+    """Compare the curves of pairs of arms, with Holm's correction over all pairs.
 
     Args:
-        pairs: an arm, and the one that it is held against, with the same seeds.
-        confidence: of the intervals.
+        pairs: an arm and the one it is compared with, with the same seeds.
+        confidence: confidence level of the intervals.
 
     Returns:
-        None for a pair that was not evaluated at the same steps, or not at all.
+        None for a pair that was not evaluated at the same steps or not at all.
     """
     from scipy import stats
 
@@ -69,7 +69,7 @@ def compare_areas(
         areas, against = areas_of(one), areas_of(other)
         means = sum(areas) / len(areas), sum(against) / len(against)
         differences = [a - b for a, b in zip(areas, against)]
-        if max(differences) - min(differences) < 1e-12:  # no spread, no t
+        if max(differences) - min(differences) < 1e-12:  # without spread there is no t statistic
             found.append((*means, differences[0], differences[0], 1.0))
             continue
         test = stats.ttest_rel(areas, against)

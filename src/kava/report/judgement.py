@@ -1,4 +1,4 @@
-"""What a report compares and concludes, as data."""
+"""Data classes for the comparisons and conclusions of a report."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Compared:
-    """An arm held against another.
+    """The comparison of an arm with another.
 
     Attributes:
-        arm: the one.
-        against: the other.
-        comparison: of their right answers.
-        p_adjusted: Holm's, over the family that this comparison belongs to.
-        verdict: what that carries.
-        areas: of their learning curves; None where one of them has none.
+        arm: name of the arm.
+        against: name of the arm that it is compared with.
+        comparison: comparison of their correct answers.
+        p_adjusted: p after Holm's correction over the family of this comparison.
+        verdict: the verdict that follows.
+        areas: areas under their learning curves; None if one of them has no curve.
     """
 
     arm: ArmLogs
@@ -36,11 +36,11 @@ class Compared:
 
 @dataclass(frozen=True, kw_only=True)
 class Trust:
-    """What a control says about one thing that could be believed.
+    """What a control shows about one possible claim.
 
     Attributes:
-        holds: whether it may be.
-        sentence: why.
+        holds: whether the claim is supported.
+        sentence: the reason.
     """
 
     holds: bool
@@ -49,16 +49,16 @@ class Trust:
 
 @dataclass(frozen=True, kw_only=True)
 class Judgement:
-    """All that is said of a study.
+    """All conclusions about a study.
 
     Attributes:
-        compared: treatments and controls against the baseline; empty without a verdict.
-        controlled: each treatment against each control.
-        untaught: each control against each arm that has no teacher.
-        trust: what the controls say.
-        headline: the result in a sentence or two.
-        state: `found` where a treatment is better and its control does not explain it, `doubtful`
-            where a control does, `none` where no treatment is better, `open` without a verdict.
+        compared: comparisons of treatments and controls with the baseline; empty without a verdict.
+        controlled: comparisons of each treatment with each control.
+        untaught: comparisons of each control with each arm that has no teacher.
+        trust: what the controls show.
+        headline: the result in one or two sentences.
+        state: `found` if a treatment is better and no control explains it, `doubtful` if a control
+            does, `none` if no treatment is better, `open` without a verdict.
     """
 
     compared: tuple[Compared, ...] = ()
@@ -74,10 +74,10 @@ class Judgement:
 
 
 def is_better(one: Compared) -> bool:
-    """Whether the verdict is "better", and no other word."""
+    """Whether the verdict is exactly "better"."""
     return one.verdict.kind == "better"
 
 
 def explained(arm: ArmLogs, controlled: Sequence[Compared]) -> list[ArmLogs]:
-    """The controls that a treatment is not shown to be better than."""
+    """The controls that a treatment is not shown to beat."""
     return [one.against for one in controlled if one.arm is arm and not is_better(one)]

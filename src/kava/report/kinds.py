@@ -1,15 +1,15 @@
-"""Which numbers of two arms may be compared.
+"""Decide which numbers of two arms may be compared.
 
-Right answers to the same items are one quantity whatever the arm. A KV loss is not: it is measured
-against a target, in a space and by a formula that the arm's own settings choose, so a lower one
-need not be a better one. Such numbers are shown beside their own control and never ranked.
+Correct answers to the same items can be compared between all arms. A KV loss cannot: its target,
+space and formula depend on the arm's own settings, so a lower loss need not be better. Such numbers
+are shown next to their own control and never ranked.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from kava.report.logs import ArmLogs, Run
+from kava.report.logs import ArmLogs, RunLogs
 
 TRAINING_ONLY = frozenset(
     {"kv_weight", "cka_weight", "codi_weight", "latent_ce_weight", "ce_weight", "lr"}
@@ -18,10 +18,10 @@ TRAINING_ONLY = frozenset(
     | {"logging_steps", "save_steps", "save_total_limit", "save_only_model", "eval_steps"}
     | {"eval_batch_size"}
 )
-"""Settings that change how a student is trained, and not what its cache is measured by."""
+"""Settings that change how a student is trained, but not how its cache is measured."""
 
 STUDENT = frozenset({"student", "model_name", "reasoning_form"})
-"""Settings that change over which tokens a cross-entropy runs."""
+"""Settings that change the tokens of a cross-entropy."""
 
 CACHE = ("eval_kv", "eval_kv_wrong_sample", "eval_cka_keys", "eval_cka_values")
 NAMES = {
@@ -36,7 +36,7 @@ NAMES = {
 
 
 def differing_settings(quantity: str, one: ArmLogs, other: ArmLogs) -> tuple[str, ...]:
-    """The settings by which two arms measure something else under the same name.
+    """The settings through which two arms measure different things under the same name.
 
     Args:
         quantity: its name in the logs, one of `NAMES`.
@@ -44,7 +44,7 @@ def differing_settings(quantity: str, one: ArmLogs, other: ArmLogs) -> tuple[str
         other: another.
 
     Raises:
-        ValueError: a quantity of which it is not known what it depends on.
+        ValueError: a quantity whose dependence on settings is unknown.
     """
     if quantity not in NAMES:
         raise ValueError(f"{quantity!r} is none of the quantities that are compared: {[*NAMES]}")
@@ -61,7 +61,7 @@ def differing_settings(quantity: str, one: ArmLogs, other: ArmLogs) -> tuple[str
 
 
 def check_same_kind(quantity: str, one: ArmLogs, other: ArmLogs) -> None:
-    """Refuse a comparison of numbers that share no more than their name.
+    """Refuse to compare numbers that only share their name.
 
     Raises:
         ValueError: the arms measure the quantity differently; the message names the settings.
@@ -81,10 +81,10 @@ def check_same_kind(quantity: str, one: ArmLogs, other: ArmLogs) -> None:
 
 
 def change_of_last(quantity: str, arm: ArmLogs, baseline: ArmLogs) -> float:
-    """How far the last value of a quantity lies from the baseline's, as a mean over runs.
+    """Difference between the last value of a quantity and the baseline's, averaged over runs.
 
     Raises:
-        ValueError: the two are of different kinds, or one of them has none.
+        ValueError: the two are of different kinds, or one of them has no value.
     """
     check_same_kind(quantity, arm, baseline)
     means = [last_of(quantity, one) for one in (arm, baseline)]
@@ -94,9 +94,9 @@ def change_of_last(quantity: str, arm: ArmLogs, baseline: ArmLogs) -> float:
 
 
 def last_of(quantity: str, arm: ArmLogs) -> float | None:
-    """The last value along the run, as a mean over finished runs; None where there is none."""
+    """The last value of the log, averaged over finished runs; None if there is none."""
 
-    def last(run: Run) -> float | None:
+    def last(run: RunLogs) -> float | None:
         values = run.curve(quantity)[1]
         return values[-1] if values else None
 
@@ -104,7 +104,7 @@ def last_of(quantity: str, arm: ArmLogs) -> float | None:
 
 
 def groups_of_kind(quantity: str, arms: Sequence[ArmLogs]) -> Mapping[str, str]:
-    """Arm → a letter; arms of one letter measure the same.
+    """Map each arm to a letter; arms with the same letter measure the same quantity.
 
     Example:
         >>> groups_of_kind("eval_kv", [flat, structured, structured_slow])

@@ -1,4 +1,4 @@
-"""What the runs of a study left behind, read whole or refused.
+"""The logs of a study's runs, read completely or refused.
 
 Shapes: S seeds, N items.
 """
@@ -31,25 +31,25 @@ if TYPE_CHECKING:
 
 State = Literal["finished", "running", "missing", "failed"]
 Curve = tuple[list[int], list[float]]
-"""Steps, and the values at them."""
+"""Steps and the values at these steps."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
-    """One arm with one seed.
+class RunLogs:
+    """The logs of one arm with one seed.
 
     Attributes:
         arm: the arm's name.
         seed: its seed.
-        state: `finished` with a result; `running` with a folder that has none yet; `failed` with
-            a result that says so; `missing` without a folder.
-        result: of its result.json; empty where there is none. So are the others of a run that
-            is not finished.
-        result_hash: sha256 of its result.json.
-        metrics: the lines of its metrics.jsonl.
-        correct: item id → whether its answer was right.
-        alignment: of its alignment.json, where it matched a cache.
-        calibration: of its calibration.json, where maps were fitted.
+        state: `finished` with a result; `running` if the folder has no result yet; `failed` if the
+            result says so; `missing` without a folder.
+        result: content of result.json; empty if there is none. The fields below are also empty if
+            the run is not finished.
+        result_hash: sha256 of result.json.
+        metrics: the rows of metrics.jsonl.
+        correct: whether the answer was right, by item id.
+        alignment: content of alignment.json, if the run matched a cache.
+        calibration: content of calibration.json, if maps were fitted.
     """
 
     arm: str
@@ -64,16 +64,16 @@ class Run:
 
     @property
     def name(self) -> str:
-        """Its folder below runs/."""
+        """The run's folder below runs/."""
         return f"{self.arm}/seed-{self.seed}"
 
     @property
     def accuracy(self) -> float:
-        """Share of right answers, 0 to 1, counted from its items."""
+        """Share of correct answers, 0 to 1, counted from the items."""
         return sum(self.correct.values()) / len(self.correct)
 
     def curve(self, name: str) -> Curve:
-        """One quantity along the run; empty where the run does not have it."""
+        """One quantity over the steps of the run; empty if it was not logged."""
         points = [(line["step"], line[name]) for line in self.metrics if line.get(name) is not None]
         return [step for step, _ in points], [value for _, value in points]
 
@@ -83,14 +83,14 @@ class ArmLogs:
     """An arm and its runs.
 
     Attributes:
-        arm: as the plan has it.
-        settings: those of the plan's base and the arm's changes together.
-        runs: one for each of its seeds, in the plan's order.
+        arm: the arm in the plan.
+        settings: the plan's base settings with the arm's changes.
+        runs: one per seed, in the plan's order.
     """
 
     arm: Arm
     settings: Mapping[str, Any]
-    runs: tuple[Run, ...]
+    runs: tuple[RunLogs, ...]
 
     @property
     def name(self) -> str:
@@ -99,47 +99,47 @@ class ArmLogs:
 
     @property
     def what(self) -> str:
-        """What it is, in a few words."""
+        """A short description of the arm."""
         return self.arm.what
 
     @property
     def role(self) -> Role:
-        """What it is for."""
+        """The role of the arm."""
         return self.arm.role
 
     @property
-    def finished(self) -> tuple[Run, ...]:
-        """The runs that can be read."""
+    def finished(self) -> tuple[RunLogs, ...]:
+        """The finished runs."""
         return tuple(run for run in self.runs if run.state == "finished")
 
     @property
-    def unfinished(self) -> tuple[Run, ...]:
-        """The runs that the plan asks for and that cannot be read."""
+    def unfinished(self) -> tuple[RunLogs, ...]:
+        """The planned runs that are not finished."""
         return tuple(run for run in self.runs if run.state != "finished")
 
     @property
     def correct_SN(self) -> np.ndarray:
-        """[S, N] right answers, of the finished runs and of the items in one order for all."""
+        """[S, N] correct answers of the finished runs; all arms use the same order of items."""
         import numpy as np
 
         return np.array([list(run.correct.values()) for run in self.finished], dtype=bool)
 
     @property
     def accuracies(self) -> tuple[float, ...]:
-        """Of the finished runs."""
+        """Accuracies of the finished runs."""
         return tuple(run.accuracy for run in self.finished)
 
     @property
     def accuracy(self) -> float | None:
-        """Mean over the finished runs; None without any."""
+        """Mean accuracy over the finished runs; None without any."""
         return self.mean(lambda run: run.accuracy)
 
     def has(self, name: str) -> bool:
         """Whether a finished run logged this quantity."""
         return any(run.curve(name)[0] for run in self.finished)
 
-    def mean(self, value_of: Callable[[Run], float | None]) -> float | None:
-        """Mean of a number of each finished run; None where one of them has none."""
+    def mean(self, value_of: Callable[[RunLogs], float | None]) -> float | None:
+        """Mean of a number over the finished runs; None if one of them lacks it."""
         values = [value_of(run) for run in self.finished]
         known = [value for value in values if value is not None]
         return sum(known) / len(known) if known and len(known) == len(values) else None
@@ -151,14 +151,14 @@ class ArmLogs:
 
 @dataclass(frozen=True, kw_only=True)
 class StudyLogs:
-    """A study as its folder holds it.
+    """The logs of a study.
 
     Attributes:
-        folder: where it lies.
-        plan: as it was written down before the first run.
-        lock: the whole of plan.lock.json.
+        folder: the study's folder.
+        plan: the plan as locked before the first run.
+        lock: the content of plan.lock.json.
         arms: the baseline first, then treatments, controls and references.
-        ids: of the items that every run answered, in the order of `ArmLogs.correct_SN`.
+        ids: ids of the items that every run answered, in the order of `ArmLogs.correct_SN`.
     """
 
     folder: Path
@@ -169,41 +169,41 @@ class StudyLogs:
 
     @property
     def baseline(self) -> ArmLogs:
-        """What the others are held against."""
+        """The arm that the others are compared with."""
         return self.arms[0]
 
     def of_role(self, *roles: Role) -> tuple[ArmLogs, ...]:
-        """The arms of these roles."""
+        """The arms with these roles."""
         return tuple(arm for arm in self.arms if arm.role in roles)
 
     @property
-    def runs(self) -> Iterator[Run]:
+    def runs(self) -> Iterator[RunLogs]:
         """All runs of the plan."""
         return (run for arm in self.arms for run in arm.runs)
 
     @property
-    def unfinished(self) -> tuple[Run, ...]:
-        """The runs that the plan asks for and that are not there."""
+    def unfinished(self) -> tuple[RunLogs, ...]:
+        """The planned runs of all arms that are not finished."""
         return tuple(run for arm in self.arms for run in arm.unfinished)
 
     @property
     def is_complete(self) -> bool:
-        """Whether every run that enters a verdict is there."""
+        """Whether every run that enters a verdict is finished."""
         return not any(arm.unfinished for arm in self.of_role("baseline", "treatment", "control"))
 
 
 def load_study(folder: str | Path) -> StudyLogs:
-    """Read everything that a study's runs left, and check that nobody changed it.
+    """Read all logs of a study's runs, and check that they were not changed.
 
-    Every file that a run names in its result.json must have the sha256 written there; the plan
-    must have its hash; all runs must belong to the plan and must have answered the same items.
+    Every file named in a run's result.json must have the recorded sha256, and the plan its hash;
+    all runs must belong to the plan and must have answered the same items.
 
     Args:
-        folder: of the study, with plan.lock.json and runs/, or runs.tar.xz in its place.
+        folder: the study's folder, with plan.lock.json and runs/ or runs.tar.xz.
 
     Raises:
-        ValueError: a missing, cut or edited log, or runs that do not belong together; the one
-            line names the file.
+        ValueError: a missing, truncated or edited log, or runs that do not belong together; the
+            message names the file.
 
     Example:
         >>> study = load_study("outputs/study/flat_vs_structured")
@@ -231,7 +231,7 @@ def load_study(folder: str | Path) -> StudyLogs:
 
 
 def _check_names(folder: Path, plan: Plan) -> None:
-    """Refuse runs that the plan does not know, such as those of a seed added afterwards."""
+    """Refuse runs that are not in the plan, such as those of a seed added later."""
     known = {f"{arm.name}/seed-{seed}" for arm in plan.arms for seed in plan.seeds_of(arm)}
     for path in sorted((folder / RUNS_FOLDER).glob("*/seed-*")):
         name = f"{path.parent.name}/{path.name}"
@@ -241,10 +241,10 @@ def _check_names(folder: Path, plan: Plan) -> None:
             )
 
 
-def _read_run(folder: Path, arm: str, seed: int, lock: Mapping[str, Any]) -> Run:
+def _read_run(folder: Path, arm: str, seed: int, lock: Mapping[str, Any]) -> RunLogs:
     state: State = "running" if folder.is_dir() else "missing"
     if not (folder / RESULT_FILE).is_file():
-        return Run(arm=arm, seed=seed, state=state, result={}, correct={})
+        return RunLogs(arm=arm, seed=seed, state=state, result={}, correct={})
     result = read_json(folder / RESULT_FILE)
     for name, expected in (("arm", arm), ("seed", seed), ("plan_hash", lock["plan_hash"])):
         if result.get(name) != expected:
@@ -253,13 +253,13 @@ def _read_run(folder: Path, arm: str, seed: int, lock: Mapping[str, Any]) -> Run
                 f"not {expected!r}"
             )
     if not result.get("finished"):
-        return Run(arm=arm, seed=seed, state="failed", result=result, correct={})
+        return RunLogs(arm=arm, seed=seed, state="failed", result=result, correct={})
     files = result["files"]
     for name, expected in files.items():
         check_hash(folder / name, expected)
     if ITEMS_FILE not in files:
         raise ValueError(f"{folder / RESULT_FILE} names no {ITEMS_FILE}; run its run again")
-    run = Run(
+    run = RunLogs(
         arm=arm,
         seed=seed,
         state="finished",
@@ -279,14 +279,14 @@ def _read_run(folder: Path, arm: str, seed: int, lock: Mapping[str, Any]) -> Run
 
 
 def _read_items(path: Path) -> dict[str, bool]:
-    """By id, sorted, so that all runs have one order."""
+    """Read the items by id, sorted, so that all runs have the same order."""
     from kava.statistics import read_items
 
     items = read_items(path)
     return dict(sorted(zip(items.ids, items.correct.tolist())))
 
 
-def _check_ids(folder: Path, runs: list[Run]) -> tuple[str, ...]:
+def _check_ids(folder: Path, runs: list[RunLogs]) -> tuple[str, ...]:
     if not runs:
         return ()
     first, *others = runs

@@ -1,4 +1,4 @@
-"""The report of a study: one HTML file that needs nothing else, and the same as Markdown."""
+"""Write the report of a study: one self-contained HTML file, and the same as Markdown."""
 
 from __future__ import annotations
 
@@ -30,27 +30,28 @@ STATES = {
     "none": "No gain was found",
     "open": "No verdict",
 }
-"""State of a judgement → above the verdict."""
+"""State of a judgement → text above the verdict."""
 
 SIGNS = {"better": "▲", "worse": "▼", "no better": "=", "undecided": "?"}
-"""Verdict → a sign, so that it does not hang on its colour."""
+"""Verdict → a sign, so that it does not depend on colour only."""
 
 
 def write_report(folder: str | Path, output: str | Path | None = None) -> Path:
-    """Make the page of a study from the logs of its runs, and from nothing else.
+    """Make the page of a study, only from the logs of its runs.
 
     Args:
         folder: of the study.
-        output: a folder for the report; one that is there and holds a report is replaced.
-            None: `report` in the study's folder.
+        output: a folder for the report; an existing report is replaced. None: `report` in the
+            study's folder.
 
     Returns:
-        The page. Beside it are report.md and, below pictures/, every picture as PNG and SVG.
+        The path of the page. Next to it are report.md and, in pictures/, every picture as PNG and
+        SVG.
 
     Raises:
-        ValueError: a missing, cut or edited log, named in one line, or an output that holds
-            something else.
-        OSError: it cannot be written; nothing of it is left.
+        ValueError: a missing, truncated or edited log, or an output folder with other content; the
+            message names it.
+        OSError: the report cannot be written; no part of it is left.
 
     Example:
         >>> write_report("outputs/study/flat_vs_structured")
@@ -65,7 +66,7 @@ def write_report(folder: str | Path, output: str | Path | None = None) -> Path:
 
 
 def _files(study: StudyLogs) -> dict[str, str | bytes]:
-    """What the report is made of: name within its folder → content."""
+    """The files of the report: name within its folder → content."""
     judgement = judge(study)
     sections = sections_of(study, judgement)
     files: dict[str, str | bytes] = {
@@ -86,7 +87,7 @@ def _check_output(output: Path) -> None:
 
 
 def render_html(study: StudyLogs, judgement: Judgement, sections: list[Section]) -> str:
-    """The page as text."""
+    """The HTML page as text."""
     return (
         html_environment()
         .get_template("report.html.j2")
@@ -95,7 +96,7 @@ def render_html(study: StudyLogs, judgement: Judgement, sections: list[Section])
 
 
 def render_markdown(study: StudyLogs, judgement: Judgement, sections: list[Section]) -> str:
-    """The same numbers for a paper's appendix."""
+    """The same numbers as Markdown, for a paper's appendix."""
     environment = _environment(autoescape=False)
     environment.filters["cell"] = lambda text: text.replace("|", "\\|").replace("\n", " ")
     text = environment.get_template("report.md.j2").render(**_values(study, judgement, sections))
@@ -103,9 +104,9 @@ def render_markdown(study: StudyLogs, judgement: Judgement, sections: list[Secti
 
 
 def html_environment(*folders: Path) -> Environment:
-    """The templates of pages, with those of other folders before them.
+    """The Jinja environment of the page templates; other folders are searched first.
 
-    Their filter `named` makes names between backticks code, and keeps per cents at their number.
+    Its filter `named` turns names between backticks into code, and keeps % on the number's line.
     """
     from markupsafe import Markup, escape
 

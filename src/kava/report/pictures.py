@@ -1,6 +1,6 @@
-"""The pictures of a study's numbers: seeds over intervals, differences, curves by arm.
+"""The pictures of a study: accuracies with intervals, differences, curves by arm.
 
-Each is a function from logs to a figure, in a wide form and a narrow one for small screens.
+Each is a function from logs to a figure, in a wide form and in a narrow form for small screens.
 """
 
 from __future__ import annotations
@@ -53,10 +53,10 @@ class Line:
     """A quantity in a panel.
 
     Args:
-        name: in the logs.
-        label: in words.
-        color: of its lines; None: that of the arm's role.
-        thin: whether it stands back.
+        name: its name in the logs.
+        label: its name in the picture.
+        color: colour of the lines; None: the colour of the arm's role.
+        thin: whether it is drawn thin, in the background.
     """
 
     name: str
@@ -66,7 +66,7 @@ class Line:
 
     @property
     def look(self) -> Look:
-        """How it is drawn; in the key with the ink of no arm, where each arm has its own."""
+        """Drawing options; the legend uses a neutral colour if each arm has its own."""
         if self.thin:
             return Look(self.label, self.color or INK, dashes=(2.2, 1.2), width=1.0, alpha=0.9)
         return Look(self.label, self.color or INK, alpha=0.85)
@@ -77,10 +77,10 @@ class Curves:
     """What a picture of curves shows.
 
     Args:
-        what: beside the panels.
-        lines: the quantities of a panel.
+        what: label beside the panels.
+        lines: the quantities in each panel.
         log: whether the axis is logarithmic.
-        zero: whether it is a share, whose axis begins at 0.
+        zero: whether it is a share, with an axis that starts at 0.
     """
 
     what: str
@@ -122,7 +122,7 @@ CURVES: Mapping[str, Curves] = {
         "attention entropy, nats", (Line("eval_attention_entropy", "one seed"),)
     ),
 }
-"""Picture → what it shows."""
+"""Name of a picture → its curves."""
 
 
 def accuracy_by_arm(
@@ -133,15 +133,15 @@ def accuracy_by_arm(
     confidence: float = 0.95,
     guess: float | None = None,
 ) -> Figure:
-    """A dot for every seed over the arm's interval, and the baseline's mean as a line.
+    """Draw a dot per seed over the arm's interval, and the baseline's mean as a line.
 
     Args:
-        arms: with a finished run each, the baseline first if it is among them.
-        intervals: of the accuracy, by arm.
-        narrow: for small screens.
-        confidence: of the intervals.
-        guess: how often a guess is right: the line is that, and the rows say what an arm is and
-            not its role.
+        arms: arms with a finished run, the baseline first if it is included.
+        intervals: interval of the accuracy, by arm.
+        narrow: draw the form for small screens.
+        confidence: confidence level of the intervals.
+        guess: accuracy of guessing: the line shows it instead of the baseline, and rows show an
+            arm's description instead of its role.
     """
     rows = [
         Row(
@@ -173,7 +173,7 @@ def accuracy_by_arm(
 def differences(
     compared: Sequence[Compared], minimum_effect: float, narrow: bool = False
 ) -> Figure:
-    """The difference to the baseline: its interval, every seed, and what would be of interest."""
+    """Draw the difference to the baseline: its interval, every seed and the minimum effect."""
     rows = [
         Row(
             name=one.arm.name,
@@ -204,23 +204,23 @@ def differences(
 
 
 def with_curves(arms: Sequence[ArmLogs], curves: Curves) -> list[ArmLogs]:
-    """The arms that have curves of a quantity: those that were trained and logged it."""
+    """The trained arms that logged a quantity."""
     return [arm for arm in arms if arm.arm.trained and arm.has(curves.lines[-1].name)]
 
 
 def curves_by_arm(
     arms: Sequence[ArmLogs], curves: Curves, narrow: bool = False, *, guess: float | None = None
 ) -> Figure:
-    """A panel for each arm and a line for each seed; the baseline's mean stands in all panels.
+    """Draw a panel per arm and a line per seed, with the baseline's mean in all panels.
 
-    All panels share their axes. Where arms do not measure the same (`kava.report.kinds`), a letter
-    in the titles says which do.
+    All panels share their axes. If arms measure different things (`kava.report.kinds`), arms with
+    the same letter in the title are comparable.
 
     Args:
-        arms: of `with_curves`, the baseline first if it is among them.
-        curves: what is shown.
-        narrow: for small screens.
-        guess: how often a guess is right, in place of the baseline's mean.
+        arms: result of `with_curves`, the baseline first if it is included.
+        curves: the curves to draw.
+        narrow: draw the form for small screens.
+        guess: accuracy of guessing, drawn instead of the baseline's mean.
     """
     main = curves.lines[-1].name
     kinds = groups_of_kind(main, arms) if main in NAMES else {}
@@ -239,7 +239,7 @@ def curves_by_arm(
     for axes, arm in zip(panels, arms):
         if guess is not None:
             axes.axhline(guess, **looks[-1].drawn())
-        for line in reversed(curves.lines):  # what stands back, such as a control, lies on top
+        for line in reversed(curves.lines):  # thin lines, such as a control's, are drawn on top
             for run in arm.finished:
                 color = line.color or ROLE_COLORS[arm.role]
                 plot_curve(axes, *run.curve(line.name), **line.look.drawn(color))
@@ -263,13 +263,13 @@ def _role_of(arm: ArmLogs) -> str:
 
 
 def _mean_curve(arm: ArmLogs, name: str) -> tuple[list[int], list[float]]:
-    """Over the runs that were evaluated at the first run's steps."""
+    """Mean curve over the runs that were evaluated at the first run's steps."""
     steps = arm.finished[0].curve(name)[0]
     values = [run.curve(name)[1] for run in arm.finished if run.curve(name)[0] == steps]
     return steps, [sum(column) / len(column) for column in zip(*values)]
 
 
 def _share_limits(low: float, high: float) -> Interval:
-    """Not narrower than ten points, so that noise does not look like a difference."""
+    """Axis limits at least ten points apart, so that noise does not look like a difference."""
     middle, half = (low + high) / 2, max((high - low) * 0.56, 0.05)
     return max(-0.015, middle - half), min(1.015, middle + half)

@@ -1,4 +1,4 @@
-"""Files of a study, read so that a missing, cut or edited one is named and never passed over."""
+"""Read files of a study; a missing, truncated or edited file is an error that names it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file.
 
     Raises:
-        ValueError: the file is not there, or is no whole JSON object; the line names it.
+        ValueError: the file is missing or not a complete JSON object; the message names it.
     """
     with _naming(path):
         value = inputs.read_json(path)
@@ -34,8 +34,8 @@ def read_lines(path: Path) -> tuple[dict[str, Any], ...]:
     """The objects of a file with one JSON object a line.
 
     Raises:
-        ValueError: the file is not there, is empty, or has a line that is no whole JSON object;
-            the message names the file and the line.
+        ValueError: the file is missing or empty, or a line is not a complete JSON object; the
+            message names the file and the line.
     """
     with _naming(path):
         lines = tuple(row for _, row in json_lines(path))
@@ -45,17 +45,17 @@ def read_lines(path: Path) -> tuple[dict[str, Any], ...]:
 
 
 def check_hash(path: Path, expected: str) -> None:
-    """Hold a file against the sha256 that its run wrote down.
+    """Compare a file with the sha256 that its run recorded.
 
     Raises:
-        ValueError: it is missing, cut or edited; the message names it.
+        ValueError: the file is missing, truncated or edited; the message names it.
     """
     if not path.is_file():
         raise ValueError(f"{path} is missing, though its result.json names it; run its run again")
     found = sha256_of(path)
     if found == expected:
         return
-    # a cut file is said to be cut, whatever its hash
+    # a truncated file is reported as truncated, whatever its hash
     (read_lines if path.suffix == ".jsonl" else read_json)(path)
     raise ValueError(
         f"{path} was cut or edited after its run: its sha256 is {found[:12]}…, its run wrote "
@@ -65,7 +65,7 @@ def check_hash(path: Path, expected: str) -> None:
 
 @contextmanager
 def _naming(path: Path) -> Iterator[None]:
-    """Say what to do about a file that is not there or not whole."""
+    """Add advice about a missing or incomplete file to an error."""
     try:
         yield
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""The page in its order: what stands in each section, for HTML and Markdown alike."""
+"""The sections of the page in order, with their content, for HTML and Markdown."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ class Section:
     """A part of the page.
 
     Attributes:
-        name: its id.
-        title: above it.
+        name: its id in the page.
+        title: its heading.
         text: its paragraphs.
-        pictures: in their order.
-        tables: below them.
-        folded: tables that are closed until they are asked for.
-        code: a block of text as it stands.
+        pictures: its pictures, in order.
+        tables: its tables, below the pictures.
+        folded: tables that are collapsed at first.
+        code: a block of preformatted text.
     """
 
     name: str
@@ -82,7 +82,7 @@ CAPTIONS: Mapping[str, tuple[str, str]] = {
 
 
 def sections_of(study: StudyLogs, judgement: Judgement) -> list[Section]:
-    """What follows the verdict, drawn and laid out; sections without content are left out."""
+    """The sections after the verdict, with pictures; sections without content are left out."""
     made = (
         _answers(study, judgement),
         _learning(study, judgement),
@@ -136,7 +136,7 @@ def _answers(study: StudyLogs, judgement: Judgement) -> Section:
 
 
 def _curve(study: StudyLogs, name: str) -> Iterator[Picture]:
-    """The picture of a quantity, where an arm has it."""
+    """The picture of a quantity, if an arm logged it."""
     curves = CURVES[name]
     arms = with_curves(study.arms, curves)
     if arms:
@@ -166,7 +166,7 @@ def _controls(study: StudyLogs, judgement: Judgement) -> Section:
 
 
 def _alignment(study: StudyLogs) -> Section:
-    """One picture for all arms that read a teacher's layers, heads or tokens alike."""
+    """One picture for all arms that read a teacher's layers, heads or tokens in the same way."""
     groups: dict[str, list[str]] = {}
     values: dict[str, Any] = {}
     for part in ("layers", "heads", "time"):

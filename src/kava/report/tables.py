@@ -1,4 +1,4 @@
-"""The tables of a study, as text: the page and the Markdown file show the same cells."""
+"""The tables of a study; the page and the Markdown file show the same cells."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from kava.report.logs import ArmLogs, StudyLogs
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell.
+    """A table cell.
 
     Args:
-        text: what it says.
-        small: below it, in small letters.
-        mark: how it is set off: `strong`, a role or a verdict.
+        text: its text.
+        small: smaller text below.
+        mark: its style: `strong`, a role or a verdict.
     """
 
     text: str
@@ -38,19 +38,19 @@ class Cell:
 
 
 Row = Sequence[Cell | str]
-"""Cells, or bare texts."""
+"""Cells, or plain texts."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table; the first cell of a row names the row.
+    """A table; the first cell of a row is the row's name.
 
     Args:
         name: its id in the page.
-        title: what it holds, for those who cannot see it, and above it in Markdown.
+        title: its description for screen readers, and its heading in Markdown.
         head: the names of the columns.
         rows: cells.
-        note: below it.
+        note: text below it.
     """
 
     name: str
@@ -63,7 +63,7 @@ class Table:
 def make_table(
     name: str, title: str, head: Sequence[str], rows: Sequence[Row], note: str = ""
 ) -> Table:
-    """A table of cells or bare texts.
+    """Make a table from cells or plain texts.
 
     Raises:
         ValueError: a row with more or fewer cells than the head.
@@ -76,12 +76,12 @@ def make_table(
 
 
 def arm_cell(arm: ArmLogs, small: str | None = None) -> Cell:
-    """The name of an arm, with what it is."""
+    """The name of an arm, with its description."""
     return Cell(arm.name, arm.what if small is None else small, arm.role)
 
 
 def interval_of(arm: ArmLogs, confidence: float) -> tuple[float, float]:
-    """Of an arm's accuracy, for other runs and items; of a single run Wilson's."""
+    """The interval of an arm's accuracy, over new runs and new items; Wilson's for a single run."""
     from kava.statistics import accuracy_interval
     from kava.statistics.intervals import wilson
 
@@ -92,7 +92,7 @@ def interval_of(arm: ArmLogs, confidence: float) -> tuple[float, float]:
 
 
 def arms_table(study: StudyLogs, judgement: Judgement) -> Table:
-    """Accuracy, and the difference to the baseline, of every arm with a finished run."""
+    """Accuracy and difference to the baseline of every arm with a finished run."""
     confidence = 1 - study.plan.primary.alpha
     rows: list[Row] = []
     for arm in study.arms:
@@ -140,7 +140,7 @@ def _against_baseline(one: Compared | None) -> list[Cell | str]:
 
 
 def verdict_cell(one: Compared) -> Cell:
-    """The verdict in its one or two words."""
+    """A verdict as a cell."""
     return Cell(one.verdict.kind, mark=one.verdict.kind.replace(" ", "-"))
 
 
@@ -150,7 +150,7 @@ def _area(arm: ArmLogs) -> str:
 
 
 def areas_table(judgement: Judgement) -> Table | None:
-    """Areas under the curves against the baseline's; None where there are none."""
+    """Areas under the curves compared with the baseline's; None if there are none."""
     rows: list[Row] = [
         [
             arm_cell(one.arm, ""),
@@ -175,7 +175,7 @@ def areas_table(judgement: Judgement) -> Table | None:
 
 
 def controls_table(judgement: Judgement) -> Table | None:
-    """Treatments against controls, and controls against arms without a teacher."""
+    """Comparisons of treatments with controls, and of controls with arms without a teacher."""
     rows: list[Row] = [
         [
             arm_cell(one.arm, ""),
@@ -219,7 +219,7 @@ def _share(value: float | None) -> str:
 
 
 def caches_table(study: StudyLogs) -> Table | None:
-    """KV losses at the end, each beside its own control; differences only within one kind."""
+    """Final KV losses, each next to its own control; differences only within one kind."""
     arms = [arm for arm in study.arms if arm.has("eval_kv")]
     if not arms:
         return None
@@ -262,7 +262,7 @@ def _change(arm: ArmLogs, first: ArmLogs) -> str:
 
 
 def tests_table(judgement: Judgement) -> Table | None:
-    """Every number of the comparisons with the baseline, and what they could have found."""
+    """All numbers of the comparisons with the baseline, and the effects they could detect."""
     rows: list[Row] = []
     for one in judgement.compared:
         found = one.comparison

@@ -1,8 +1,8 @@
-"""What a study's logs allow to be said, and what its control allows to be believed.
+"""Draw verdicts from a study's logs, and check them with its control.
 
-Every treatment and every control is held against the baseline, with Holm's correction over all of
-them. Then the control is asked: does a cache of the wrong sample teach as well as the right one,
-or more than no teacher does? If so a gain says nothing of the sample's own cache.
+Every treatment and every control is compared with the baseline, with Holm's correction over all of
+them. The control then tests whether a cache of the wrong sample teaches as well as the right one,
+or better than no teacher. If so, a gain is no evidence about the sample's own cache.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from kava.report.logs import ArmLogs, StudyLogs
 
 
 def judge(study: StudyLogs) -> Judgement:
-    """Draw the verdicts of a study, or say why there are none.
+    """Draw the verdicts of a study, or give the reason why there are none.
 
     Raises:
         ValueError: fewer than two seeds.
@@ -52,14 +52,14 @@ def judge(study: StudyLogs) -> Judgement:
 
 
 def has_teacher(arm: ArmLogs) -> bool:
-    """Whether an arm's runs logged a cache that they match, or a hidden state of the teacher's."""
+    """Whether an arm's runs match a cache or a hidden state of a teacher, by their logs."""
     return any(
         any(run.curve(name)[1]) for run in arm.finished for name in ("kv", "eval_kv", "codi")
     )
 
 
 def is_untaught(arm: ArmLogs, study: StudyLogs) -> bool:
-    """Whether an arm was trained from every seed, and by no teacher; a reference may be too."""
+    """Whether an arm was trained with every seed and without a teacher; references count too."""
     complete = len(arm.finished) == len(study.plan.seeds)
     return arm.arm.trained and arm.role != "control" and complete and not has_teacher(arm)
 
@@ -67,10 +67,10 @@ def is_untaught(arm: ArmLogs, study: StudyLogs) -> bool:
 def trust_of(
     compared: Sequence[Compared], controlled: Sequence[Compared], untaught: Sequence[Compared]
 ) -> tuple[Trust, ...]:
-    """What the controls say, the doubts first.
+    """What the controls show, doubts first.
 
-    A doubt is about a gain: without a treatment that has a teacher and is better than the
-    baseline, there is nothing to doubt, and what the controls did stands in the tables.
+    A doubt is about a gain: if no treatment with a teacher is better than the baseline, there is no
+    doubt to report, and the controls appear only in the tables.
     """
     taught = {one.arm.name for one in controlled}
     gained = {
@@ -97,10 +97,10 @@ def trust_of(
 def _family(
     study: StudyLogs, pairs: Sequence[tuple[ArmLogs, ArmLogs]], areas: bool = False
 ) -> tuple[Compared, ...]:
-    """Comparisons that are corrected together.
+    """Comparisons with a common correction.
 
-    What each could have found is told at the level that the smallest p of all has to reach, as
-    before the run; intervals are those of one comparison.
+    Detectable effects are computed at the level that the smallest p must reach, as before the run;
+    intervals are for a single comparison.
     """
     from kava.statistics import compare_arms, holm, verdict
 

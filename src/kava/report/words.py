@@ -1,4 +1,4 @@
-"""What the page says in sentences. Names of arms stand between backticks."""
+"""The sentences of the page. Names of arms are between backticks."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from kava.format import counted, listed, p_clause, percent, point_interval, points
 from kava.report.judgement import Compared, explained, is_better
-from kava.report.logs import Run, StudyLogs
+from kava.report.logs import RunLogs, StudyLogs
 from kava.statistics.verdict import SEEDS_TO_RULE_OUT, unseen_share
 
 MOST_NAMED = 12
@@ -15,7 +15,7 @@ MOST_NAMED = 12
 def headline_of(
     study: StudyLogs, compared: Sequence[Compared], controlled: Sequence[Compared]
 ) -> str:
-    """The result, and the doubt about it where the control gives one."""
+    """The result, and a doubt about it if the control gives one."""
     treatments = [one for one in compared if one.arm.role == "treatment"]
     better = sorted(
         filter(is_better, treatments), key=lambda one: one.comparison.difference, reverse=True
@@ -78,8 +78,8 @@ def open_sentence(study: StudyLogs) -> str:
     )
 
 
-def missing_sentence(runs: Sequence[Run]) -> str:
-    """Which runs are not there, by what became of them."""
+def missing_sentence(runs: Sequence[RunLogs]) -> str:
+    """The missing runs, by their state."""
     said = []
     for state in ("failed", "running", "missing"):
         names = [f"`{run.name}`" for run in runs if run.state == state]
@@ -97,7 +97,7 @@ def missing_sentence(runs: Sequence[Run]) -> str:
 
 
 def control_teaches(one: Compared) -> str:
-    """The wrong sample's cache is better than no teacher."""
+    """Sentence: the wrong sample's cache is better than no teacher."""
     return (
         f"The control `{one.arm.name}` learned from the caches of other samples and yet is better "
         f"than `{one.against.name}`, which has no teacher, by {_by(one)}. So a gain over "
@@ -106,7 +106,7 @@ def control_teaches(one: Compared) -> str:
 
 
 def control_beats_baseline(one: Compared) -> str:
-    """The wrong sample's cache is better than the baseline."""
+    """Sentence: the wrong sample's cache is better than the baseline."""
     return (
         f"The control `{one.arm.name}` learned from the caches of other samples and yet is better "
         f"than the baseline `{one.against.name}`, by {_by(one)}. So a gain over the baseline does "
@@ -115,7 +115,7 @@ def control_beats_baseline(one: Compared) -> str:
 
 
 def control_is_as_good(one: Compared) -> str:
-    """A treatment is not shown to be better than the wrong sample's cache."""
+    """Sentence: a treatment is not shown to be better than the wrong sample's cache."""
     return (
         f"`{one.arm.name}` is not shown to be better than the control `{one.against.name}`, which "
         f"learned from the caches of other samples: the difference is {_by(one)}. What it learned "
@@ -124,7 +124,7 @@ def control_is_as_good(one: Compared) -> str:
 
 
 def control_is_beaten(one: Compared) -> str:
-    """A treatment needs the right sample's cache."""
+    """Sentence: a treatment needs the right sample's cache."""
     return (
         f"`{one.arm.name}` is better than the control `{one.against.name}`, which learned from the "
         f"caches of other samples, by {_by(one)}: what it learned depends on the cache being the "
@@ -141,7 +141,7 @@ def _by(one: Compared) -> str:
 
 
 def power_sentence(study: StudyLogs, compared: Sequence[Compared]) -> str:
-    """What the study could have found, at the spread that its runs show."""
+    """The effects that the study could have detected, given the spread of its runs."""
     if study.plan.primary.test == "wilcoxon":
         return "Of a test of ranks, as the plan asks for, no smallest detectable effect is known."
     known = [
@@ -179,7 +179,7 @@ def power_sentence(study: StudyLogs, compared: Sequence[Compared]) -> str:
 
 
 def seeds_sentence(study: StudyLogs) -> str:
-    """What a test with so many seeds can say of other runs, and what it cannot."""
+    """What a test with this number of seeds can and cannot show about other runs."""
     num_seeds = len(study.plan.seeds)
     if study.plan.primary.test == "items":
         return (

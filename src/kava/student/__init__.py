@@ -1,4 +1,4 @@
-"""Students: the latent student, and decoding for both kinds."""
+"""Students: the latent student, and decoding for latent and explicit students."""
 
 from kava.student.config import LatentStudentConfig
 from kava.student.latent import LatentStudent

@@ -1,9 +1,9 @@
-"""Let a student answer: batches of prompts in, answers in the order of the records out.
+"""Answer questions with a student: batches of prompts in, answers in the records' order out.
 
-One function for every student and every caller (evaluation during training, the commands, the
-demo), so that an accuracy means the same wherever it is read. A `LatentStudent` thinks in its
-latents; any other causal model writes its reasoning. Decoding is greedy: no random number is
-drawn, and the same student gives the same answers in every batch.
+Every caller (evaluation during training, the commands, the demo) uses this one function for every
+student, so that an accuracy means the same everywhere. A `LatentStudent` reasons in its latents;
+any other causal model writes a chain of thought. Decoding is greedy: no random numbers are used,
+and a student gives the same answers in every batch.
 
 Shapes: B batch, P prompt columns, N generated tokens.
 """
@@ -43,10 +43,10 @@ class Completion:
     """What a model generated for one prompt.
 
     Attributes:
-        text: what it generated up to a next question, without special tokens.
-        num_tokens: tokens it generated, with its end token or the mark of a next question.
-        num_passes: forward passes of its batch, the prompt's included.
-        readings: what each latent reads as, where that was asked for.
+        text: the generated text up to a next question, without special tokens.
+        num_tokens: generated tokens, with the end token or the mark of a next question.
+        num_passes: forward passes of its batch, with the pass over the prompt.
+        readings: the likeliest tokens of each latent, if requested.
     """
 
     text: str
@@ -57,15 +57,15 @@ class Completion:
 
 @dataclass(frozen=True)
 class Answer:
-    """One record's answer.
+    """The answer to one record.
 
     Attributes:
-        id: the record's.
-        prediction: the answer as it was found in the text; "" where it gives none.
+        id: the record's id.
+        prediction: the answer found in the text; "" if there is none.
         gold: the right answer.
-        correct: whether they mean the same.
-        text: what was generated, up to a next question.
-        num_tokens: tokens generated, the end token included.
+        correct: whether prediction and gold mean the same.
+        text: the generated text up to a next question.
+        num_tokens: generated tokens, with the end token.
         num_passes: forward passes of the answer's batch.
     """
 
@@ -80,11 +80,11 @@ class Answer:
 
 @dataclass(frozen=True)
 class Answers:
-    """Answers in the order of their records, and what they cost.
+    """Answers in the order of their records, and their cost.
 
     Attributes:
         items: one `Answer` per record.
-        seconds: wall time of generation, from tokens to tokens.
+        seconds: wall time of generation, without tokenising.
     """
 
     items: tuple[Answer, ...]
@@ -92,37 +92,37 @@ class Answers:
 
     @property
     def num_items(self) -> int:
-        """How many records were answered."""
+        """Number of answered records."""
         return len(self.items)
 
     @cached_property
     def num_correct(self) -> int:
-        """How many of them rightly."""
+        """Number of correct answers."""
         return sum(item.correct for item in self.items)
 
     @property
     def accuracy(self) -> float:
-        """The share of right answers, from 0 to 1."""
+        """Share of correct answers, 0 to 1."""
         return self.num_correct / self.num_items
 
     @cached_property
     def forward_passes(self) -> float:
-        """Mean over the answers of their batch's forward passes."""
+        """Forward passes of an answer's batch, averaged over the answers."""
         return sum(item.num_passes for item in self.items) / self.num_items
 
     @cached_property
     def num_tokens(self) -> int:
-        """All tokens that were generated; latents are no tokens."""
+        """Total number of generated tokens; latents are not counted."""
         return sum(item.num_tokens for item in self.items)
 
     @property
     def tokens_per_second(self) -> float:
-        """Tokens generated in a second of wall time, over the whole batch."""
+        """Generated tokens per second of wall time, summed over the batch."""
         return self.num_tokens / self.seconds
 
     @property
     def seconds_per_answer(self) -> float:
-        """Mean wall time."""
+        """Mean wall time per answer."""
         return self.seconds / self.num_items
 
 
@@ -137,26 +137,26 @@ def answer_records(
     progress: bool = False,
     max_length: int | None = None,
 ) -> Answers:
-    """Ask a student every record's question, and judge its answers.
+    """Ask a student the question of every record, and judge its answers.
 
-    The student gets the record's `student_question` where it has one, else its `question`.
+    The student gets the record's `student_question` if there is one, else its `question`.
 
     Args:
-        model: a `LatentStudent`, or any causal Hugging Face model, which writes its reasoning.
-            Its own device is used; its training flags are as before when the call ends.
-        tokenizer: the model's.
-        records: what to ask; `id` names a record in messages.
+        model: a `LatentStudent`, or any causal Hugging Face model, which writes its reasoning. It
+            runs on its own device, and its train/eval mode is restored at the end.
+        tokenizer: the model's tokenizer.
+        records: the questions; messages name a record by its `id`.
         template: how a question becomes a prompt, and the cue of an answer.
         batch_size: prompts at a time.
-        max_new_tokens: most tokens to generate, of the answer (latent) or of reasoning and
-            answer (written); None: as many as `kava.student.prompts.new_tokens` says.
+        max_new_tokens: maximum tokens to generate, for the answer (latent) or for reasoning and
+            answer (written); None: the default of `kava.student.prompts.new_tokens`.
         progress: show a bar on stderr.
-        max_length: most positions of prompt, latents and generated tokens together; None: as
-            many as the model's configuration allows.
+        max_length: maximum positions of prompt, latents and generated tokens together; None: the
+            limit of the model's configuration.
 
     Raises:
-        ValueError: no records, a prompt that is too long or holds a word that the tokenizer does
-            not know (named by its record), a setting below 1.
+        ValueError: no records; a prompt that is too long or contains a word unknown to the
+            tokenizer (the message names the record); a setting below 1.
 
     Example:
         >>> answers = answer_records(student, tokenizer, records, template)
@@ -206,17 +206,17 @@ def complete(
     max_length: int | None = None,
     top_k: int = 0,
 ) -> tuple[list[Completion], float]:
-    """What a model generates for each question, in their order, and the wall time of it.
+    """Generate a text for each question, in order, and measure the wall time.
 
-    Prompts of like length share a batch, the longest come first: little is padded, and a batch
-    that does not fit into memory shows at once.
+    Prompts of similar length share a batch, longest first: there is little padding, and a batch
+    that does not fit into memory fails at once.
 
     Args:
-        questions: what to ask; the template makes prompts of them.
-        names: what each question is called in messages.
-        top_k: of a latent student, also tell so many tokens that each latent may be read as.
+        questions: the questions; the template turns them into prompts.
+        names: name of each question, for messages.
+        top_k: for a latent student, also return this many likeliest tokens of each latent.
 
-    Other arguments, errors: as `answer_records`.
+    Other arguments and errors: as `answer_records`.
     """
     max_new_tokens = new_tokens(model, max_new_tokens)
     if batch_size < 1 or max_new_tokens < 1:
@@ -277,7 +277,7 @@ def complete(
 
 @contextmanager
 def evaluating(model: torch.nn.Module) -> Iterator[None]:
-    """Evaluation mode inside the block; afterwards every module has its own mode again."""
+    """Evaluation mode inside the block; every module's mode is restored afterwards."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:

@@ -1,8 +1,7 @@
 """Key/value caches for passes that continue an earlier one.
 
-Two needs that the growing cache of transformers does not meet: continuing from tensors that
-already exist without copying them (training, with gradients), and decoding into memory that is
-allocated once (inference).
+The growing cache of transformers cannot do two things: continue from existing tensors without
+copying them (training, with gradients), and decode into memory that is allocated once (inference).
 
 Shapes: B batch, L layers, H key/value heads, S cached positions, D head dim.
 """
@@ -23,9 +22,9 @@ Pairs = Sequence[tuple[Tensor, Tensor]]  # per layer: keys and values, each [B, 
 def cache_from(pairs: Pairs) -> DynamicCache:
     """A growing cache that starts from existing tensors, without copying them.
 
-    `DynamicCache(pairs)` concatenates every tensor to an empty one first; here the tensors are
-    taken as they are, gradients included. Updates concatenate, so the originals stay untouched
-    and several caches may start from the same pairs.
+    `DynamicCache(pairs)` first concatenates every tensor to an empty one; here the tensors are used
+    directly, with their gradients. Updates concatenate, so the originals are unchanged and several
+    caches can start from the same pairs.
     """
     cache = DynamicCache()
     for keys, values in pairs:
@@ -83,7 +82,7 @@ class PreallocatedCache(Cache):
 
     Args:
         num_layers: L.
-        max_length: the positions that it can hold.
+        max_length: number of positions that it can hold.
     """
 
     def __init__(self, num_layers: int, max_length: int):

@@ -1,13 +1,13 @@
-"""A trained student on disk: weights, tokenizer, and how to talk to it.
+"""A trained student on disk: weights, tokenizer and prompt template.
 
     checkpoint-400/
         config.json, model.safetensors      the student
         tokenizer.json, …                   its tokenizer
         kava.json                           the settings: kind of student, template, data, versions
 
-`kava.json` is written last, and a run adds what it needs to go on and a manifest. A folder
-without `kava.json`, with weights that end too early or with a file of the student that is not as
-its manifest says is damaged: it is passed over where another one is whole, and named.
+`kava.json` is written last; a run adds the files that it needs to resume and a manifest. A folder
+is damaged if `kava.json` is missing, the weights are truncated or a student file differs from the
+manifest: it is named, and skipped if another checkpoint is complete.
 """
 
 from __future__ import annotations
@@ -56,13 +56,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class LoadedStudent:
-    """A student, ready to answer.
+    """A student that is ready to answer.
 
     Attributes:
         model: a `LatentStudent`, or a causal model that writes its reasoning; in evaluation mode.
         tokenizer: its tokenizer.
-        template: how a question becomes its prompt, and the cue of its answer.
-        settings: what `kava.json` says; empty for a model that was not trained by this package.
+        template: turns a question into a prompt, and gives the cue of the answer.
+        settings: content of `kava.json`; empty for a model that this package did not train.
         path: the folder or name that was loaded.
     """
 
@@ -74,7 +74,7 @@ class LoadedStudent:
 
 
 def library_versions() -> dict[str, str]:
-    """The versions of what decides a result: Python, kava, torch, transformers."""
+    """Versions that can affect a result: Python, kava, torch, transformers."""
     libraries = {name: version(name) for name in ("torch", "transformers")}
     return {"python": platform.python_version(), "kava": __version__, **libraries}
 
@@ -85,21 +85,21 @@ def save_student(
     tokenizer: PreTrainedTokenizerBase,
     settings: Mapping[str, Any],
 ) -> None:
-    """Write a student so that `load_student` finds all that it needs.
+    """Write a student in the form that `load_student` reads.
 
     Args:
-        directory: is made where it does not exist; other files in it stay.
+        directory: created if missing; other files in it are kept.
         model: a `LatentStudent` or any causal model.
         tokenizer: its tokenizer.
-        settings: values that JSON can hold. "template" is required, as a dictionary of
-            `Template`'s fields; "student" (latent or explicit), "format" and "versions" are
-            filled in. `kava evaluate` reads "config" (a `TrainConfig` as a dictionary) for the
-            data set, and "data_hash" to tell when it scores the training data.
+        settings: JSON values. "template" is required, as a dictionary of `Template`'s fields;
+            "student" (latent or explicit), "format" and "versions" are filled in. `kava evaluate`
+            reads "config" (a `TrainConfig` as a dictionary) for the data set, and "data_hash" to
+            detect that it scores the training data.
 
     Raises:
-        ValueError: no template, or a student of another kind than the settings say.
-        OSError: it could not be written; the folder is then no checkpoint, and is removed where
-            it was made here.
+        ValueError: no template, or a student of another kind than in the settings.
+        OSError: it could not be written; the folder is not a checkpoint then, and is removed if it
+            was created here.
 
     Example:
         >>> save_student("outputs/x", student, tokenizer, {"template": asdict(Template())})
@@ -116,9 +116,9 @@ def save_student(
     made = not directory.exists()
     directory.mkdir(parents=True, exist_ok=True)
     try:
-        for name in (SETTINGS_FILE, MANIFEST_FILE):  # of what was there before
+        for name in (SETTINGS_FILE, MANIFEST_FILE):  # remove what an earlier save left
             (directory / name).unlink(missing_ok=True)
-        # one file, whatever its size: its header then tells whether the weights are complete
+        # one file of any size: its header shows whether the weights are complete
         model.save_pretrained(directory, max_shard_size="100TB")
         tokenizer.save_pretrained(directory)
         (directory / SETTINGS_FILE).write_text(
@@ -135,9 +135,8 @@ def save_student(
 def latest_checkpoint(output_dir: str | Path) -> Path | None:
     """The newest complete checkpoint of a run, or None.
 
-    Complete: `kava.json` and the weights can be read, and the student's files have the sizes of
-    the manifest. Only folders named `checkpoint-<step>` count, so that hidden and temporary ones
-    are ignored.
+    Complete means: `kava.json` and the weights can be read, and the student's files have the sizes
+    of the manifest. Only folders named `checkpoint-<step>` count; hidden and temporary ones do not.
     """
     for path in reversed(checkpoints_by_step(output_dir).values()):
         if _problem(path) is None:
@@ -152,16 +151,15 @@ def load_student(
     device: torch.device | str | None = None,
     dtype: torch.dtype | str = "auto",
 ) -> LoadedStudent:
-    """Load a student from wherever one may be.
+    """Load a student from a checkpoint, a run's folder or a model name.
 
     Args:
-        path: a checkpoint; a run's output folder, for its newest complete checkpoint; or what
-            `load_model` takes (a plain Hugging Face folder, a built-in name, a hub id), for a
-            model that writes its reasoning, with the default template (the shell game's for
-            its own models).
-        best: of an output folder, take the checkpoint that the run recorded as its best.
+        path: a checkpoint; a run's output folder, for its newest complete checkpoint; or a name for
+            `load_model` (a plain Hugging Face folder, a built-in name, a hub id), for a model that
+            writes its reasoning, with the default template (the shell game's for its own models).
+        best: in an output folder, take the checkpoint that the run recorded as its best.
         device: where to put the model; None leaves it on the CPU.
-        dtype: of the model's weights, or its name; "auto" takes that of the files.
+        dtype: dtype of the weights, or its name; "auto" takes the files' dtype.
 
     Raises:
         OSError: no such folder, no complete checkpoint in it, or a file that cannot be read.
@@ -175,7 +173,7 @@ def load_student(
     if folder.is_dir():
         if not (folder / SETTINGS_FILE).exists() and not (folder / "config.json").exists():
             if not checkpoints_by_step(folder) and any(folder.iterdir()):
-                check_folder(folder)  # says what it holds in place of a model or checkpoints
+                check_folder(folder)  # the error names what the folder holds instead
             folder = _checkpoint_in(folder, best)
         if not _is_plain(folder):
             return _load_checkpoint(folder, device, dtype)
@@ -197,7 +195,7 @@ def _load_checkpoint(
     if problem is not None:
         raise ValueError(f"{problem}; take another checkpoint")
     if settings["student"] == "latent":
-        read_json(folder / CONFIG_FILE)  # transformers takes the last of two equal keys
+        read_json(folder / CONFIG_FILE)  # transformers uses the last of two equal keys
         model: Any = _load_latent(folder, dtype)
         model = model.eval() if device is None else model.eval().to(device)
     else:
@@ -255,7 +253,7 @@ def _checkpoint_in(folder: Path, best: bool) -> Path:
 
 
 def checkpoints_by_step(output_dir: str | Path) -> dict[int, Path]:
-    """The folders named `checkpoint-<step>`, whole or not, the oldest first.
+    """The folders named `checkpoint-<step>`, complete or not, oldest first.
 
     Example:
         >>> checkpoints_by_step("outputs/run")
@@ -273,7 +271,7 @@ def checkpoints_by_step(output_dir: str | Path) -> dict[int, Path]:
 
 
 def _problem(folder: Path) -> str | None:
-    """Why a folder is no complete checkpoint; None where it is one."""
+    """Why a folder is not a complete checkpoint; None if it is one."""
     try:
         read_settings(folder)
     except (OSError, ValueError) as error:
@@ -282,7 +280,7 @@ def _problem(folder: Path) -> str | None:
 
 
 def _is_plain(folder: Path) -> bool:
-    """Whether a folder is a model that this package did not train, whatever its name is."""
+    """Whether a folder is a model that this package did not train, whatever its name."""
     ours = (SETTINGS_FILE, MANIFEST_FILE, ALIGNER_FILE, RECORDING_FILE)
     if any((folder / name).exists() for name in ours):
         return False

@@ -14,8 +14,8 @@ class LatentStudentConfig(PreTrainedConfig):
 
     Args:
         base_config: the wrapped model's own configuration as a dictionary.
-        num_latents: M, the latent tokens between the prompt and the answer. 0 gives a student
-            that answers at once.
+        num_latents: M, the number of latent tokens between prompt and answer. With 0 the student
+            answers directly.
         decoding: "sequential" (M passes of one position each) or "jacobi" (all positions at
             once, repeated).
         num_iterations: T, the Jacobi passes after the first one. T = num_latents equals
@@ -59,5 +59,5 @@ class LatentStudentConfig(PreTrainedConfig):
 
     @property
     def makes_latents(self) -> bool:
-        """Whether there are latents, made of hidden states: pause tokens are not."""
+        """Whether there are latents made from hidden states (pause tokens are not)."""
         return self.num_latents > 0 and (self.decoding == "sequential" or self.num_iterations > 0)

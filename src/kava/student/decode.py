@@ -1,4 +1,4 @@
-"""Greedy decoding over one preallocated cache, for written and latent reasoning alike.
+"""Greedy decoding over one preallocated cache, for written and latent reasoning.
 
 Shapes: B batch, P prompt columns, N generated tokens, V vocabulary.
 """
@@ -20,13 +20,13 @@ Stop = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Generation:
-    """Generated tokens and what they cost.
+    """Generated tokens and their cost.
 
     Attributes:
-        tokens: [B, N]; after a sample's end, the first end token (or 0) fills its columns.
-        lengths: [B], the tokens of each sample, its end token included.
-        num_passes: forward passes of the model over the batch, the prompt's included.
-        readings: [B, M, V], the logits of what latents read as, where they were asked for.
+        tokens: [B, N]; after a sample's end, its columns hold the first end token (or 0).
+        lengths: [B], number of tokens of each sample, with its end token.
+        num_passes: forward passes over the batch, with the pass over the prompt.
+        readings: [B, M, V], logits of the output head at the latents, if requested.
     """
 
     tokens: Tensor
@@ -56,10 +56,10 @@ def greedy_decode(
         logits_BV: logits that predict the first token.
         attention_mask: [B, S] over the cached columns; None where none is padding.
         next_position_B1: the position id of the first token.
-        num_passes: passes made so far, counted into the result.
-        max_new_tokens: most tokens to generate, at least 1.
-        eos_token_id: each ends a sample; None runs to max_new_tokens.
-        stop: from the tokens so far [B, n] to the samples [B] that end with the last of them.
+        num_passes: passes made so far, added to the result.
+        max_new_tokens: maximum tokens to generate, at least 1.
+        eos_token_id: tokens that end a sample; None generates max_new_tokens.
+        stop: maps the tokens so far [B, n] to a mask [B] of the samples that end here.
     """
     if max_new_tokens < 1:
         raise ValueError(f"max_new_tokens={max_new_tokens} must be at least 1")
@@ -115,7 +115,7 @@ def generate_text(
 ) -> Generation:
     """Greedy continuation of a batch of left-padded prompts [B, P]: written reasoning.
 
-    Over the same preallocated cache and loop as latent decoding, so that their costs compare.
+    It uses the same preallocated cache and loop as latent decoding, so that costs are comparable.
     """
     P = prompt_ids.shape[1]
     padded = prompt_mask is not None and not bool(prompt_mask.all())

@@ -1,4 +1,4 @@
-"""What ends a generated answer: the end tokens of model and tokenizer, and a next question.
+"""Ends of a generated answer: the end tokens of model and tokenizer, or a next question.
 
 Shapes: B batch, N tokens generated so far.
 """
@@ -17,7 +17,7 @@ from kava.data.special_tokens import special_texts
 
 
 def generation_ends(model: PreTrainedModel) -> list[int]:
-    """The end tokens that a model's generation configuration names, one or several."""
+    """The end token or tokens of a model's generation configuration."""
     config = model.generation_config
     named = None if config is None else config.eos_token_id
     return [] if named is None else [named] if isinstance(named, int) else [int(i) for i in named]
@@ -26,11 +26,11 @@ def generation_ends(model: PreTrainedModel) -> list[int]:
 def end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Every token that ends a generation, the tokenizer's own first.
 
-    Instruction-tuned models often end a turn by another token than their tokenizer's
-    end-of-sequence token, which is what a student is trained to write.
+    Instruction-tuned models often end a turn with another token than their tokenizer's
+    end-of-sequence token, which a student is trained to write.
 
     Args:
-        model: the causal model that writes; of a latent student, its base.
+        model: the causal model that generates; for a latent student, its base.
         tokenizer: the model's.
 
     Example:
@@ -47,7 +47,7 @@ _INDENT = re.compile(r"^[ \t]*+", re.MULTILINE)
 
 @dataclass(frozen=True)
 class NextQuestion:
-    """A further question that a model makes up behind its answer, as its template marks one.
+    """A next question that a model invents after its answer, found by its template's mark.
 
     Attributes:
         mark: `Template.next_question`.
@@ -59,7 +59,7 @@ class NextQuestion:
 
     @classmethod
     def of(cls, template: Template, tokenizer: PreTrainedTokenizerBase) -> NextQuestion | None:
-        """The next question of a template; None where nothing marks it."""
+        """The next question of a template; None if nothing marks it."""
         mark = template.next_question(special_texts(tokenizer))
         return None if mark is None else cls(mark, tokenizer)
 
@@ -69,16 +69,16 @@ class NextQuestion:
         return text if place is None else text[:place]
 
     def ends(self, tokens_BN: Tensor) -> Tensor:
-        """Which samples [B] have come to a next question with their last tokens.
+        """Mask [B] of the samples that reached a next question with their last tokens.
 
-        Only as many tokens are decoded as the mark may have: `cut` finds what this overlooks.
+        Only as many tokens are decoded as the mark can have: `cut` finds what this misses.
         """
         N = tokens_BN.shape[1]
         window = min(len(self.mark.encode()) + 8, N)
         texts = self.tokenizer.batch_decode(
             tokens_BN[:, N - window :].tolist(), skip_special_tokens=True
         )
-        # a window that begins within the text does not begin with a line
+        # a window that starts inside the text does not start a line
         heads = [0 if window == N else text.find("\n") for text in texts]
         found = [
             head >= 0 and self._place(text, head) is not None for text, head in zip(texts, heads)
@@ -86,7 +86,7 @@ class NextQuestion:
         return torch.tensor(found, device=tokens_BN.device)
 
     def _place(self, text: str, start: int = 0) -> int | None:
-        """Where the first line that begins with the mark begins, at or behind `start`."""
+        """Index of the first line at or after `start` that begins with the mark."""
         for indent in _INDENT.finditer(text, start):
             if text.startswith(self.mark, indent.end()):
                 return indent.start()

@@ -4,7 +4,7 @@ The written reasoning between question and answer is replaced by M latent tokens
 embeddings come from the model's own hidden states. Two ways to decode them: *sequential*, M
 passes of one position each; *Jacobi*, one pass with placeholder embeddings and T more over all
 latents at once, every latent taking the hidden state that its left neighbour had one pass
-earlier. Latent j is right after j such passes, so T = M equals sequential decoding.
+earlier. Latent j is exact after j such passes, so T = M equals sequential decoding.
 
 Layout of the student's sequence (columns of a batch are aligned):
 
@@ -44,7 +44,7 @@ from kava.trace import KVTrace
 
 
 class LatentProjection(nn.Sequential):
-    """From the hidden state at one latent to the input embedding of the next: [.., W] → [.., W]."""
+    """Map the hidden state at one latent to the input embedding of the next: [.., W] → [.., W]."""
 
     def __init__(self, width: int, dropout: float = 0.0):
         super().__init__(
@@ -56,7 +56,7 @@ class LatentProjection(nn.Sequential):
         )
 
     def scale_to(self, embeddings: Tensor) -> None:
-        """Start the outputs at the root mean square of `embeddings` [V, W]."""
+        """Initialise the scale of the outputs with the root mean square of `embeddings` [V, W]."""
         norm = self[4]
         assert isinstance(norm, nn.LayerNorm)
         with torch.no_grad():
@@ -94,7 +94,7 @@ class LatentStudent(PreTrainedModel):
         self.base = base_model
         width = embedding_weight(base_model).shape[1]
         self.thought_embeddings = nn.Parameter(torch.zeros(2, width))
-        # only what the decoding uses: a parameter without a gradient stalls distributed training
+        # only parameters that the decoding uses: one without a gradient stalls distributed training
         jacobi = config.decoding == "jacobi"
         if config.num_latents > 0 and (not jacobi or config.num_iterations > 0):
             self.projection = LatentProjection(width, config.projection_dropout)
@@ -104,10 +104,10 @@ class LatentStudent(PreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **options: Any) -> Any:
-        """Load a student, as every model of transformers is loaded.
+        """Load a student like any transformers model.
 
         Raises:
-            ValueError: a checkpoint of a run that lacks a file, or holds one that was cut.
+            ValueError: a run's checkpoint with a missing or truncated file.
         """
         folder = Path(pretrained_model_name_or_path or "")
         if (folder / WEIGHTS_FILE).is_file() or has_manifest(folder):
@@ -125,7 +125,7 @@ class LatentStudent(PreTrainedModel):
             base_config["eos_token_id"] = ends if len(ends) > 1 else ends[0]
         config = LatentStudentConfig(base_config=base_config, num_latents=num_latents, **options)
         student = cls(config, base_model=model)
-        # through the module, for Gemma scales what it looks up in the table
+        # through the module, because Gemma scales its embeddings
         tokens = torch.arange(embedding_weight(model).shape[0], device=model.device)
         with torch.no_grad():
             student._start_from(model.get_input_embeddings()(tokens))
@@ -133,7 +133,7 @@ class LatentStudent(PreTrainedModel):
         return student
 
     def _start_from(self, embeddings: Tensor) -> None:
-        """Start the added vectors at the scale of the vocabulary's embeddings [V, W]."""
+        """Initialise the added vectors at the scale of the vocabulary's embeddings [V, W]."""
         std = embeddings.float().std().item()
         with torch.no_grad():
             self.thought_embeddings.normal_(0.0, std)
@@ -143,10 +143,10 @@ class LatentStudent(PreTrainedModel):
             self.projection.scale_to(embeddings)
 
     def _init_weights(self, module: nn.Module) -> None:
-        """Nothing: the base model starts its own modules, and `wrap` starts those added here."""
+        """No effect: the base model initialises its modules, and `wrap` those added here."""
 
     def parts(self) -> LatentParts:
-        """What its passes are made with."""
+        """The modules and settings that the passes use."""
         return LatentParts(
             self.base,
             self.config,
@@ -171,15 +171,15 @@ class LatentStudent(PreTrainedModel):
         readings: bool = False,
         trace: bool = True,
     ) -> LatentOutput:
-        """Read the prompt, think in M latents, and predict the answer, with gradients.
+        """Read the prompt, compute M latents, and predict the answer, with gradients.
 
         Args:
             prompt_ids: [B, P], left-padded.
             prompt_mask: [B, P], 1 at valid columns; None means no padding.
             answer_ids: [B, A], right-padded (right padding needs no mask under causal attention).
-            prompt_pairs: each layer's keys and values over the P prompt columns, from a pass
-                that this very model has already made over the same prompt. The student then
-                continues from them, and gradients flow into that pass.
+            prompt_pairs: each layer's keys and values over the P prompt columns, from an earlier
+                pass of this same model over the same prompt. The student continues from them, and
+                gradients flow into that pass.
             queries: also record the queries at the latents.
             hidden_states: also return all layers' hidden states at the answer-predicting columns.
             readings: also return what each latent reads as through the output head.

@@ -1,9 +1,9 @@
-"""The manifest of a checkpoint: every file with its size and hash, written when all are there.
+"""The manifest of a checkpoint: every file with its size and hash, written last.
 
     manifest.json   {"format": 1, "files": {"optimizer.pt": {"bytes": 4812, "sha256": "…"}, …}}
 
-A checkpoint with a manifest is whole, or what is missing, cut or changed is named. One without is
-of an earlier version, or was put together by hand; its files are known by name alone.
+With a manifest, missing, truncated or changed files are found and named. A checkpoint without one
+is from an earlier version or was assembled by hand; its files are known only by name.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Entry = dict[str, Any]
 
 
 def write_manifest(folder: str | Path) -> None:
-    """List the files of a folder; the last thing that is written into it.
+    """Write the manifest of a folder, after all its other files.
 
     Args:
         folder: its files are read once, for their SHA-256.
@@ -42,14 +42,14 @@ def write_manifest(folder: str | Path) -> None:
 
 
 def amend(folder: str | Path, texts: Mapping[str, str]) -> None:
-    """Replace small files of a folder; whenever it is interrupted, the manifest still fits.
+    """Replace small files of a folder so that the manifest stays valid at every moment.
 
     Args:
-        folder: with a manifest.
-        texts: name → new content.
+        folder: a folder with a manifest.
+        texts: new content by file name.
 
     Raises:
-        OSError: something cannot be written.
+        OSError: a file cannot be written.
     """
     folder = Path(folder)
     entries = {**_read(folder)["files"]}
@@ -66,15 +66,15 @@ def amend(folder: str | Path, texts: Mapping[str, str]) -> None:
 def find_damage(
     folder: str | Path, *, counts: Callable[[str], bool] = lambda _: True, hashes: bool = False
 ) -> str | None:
-    """What is wrong with the files of a folder, by its manifest.
+    """Check the files of a folder against its manifest.
 
     Args:
-        folder: one without a manifest has nothing to be held to.
-        counts: whether a file of this name matters; left out, all do.
-        hashes: read every file and compare its SHA-256 too; a size alone needs no reading.
+        folder: without a manifest nothing is checked.
+        counts: whether to check a file of this name; by default all files.
+        hashes: also read every file and compare its SHA-256; sizes need no reading.
 
     Returns:
-        What is missing, cut or changed, in words; None for a folder that is whole.
+        A description of what is missing, truncated or changed; None if nothing is.
     """
     folder = Path(folder)
     if not (folder / MANIFEST_FILE).exists():

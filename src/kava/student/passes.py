@@ -2,8 +2,8 @@
 
     [padding] prompt | begin-of-thought | latent 1 … latent M | end-of-thought | answer [padding]
 
-What the next pass has to read is kept pending, so that the prompt shares a pass with the
-begin-of-thought (and with the placeholders of Jacobi decoding), and the last latent shares one
+Columns for the next pass are kept pending, so that the prompt shares a pass with the
+begin-of-thought (and with the placeholders of Jacobi decoding), and the last latent shares a pass
 with the end-of-thought and the answer.
 
 Shapes: B batch, P prompt columns, A answer columns, M latents, W width, V vocabulary,
@@ -27,20 +27,20 @@ from kava.student.config import LatentStudentConfig
 from kava.trace import KVTrace
 
 NOWHERE = slice(0, 0)
-"""The columns that a pass reads without the output head."""
+"""Columns for a pass without the output head."""
 
 
 @dataclass(frozen=True)
 class LatentParts:
-    """What the passes take from a latent student.
+    """The parts of a latent student that the passes use.
 
     Attributes:
         base: the causal language model.
-        config: how many latents there are and how they are decoded.
+        config: number of latents and how they are decoded.
         thought_embeddings: [2, W], begin- and end-of-thought.
-        projection: [.., W] → [.., W], from a hidden state to the next latent's embedding; None
-            where no latent is made of a hidden state.
-        placeholders: [M, W], what Jacobi decoding starts from; None in sequential decoding.
+        projection: [.., W] → [.., W], from a hidden state to the next latent's embedding; None if
+            no latent is made from a hidden state.
+        placeholders: [M, W], the start of Jacobi decoding; None in sequential decoding.
     """
 
     base: PreTrainedModel
@@ -52,17 +52,17 @@ class LatentParts:
 
 @dataclass(frozen=True)
 class LatentOutput:
-    """What one training forward of a latent student leaves behind.
+    """The outputs of one training forward of a latent student.
 
     Attributes:
         logits: [B, A, V], predicting every answer column.
         hidden_states: per layer [B, A, W] at the columns that predict the answer (column 0 is
-            the end-of-thought), embeddings first; None unless asked for.
-        trace: keys and values at the M latents; None when M = 0 or not asked for.
+            the end-of-thought), embeddings first; None unless requested.
+        trace: keys and values at the M latents; None if M = 0 or not requested.
         num_passes: forward passes of the base model.
         begin_pairs: each layer's keys and values over prompt and begin-of-thought.
-        readings: [B, M, V], the logits of what each latent reads as: the output head at the
-            hidden state that the latent is made of; None unless asked for.
+        readings: [B, M, V], the output head's logits at the hidden state that each latent is made
+            from; None unless requested.
     """
 
     logits: Tensor
@@ -77,7 +77,7 @@ def decoder_of(model: PreTrainedModel) -> Any:
     """A causal language model without its output head."""
     if model.base_model is not model:
         return model.base_model
-    # Llama 4 names its base after a part that the model of text alone does not have
+    # Llama 4 names its base after a part that the text-only model does not have
     return model.model
 
 
@@ -121,15 +121,15 @@ class Passes:
             if cache_length is None
             else PreallocatedCache(self.base.config.num_hidden_layers, cache_length)
         )
-        self.hidden: Tensor  # [B, n, W] of the columns that the last pass read
+        self.hidden: Tensor  # [B, n, W] at the columns of the last pass
 
     def positions(self, start: int, stop: int) -> Tensor:
-        """Position ids [B, stop − start] of columns start:stop; padding stands at 0."""
+        """Position ids [B, stop − start] of columns start:stop; 0 at padding."""
         columns = torch.arange(start, stop, device=self.prompt_ids.device)
         return (columns - (self.P - self.prompt_lengths)).clamp(min=0)
 
     def mask(self, stop: int) -> Tensor | None:
-        """Attention mask [B, stop]; None where every column is valid."""
+        """Attention mask [B, stop]; None if every column is valid."""
         if self.valid is None:
             return None
         ones = self.valid.new_ones(self.B, stop - self.valid.shape[1])
@@ -151,8 +151,8 @@ class Passes:
     def read(self, embeds: Tensor, at: slice = NOWHERE) -> None:
         """One pass of the base model over `embeds` [B, n, W].
 
-        The output head is left out, but where the latents are to be read: then it works at the
-        columns `at`, in the model's own forward, since some models scale or cap what it gives.
+        The output head is skipped unless readings are requested: then it runs at the columns `at`,
+        inside the model's own forward, since some models scale or cap its logits.
         """
         arguments = self._arguments(embeds)
         if self.reads_out and at != NOWHERE:
@@ -170,7 +170,7 @@ class Passes:
         return self.parts.thought_embeddings[index].expand(self.B, 1, -1)
 
     def begin(self, pairs: Pairs | None) -> None:
-        """Make the prompt pending, or take its cache; what follows it shares its pass."""
+        """Make the prompt pending, or use its cache; the next columns share its pass."""
         follow = [self.vector(0)]
         if self.parts.placeholders is not None:
             follow.append(self.parts.placeholders.expand(self.B, -1, -1))
@@ -181,7 +181,7 @@ class Passes:
         self.pending = torch.cat(follow, dim=1)
 
     def think(self) -> None:
-        """Fill the latents; what is left in `pending` goes into the answer's pass."""
+        """Compute the latents; what is left in `pending` goes into the answer's pass."""
         config = self.parts.config
         if self.reads_out and not config.makes_latents:
             raise ValueError(
@@ -203,11 +203,10 @@ class Passes:
 
     def _think_jacobi(self, num_iterations: int) -> None:
         start = self.P + 1
-        # latents are made of the states at begin-of-thought and, in the last of these passes,
-        # at the latents before them
+        # latents come from the states at begin-of-thought and, in the last pass, at earlier latents
         begin, latents = -self.M - 1, slice(-self.M, -1)
         self.read(self.pending, slice(begin, -1 if num_iterations == 1 else -self.M))
-        first = self.hidden[:, -self.M - 1 : -self.M]  # at begin-of-thought: the same in all passes
+        first = self.hidden[:, -self.M - 1 : -self.M]  # at begin-of-thought: equal in all passes
         for iteration in range(num_iterations):
             left = torch.cat([first, self.hidden[:, -self.M : -1]], dim=1)
             self.pending = self._next(left)
@@ -222,7 +221,7 @@ class Passes:
         return embeds
 
     def _rewind(self, length: int) -> None:
-        """Forget the cached columns from `length` on, so that they can be read again."""
+        """Drop the cached columns from `length` on, so that they can be read again."""
         if isinstance(self.cache, PreallocatedCache):
             self.cache.rewind(length)
         else:
@@ -230,13 +229,13 @@ class Passes:
         self.length = length
 
     def readings(self) -> Tensor | None:
-        """[B, M, V] logits of what the latents read as; None where they were not asked for."""
+        """[B, M, V] logits of the output head at the latents; None if not requested."""
         if not self.reads_out:
             return None
         return torch.cat(self.latent_logits, dim=1)
 
     def _recorded(self, embeds: Tensor, at: slice) -> None:
-        """Read `embeds`; where asked, keep the queries of latent columns."""
+        """Read `embeds` and, if requested, keep the queries of latent columns."""
         if not self.record:
             self.read(embeds, at)
             return
@@ -245,7 +244,7 @@ class Passes:
         self._keep_queries(recorder)
 
     def _keep_queries(self, recorder: QueryRecorder) -> None:
-        """Keep the latent columns among the columns that the last pass read."""
+        """Keep the queries of the latent columns in the last pass."""
         queries_BLHTD, self.attention = recorder.stacked(), recorder.attention()
         first = self.length - queries_BLHTD.shape[3]
         low = max(self.P + 1 - first, 0)

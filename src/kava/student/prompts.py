@@ -1,4 +1,4 @@
-"""The prompts that a student is asked, checked against its limits before any is answered."""
+"""The prompts of a student, checked against its limits before any is answered."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ WRITTEN_NEW_TOKENS = 256
 
 
 def question_of(record: Record) -> str:
-    """What a student is asked: the record's question for it, where it has one."""
+    """The question for a student: the record's `student_question` if it has one."""
     return record.question if record.student_question is None else record.student_question
 
 
 def name_of(record: Record) -> str:
-    """What a record is called in messages."""
+    """The name of a record in messages."""
     return f"record {record.id!r}"
 
 
@@ -40,7 +40,7 @@ def encode_prompts(
     """The tokens of each question's prompt.
 
     Raises:
-        ValueError: an empty question, or a word that the tokenizer does not know; it is named.
+        ValueError: an empty question, or a word unknown to the tokenizer; the message names it.
     """
     prompts = []
     for question, name in zip(questions, names):
@@ -59,14 +59,14 @@ def check_prompts(
     max_new_tokens: int,
     max_length: int | None = None,
 ) -> None:
-    """Refuse prompts that a student cannot read to the end of their answers.
+    """Refuse prompts that leave a student too few positions for the answer.
 
     Args:
-        prompts: their tokens.
-        names: what each is called in messages.
+        prompts: the tokens of each prompt.
+        names: name of each prompt, for messages.
         model: the student.
-        max_new_tokens: most tokens of an answer.
-        max_length: most positions; None: as many as the configuration names.
+        max_new_tokens: maximum tokens of an answer.
+        max_length: maximum positions; None: the limit of the configuration.
 
     Raises:
         ValueError: the longest prompt does not fit, or a token has no embedding.
@@ -94,7 +94,7 @@ def check_questions(
     template: Template,
     max_new_tokens: int | None = None,
 ) -> None:
-    """Hold all questions to a student before the first is asked.
+    """Check all questions against a student's limits before the first is asked.
 
     Arguments: as `kava.student.answering.answer_records`.
 
@@ -110,7 +110,7 @@ def check_questions(
 
 
 def new_tokens(model: PreTrainedModel, given: int | None) -> int:
-    """Most tokens of an answer: what is given, or what the kind of student needs."""
+    """Maximum tokens of an answer: the given value, or the default for the kind of student."""
     if given is not None:
         return given
     return LATENT_NEW_TOKENS if isinstance(model, LatentStudent) else WRITTEN_NEW_TOKENS

@@ -1,7 +1,7 @@
-"""What latents read as, for the eye: the likeliest tokens of each, with their probabilities.
+"""Read latents as tokens: the likeliest tokens of each, with their probabilities.
 
-A latent is made of a hidden state; the model's own output head turns that state into a
-distribution over tokens: what the student would have written in the latent's place.
+A latent is made from a hidden state; the model's output head turns that state into a distribution
+over tokens: what the student would have written at that position.
 
 Shapes: B batch, M latents, V vocabulary.
 """
@@ -17,27 +17,27 @@ from kava.student.latent import LatentStudent, embedding_weight
 
 
 class ReadToken(NamedTuple):
-    """A token that a latent may be read as, and how likely that is."""
+    """A token that a latent can be read as, and its probability."""
 
     text: str
     probability: float
 
 
 Reading = tuple[ReadToken, ...]
-"""The likeliest tokens of one latent, the likeliest first."""
+"""The likeliest tokens of one latent, in descending order of probability."""
 
 
 def check_readable(model: PreTrainedModel, name: str, top_k: int) -> None:
-    """Refuse to read latents where there are none, before anything is answered.
+    """Refuse a request to read latents of a model that has none.
 
     Args:
         model: a student.
-        name: what it is called in messages.
-        top_k: how many tokens are asked for.
+        name: its name in messages.
+        top_k: requested tokens per latent.
 
     Raises:
-        ValueError: a model that writes its reasoning, latents that are made of no hidden state,
-            or a `top_k` that is not from 1 to the size of the vocabulary.
+        ValueError: a model that writes its reasoning, latents that are not made from hidden states,
+            or a `top_k` outside 1 to the size of the vocabulary.
     """
     if not isinstance(model, LatentStudent):
         raise ValueError(
@@ -63,10 +63,10 @@ def likeliest(
     Args:
         readings: [B, M, V] logits.
         tokenizer: the student's.
-        top_k: how many tokens for each latent.
+        top_k: number of tokens per latent.
 
     Returns:
-        For each of the B samples, M readings.
+        M readings for each of the B samples.
 
     Example:
         >>> output = student.generate(prompt_ids, readings=True)
@@ -87,7 +87,7 @@ def likeliest(
 
 
 def describe(readings: tuple[Reading, ...]) -> str:
-    """The readings of one sample, a line for each latent."""
+    """The readings of one sample, one line per latent."""
     return "\n".join(
         f"    latent {number}: "
         + ", ".join(f"{token.text!r} {token.probability:.1%}" for token in reading)

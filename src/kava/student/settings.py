@@ -1,4 +1,4 @@
-"""`kava.json`, which describes the student of a checkpoint, read and checked."""
+"""Read and check `kava.json`, which describes the student of a checkpoint."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from kava.data.records import Template
 from kava.inputs import Malformed, read_json, shown
 
 FORMAT = 1
-"""Version of the layout of `kava.json`; another one is refused."""
+"""Version of the layout of `kava.json`; other versions are refused."""
 
 SETTINGS_FILE = "kava.json"
 
 _STUDENTS = ("latent", "explicit")
 _OBJECTS = ("config", "versions", "machine")
-"""The parts that are JSON objects, where they are there."""
+"""The parts that must be JSON objects if present."""
 
 
 def read_settings(directory: str | Path) -> dict[str, Any]:
-    """What the `kava.json` of a checkpoint says.
+    """The content of a checkpoint's `kava.json`.
 
     Raises:
-        OSError: it is missing.
-        ValueError: it is damaged, of another version, or a part of it is not of its kind.
+        OSError: the file is missing.
+        ValueError: the file is damaged, of another version, or a part has the wrong type.
 
     Example:
         >>> read_settings("outputs/run/checkpoint-500")["student"]
@@ -41,7 +41,7 @@ def read_settings(directory: str | Path) -> dict[str, Any]:
     except Malformed as error:
         raise ValueError(f"{path} is damaged ({error}); take another checkpoint") from error
     found = settings.get("format") if isinstance(settings, dict) else None
-    # true and 1.0 equal 1, and are no version
+    # true and 1.0 equal 1, but are not versions
     if type(found) is not int or found != FORMAT:
         raise ValueError(
             f"{path} has format {shown(found)}, this version of kava reads {FORMAT}: use the "
@@ -62,11 +62,11 @@ def template_of(settings: Mapping[str, Any], path: Path) -> Template:
     """The template of a checkpoint's settings.
 
     Args:
-        settings: as `kava.json` holds them.
+        settings: content of `kava.json`.
         path: the file, for messages.
 
     Raises:
-        ValueError: it is missing, or not one of this version.
+        ValueError: the template is missing, or not one of this version.
     """
     try:
         return Template(**settings["template"])

@@ -1,11 +1,11 @@
-"""What makes a checkpoint whole: for a student to answer, and for a run to go on.
+"""Check that a checkpoint is complete: for a student to answer, and for a run to resume.
 
     model.safetensors, config.json, tokenizer…, kava.json           the student
     optimizer.pt, scheduler.pt, rng_state.pth, trainer_state.json,
-    recording.json, map_aligner.safetensors                         what a run needs beside it
+    recording.json, map_aligner.safetensors                         what a run needs to resume
 
-Sizes are always held to the manifest, hashes where a run goes on. A checkpoint of an earlier
-version has no manifest: its files must be there, and end where they should.
+Sizes are always compared with the manifest, hashes only if a run resumes. A checkpoint of an
+earlier version has no manifest: its files must exist and must not be truncated.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ STATE_FILE = "trainer_state.json"
 RECORDING_FILE = "recording.json"
 OPTIMISER_FILES = ("optimizer.pt", "scheduler.pt")
 TRAINING_FILES = (*OPTIMISER_FILES, "scaler.pt", STATE_FILE, RECORDING_FILE, ALIGNER_FILE)
-"""What a run needs to go on, beside the random states, and no student needs to answer."""
+"""The files that a run needs to resume, except random states; answering does not need them."""
 
 _RANDOM_STATES = re.compile(r"rng_state(_\d+)?\.pth")
 
 
 def student_damage(folder: str | Path) -> str | None:
-    """What is wrong with the files of a student; None where nothing is.
+    """What is wrong with the files of a student; None if nothing is.
 
     Example:
         >>> student_damage("outputs/run/checkpoint-500")
@@ -40,9 +40,9 @@ def student_damage(folder: str | Path) -> str | None:
 
 
 def run_damage(folder: str | Path) -> str | None:
-    """Why no run can go on from a checkpoint: a file that is missing, cut or changed; else None.
+    """Why a run cannot resume from a checkpoint (a missing, truncated or changed file), or None.
 
-    Every file is read once where there is a manifest.
+    With a manifest, every file is read once.
     """
     folder = Path(folder)
     found = tensors_damage(folder / WEIGHTS_FILE) or tensors_damage(folder / ALIGNER_FILE)
@@ -55,7 +55,8 @@ def run_damage(folder: str | Path) -> str | None:
 
 
 def written_by(folder: str | Path) -> int | None:
-    """How many processes wrote a checkpoint, by their random states; None where there are none."""
+    """The number of processes that wrote a checkpoint, from its random states; None without
+    them."""
     names = [path.name for path in Path(folder).glob("rng_state*.pth")]
     matches = [match for name in names if (match := _RANDOM_STATES.fullmatch(name))]
     if not matches:
@@ -64,14 +65,14 @@ def written_by(folder: str | Path) -> int | None:
 
 
 def random_state_files(num_processes: int) -> list[str]:
-    """The names of the files of random states that so many processes write."""
+    """The names of the random state files that `num_processes` processes write."""
     if num_processes == 1:
         return ["rng_state.pth"]
     return [f"rng_state_{process}.pth" for process in range(num_processes)]
 
 
 def has_manifest(folder: str | Path) -> bool:
-    """Whether a checkpoint lists its files."""
+    """Whether a checkpoint has a manifest."""
     return (Path(folder) / MANIFEST_FILE).is_file()
 
 
@@ -90,7 +91,7 @@ def _damaged_json(path: Path) -> str | None:
 
 
 def _damaged_archive(path: Path) -> str | None:
-    """Of what torch.save writes: a zip archive, whose directory is at its end."""
+    """Whether a file of torch.save, a zip archive with its directory at the end, is truncated."""
     if not path.is_file():
         return f"{path} is missing"
     return None if zipfile.is_zipfile(path) else f"{path} is damaged or truncated"

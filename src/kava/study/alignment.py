@@ -1,11 +1,11 @@
-"""Which layers, heads and tokens of the teacher a run's student is held to, as plain numbers.
+"""The teacher layers, heads and tokens that a run's student is matched with, as plain numbers.
 
     {"layers": L_s × L_t weights,
      "heads": {"keys": [one H_out × H_in matrix per layer, or one for all], "values": […]},
      "time": {"sample": id, "student": tokens, "teacher": tokens, "weights": T_s × T_t}}
 
-`heads` is left out where keys and values stay as they are or the map is no matrix, `time` where
-both models read the same tokens.
+`heads` is left out if keys and values are not mapped or the map is not a matrix, `time` if both
+models read the same tokens.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 
 def alignment_of(run: Run) -> dict[str, Any] | None:
-    """What the aligner of a run reads; None of a run that matches no cache.
+    """The alignment of a run; None if the run matches no cache.
 
     Args:
-        run: at its end, since a map may have learned.
+        run: a finished run, since maps may be trained.
 
     Example:
         >>> alignment_of(run)["layers"]
@@ -38,7 +38,7 @@ def alignment_of(run: Run) -> dict[str, Any] | None:
     found: dict[str, Any] = {"layers": aligner.layer_weights.tolist()}
     projectors = aligner.projectors()
     if projectors:
-        with suppress(ValueError):  # a projector with layers of its own is no matrix of heads
+        with suppress(ValueError):  # a projector with layers of its own is not a matrix over heads
             found["heads"] = {part: head_norms(projectors[part]) for part in ("keys", "values")}
     mode: TokenAlignmentMode = "hard" if config.token_alignment == "hard" else "soft"
     time = None if config.token_alignment == "none" else _time(run.data, mode)
@@ -46,7 +46,7 @@ def alignment_of(run: Run) -> dict[str, Any] | None:
 
 
 def _time(data: Data, mode: TokenAlignmentMode) -> dict[str, Any] | None:
-    """Of the first held-out sample, or else the first that was trained on."""
+    """The token alignment of the first held-out sample, or else the first training sample."""
     from kava.data.paired_tokens import paired_tokens
 
     encoded, records = (

@@ -1,4 +1,4 @@
-"""What a plan is held to before anything runs."""
+"""Checks of a plan before anything runs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DATA_KEYS = frozenset({*flags_of(DataSettings), "seed"})
 """The settings that decide which samples a run sees."""
 
 BUDGET_KEYS = frozenset({"batch_size", "gradient_accumulation_steps", "max_steps", "epochs"})
-"""The settings that decide how much of them it sees."""
+"""The settings that decide how many of them it sees."""
 
 RUN_KEYS = frozenset({"output_dir", "resume", "overwrite", "no_progress"})
 """The settings that the study sets for every run."""
@@ -35,14 +35,14 @@ _HOMES = {
     "epochs": "budget.epochs",
     "batch_size": "budget.batch_size",
 }
-"""Where a plan names what `TrainConfig` calls so."""
+"""Key of the plan for each of these `TrainConfig` settings."""
 
 
 def check_plan(plan: Plan) -> None:
-    """Hold a plan to what a comparison needs.
+    """Check that a plan allows a valid comparison.
 
     Raises:
-        ValueError: the first thing that is wrong.
+        ValueError: the first problem.
     """
     if not _FOLDER_NAME.fullmatch(plan.name) or plan.name.endswith((" ", ".")):
         raise ValueError(

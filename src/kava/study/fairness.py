@@ -1,7 +1,7 @@
-"""Whether the arms of a study had the same chances: the same data, in the same order, as long.
+"""Check that all arms of a study had the same budget: data, order of samples and steps.
 
-A difference in accuracy says something of the arms only where nothing else differed. So a study
-whose arms consumed different budgets fails, and says where.
+A difference in accuracy is evidence about the arms only if nothing else differed. A study whose
+arms consumed different budgets therefore fails with the differences.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from kava.study.plan import Plan
 MAX_TOKEN_DIFFERENCE = 0.01
 
 Results = Mapping[tuple[str, int], Mapping[str, Any]]
-"""What finished runs gave, by arm and seed."""
+"""Results of finished runs, by arm and seed."""
 
 _EQUAL = {
     "optimizer_steps": "optimiser steps",
@@ -26,14 +26,15 @@ _EQUAL = {
 
 
 def unfair_differences(plan: Plan, results: Results) -> list[str]:
-    """Where the budget of an arm is not the baseline's, seed by seed; references are exempt.
+    """Differences in budget between each arm and the baseline, per seed; references are exempt.
 
     Args:
-        plan: of the study.
-        results: of its finished runs; one whose baseline is not finished is not held to it.
+        plan: the study's plan.
+        results: results of finished runs; a run is skipped if the baseline's of its seed is
+            unfinished.
 
     Returns:
-        One line for each difference; none where the comparison is fair.
+        One line per difference; none if the comparison is fair.
 
     Example:
         >>> unfair_differences(plan, results)
@@ -54,7 +55,7 @@ def unfair_differences(plan: Plan, results: Results) -> list[str]:
 
 
 def seeds_apart(plan: Plan, results: Results) -> list[str]:
-    """The arms of a verdict that have not finished the same seeds as the baseline."""
+    """The compared arms whose finished seeds differ from the baseline's."""
     done = {
         arm.name: [seed for seed in plan.seeds if (arm.name, seed) in results]
         for arm in (plan.baseline, *plan.compared)

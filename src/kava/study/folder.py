@@ -1,10 +1,10 @@
-"""The folder of a study: its plan, locked before the first run, and what each run left.
+"""The folder of a study: its plan, locked before the first run, and the files of each run.
 
-plan.yaml, plan.lock.json           the plan as it was given, and as it was understood
-runs/ARM/seed-S/metrics.jsonl       what was logged while training
+plan.yaml, plan.lock.json           the plan as given, and as parsed
+runs/ARM/seed-S/metrics.jsonl       the log of training
 runs/ARM/seed-S/items.jsonl         every answer of the test
-runs/ARM/seed-S/alignment.json      which layers, heads and tokens of the teacher are read
-runs/ARM/seed-S/calibration.json    how well the maps fit, where they were fitted
+runs/ARM/seed-S/alignment.json      the teacher layers, heads and tokens that are matched
+runs/ARM/seed-S/calibration.json    how well fitted maps fit
 runs/ARM/seed-S/result.json         written last: a run without it is not finished
 """
 
@@ -32,14 +32,14 @@ RESULT_FILE = "result.json"
 SETTINGS_FILE = "settings.json"
 LOG_FILE = "log.txt"
 OTHER_FOLDER = "take another --output_dir"
-"""What to do where a folder is of another study."""
+"""Advice in messages if a folder belongs to another study."""
 
 RECORDED = (METRICS_FILE, ITEMS_FILE, ALIGNMENT_FILE, CALIBRATION_FILE)
-"""The files whose hashes a result names, where a run has them."""
+"""The files whose hashes a result records, if a run has them."""
 
 
 def default_folder(plan: Plan) -> Path:
-    """Where a study goes when nothing else is asked for."""
+    """The default folder of a study."""
     return Path("outputs/study") / plan.name
 
 
@@ -51,17 +51,17 @@ def run_folder(folder: Path, arm: str, seed: int) -> Path:
 def lock_plan(
     folder: Path, plan: Plan, source: str, command: str, mend: str = OTHER_FOLDER
 ) -> None:
-    """Write the plan down before the first run, or check that it is the one that is there.
+    """Write the plan before the first run, or check that it equals the one in the folder.
 
     Args:
-        folder: of the study; made where it is not there.
+        folder: the study's folder; created if missing.
         plan: the plan.
-        source: the text of its file.
-        command: how the study was started.
-        mend: what to do where it is another.
+        source: the text of the plan's file.
+        command: the command line that started the study.
+        mend: advice for the message if the folder holds another plan.
 
     Raises:
-        ValueError: the folder holds another plan's study.
+        ValueError: the folder holds a study with another plan.
         OSError: it cannot be written.
     """
     from kava.student.checkpoint import library_versions
@@ -89,7 +89,7 @@ def lock_plan(
 
 
 def _differing(then: Any, now: Any, where: str = "") -> Iterator[str]:
-    """The places at which two plans differ: value then, value now."""
+    """The keys at which two plans differ, with the old and the new value."""
     if isinstance(then, dict) and isinstance(now, dict):
         for key in {**then, **now}:
             yield from _differing(then.get(key), now.get(key), f"{where}.{key}".lstrip("."))
@@ -98,10 +98,10 @@ def _differing(then: Any, now: Any, where: str = "") -> Iterator[str]:
 
 
 def read_lock(folder: Path) -> dict[str, Any]:
-    """What was locked.
+    """Read the locked plan and its metadata.
 
     Raises:
-        ValueError: no study, or a lock that was cut or edited.
+        ValueError: no study, or a lock that was truncated or edited.
     """
     path = folder / LOCK_FILE
     if not path.is_file():
@@ -123,7 +123,7 @@ def read_lock(folder: Path) -> dict[str, Any]:
 
 
 def read_locked_plan(folder: Path) -> Plan:
-    """The plan of a study that was begun.
+    """The plan of a study that was started.
 
     Raises:
         ValueError: as `read_lock`.
@@ -132,10 +132,10 @@ def read_locked_plan(folder: Path) -> Plan:
 
 
 def read_result(folder: Path) -> dict[str, Any] | None:
-    """What a run's result says, of one that failed too; None where there is none.
+    """The result of a run, also of a failed one; None if there is none.
 
     Raises:
-        ValueError: the file is no JSON, which no run leaves behind.
+        ValueError: the file is not JSON, which no run writes.
     """
     path = folder / RESULT_FILE
     if not path.is_file():
@@ -150,7 +150,7 @@ def read_result(folder: Path) -> dict[str, Any] | None:
 
 
 def metric_lines(folder: Path) -> list[dict[str, Any]]:
-    """What a run has logged so far; half a line at the end of a run that was killed is left out."""
+    """The rows that a run has logged so far, without an incomplete last line."""
     path = folder / METRICS_FILE
     if not path.is_file():
         return []

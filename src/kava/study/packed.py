@@ -1,7 +1,7 @@
-"""The logs of a study's runs in one compressed file, and reading them as if they were unpacked.
+"""Pack the logs of a study's runs into one compressed file, and read them from it.
 
-A finished study of thirty runs is some hundred files of text that repeat one another; packed they
-take a fiftieth of the space. Students and TensorBoard files are not packed.
+A finished study of thirty runs has about a hundred repetitive text files; packed they take a
+fiftieth of the space. Students and TensorBoard files are not packed.
 """
 
 from __future__ import annotations
@@ -24,15 +24,16 @@ def pack_runs(folder: Path) -> Path:
     """Write the logs of all runs into one file; the same logs give the same bytes.
 
     Args:
-        folder: of the study. Its runs/ stays; with the file beside it, it may be removed.
+        folder: the study's folder. Its runs/ is kept; it may be removed once the packed file
+            exists.
 
     Returns:
-        The file.
+        The packed file.
 
     Raises:
         ValueError: no study, or no run in it.
-        KavaError: a study is at work in the folder.
-        OSError: it cannot be written; an earlier one is as it was.
+        KavaError: a study is running in the folder.
+        OSError: it cannot be written; an earlier packed file is unchanged.
 
     Example:
         >>> pack_runs(Path("outputs/study/flat_vs_structured"))
@@ -61,11 +62,11 @@ def pack_runs(folder: Path) -> Path:
 
 @contextmanager
 def unpacked(folder: Path) -> Iterator[Path]:
-    """A folder that holds the study's runs/: its own, or a temporary one where they are packed.
+    """A folder with the study's runs/: its own, or a temporary one if the runs are packed.
 
     Raises:
-        ValueError: the packed file is cut or damaged; and what the block raises, naming the
-            packed file instead of the temporary folder.
+        ValueError: the packed file is truncated or damaged. Errors of the block name the packed
+            file instead of the temporary folder.
     """
     packed = folder / PACKED_FILE
     if (folder / RUNS_FOLDER).is_dir() or not packed.is_file():
@@ -84,10 +85,10 @@ def unpacked(folder: Path) -> Iterator[Path]:
 
 
 def check_unpacked(folder: Path) -> None:
-    """Refuse to go on with a study whose runs are packed only.
+    """Refuse to continue a study whose runs exist only in packed form.
 
     Raises:
-        ValueError: such a folder; the line says how to unpack it.
+        ValueError: such a folder; the message says how to unpack it.
     """
     packed = folder / PACKED_FILE
     if packed.is_file() and not (folder / RUNS_FOLDER).is_dir():

@@ -1,7 +1,6 @@
-"""Reading a plan: a YAML file, or one that comes with the package.
+"""Read a plan from a YAML file, or one that comes with the package.
 
-It is read strictly, since a misspelt key would otherwise be a setting that silently stays at its
-default.
+Unknown keys are errors, since a misspelt setting would otherwise silently keep its default.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ def shipped_plans() -> dict[str, Path]:
 
 
 def find_plan(name_or_path: str | Path) -> Path:
-    """The file of a plan.
+    """Find the file of a plan.
 
     Raises:
         ValueError: neither a file nor the name of a shipped plan.
@@ -46,10 +45,10 @@ def load_plan(name_or_path: str | Path, *, check_settings: bool = True) -> Plan:
 
     Args:
         name_or_path: a YAML file, or the name of a shipped plan.
-        check_settings: also hold every arm's settings to `TrainConfig`, which loads torch.
+        check_settings: also check every arm's settings with `TrainConfig`, which loads torch.
 
     Raises:
-        ValueError: no such plan, or one that is not valid; one line that names key and mend.
+        ValueError: no such plan, or an invalid one; one line that names the key and the fix.
 
     Example:
         >>> load_plan("flat_vs_structured").primary.minimum_effect
@@ -69,11 +68,11 @@ def load_plan(name_or_path: str | Path, *, check_settings: bool = True) -> Plan:
 
 
 def read_plan(values: Any) -> Plan:
-    """A plan from parsed YAML or JSON.
+    """Build a plan from parsed YAML or JSON.
 
     Raises:
-        ValueError: an unknown, missing or malformed key, named with the level it stands at, or a
-            plan that cannot answer its question; one line that names what to mend.
+        ValueError: an unknown, missing or malformed key, named with its level, or a plan that
+            cannot answer its question; one line that says what to fix.
     """
     own = _mapping(values, "the plan", Plan)
     arms = own["arms"]
@@ -92,7 +91,7 @@ def read_plan(values: Any) -> Plan:
 
 
 def _with_mix(data: Any) -> Any:
-    """Data sets with their weights, as the one name that the loader of records takes."""
+    """Data sets with weights, as one data set name for `load_records`."""
     if not isinstance(data, dict):
         return data
     spelled = dict(data)
@@ -108,7 +107,7 @@ def _read_arm(name: str, values: Any) -> Arm:
 
 
 def _mapping(values: Any, where: str, kind: type, given: Sequence[str] = ()) -> dict[str, Any]:
-    """Keys and values of one level, with the fields of `kind`, each of its type."""
+    """The keys and values of one level, checked against the fields of `kind` and their types."""
     if not isinstance(values, dict):
         raise ValueError(f"{where} must hold keys and values, not {values!r:.40}")
     known = {f.name: f for f in fields(kind) if f.name not in given}
@@ -138,7 +137,7 @@ _KINDS: dict[str, tuple[tuple[type, ...], str]] = {
 
 def _typed(value: Any, where: str, annotation: str) -> Any:
     if annotation not in _KINDS:
-        return value  # a level of its own, read by its own function
+        return value  # a nested level, read by its own function
     kinds, words = _KINDS[annotation]
     if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
         raise ValueError(f"{where} {value!r} is not {words}")

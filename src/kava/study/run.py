@@ -1,7 +1,7 @@
-"""One run of a study, in a process of its own: train, test, and write everything down.
+"""One run of a study, in its own process: train, test, and write all results.
 
-A run that was cut in the middle goes on from its newest checkpoint where it has one, and else
-begins again. What it prints goes to its log.
+An interrupted run resumes from its newest checkpoint if it has one, else it starts again. Its
+output is written to its log.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ if TYPE_CHECKING:
 NOT_DECIDING = (
     "output_dir", "resume", "resume_from", "overwrite", "no_progress", "save_only_model",
 )  # fmt: skip
-"""Settings that decide nothing of a result."""
+"""Settings that do not affect a result."""
 
 ADDED_LATER = ("fp16",)
-"""Settings that came after studies had been run. One that has its default does not count, so that a
-folder of before goes on; a new field of `TrainConfig` belongs here, or among those above."""
+"""Settings added after the first studies were run. At its default such a setting is not hashed, so
+that older folders can be continued; add a new field of `TrainConfig` here or above."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,8 @@ class StudyRun:
         plan: of the study.
         arm: one of its arms.
         seed: one of its seeds.
-        study: the folder of the study.
-        fingerprint: what else decides the result: the libraries' versions, local weights.
+        study: the study's folder.
+        fingerprint: what else affects the result: library versions, local weights.
     """
 
     plan: Plan
@@ -59,27 +59,27 @@ class StudyRun:
 
     @property
     def name(self) -> str:
-        """As people read it."""
+        """The name in messages and tables."""
         return f"{self.arm.name}, seed {self.seed}"
 
     @property
     def folder(self) -> Path:
-        """Where the run writes."""
+        """The folder that the run writes to."""
         return files.run_folder(self.study, self.arm.name, self.seed)
 
     @property
     def log(self) -> Path:
-        """The file of what it prints."""
+        """The file of the run's output."""
         return self.folder / files.LOG_FILE
 
     @cached_property
     def config(self) -> TrainConfig:
-        """Of its training."""
+        """The configuration of the training."""
         return train_config(self.plan, self.arm, self.seed, self.folder)
 
     @property
     def num_steps(self) -> int:
-        """Steps to show in its bar; 0 where only the data tell."""
+        """Number of steps for the progress bar; 0 if it depends on the data."""
         config = self.config
         if not self.arm.trained:
             return 0
@@ -90,7 +90,7 @@ class StudyRun:
 
     @cached_property
     def settings_hash(self) -> str:
-        """SHA-256 of all that decides the result, wherever it is written."""
+        """SHA-256 of everything that affects the result, without the output folder."""
         from kava.train.config import TrainConfig
 
         defaults = {one.name: one.default for one in fields(TrainConfig)}
@@ -108,13 +108,13 @@ class StudyRun:
         return canonical_hash(settings)
 
     def finished(self, mend: str = files.OTHER_FOLDER) -> dict[str, Any] | None:
-        """The result of an earlier call, if there is one.
+        """The result of a finished run, if there is one.
 
         Args:
-            mend: what to do where it is of other settings, in place of going on with those.
+            mend: advice for the message if the result was made with other settings.
 
         Raises:
-            ValueError: it is damaged, or was made with other settings; it is kept.
+            ValueError: the result is damaged, or was made with other settings; it is kept.
         """
         result = files.read_result(self.folder)
         if result is None or not result["finished"]:
@@ -128,7 +128,7 @@ class StudyRun:
         return result
 
     def do(self, connection: Connection, memory: Memory) -> dict[str, Any]:
-        """Train and test; returns the result."""
+        """Train and test, and return the result."""
         with lock_folder(self.folder, "kava study run"):
             resume = self._prepare()
             print_to(self.log, append=resume)
@@ -138,12 +138,12 @@ class StudyRun:
             return evaluate_untrained(self)
 
     def fail(self, reason: str) -> None:
-        """Record that the run failed; its checkpoints stay."""
+        """Record that the run failed; its checkpoints are kept."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self._write({"finished": False, "reason": reason})
 
     def finish(self, result: dict[str, Any]) -> dict[str, Any]:
-        """Write the result, which names the hashes of the other files: the last thing of a run."""
+        """Write the result with the hashes of the other files, as the last step of a run."""
         hashes = {
             name: hashlib.sha256((self.folder / name).read_bytes()).hexdigest()
             for name in files.RECORDED
@@ -164,12 +164,12 @@ class StudyRun:
         return whole
 
     def _prepare(self) -> bool:
-        """Make the folder ready; whether to go on from a checkpoint in it."""
+        """Prepare the folder; return whether to resume from a checkpoint in it."""
         from kava.train.resume import whole_checkpoint
 
         path = self.folder / files.SETTINGS_FILE
         begun = path.is_file() and self.settings_hash in path.read_text(encoding="utf-8")
-        (self.folder / files.RESULT_FILE).unlink(missing_ok=True)  # of a run that failed
+        (self.folder / files.RESULT_FILE).unlink(missing_ok=True)  # left by a failed run
         if begun and whole_checkpoint(self.folder) is not None:
             return True
         clear_folder(self.folder)
@@ -191,9 +191,9 @@ def train_and_test(
 
     Args:
         run: what to train.
-        connection: hears of the progress.
-        memory: may hold the encoded data.
-        resume: go on from the newest checkpoint.
+        connection: receives the progress.
+        memory: cache of encoded data.
+        resume: resume from the newest checkpoint.
 
     Returns:
         The result.
@@ -262,7 +262,7 @@ def train_and_test(
 
 
 def evaluate_untrained(run: StudyRun) -> dict[str, Any]:
-    """A model as it is: no budget, and one line of metrics before the first step."""
+    """Evaluate a model without training: no budget, and one row of metrics at step 0."""
     from kava.data.sources import default_template
     from kava.data.splits import data_hash
     from kava.models.devices import choose_device
@@ -323,7 +323,7 @@ def evaluate_untrained(run: StudyRun) -> dict[str, Any]:
 
 
 def test_records(run: StudyRun) -> list[Record]:
-    """The questions of the test, which no curve has seen."""
+    """The test questions, which are never used for curves."""
     from kava.train.data import records_of
 
     config, data = run.config, run.plan.data

@@ -1,6 +1,6 @@
-"""Do the runs of a study: those that are missing, a few at a time, whatever fails among them.
+"""Execute the missing runs of a study, a few at a time, and continue after failures.
 
-A full disk alone ends a study: what failed for it fails for the next run as well.
+Only a full disk stops a study, because the next run would fail for the same reason.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from kava.study.run import StudyRun
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a call of `run_study` left.
+    """The outcome of `run_study`.
 
     Attributes:
-        results: of all finished runs, by arm and seed.
-        failed: the name of each run that failed, and why.
-        unfair: the differences in budget between arms.
+        results: results of all finished runs, by arm and seed.
+        failed: the reason for each failed run, by name.
+        unfair: differences in budget between arms.
     """
 
     results: dict[tuple[str, int], dict[str, Any]]
@@ -49,7 +49,7 @@ def study_runs(
     arms: Sequence[str] | None = None,
     seeds: Sequence[int] | None = None,
 ) -> list[StudyRun]:
-    """The runs of a plan: seed by seed all arms, so that a study that is cut has whole pairs.
+    """The runs of a plan, all arms seed by seed, so that an interrupted study has complete pairs.
 
     Args:
         plan: the study.
@@ -88,23 +88,24 @@ def run_study(
     lock: Lock | None = None,
     mend: str = OTHER_FOLDER,
 ) -> Outcome:
-    """Lock the plan, and do the runs that are not finished.
+    """Lock the plan, and execute the runs that are not finished.
 
     Args:
         plan: the study.
         folder: of the study.
-        runs: what to do, in their order; see `study_runs`.
+        runs: the runs to execute, in order; see `study_runs`.
         source: the text of the plan's file.
-        command: how the study was started.
-        num_jobs: how many runs at a time.
-        lock: of the folder, where the caller holds it.
-        mend: what to do where the folder holds runs of another plan or with other settings.
+        command: the command line that started the study.
+        num_jobs: number of parallel runs.
+        lock: the folder's lock, if the caller holds it.
+        mend: advice for the message if the folder holds runs of another plan or with other
+            settings.
 
     Raises:
-        ValueError: a device that is not there, a folder with another plan, with finished runs of
-            other settings, or with packed runs.
-        KavaError: another `kava study run` is at work in the folder, or the disk takes no more.
-        Stopped: a signal came; the runs at work have saved what they can go on from.
+        ValueError: a missing device; a folder with another plan, with finished runs of other
+            settings, or with packed runs.
+        KavaError: another `kava study run` is running in the folder, or the disk is full.
+        Stopped: a signal came; the active runs have saved a checkpoint where they could.
     """
     for device in {run.config.device for run in runs}:
         check_device(device)
@@ -128,7 +129,7 @@ def _do(
     num_jobs: int,
     lock: Lock | None,
 ) -> dict[str, str]:
-    """Do what is missing; what failed, and why."""
+    """Execute the missing runs; return the reason for each failed run."""
     missing = [run for run in runs if run.name not in kept]
     failed: dict[str, str] = {}
     ended = len(kept)
@@ -141,7 +142,7 @@ def _do(
             for run, outcome in crew.do(missing):
                 ended += 1
                 if isinstance(outcome, Failure) and outcome.cannot_write:
-                    with suppress(OSError):  # the very disk that is full
+                    with suppress(OSError):  # this may be the disk that is full
                         run.fail(outcome.reason)
                     raise KavaError(
                         f"{outcome.reason}; the other runs would fail alike and are left: once "
@@ -159,10 +160,10 @@ def _do(
 
 
 def finished_results(plan: Plan, folder: Path) -> dict[tuple[str, int], dict[str, Any]]:
-    """The results of all finished runs of a study.
+    """Read the results of all finished runs of a study.
 
     Raises:
-        ValueError: a result that is damaged.
+        ValueError: a damaged result.
     """
     found = {
         (arm.name, seed): read_result(run_folder(folder, arm.name, seed))
@@ -173,7 +174,7 @@ def finished_results(plan: Plan, folder: Path) -> dict[tuple[str, int], dict[str
 
 
 def check_outcome(outcome: Outcome) -> None:
-    """Say what is wrong with a study, line by line, and fail where anything is.
+    """Print the problems of a study, one per line, and fail if there are any.
 
     Raises:
         KavaError: a run failed, or arms had different budgets.

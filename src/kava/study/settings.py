@@ -1,4 +1,4 @@
-"""From a plan to the configuration of each of its runs."""
+"""Build the configuration of each run of a plan."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ NUM_CHECKPOINTS = 4
 def train_config(plan: Plan, arm: Arm, seed: int, output_dir: str | Path) -> TrainConfig:
     """The configuration of one run.
 
-    How often a run logs, evaluates and saves follows from its number of steps, where the base
-    does not say otherwise; none of the three changes what is learned.
+    Unless the base sets them, the intervals of logging, evaluating and saving follow from the
+    number of steps; they do not affect what is learned.
 
     Args:
         plan: the study.
         arm: one of its arms.
-        seed: of the initialisation, of the data's order and of dropout.
+        seed: seed of the initialisation, the order of the data and dropout.
         output_dir: the run's folder.
 
     Raises:
-        ValueError: a key that `TrainConfig` does not have, or a value that it refuses; the
-            message names arm and key.
+        ValueError: a key that `TrainConfig` does not have, or a value that it refuses; the message
+            names the arm and the key.
 
     Example:
         >>> train_config(plan, plan.baseline, 0, "outputs/x").alignment_mode
@@ -44,7 +44,7 @@ def train_config(plan: Plan, arm: Arm, seed: int, output_dir: str | Path) -> Tra
     data, budget = plan.data, plan.budget
     settings: dict[str, Any] = {
         **_cadence(plan),
-        "save_total_limit": 2,  # the best and the newest
+        "save_total_limit": 2,  # the best and the newest checkpoint
         "dataset_name": data.train,
         "split": data.train_split,
         "eval_dataset_name": data.test,
@@ -78,7 +78,7 @@ def _cadence(plan: Plan) -> dict[str, int]:
 
 
 def check_arms(plan: Plan) -> None:
-    """Hold every arm to `TrainConfig`.
+    """Check the settings of every arm with `TrainConfig`.
 
     Raises:
         ValueError: the first arm whose settings are refused.
@@ -88,16 +88,16 @@ def check_arms(plan: Plan) -> None:
 
 
 def typed_settings(values: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Settings held to the keys and types of `TrainConfig`.
+    """Check settings against the keys and types of `TrainConfig`.
 
     Args:
-        values: as a YAML file has them.
+        values: the settings as read from YAML.
         where: what they belong to, for messages.
 
     Raises:
-        ValueError: an unknown key, with the nearest that there is, or a value of another type.
+        ValueError: an unknown key, with the most similar known one, or a value of another type.
     """
     from kava.train.flags import USAGE
 
-    # under their own names alone, since a plan says elsewhere what some of them are
+    # only under their own names, since a plan sets some of them under other keys
     return replace(USAGE, known={}).read_mapping(values, where)

@@ -1,4 +1,4 @@
-"""From a configuration to the arguments of the library's trainer."""
+"""Translate a configuration into the arguments of transformers' trainer."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from kava.train.precision import check_device_precision
 
 
 def training_arguments(config: TrainConfig, evaluates: bool, answers: bool) -> TrainingArguments:
-    """The library's arguments; the best checkpoint is the one with the best held-out accuracy.
+    """The `TrainingArguments` of a run; its best checkpoint has the best held-out accuracy.
 
     Raises:
-        ValueError: a device that cannot be used here, or not in this precision.
+        ValueError: a device that cannot be used here, or that does not support the precision.
     """
     device = torch.device(choose_device(config.device))
     check_device_precision(config, device)
@@ -39,7 +39,7 @@ def training_arguments(config: TrainConfig, evaluates: bool, answers: bool) -> T
         save_strategy="steps",
         save_steps=config.save_steps,
         save_only_model=config.save_only_model,
-        save_total_limit=None,  # the checkpoint writer takes away what is too many
+        save_total_limit=None,  # the checkpoint writer removes the checkpoints above the limit
         eval_strategy="steps" if evaluates else "no",
         eval_steps=config.eval_steps,
         metric_for_best_model="eval_accuracy" if answers else None,
@@ -63,9 +63,9 @@ def training_arguments(config: TrainConfig, evaluates: bool, answers: bool) -> T
 
 
 def use_one_device(arguments: TrainingArguments, device: torch.device) -> None:
-    """Let a single process train on the device that was named.
+    """Make a single process train on the configured device only.
 
-    Of several GPUs the library would take the first, and split batches over all of them by
+    With several GPUs, transformers would use the first and split batches over all of them with
     `nn.DataParallel`, which cannot split the texts of a batch.
     """
     arguments._n_gpu = min(arguments.n_gpu, 1)

@@ -1,8 +1,7 @@
-"""The loss and its terms between two logs, as sums that a checkpoint keeps.
+"""Sums of the loss and its terms since the last log; a checkpoint stores them.
 
-A checkpoint may be written between two logs. The sums since the last log belong to it: without
-them the first row after a resume would average over other steps than that of a run that was not
-interrupted.
+A checkpoint may be written between two logs. Without the sums since the last log, the first row
+after a resume would average over other steps than the same row of an uninterrupted run.
 """
 
 from __future__ import annotations
@@ -18,8 +17,8 @@ class Averages:
     """Sums of the loss and its terms over the steps since the last log.
 
     Args:
-        sums: so far, by name; of one process, which holds its share of each.
-        num_steps: the optimiser steps that they cover.
+        sums: the sum of each term so far, by name; each process holds its own share.
+        num_steps: the number of optimiser steps in the sums.
 
     Example:
         >>> averages = Averages()
@@ -42,7 +41,7 @@ class Averages:
             self._sums[name] = term if before is None else before.to(term.device) + term
 
     def settle(self, reduce: Callable[[Tensor], Tensor] = lambda part: part) -> dict[str, float]:
-        """The means over the steps since the last call, which begins anew.
+        """Return the means over the steps since the last call, and reset the sums.
 
         Args:
             reduce: adds up a tensor over all processes.
@@ -53,13 +52,13 @@ class Averages:
         return means
 
     def state(self) -> dict[str, Any]:
-        """The arguments that make the same object, as JSON holds them without loss."""
+        """The constructor arguments of an equal object, as JSON values without loss."""
         sums = {name: float(total) for name, total in self._sums.items()}
         return {"sums": sums, "num_steps": self.num_steps}
 
 
 def mean_loss(log_history: Sequence[Mapping[str, Any]]) -> float | None:
-    """The mean loss over all steps of a run, from its log; None of a log without a loss.
+    """The mean loss over all steps of a run, from its log; None if the log has no loss.
 
     Example:
         >>> mean_loss([{"step": 2, "loss": 4.0}, {"step": 3, "loss": 1.0}])

@@ -1,7 +1,6 @@
-"""Samples whose task has no written reasoning, as ARC's, beside others that have some.
+"""Samples without a chain of thought (such as ARC's) mixed with samples that have one.
 
-With `--keep_short` their answer is learned and their latents are left without a target: nothing
-is made up for them to be matched with.
+With `--keep_short` the student learns their answer, and their latents have no target.
 """
 
 from __future__ import annotations
@@ -17,15 +16,15 @@ if TYPE_CHECKING:
 
 
 def check_bare(config: TrainConfig, samples: Sequence[Encoded]) -> None:
-    """Refuse samples without reasoning where their latents cannot be left without a target.
+    """Refuse samples without reasoning if the run needs a target for their latents.
 
     Args:
         config: the run's configuration.
         samples: all training samples.
 
     Raises:
-        ValueError: no sample has reasoning, though caches are to be matched; or the method needs
-            reasoning of each.
+        ValueError: the run matches caches and no sample has reasoning, or the method needs
+            reasoning in every sample.
 
     Example:
         >>> check_bare(TrainConfig(), samples)

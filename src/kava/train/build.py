@@ -1,4 +1,4 @@
-"""From a configuration to everything that a run needs: data, models, aligner, trainer."""
+"""Build everything that a run needs from its configuration: data, models, aligner, trainer."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from kava.train.trainer import KVDistillTrainer
 
 @dataclass(frozen=True)
 class Run:
-    """A trainer, its data, where it starts, and what it needs of the disk."""
+    """A trainer, its data, its starting point and the disk space that it needs."""
 
     trainer: KVDistillTrainer
     data: Data
@@ -44,12 +44,12 @@ class Run:
 
     @property
     def checkpoint(self) -> Path | None:
-        """What the run goes on from."""
+        """The checkpoint that the run resumes from, or None."""
         return self.start.checkpoint
 
 
 def _scored(config: TrainConfig, distiller: Distiller, data: Data) -> Data:
-    """The data with the scores that the eviction is given."""
+    """The data with the scores that the eviction needs."""
     teacher = distiller.base if distiller.teacher is None else distiller.teacher
     path = scores_path(config)
     train = with_scores(config, teacher, data.train, data.train_records, data.template, path)
@@ -58,23 +58,24 @@ def _scored(config: TrainConfig, distiller: Distiller, data: Data) -> Data:
 
 
 def build_run(config: TrainConfig, data: Data | None = None) -> Run:
-    """Everything for a run, and the checkpoint to go on from.
+    """Build a run, and find the checkpoint to resume from.
 
     Args:
         config: the run's configuration.
-        data: those of an earlier run (`Run.data`) whose `data_key` is the same; left out, they
-            are read, encoded and scored.
+        data: the data of an earlier run (`Run.data`) with the same `data_key`; if None, they are
+            read, encoded and scored.
 
     Raises:
-        ValueError: an output folder that holds checkpoints without --resume or --overwrite, or
-            with --resume none that is whole, or one of another configuration; bad data; bad models.
+        ValueError: the output folder holds checkpoints and neither --resume nor --overwrite is
+            given; --resume finds no complete checkpoint, or one of another configuration; bad data;
+            bad models.
     """
     start = find_start(config)
     if start.checkpoint is not None:
         adopt(config, recorded_values(read_settings(start.checkpoint), config.left_out))
     check_device_precision(config, torch.device(choose_device(config.device)))
     readers = check_models(config)
-    # large models are loaded last: a wrong path or a bad sample shows at once
+    # large models are loaded last, so that a wrong path or a bad sample is reported at once
     tokenizer = build_tokenizer(config)
     teacher_tokenizer = build_teacher_tokenizer(config, tokenizer)
     for line in default_lines(config):

@@ -17,14 +17,14 @@ def calibrate_aligner(
 ) -> CalibrationReport:
     """Fit the distiller's aligner in place, on the reasoning of its training samples.
 
-    Both models read the written text: the student as it is before training. What is fitted is
-    what will be compared: keys in the configured key space, at the student's tokens.
+    Both models read the written text, the student with its weights from before training. The maps
+    are fitted on what the loss compares: keys in the configured key space, at the student's tokens.
 
     Args:
         distiller: student, aligner and teacher.
         config: the run's configuration.
         samples: the training samples; the first `calibration_samples` of them are read.
-        collate: makes batches of them.
+        collate: turns samples into batches.
 
     Raises:
         ValueError: too few samples for the maps.
@@ -38,7 +38,7 @@ def calibrate_aligner(
         distiller.map_aligner,
         collate,
         rank=_rank(config),
-        # positions of a text have no common tokens under "none": hard ones stand in for them
+        # under "none" the texts share no token positions: use the hard alignment for the fit
         token_alignment="soft" if config.token_alignment == "soft" else "hard",
         rotated=config.key_space == "rotated",
         queries=distiller.queries,

@@ -1,4 +1,4 @@
-"""What a run shows and writes while it trains: progress, the log line, metrics.jsonl."""
+"""Progress bar, log lines and metrics.jsonl of a training run."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from kava.train.loss_line import log_line
 
 METRICS_FILE = "metrics.jsonl"
 CLOCK = "seconds"
-"""The wall time of a row, since the run began."""
+"""Key of a row's wall time since the start of the run."""
 
 
 class ProgressAndLog(ProgressCallback):
-    """A progress bar over the steps, and one line for every logging step and evaluation.
+    """A progress bar over the steps, and one line per logging step and evaluation.
 
     Args:
-        mode: the alignment mode, named in the line.
+        mode: the alignment mode, printed in the line.
         bar: whether to draw the bar.
-        guard: whose verdict an evaluation's line names.
+        guard: the collapse guard; an evaluation's line prints its verdict.
     """
 
     def __init__(self, mode: str, bar: bool, guard: RunGuard):
@@ -46,7 +46,7 @@ class ProgressAndLog(ProgressCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Draw the bar, from the step that the run goes on at."""
+        """Draw the bar, starting at the step that the run resumes from."""
         if state.is_world_process_zero and self.bar:
             self.training_bar = tqdm(
                 total=state.max_steps, initial=state.global_step, unit="step", dynamic_ncols=True
@@ -68,7 +68,7 @@ class ProgressAndLog(ProgressCallback):
         self.close()
 
     def close(self) -> None:
-        """Close the bar of a run that has ended, or was ended."""
+        """Close the bar of a run that finished or was stopped."""
         if self.training_bar is not None:
             self.training_bar.close()
             self.training_bar = None
@@ -103,7 +103,7 @@ class ProgressAndLog(ProgressCallback):
 
 
 class MetricsFile(TrainerCallback):
-    """Append every log to metrics.jsonl; a resumed run first goes back to its checkpoint's log."""
+    """Append every log to metrics.jsonl; a resumed run first cuts it back to its checkpoint."""
 
     def __init__(self, output_dir: str | Path):
         self.path = Path(output_dir) / METRICS_FILE
@@ -112,10 +112,10 @@ class MetricsFile(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Keep the rows that the checkpoint knows of, and go on with their clock.
+        """Keep the rows up to the checkpoint, and continue their clock.
 
-        What was logged after the checkpoint is done again, and logged again. A row that the file
-        lacks, since the run goes on in another folder, is taken from the checkpoint.
+        Steps after the checkpoint are trained and logged again. If the run resumes in another
+        folder, missing rows are taken from the checkpoint.
         """
         if not state.is_world_process_zero:
             return
@@ -140,12 +140,12 @@ class MetricsFile(TrainerCallback):
         """Append one line."""
         if state.is_world_process_zero and logs:
             seconds = round(time.monotonic() - self.started, 3)
-            state.log_history[-1][CLOCK] = seconds  # for a run that goes on in another folder
+            state.log_history[-1][CLOCK] = seconds  # for a run that resumes in another folder
             line = _line({"step": state.global_step, CLOCK: seconds, **logs})
             append_whole(self.path, line + "\n")
 
     def _lines(self) -> list[dict[str, Any] | None]:
-        """The rows of the file; None for half a line, which a killed run may leave."""
+        """The rows of the file; None for an incomplete line, which a killed run may leave."""
         if not self.path.is_file():
             return []
         lines = self.path.read_text(encoding="utf-8").splitlines()
@@ -162,10 +162,10 @@ def _line(row: dict[str, Any]) -> str:
 
 
 class TensorBoardFile(TensorBoardCallback):
-    """The library's TensorBoard callback, for a run that may go on after a checkpoint.
+    """transformers' TensorBoard callback, for a run that may be resumed.
 
     Args:
-        output_dir: of the run; the events are in its folder `tensorboard`.
+        output_dir: the run's folder; events are written to its subfolder `tensorboard`.
     """
 
     def __init__(self, output_dir: str | Path):
@@ -176,7 +176,7 @@ class TensorBoardFile(TensorBoardCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Have TensorBoard leave out what earlier files say of steps that are done again."""
+        """Make TensorBoard ignore earlier events of steps that are trained again."""
         if state.is_world_process_zero and self.tb_writer is None:
             again_from = state.global_step + 1 if state.global_step else 0
             self.tb_writer = self._SummaryWriter(self.logging_dir, purge_step=again_from)
@@ -184,18 +184,18 @@ class TensorBoardFile(TensorBoardCallback):
 
 
 class LogAndEvaluateAtEnd(TrainerCallback):
-    """Log and evaluate at the last step too, whatever logging_steps and eval_steps are."""
+    """Also log and evaluate at the last step, whatever logging_steps and eval_steps are."""
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Take the cadence of this run, which may save otherwise than the checkpoint's did."""
+        """Use this run's intervals, which may differ from those of the checkpoint's run."""
         state.compute_steps(args, state.max_steps)
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Ask for both at the last step."""
+        """Request both at the last step."""
         if state.global_step >= state.max_steps:
             control.should_log = True
             control.should_evaluate = args.eval_strategy != "no"

@@ -1,11 +1,10 @@
-"""Checkpoints that are whole or absent, and that hold everything a run needs to go on.
+"""Checkpoints that are complete or absent, with everything that a run needs to resume.
 
-A checkpoint is written under a temporary name, with a manifest of its files as the last of them,
-and renamed when it is complete: a process killed in the middle of a save leaves earlier
-checkpoints as they are. Beside the student it holds the aligner (`map_aligner.safetensors`, keys
-`map_aligner.*`), the configuration, the hash of the training data, the versions of the libraries,
-what the run has recorded, and what the library's trainer needs: optimiser, schedule, random
-states, progress.
+A checkpoint is written under a temporary name, its manifest of files last, and renamed when it is
+complete: a process killed during a save leaves earlier checkpoints unchanged. Besides the student
+it holds the aligner (`map_aligner.safetensors`, keys `map_aligner.*`), the configuration, the hash
+of the training data, library versions, the run's record, and what transformers' trainer needs:
+optimiser, schedule, random states, progress.
 """
 
 from __future__ import annotations
@@ -46,16 +45,16 @@ STAGING = ".saving"
 
 
 class CheckpointWriter:
-    """Writes a run's checkpoints: staged in a hidden folder, renamed when complete.
+    """Writes a run's checkpoints to a hidden folder and renames them when complete.
 
-    The newest `save_total_limit` are kept, and beside them the best of those that are there: the
-    one with the highest held-out accuracy at its step.
+    It keeps the newest `save_total_limit` checkpoints and also the best one, which has the highest
+    held-out accuracy.
 
     Args:
-        output_dir: of the run.
-        save_total_limit: checkpoints to keep beside the best; 0 keeps all.
-        saves: whether this process writes.
-        accelerator: lets processes that train together wait for one another.
+        output_dir: the run's folder.
+        save_total_limit: number of checkpoints to keep besides the best; 0 keeps all.
+        saves: whether this process writes files.
+        accelerator: synchronises the processes of a distributed run.
     """
 
     def __init__(
@@ -72,26 +71,27 @@ class CheckpointWriter:
         self.accelerator = accelerator
         self.run_dir = self.output_dir
         if saves:
-            # left behind by a process that was killed while it saved
+            # left by a process that was killed during a save
             shutil.rmtree(self.output_dir / STAGING, ignore_errors=True)
             for rest in self.output_dir.glob(".checkpoint-*.old"):
                 shutil.rmtree(rest, ignore_errors=True)
 
     def clear(self, checkpoints: Iterable[Path]) -> None:
-        """Take away what the run was allowed to."""
+        """Remove the checkpoints that the run may overwrite."""
         if self.saves:
             for path in checkpoints:
                 remove_checkpoint(path)
 
     @contextmanager
     def staged(self, state: TrainerState) -> Iterator[None]:
-        """Save inside the block: what is written to `run_dir` appears at once, at its end.
+        """Save inside the block: all that is written to `run_dir` appears at the end, at once.
 
         Args:
             state: of the run, at the step that is saved.
 
         Raises:
-            OSError: it could not be written; nothing of it is left, earlier ones are intact.
+            OSError: the checkpoint could not be written; it is removed, and earlier ones are
+                intact.
         """
         step = state.global_step
         name = f"checkpoint-{step}"
@@ -116,14 +116,14 @@ class CheckpointWriter:
             self._rotate(state)
 
     def add_evaluation(self, state: TrainerState, verdict: Mapping[str, str] | None) -> None:
-        """Put the evaluation of a step into its checkpoint, which was written before it.
+        """Add the evaluation of a step to its checkpoint, which was written before it.
 
         Args:
-            state: of the run, at that step.
-            verdict: the guard's.
+            state: trainer state at that step.
+            verdict: the collapse guard's verdict.
 
         Raises:
-            OSError: it could not be written; the checkpoint is whole, without its evaluation.
+            OSError: it could not be written; the checkpoint is complete but has no evaluation.
         """
         folder = self.output_dir / f"checkpoint-{state.global_step}"
         if not self.saves or not folder.is_dir():
@@ -141,7 +141,7 @@ class CheckpointWriter:
 
     def _unwritten(self, step: int, error: Exception) -> WriteError:
         reason = str(error).splitlines()[0]
-        if "inline_container" in reason:  # how torch tells of a file that it could not write
+        if "inline_container" in reason:  # torch's error for a file that it could not write
             reason = "the disk is full, or a file grew beyond what is allowed"
         return WriteError(
             f"the checkpoint of step {step} could not be written to {self.output_dir} "
@@ -150,7 +150,8 @@ class CheckpointWriter:
         )
 
     def _state(self, state: TrainerState) -> str:
-        """The library's state as JSON; the best checkpoint by its name, for a folder may move."""
+        """The trainer state as JSON; it names the best checkpoint without its folder, which may
+        move."""
         there = checkpoints_by_step(self.output_dir)
         best = best_step({*there, state.global_step}, state.log_history)
         name = None if best is None else f"checkpoint-{best}"
@@ -159,7 +160,7 @@ class CheckpointWriter:
         return json.dumps(saved, indent=2, sort_keys=True) + "\n"
 
     def _rotate(self, state: TrainerState) -> None:
-        """Take the oldest checkpoints away."""
+        """Remove the oldest checkpoints."""
         there = checkpoints_by_step(self.output_dir)
         best = best_step(there, state.log_history)
         for step in sorted(there)[: -self.limit if self.limit else 0]:
@@ -173,7 +174,7 @@ class CheckpointWriter:
         tokenizer: PreTrainedTokenizerBase,
         settings: Mapping[str, Any],
     ) -> None:
-        """Student, tokenizer, settings (see `settings_of`) and aligner."""
+        """Write student, tokenizer, settings (see `settings_of`) and aligner."""
         save_student(directory, distiller.student, tokenizer, settings)
         save_file(
             {name: part.detach().contiguous() for name, part in beside_student(distiller).items()},
@@ -184,14 +185,14 @@ class CheckpointWriter:
 def settings_of(
     config: TrainConfig, *, step: int, template: Template, data_hash: str, machine: dict[str, Any]
 ) -> dict[str, Any]:
-    """What a checkpoint says of its run.
+    """The settings that a checkpoint stores about its run.
 
     Args:
-        config: of the run.
-        step: that was done last.
-        template: how records became text.
-        data_hash: of the training records.
-        machine: as `kava.train.resume.machine_of` names it.
+        config: the run's configuration.
+        step: the last completed step.
+        template: the template that turned records into text.
+        data_hash: hash of the training records.
+        machine: the result of `kava.train.resume.machine_of`.
     """
     return {
         "student": config.student,
@@ -205,16 +206,16 @@ def settings_of(
 
 
 def beside_student(distiller: Distiller) -> dict[str, Tensor]:
-    """Parameters and buffers that are not the student's: the aligner's, and CODI's projection."""
+    """Parameters and buffers outside the student: the aligner's, and CODI's projection."""
     state = distiller.state_dict()
     return {name: part for name, part in state.items() if not name.startswith("student.")}
 
 
 def load_checkpoint(directory: str | Path, distiller: Distiller) -> None:
-    """Put a checkpoint's student and aligner into `distiller`.
+    """Load a checkpoint's student and aligner into `distiller`.
 
     Raises:
-        OSError: a file is missing or damaged; it is named.
+        OSError: a file is missing or damaged; the message names it.
         ValueError: weights of other names or shapes.
     """
     directory = Path(directory)
@@ -246,7 +247,7 @@ def load_checkpoint(directory: str | Path, distiller: Distiller) -> None:
 
 
 def load_aligner(directory: str | Path, aligner: MapProjectionAligner) -> None:
-    """Put a checkpoint's aligner into one of the same geometry, mode and rank.
+    """Load a checkpoint's aligner into one of the same geometry, mode and rank.
 
     Raises:
         OSError: the file is missing or damaged.
@@ -258,12 +259,12 @@ def load_aligner(directory: str | Path, aligner: MapProjectionAligner) -> None:
     for name, part in aligner.state_dict().items():
         if name not in state or state[name].shape != part.shape:
             raise ValueError(f"{path}: {prefix + name!r} is missing or has another shape")
-    # earlier releases stored maps of queries that nothing read
+    # earlier releases stored query maps that were never used
     aligner.load_state_dict({name: state[name] for name in aligner.state_dict()})
 
 
 def holds_query_maps(directory: str | Path) -> bool:
-    """Whether a checkpoint's aligner has maps of queries.
+    """Whether a checkpoint's aligner contains query maps.
 
     Raises:
         OSError: the file is missing or damaged.
@@ -284,7 +285,7 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 
 def best_step(steps: Iterable[int], log_history: Sequence[Mapping[str, Any]]) -> int | None:
-    """The step with the highest held-out accuracy, the first of equals; None without any.
+    """The (first) step with the highest held-out accuracy; None if no step has one.
 
     Example:
         >>> best_step([2, 4, 8], [{"step": 2, "eval_accuracy": 0.5}, {"step": 3, "loss": 1.0}])
@@ -297,7 +298,7 @@ def best_step(steps: Iterable[int], log_history: Sequence[Mapping[str, Any]]) ->
 
 
 def remove_checkpoint(folder: Path) -> None:
-    """Take a checkpoint away at once: a process killed in between leaves no half one."""
+    """Remove a checkpoint atomically: a process killed meanwhile leaves no partial one."""
     old = folder.with_name(f".{folder.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     os.replace(folder, old)
@@ -305,7 +306,7 @@ def remove_checkpoint(folder: Path) -> None:
 
 
 def _share(folder: Path) -> None:
-    """Give every file the permissions of new files; safetensors makes them private."""
+    """Set default permissions on every file; safetensors makes its files private."""
     mask = os.umask(0)
     os.umask(mask)
     for path in folder.rglob("*"):
@@ -314,7 +315,7 @@ def _share(folder: Path) -> None:
 
 
 def _replace(source: Path, target: Path) -> None:
-    """Rename a folder over another that may exist, so that one of them is always whole."""
+    """Rename a folder over one that may exist, so that a complete one is always there."""
     for path in [*source.rglob("*"), source]:
         _flush(path)
     if target.exists():
@@ -329,7 +330,7 @@ def _replace(source: Path, target: Path) -> None:
 
 
 def _flush(path: Path) -> None:
-    """Have the disk hold a file, or the names in a folder, before what follows."""
+    """Flush a file, or a folder's entries, to disk before continuing."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""What a configuration is held to beyond each flag's own limits: flags that exclude each other."""
+"""Checks across the flags of a configuration, such as flags that exclude each other."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from kava.train.settings import Settings
 
 
 def check_config(config: Settings) -> None:
-    """Hold values to each other.
+    """Check that the values of a configuration fit together.
 
     Raises:
-        ValueError: the first that does not fit; the message names the flags and the mend.
+        ValueError: the first conflict; the message names the flags and the fix.
     """
     _check_latents(config)
     if config.student == "explicit" and config.codi_weight:
@@ -246,14 +246,14 @@ def _check_latents(config: Settings) -> None:
 
 
 def check_warmup(config: Settings, num_steps: int) -> None:
-    """Refuse a warm-up that the run would end in.
+    """Refuse a warm-up that is longer than the run.
 
     Args:
         config: the run's configuration.
-        num_steps: optimiser steps of the whole run.
+        num_steps: number of optimiser steps of the whole run.
 
     Raises:
-        ValueError: such a warm-up.
+        ValueError: the warm-up is longer than the run.
     """
     for name in ("warmup_steps", "ce_warmup", "attention_weighted_warmup"):
         steps = getattr(config, name)

@@ -1,4 +1,4 @@
-"""The training and held-out samples that a configuration names."""
+"""Load the training and held-out samples of a configuration."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ DATA_FIELDS = (
     *("model_name", "student", "target_len", "kv_method", "token_alignment"),
     *flags_of(DataSettings),
 )
-"""The settings that decide what `load_data` gives, whatever the others are."""
+"""The settings that `load_data` depends on in every run."""
 
 
 @dataclass(frozen=True)
@@ -48,16 +48,16 @@ def load_data(
     tokenizer: PreTrainedTokenizerBase,
     teacher_tokenizer: PreTrainedTokenizerBase | None = None,
 ) -> Data:
-    """Read, split and encode the records that a configuration names.
+    """Read, split and encode the records of a configuration.
 
     Args:
         config: the run's configuration.
-        tokenizer: the student's.
-        teacher_tokenizer: the teacher's, where another model teaches. It reads the student's
-            tokens where the two tokenizers give every text the same ids, and else its own.
+        tokenizer: the student's tokenizer.
+        teacher_tokenizer: the tokenizer of another teacher model. The teacher reads the student's
+            tokens if both tokenizers give every text the same ids, else its own tokens.
 
     Raises:
-        ValueError: data that cannot be read, do not fit, or overlap between training and
+        ValueError: data that cannot be read or do not fit, or that overlap between training and
             evaluation.
     """
     template = default_template(config.dataset_name, drop_last_step=not config.keep_last_step)
@@ -101,7 +101,7 @@ def load_data(
 
 
 def data_key(config: TrainConfig) -> tuple[Any, ...]:
-    """What decides a run's data and their scores: configurations of one key can share them.
+    """Key of a run's data and scores: configurations with equal keys can share them.
 
     Example:
         >>> data_key(TrainConfig(lr=1e-3)) == data_key(TrainConfig(lr=1e-4))
@@ -119,7 +119,7 @@ def data_key(config: TrainConfig) -> tuple[Any, ...]:
 
 
 def records_of(config: TrainConfig, name: str, split: str) -> list[Record]:
-    """Records read as a configuration says: by its fields, markers and form of reasoning.
+    """Read records with a configuration's fields, markers and form of reasoning.
 
     Raises:
         ValueError: data that cannot be read.
@@ -128,7 +128,7 @@ def records_of(config: TrainConfig, name: str, split: str) -> list[Record]:
 
 
 def _found(records: list[Record]) -> list[Record]:
-    """The records whose segments were found; encoding counts the others, or stops at them."""
+    """The records whose segments were found; the encoder counts the others, or stops there."""
     return [record for record in records if not record.missing]
 
 

@@ -1,13 +1,13 @@
-"""Defaults that depend on other settings: what holds where a flag is left out.
+"""Defaults that depend on other settings, used for flags that are left out.
 
     alignment_mode   structured where another model teaches, else identity
-    target_len       6, or as many as the built-in game has reasoning tokens, where those are fewer
+    target_len       6, or the number of reasoning tokens of the built-in game if smaller
     text_ce_weight   1 for latents that another checkpoint teaches, else 0
     text_ce_steps    and inject_steps: 40 % of the run
     kava train       with no model and no data named: the recipe of the built-in game
 
-Another model teaches where `--teacher_name` names another checkpoint than `--model_name` and a loss
-reads its cache or its hidden states. The same name twice, or two paths to one folder, are one
+Another model is the teacher if `--teacher_name` names another checkpoint than `--model_name` and a
+loss reads its cache or hidden states. The same name twice, or two paths to one folder, mean one
 checkpoint: its caches need no map.
 """
 
@@ -41,13 +41,13 @@ GAME_RECIPE: Mapping[str, Any] = {
     "eval_steps": 100,
     "logging_steps": 50,
 }
-"""With which the built-in teacher learns to play the built-in game in latent tokens."""
+"""Settings with which the built-in teacher learns the built-in game in latent tokens."""
 
 WHAT_IS_TRAINED = frozenset(
     {"model_name", "teacher_name", "student", "target_len", "dataset_name"}
     | {"keep_short", "overflow"}
 )
-"""With one of these named, the recipe does not apply."""
+"""The recipe does not apply if one of these is given."""
 
 NOTHING_NAMED = "no model and no data are named: the built-in teacher learns the built-in game"
 
@@ -56,7 +56,7 @@ def settle(config: Settings) -> dict[str, str]:
     """Fill in what was left out.
 
     Args:
-        config: its fields that were left out are None, and are set here.
+        config: the configuration; fields that were left out are None, and are set here.
 
     Returns:
         `Settings.left_out`.
@@ -120,7 +120,7 @@ def _target_len(config: Settings) -> tuple[int, str]:
 
 
 def default_lines(config: Settings) -> list[str]:
-    """The lines that a run begins with: what was left out and is not as usual.
+    """The lines printed at the start of a run: unusual values of flags that were left out.
 
     Example:
         >>> default_lines(TrainConfig(model_name="gpt2", teacher_name="gpt2-medium"))
@@ -136,10 +136,10 @@ def default_lines(config: Settings) -> list[str]:
 
 
 def adopt(config: Settings, recorded: Mapping[str, Any]) -> None:
-    """Take what was left out from the run that is gone on with, whatever its defaults were.
+    """Take settings that were left out from the run that is resumed, whatever its defaults were.
 
     Args:
-        config: of the run that goes on.
+        config: configuration of the resumed run.
         recorded: the configuration in the checkpoint.
     """
     for name in config.left_out:
@@ -149,10 +149,10 @@ def adopt(config: Settings, recorded: Mapping[str, Any]) -> None:
 
 
 def recipe_beneath(values: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The settings of the built-in game's recipe that hold beneath what is given; often none.
+    """The settings of the built-in game's recipe that apply below the given ones; often none.
 
     Args:
-        values: the settings that are given, by name.
+        values: the given settings, by name.
     """
     if WHAT_IS_TRAINED & set(values):
         return {}

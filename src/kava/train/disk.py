@@ -1,4 +1,4 @@
-"""What a run's checkpoints take of the disk, before the first is written."""
+"""Disk space that a run's checkpoints need, computed before the first is written."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
     from kava.train.trainer import KVDistillTrainer
 
 ADAM_STATES = 2
-"""AdamW keeps two numbers for every one that it trains."""
+"""AdamW keeps two numbers per trained parameter."""
 
 
 class DiskNeed(NamedTuple):
-    """The room that checkpoints need, in bytes.
+    """The disk space that checkpoints need, in bytes.
 
     Attributes:
-        checkpoint: of one: weights, and optimiser where it is kept.
-        most: how many there are at a time, the one that is being written included.
-        free: what the disk has, with the checkpoints that the run may take away.
+        checkpoint: size of one checkpoint: weights, and the optimiser state if it is saved.
+        most: largest number of checkpoints at a time, with the one being written.
+        free: free space, plus the checkpoints that the run may remove.
     """
 
     checkpoint: int
@@ -41,14 +41,14 @@ class DiskNeed(NamedTuple):
 
 
 def disk_need(trainer: KVDistillTrainer, gives_way: Iterable[Path] = ()) -> DiskNeed:
-    """What a run will need.
+    """The disk space that a run will need.
 
     Args:
         trainer: before training.
-        gives_way: checkpoints that are taken away first.
+        gives_way: checkpoints that are removed first.
     """
     config, module = trainer.config, trainer.accelerator.unwrap_model(trainer.model)
-    # tied weights are one storage, and stored once
+    # tied weights share one storage and are saved once
     stored = {part.data_ptr(): part for part in module.state_dict().values()}
     size = _bytes(stored.values())
     if not config.save_only_model:
@@ -65,13 +65,13 @@ def disk_need(trainer: KVDistillTrainer, gives_way: Iterable[Path] = ()) -> Disk
 
 
 def check_disk(need: DiskNeed, output_dir: str) -> list[str]:
-    """Refuse a run whose first checkpoint cannot be written.
+    """Refuse a run whose first checkpoint does not fit on the disk.
 
     Returns:
-        A warning where the others will not fit; else nothing.
+        A warning if later checkpoints will not fit; else None.
 
     Raises:
-        OSError: less room than one checkpoint takes.
+        OSError: less free space than one checkpoint needs.
     """
     mend = "free some space, choose another --output_dir, or pass --save_only_model"
     if need.free < need.checkpoint:
@@ -90,7 +90,7 @@ def check_disk(need: DiskNeed, output_dir: str) -> list[str]:
 
 
 def num_steps(trainer: KVDistillTrainer) -> int:
-    """The optimiser steps of a run, as the library counts them."""
+    """The number of optimiser steps of a run, as transformers counts them."""
     config = trainer.config
     if config.max_steps > 0:
         return config.max_steps

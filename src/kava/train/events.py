@@ -1,9 +1,8 @@
-"""TensorBoard's event files, written record by record.
+"""TensorBoard event files, written record by record.
 
-torch's `SummaryWriter` writes in a thread of its own: a full disk shows as that thread's
-traceback, at some later call, and leaves half a record; a kill takes what is still in the queue.
-Here a record is in the file, whole, when the call that adds it returns, or an error names the
-file.
+torch's `SummaryWriter` writes in a separate thread: a full disk gives that thread's traceback at a
+later call and a partial record, and a kill loses what is queued. Here the complete record is in the
+file when the call that adds it returns, or an error names the file.
 """
 
 from __future__ import annotations
@@ -25,15 +24,15 @@ _VERSION = "brain.Event:2"
 
 
 class EventsWriter(SummaryWriter):
-    """torch's `SummaryWriter`, into a file that is whole at every moment.
+    """A `SummaryWriter` whose file is complete at every moment.
 
     Args:
-        log_dir: folder of the file; made where it is not there.
-        purge_step: of a run that goes on: TensorBoard leaves out what earlier files of the folder
-            say from this step on.
+        log_dir: folder of the file; created if missing.
+        purge_step: for a resumed run: TensorBoard ignores earlier files of the folder from this
+            step on.
 
     Raises:
-        OSError: a record cannot be written; the file holds all those before it.
+        OSError: a record cannot be written; the file holds all earlier records.
     """
 
     file_writer: Any  # torch declares them as None
@@ -76,10 +75,10 @@ class _Events(FileWriter):
         append_whole(self.path, record.getvalue())
 
     def flush(self) -> None:
-        """Nothing is held back."""
+        """No effect: nothing is buffered."""
 
     def close(self) -> None:
-        """Nothing is held open."""
+        """No effect: the file is not kept open."""
 
     def reopen(self) -> None:
-        """Nothing was closed."""
+        """No effect: the file is never closed."""

@@ -1,4 +1,4 @@
-"""From a command line and a file to a configuration."""
+"""Read a configuration from a command line and a file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kava.train.defaults import NOTHING_NAMED, recipe_beneath
 
 @dataclass(kw_only=True)
 class ConfigFile:
-    """Where further settings are read."""
+    """The flag of a file with further settings."""
 
     config: str | None = flag(
         None, "YAML file with the same keys as the flags; flags win", group="settings"
@@ -27,7 +27,7 @@ COMMON = (
     *("target_len", "kv_method", "alignment_mode", "kv_loss", "kv_weight", "codi_weight"),
     *("epochs", "max_steps", "batch_size", "lr", "seed", "device", "output_dir", "config"),
 )
-"""The flags that most runs need, which `--help` shows."""
+"""The flags that most runs need; `--help` shows only these."""
 
 USAGE = Usage(
     prog="kava train",
@@ -64,14 +64,13 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 
 
 def parse_config(argv: Sequence[str], prog: str = "kava train") -> TrainConfig:
-    """Flags, and a `--config` file below them, as a `TrainConfig`.
+    """Parse flags into a `TrainConfig`; a `--config` file supplies what they leave out.
 
-    Unknown flags and bad values leave by `SystemExit(2)`, with one line in place of the usage,
-    which would fill the screen.
+    Unknown flags and bad values raise `SystemExit(2)` with one line instead of the long usage text.
 
     Args:
         argv: the arguments, without the program's name.
-        prog: the command that they were given to, for messages.
+        prog: the command's name, for messages.
 
     Raises:
         ValueError: a bad file, or a bad value in it.
@@ -81,9 +80,9 @@ def parse_config(argv: Sequence[str], prog: str = "kava train") -> TrainConfig:
 
 
 def config_of(usage: Usage[TrainConfig], values: dict[str, Any]) -> TrainConfig:
-    """The configuration of flags that were read, and of the file among them.
+    """The configuration given by parsed flags and the file that they name.
 
-    Where neither names models or data, the recipe of the built-in game stands beneath them.
+    If neither names models or data, the recipe of the built-in game fills in.
 
     Raises:
         ValueError: a bad file, or a bad value in it.

@@ -1,4 +1,4 @@
-"""Measuring the layer map before training, on texts that teacher and student both read."""
+"""Measure the layer map before training, on texts that teacher and student both read."""
 
 from __future__ import annotations
 
@@ -24,20 +24,19 @@ def measure_layer_map(
     collate: Collator,
     data_hash: str,
 ) -> LayerMapping:
-    """Give the distiller's aligner the layer map that its two models' layers ask for.
+    """Set the layer map of the distiller's aligner from the measured similarity of layers.
 
-    The map, with what was measured, is left in the output folder, where `--layer_mapping_path`
-    can read it.
+    The map and the measurements are saved in the output folder, for `--layer_mapping_path`.
 
     Args:
         distiller: student, aligner and teacher; the student as it is before training.
         config: the run's configuration.
         samples: the training samples; the first `calibration_samples` of them are read.
-        collate: makes batches of them.
-        data_hash: of the training data, for the file.
+        collate: turns samples into batches.
+        data_hash: hash of the training data, stored in the file.
 
     Raises:
-        ValueError: too few reasoning tokens, or a student layer that is like no teacher layer.
+        ValueError: too few reasoning tokens, or a student layer similar to no teacher layer.
         OSError: the file cannot be written.
     """
     chosen = samples[: config.calibration_samples]
@@ -63,7 +62,7 @@ def measure_layer_map(
         token_alignment=tokens,
         versions=library_versions(),
     )
-    # as a state, so that the aligner forgets what it made of the map before
+    # loaded as a state, which clears what the aligner derived from the earlier map
     aligner = distiller.map_aligner
     aligner.load_state_dict({**aligner.state_dict(), "layer_weights": mapping.weights})
     output_dir = Path(config.output_dir)

@@ -1,4 +1,4 @@
-"""Which of the student's layers are matched, as `--distill_layers` names them."""
+"""Parse `--distill_layers`: the student layers whose caches are matched."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ _PART = re.compile(r"\s*(\d{1,6})(?:\s*-\s*(\d{1,6}))?\s*")
 
 
 def parse_layers(given: str, num_layers: int | None = None) -> list[int]:
-    """The layers that a text names: numbers and ranges with commas between them.
+    """Parse layer numbers and ranges, separated by commas.
 
     Args:
-        given: as `0,2,5` or `0-5,8`; both ends of a range belong to it.
-        num_layers: of the student, where it is known.
+        given: such as `0,2,5` or `0-5,8`; a range includes both ends.
+        num_layers: number of student layers, if known.
 
     Raises:
         ValueError: text that names no layers, a layer named twice, or one that the student does

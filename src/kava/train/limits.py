@@ -1,4 +1,4 @@
-"""What a run is held to by its models before data are read, and by its data before it trains."""
+"""Check a run against its models before data are read, and its data before training."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 class Readers(NamedTuple):
-    """What the models of a run can read."""
+    """The limits on what a run's models can read."""
 
     student: Limits
     teacher: Limits | None
@@ -39,15 +39,15 @@ class Readers(NamedTuple):
 
 
 def check_models(config: TrainConfig) -> Readers:
-    """Refuse what a run cannot be made with, by the configurations and files of its models alone.
+    """Refuse models that the run cannot use, from their configurations and files only.
 
     Returns:
-        what they can read, for the data.
+        what the models can read, to check the data.
 
     Raises:
-        ValueError: a model of a kind that cannot be trained or read, or whose queries a flag needs
-            and nothing can record; more terms, latents or tokens than the models have room for.
-        OSError: a folder or hub model that cannot be read, or whose files are not all there.
+        ValueError: a kind of model that cannot be trained or read, or whose queries a flag needs
+            but cannot be recorded; more map terms, latents or tokens than the models allow.
+        OSError: a folder or hub model that cannot be read or lacks files.
 
     Example:
         >>> check_models(TrainConfig(model_name="kava/tiny-gpt2")).student.table
@@ -72,7 +72,7 @@ def check_models(config: TrainConfig) -> Readers:
 
 
 def check_rank(config: TrainConfig, teacher: Any, student: Any) -> None:
-    """Hold `--map_rank` to the heads of two models.
+    """Check `--map_rank` against the heads of two models.
 
     Args:
         config: the run's configuration.
@@ -80,7 +80,7 @@ def check_rank(config: TrainConfig, teacher: Any, student: Any) -> None:
         student: the same.
 
     Raises:
-        ValueError: more terms than make every map.
+        ValueError: more terms than any map needs.
     """
     if config.map_rank is None:
         return
@@ -96,7 +96,7 @@ def check_rank(config: TrainConfig, teacher: Any, student: Any) -> None:
 def check_queries(
     config: TrainConfig, student: PreTrainedConfig, teacher: PreTrainedConfig
 ) -> None:
-    """Refuse models whose queries cannot be recorded, where the run looks at attention.
+    """Refuse models whose queries cannot be recorded, if the run reads attention.
 
     Args:
         config: the run's configuration.
@@ -117,11 +117,11 @@ def check_queries(
 def fit_data(
     config: TrainConfig, data: Data, tokenizer: PreTrainedTokenizerBase, readers: Readers
 ) -> Data:
-    """The data without the samples that are too long for a model, which `--overflow` skips.
+    """Remove samples that are too long for a model, if `--overflow` is skip.
 
     Args:
         config: the run's configuration.
-        data: encoded.
+        data: the encoded data.
         tokenizer: the student's.
         readers: what the models can read, from `check_models`.
 
@@ -134,21 +134,21 @@ def fit_data(
     train = fitting(data.train, *readers, config.overflow, thought=thought, report=data.report)
     held_out = fitting(data.eval, *readers, config.overflow, thought=thought)
     if data.eval_records:
-        # all of them are asked, those too whose reasoning is left out
+        # evaluation asks all questions, including those whose reasoning was skipped
         names = [record.id for record in data.eval_records]
         questions = [question_of(record) for record in data.eval_records]
         prompts = encode_prompts(questions, names, tokenizer, data.template)
         lengths = [(name, len(prompt)) for name, prompt in zip(names, prompts)]
         _check_answers(config, readers.student, lengths)
     if (len(train), len(held_out)) == (len(data.train), len(data.eval)):
-        return data  # runs that share their data hold them once
+        return data  # runs that share data keep one copy
     return replace(data, train=train, eval=held_out)
 
 
 def _check_answers(
     config: TrainConfig, student: Limits, prompts: Sequence[tuple[str, int]] = ()
 ) -> None:
-    """Hold `--max_new_tokens` to the positions that the student has, where it is evaluated."""
+    """Check `--max_new_tokens` against the student's positions, if it is evaluated."""
     if config.eval_size:
         check_answers_fit(
             student.name,
@@ -160,7 +160,7 @@ def _check_answers(
 
 
 def num_update_steps(config: TrainConfig, num_samples: int) -> int:
-    """Optimiser steps of a run on one device.
+    """Number of optimiser steps of a run on one device.
 
     Example:
         >>> num_update_steps(TrainConfig(batch_size=4, epochs=2), 10)

@@ -1,4 +1,4 @@
-"""The loss in print: what it adds up from, and the line of a logging step."""
+"""Print the loss: the formula of its terms, and the line of a logging step."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from kava.train.config import TrainConfig
 
 ALWAYS = {"ce": "CE", "kv": "KV", "codi": "CODI"}
-"""Terms that every line has, whether or not they count, and what they are called in it."""
+"""Terms printed in every line, even with weight 0, and their names there."""
 WHERE_USED = {
     "text_ce": "textCE",
     "inject_ce": "injectCE",
@@ -17,11 +17,11 @@ WHERE_USED = {
     "latent_ce": "latentCE",
     "teacher_ce": "teacherCE",
 }
-"""Terms that a line has where they count."""
+"""Terms printed only if their weight is not 0."""
 
 
 def loss_weights(config: TrainConfig) -> dict[str, float]:
-    """The terms that count in a run's loss, by their names in metrics.jsonl, and their weights.
+    """The terms of a run's loss, by their names in metrics.jsonl, with their weights.
 
     Example:
         >>> loss_weights(TrainConfig(kv_weight=5.0, codi_weight=10.0))

@@ -1,9 +1,9 @@
-"""How the student's cache is matched with its target: which layers and parts, in which proportion.
+"""Match the student's cache with its target: layers, parts and their weights.
 
     α₂ · L_KV(layer weights, position weights) + γ · L_CKA(layer weights)
 
-over the layers of `--distill_layers`, keys alone, values alone or both. The weights may change
-while the run goes on; what they change is the proportion, never the scale of the loss.
+over the layers of `--distill_layers`, for keys, values or both. The weights may change during the
+run; they change the proportions, never the scale of the loss.
 
 Shapes: B batch, L layers, M slots.
 """
@@ -68,11 +68,11 @@ class Matching:
 
     @property
     def guard_loss(self) -> KVLossFunction | CKALoss:
-        """What the collapse guard compares by: the loss that trains, without its weights."""
+        """The loss that the collapse guard compares: the training loss without its weights."""
         return self.kv_loss if self.config.kv_weight else cka_loss_of(self.config, debiased=True)
 
     def select(self, trace: KVTrace) -> KVTrace:
-        """The layers of a trace that are matched."""
+        """Select the matched layers of a trace."""
         return trace if self.layers is None else trace.layers(self.layers)
 
     def terms(
@@ -83,13 +83,13 @@ class Matching:
         progress: TrainingProgress,
         position_weights: Tensor | None = None,
     ) -> Iterator[Term]:
-        """The terms at one step.
+        """The loss terms of one step.
 
         Args:
             student: the selected layers; they carry the gradient.
             target: the same layers of the target.
             num_slots: pairs of sample and slot in the whole accumulated batch.
-            progress: of the run.
+            progress: fraction of the run that is done.
             position_weights: [B, M] from the teacher's attention, before the warm-up's gate.
         """
         config = self.config
@@ -116,20 +116,20 @@ class Matching:
 
 
 def distilled_layers(config: TrainConfig, num_layers: int) -> list[int] | None:
-    """The student's layers that are matched; None for all.
+    """The matched layers of the student; None for all.
 
     Raises:
-        ValueError: one that the student does not have.
+        ValueError: a layer that the student does not have.
     """
     given = config.distill_layers
     return None if given is None else parse_layers(given, num_layers)
 
 
 def kv_loss_of(config: TrainConfig) -> KVLossFunction:
-    """The configured KV loss, with the options that it takes.
+    """Build the configured KV loss with its options.
 
     Raises:
-        ValueError: an option that it does not have.
+        ValueError: an option that the loss does not have.
     """
     no_keys, no_values = config.distill_v_only, config.distill_k_only
     values: dict[str, Any] = {
@@ -150,12 +150,12 @@ def kv_loss_of(config: TrainConfig) -> KVLossFunction:
 
 
 def _alpha_attn(config: TrainConfig) -> float:
-    # whom the queries attend to is a matter of the keys
+    # what the queries attend to depends on the keys only
     return 0.0 if config.distill_v_only else config.alpha_attn
 
 
 def compares_queries(config: TrainConfig) -> bool:
-    """Whether the KV loss compares whom the queries of student and target attend to."""
+    """Whether the KV loss compares the attention of student and target queries."""
     has_term = "alpha_attn" in kv_loss_options(config.kv_loss)
     return config.kv_weight > 0 and has_term and _alpha_attn(config) > 0
 

@@ -1,4 +1,4 @@
-"""The models of a run: student, teacher, aligner and tokenizers."""
+"""Build the models of a run: student, teacher, aligner and tokenizers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from kava.train.objective import Distiller
 
 
 def build_student(config: TrainConfig) -> PreTrainedModel:
-    """The student to train, in float32, seeded where it has fresh weights."""
+    """Build the student in float32; new weights are initialised from the seed."""
     set_seed(config.seed)
     model = load_model(config.model_name, dtype=torch.float32)
     if config.student == "explicit":
@@ -41,14 +41,14 @@ def build_aligner(
     student: PreTrainedModel,
     checkpoint: Path | None = None,
 ) -> MapProjectionAligner:
-    """The aligner between two models, seeded where it starts at random.
+    """Build the aligner between two models; a random start uses the seed.
 
     Args:
         config: the run's configuration.
-        teacher: whose config is read.
-        student: whose config is read.
-        checkpoint: that the run goes on from. The optimiser's state in it names the maps that
-            were trained, and earlier releases trained maps of queries that nothing read.
+        teacher: its config is read.
+        student: its config is read.
+        checkpoint: the checkpoint to resume from. Its optimiser state covers the maps that were
+            trained, and earlier releases also trained query maps that were never used.
     """
     check_rank(config, teacher.config, student.config)
     set_seed(config.seed)
@@ -73,7 +73,7 @@ def build_aligner(
 
 
 def build_tokenizer(config: TrainConfig) -> PreTrainedTokenizerBase:
-    """The tokenizer that the student reads with.
+    """Load the student's tokenizer.
 
     Raises:
         OSError: a tokenizer that cannot be read.
@@ -85,13 +85,13 @@ def build_tokenizer(config: TrainConfig) -> PreTrainedTokenizerBase:
 def build_teacher_tokenizer(
     config: TrainConfig, tokenizer: PreTrainedTokenizerBase
 ) -> PreTrainedTokenizerBase | None:
-    """The teacher's tokenizer where another model teaches, else None.
+    """Load the tokenizer of another teacher model; None in self-distillation.
 
-    Whether the two read the data alike, `load_data` finds on the data.
+    `load_data` finds out on the data whether both tokenizers give the same ids.
 
     Args:
         config: the run's configuration.
-        tokenizer: the student's, which a teacher of the same name has too.
+        tokenizer: the student's; a teacher of the same name shares it.
 
     Raises:
         OSError: a tokenizer that cannot be read.
@@ -111,15 +111,15 @@ def _tokenizer(name: str) -> PreTrainedTokenizerBase:
 
 
 def build_distiller(config: TrainConfig, checkpoint: Path | None = None) -> Distiller:
-    """Student, teacher, aligner and losses.
+    """Build student, teacher, aligner and losses.
 
     Args:
         config: the run's configuration.
-        checkpoint: that the run goes on from; its weights are not loaded here.
+        checkpoint: the checkpoint to resume from; its weights are not loaded here.
 
     Raises:
-        ValueError: models that cannot be loaded, whose caches are not what a trace needs, or that
-            the configuration cannot read.
+        ValueError: models that cannot be loaded, whose caches do not fit a trace, or that do not
+            fit the configuration.
     """
     student = build_student(config)
     base = base_of(student)

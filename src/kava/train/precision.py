@@ -1,9 +1,9 @@
-"""In which numbers a run computes: float32 weights, and where they are cast for a pass.
+"""Numeric precision of a run: float32 weights, and casts inside the passes.
 
-What is trained (the student, an aligner, CODI's projection) is held in float32 whatever a
-checkpoint was saved in: an update of 1e-4 of a weight is lost below bfloat16's 8 bits and
-float16's 11. `--bf16` and `--fp16` cast inside the passes (autocast) and leave these weights as
-they are. `--dtype` is that of the frozen teacher, which no update changes.
+All trained weights (the student, an aligner, CODI's projection) are float32, whatever the dtype of
+a checkpoint: an update of 1e-4 of a weight is lost in the 8 bits of bfloat16 and the 11 of float16.
+`--bf16` and `--fp16` cast inside the passes (autocast) and do not change these weights. `--dtype`
+is the dtype of the frozen teacher, which is never updated.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from kava.train.config import TrainConfig
 
 MIN_LOSS_SCALE = 1.0
-"""At this scale of the loss float16 holds all that it can: what overflows then is no accident."""
+"""If float16 still overflows at this loss scale, lowering the scale further does not help."""
 
 
 def check_device_precision(config: TrainConfig, device: torch.device) -> None:
-    """Refuse an autocast that a device cannot do.
+    """Refuse an autocast that the device does not support.
 
     Raises:
-        ValueError: float16 without a GPU, or bfloat16 on one that has none.
+        ValueError: float16 without a GPU, or bfloat16 on a GPU without support for it.
     """
     if config.fp16 and device.type == "cpu":
         raise ValueError(
@@ -37,7 +37,7 @@ def check_device_precision(config: TrainConfig, device: torch.device) -> None:
 
 
 def autocast_dtype(config: TrainConfig) -> torch.dtype | None:
-    """What the passes compute in, where that is not the weights' float32.
+    """The autocast dtype of the passes; None if they use the weights' float32.
 
     Example:
         >>> autocast_dtype(TrainConfig(bf16=True))

@@ -1,7 +1,7 @@
-"""What an evaluation looks at beside losses: how alike the caches are, where latents look.
+"""Measures of an evaluation besides losses: cache similarity, and attention of the latents.
 
-Both are read off what the evaluation captures, in memory that does not grow with the number of
-samples; the attention is that of a few samples, which are read once more for it.
+Both are computed from what the evaluation captures, in memory that does not grow with the number of
+samples; attention is measured on a few samples, which are read a second time.
 
 Shapes: B batch, L layers, H key/value heads, Hq query heads, T columns, M latents, D head dim.
 """
@@ -29,16 +29,16 @@ ENTROPY_SAMPLES = 32
 class CacheLikeness:
     """CKA between the student's cache and its target, over all batches of an evaluation.
 
-    The debiased estimate over all positions at once, layer by layer, each with the target's of
-    the same layer; the mean over layers is reported. CKA does not depend on the basis, so that it
-    says whether the student tells the same positions apart, whatever the loss says.
+    Each layer is compared with the same layer of the target by the debiased estimate over all
+    positions; the mean over layers is reported. CKA does not depend on the basis, so it shows
+    whether the student distinguishes the same positions, independently of the loss.
     """
 
     def __init__(self) -> None:
         self._layers: dict[str, list[StreamingCKA]] = {}
 
     def look(self, student: KVTrace | None, target: KVTrace | None) -> None:
-        """Add a batch; one without a target adds nothing."""
+        """Add a batch; a batch without a target adds nothing."""
         if student is None or target is None:
             return
         mask_BM = common_mask(student, target)
@@ -52,7 +52,7 @@ class CacheLikeness:
                 cka.update(ours[:, one].float(), theirs[:, one].float(), mask_BM)
 
     def metrics(self) -> dict[str, float]:
-        """`cka_keys` and `cka_values`; empty with nothing to compare."""
+        """`cka_keys` and `cka_values`; empty if nothing was compared."""
         return {
             f"cka_{part}": sum(float(cka.matrix()) for cka in layers) / len(layers)
             for part, layers in self._layers.items()
@@ -62,21 +62,21 @@ class CacheLikeness:
 
 @torch.no_grad()
 def attention_entropy(student: PreTrainedModel, batch: Batch) -> float | None:
-    """How widely the student's thought looks around, in nats.
+    """Entropy of the attention from the student's latents, in nats.
 
-    The entropy of the attention of every latent's query (of an explicit student: of every
-    reasoning token's) over all columns up to its own, averaged over queries, heads, layers and
-    the batch's first samples. 0 looks at one column alone, ln n at n alike; a sink is one more
-    column. The attention is computed from recorded queries and cached keys, as the model's own
-    layers compute it.
+    The entropy of each latent query's attention (for an explicit student: each reasoning token's)
+    over all columns up to its own, averaged over queries, heads, layers and the batch's first
+    samples. 0 means attention to a single column, ln n equal attention to n columns; an attention
+    sink is one more column. Attention is computed from recorded queries and cached keys, as the
+    model's own layers compute it.
 
     Args:
         student: a `LatentStudent`, or a causal model that writes its reasoning.
         batch: as the collator makes it; its first 32 samples are read.
 
     Returns:
-        None where there is no latent, or no reasoning token, or of a family whose attention
-        cannot be rebuilt.
+        None if there is no latent or no reasoning token, or if the family's attention cannot be
+        rebuilt.
 
     Example:
         >>> 0 <= attention_entropy(student, batch) <= math.log(64)
@@ -139,9 +139,9 @@ def _of_text(student: PreTrainedModel, batch: Batch) -> float | None:
 def _mean_entropy(
     queries_BLQRD: Tensor, trace: KVTrace, columns_R: Tensor, wanted_BR: Tensor
 ) -> float:
-    """Over the queries at `columns_R` of a trace, where wanted; blocks of heads bound the memory.
+    """Mean entropy over the wanted queries at `columns_R`; blocks of heads limit the memory.
 
-    A row that is not wanted may see nothing at all: it is even, and left out.
+    A row that is not wanted may see no column at all: its attention is uniform, and left out.
     """
     B, L, H, T, D = trace.keys.shape
     form = head_form(trace, None)

@@ -1,4 +1,4 @@
-"""Random states that something may use without a trace."""
+"""Save and restore random states."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import torch
 
 @contextmanager
 def random_states_kept(device: torch.device) -> Iterator[None]:
-    """Put the random states back after the block: those of Python, NumPy, torch and `device`.
+    """Restore the random states of Python, NumPy, torch and `device` after the block.
 
-    An evaluation inside the block changes nothing of the training around it: how often a run
-    evaluates, and whether an evaluation is made up for after a resume, leave dropout as it was.
+    An evaluation inside the block does not affect training: dropout is the same however often a run
+    evaluates, and whether or not it repeats an evaluation after a resume.
 
     Example:
         >>> with random_states_kept(torch.device("cpu")):

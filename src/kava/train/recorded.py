@@ -1,4 +1,4 @@
-"""The configuration of an earlier run, as its checkpoint records it."""
+"""Read the configuration of an earlier run from its checkpoint."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from kava.train.config import TrainConfig
 
 
 def recorded_values(settings: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
-    """Values of a run's configuration, each of the type that its flag has.
+    """Values of a run's configuration, checked for the types of their flags.
 
-    Limits and choices are not looked at: they may be others in the version that wrote them.
+    Limits and choices are not checked: they may differ in the version that wrote them.
 
     Args:
-        settings: a checkpoint's, with the run's configuration under "config"; may have none.
-        names: of settings of `TrainConfig`; those that are not recorded are left out.
+        settings: a checkpoint's settings, with the run's configuration under "config", if any.
+        names: settings of `TrainConfig`; unrecorded ones are left out.
 
     Raises:
         ValueError: a value of another type.
@@ -37,10 +37,10 @@ def recorded_values(settings: Mapping[str, Any], names: Iterable[str]) -> dict[s
 
 
 def new_tokens_of(settings: Mapping[str, Any], given: int | None) -> int | None:
-    """Most tokens of an answer: what is given, or what the run had; None where it had none.
+    """Maximum tokens of an answer: the given value, else the run's; None if it had none.
 
     Raises:
-        ValueError: the checkpoint holds something else than a number.
+        ValueError: the checkpoint's value is not a number.
     """
     if given is not None:
         return given

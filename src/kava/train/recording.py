@@ -1,8 +1,8 @@
-"""What every run records: what it consumed, whether it was healthy, its losses between two logs.
+"""The record of a run: consumed tokens and samples, gradient health, losses between logs.
 
-Two runs can be compared when they consumed the same: tokens, samples in the same order, steps.
-All of it is kept in every checkpoint, process by process, so that a resumed run records what one
-that was not interrupted would.
+Two runs can be compared if they consumed the same tokens, samples in the same order, and steps.
+Every checkpoint stores the record of each process, so a resumed run records the same as an
+uninterrupted one.
 """
 
 from __future__ import annotations
@@ -33,21 +33,21 @@ _RESET_PEAK = "5"
 
 
 @dataclass
-class Record:
+class RunRecord:
     """The counts of a run up to a step.
 
     Attributes:
-        tokens: of the student's text, padding left out; latents are no tokens.
-        samples: how many were consumed, each as often as it was.
-        data_order_hash: SHA-256 over the ids of the samples in the order in which they were
-            consumed, chained batch by batch; of several processes, over their hashes in order.
-        optimizer_steps: of the gradient norms below.
-        grad_norm_sum: of the norms of all steps, before clipping.
-        grad_norm_max: the largest of them.
-        nonfinite_steps: steps whose loss or gradient was not finite. Such a step stops the run
-            with an error that names its batch, so that a run that went on has none; under
-            `--fp16` a gradient that overflows is left out, and counted here.
-        seconds: wall time of the training steps, evaluations and saves left out.
+        tokens: tokens of the student's text, without padding; latents are not counted.
+        samples: number of samples consumed, with repetitions.
+        data_order_hash: SHA-256 over the sample ids in the order of consumption, chained batch by
+            batch; with several processes, over their hashes in order.
+        optimizer_steps: number of steps in the gradient norms below.
+        grad_norm_sum: sum of the norms of all steps, before clipping.
+        grad_norm_max: the largest norm.
+        nonfinite_steps: steps whose loss or gradient was not finite. Such a step stops the run with
+            an error that names its batch, so a finished run has none; under `--fp16` a step whose
+            gradient overflows is skipped and counted here.
+        seconds: wall time of the training steps, without evaluations and saves.
     """
 
     tokens: int = 0
@@ -61,15 +61,15 @@ class Record:
 
     @property
     def grad_norm_mean(self) -> float | None:
-        """Over all steps; None before the first."""
+        """Mean over all steps; None before the first."""
         return self.grad_norm_sum / self.optimizer_steps if self.optimizer_steps else None
 
 
-def total(records: Sequence[Record]) -> Record:
-    """What all processes of a run consumed together; norms and times are the same in each.
+def total(records: Sequence[RunRecord]) -> RunRecord:
+    """The sum over all processes of a run; norms and times are the same in each.
 
     Example:
-        >>> total([Record(tokens=10, samples=2), Record(tokens=7, samples=2)]).tokens
+        >>> total([RunRecord(tokens=10, samples=2), RunRecord(tokens=7, samples=2)]).tokens
         17
     """
     first, *others = records
@@ -85,10 +85,10 @@ def total(records: Sequence[Record]) -> Record:
 
 
 class Recorder(TrainerCallback):
-    """Keeps the `Record` of a run, and the sums of its losses since the last log.
+    """Updates the `RunRecord` of a run, and the sums of its losses since the last log.
 
     Args:
-        explicit: the student reads the whole text, not prompt and answer alone.
+        explicit: the student reads the whole text, not only prompt and answer.
 
     Example:
         >>> run = build_run(config)
@@ -99,13 +99,13 @@ class Recorder(TrainerCallback):
 
     def __init__(self, explicit: bool):
         self.explicit = explicit
-        self.record = Record()
+        self.record = RunRecord()
         self.averages = Averages()
         self._new_tokens: Tensor | None = None
         self._mark = time.perf_counter()
 
     def consume(self, batch: Batch) -> None:
-        """Count a batch that is about to be learned from; on several devices, this one's."""
+        """Count a training batch of this device."""
         ids = batch["ids"]
         text = json.dumps([self.record.data_order_hash, *ids])
         self.record.data_order_hash = hashlib.sha256(text.encode()).hexdigest()
@@ -114,30 +114,30 @@ class Recorder(TrainerCallback):
         self._new_tokens = tokens if self._new_tokens is None else self._new_tokens + tokens
 
     def see_gradient(self, norm: float) -> None:
-        """Take the norm of a step."""
+        """Add the gradient norm of a step."""
         self.record.optimizer_steps += 1
         self.record.grad_norm_sum += norm
         self.record.grad_norm_max = max(self.record.grad_norm_max, norm)
 
     def see_overflow(self) -> None:
-        """Count a step whose gradient overflowed float16, and changed nothing."""
+        """Count a step that was skipped because its gradient overflowed float16."""
         self.record.nonfinite_steps += 1
 
-    def settle(self) -> Record:
-        """The record of this process, with the tokens that were counted on the device."""
+    def settle(self) -> RunRecord:
+        """This process's record, with the tokens counted on the device."""
         if self._new_tokens is not None:
             self.record.tokens += int(self._new_tokens)
             self._new_tokens = None
         return self.record
 
     def share(self) -> dict[str, Any]:
-        """What this process has to keep in a checkpoint."""
+        """What a checkpoint stores for this process."""
         return {"record": asdict(self.settle()), **self.averages.state()}
 
     @staticmethod
-    def whole(shares: Sequence[Mapping[str, Any]]) -> Record:
+    def whole(shares: Sequence[Mapping[str, Any]]) -> RunRecord:
         """The record of the whole run, from the `share` of every process, in order."""
-        return total([Record(**share["record"]) for share in shares])
+        return total([RunRecord(**share["record"]) for share in shares])
 
     @staticmethod
     def save(
@@ -148,44 +148,44 @@ class Recorder(TrainerCallback):
         Args:
             directory: the checkpoint.
             shares: `share` of every process, in order.
-            verdict: the last that the collapse guard said, as JSON holds it.
+            verdict: the collapse guard's last verdict, as JSON.
         """
         whole = asdict(Recorder.whole(shares))
         text = json.dumps({**whole, "processes": list(shares), "verdict": verdict}, indent=2)
         (Path(directory) / RECORDING_FILE).write_text(text + "\n", encoding="utf-8")
 
     def load(self, directory: str | Path, process: int = 0) -> Any:
-        """Go on from the record of a checkpoint.
+        """Continue from the record of a checkpoint.
 
-        A checkpoint of an earlier version has one record, of its first process, and no sums: the
-        next log then averages over the steps since the resume.
+        A checkpoint of an earlier version has only the first process's record and no sums: the next
+        log then averages over the steps since the resume.
 
         Args:
             directory: the checkpoint.
-            process: which of the run's processes this one is.
+            process: the index of this process in the run.
 
         Returns:
-            The guard's last verdict, as it was saved; None without one.
+            The guard's last verdict as saved; None if there is none.
 
         Raises:
             OSError: the checkpoint has no record.
-            ValueError: it is damaged, or has none of this process.
+            ValueError: the record is damaged, or has no part for this process.
         """
         saved = read_recording(directory)
         verdict = saved.pop("verdict", None)
         shares = saved.pop("processes", None)
         if shares is None:
-            self.record, self.averages = Record(**saved), Averages()
+            self.record, self.averages = RunRecord(**saved), Averages()
             return verdict
         share = dict(shares[process])
-        self.record = Record(**share.pop("record"))
+        self.record = RunRecord(**share.pop("record"))
         self.averages = Averages(**share)
         return verdict
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Start the clock, and the peak of the memory."""
+        """Start the clock and the measurement of peak memory."""
         reset_peak_memory(args.device)
         self._mark = time.perf_counter()
 
@@ -201,21 +201,21 @@ class Recorder(TrainerCallback):
     def on_evaluate(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Leave out the evaluation's time."""
+        """Do not count the evaluation's time."""
         self._mark = time.perf_counter()
 
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Leave out the save's time."""
+        """Do not count the save's time."""
         self._mark = time.perf_counter()
 
 
 def read_recording(directory: str | Path) -> dict[str, Any]:
-    """What a checkpoint's record says.
+    """Read a checkpoint's record.
 
     Raises:
-        OSError: there is none.
+        OSError: the checkpoint has no record.
         ValueError: it is damaged.
     """
     path = Path(directory) / RECORDING_FILE
@@ -230,11 +230,11 @@ def read_recording(directory: str | Path) -> dict[str, Any]:
 
 
 def student_tokens(batch: Batch, explicit: bool) -> Tensor:
-    """How many tokens of text a student reads in a batch, as a number on the batch's device.
+    """The number of text tokens that a student reads in a batch, on the batch's device.
 
     Args:
         batch: as the collator makes it.
-        explicit: the whole text; else prompt and answer alone.
+        explicit: count the whole text; else only prompt and answer.
     """
     if explicit:
         return batch["attention_mask"].sum()
@@ -242,9 +242,9 @@ def student_tokens(batch: Batch, explicit: bool) -> Tensor:
 
 
 def reset_peak_memory(device: torch.device) -> None:
-    """Let the next `peak_memory_bytes` be the peak from here on.
+    """Reset the peak that `peak_memory_bytes` reports.
 
-    Of the GPU's memory always; of the process's where the kernel is Linux's and allows it.
+    Always possible for GPU memory; for process memory only if the Linux kernel allows it.
     """
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
@@ -252,11 +252,11 @@ def reset_peak_memory(device: torch.device) -> None:
         try:
             _CLEAR.write_text(_RESET_PEAK)
         except OSError:
-            return  # the peak is then that of the process since its start
+            return  # the peak then counts from the start of the process
 
 
 def peak_memory_bytes(device: torch.device) -> int:
-    """The most memory that was held: allocated on a GPU, else resident of this process.
+    """Peak memory in bytes: allocated on the GPU, else resident memory of this process.
 
     Example:
         >>> peak_memory_bytes(torch.device("cpu")) > 0
@@ -273,16 +273,16 @@ def peak_memory_bytes(device: torch.device) -> int:
 
 
 def loss_smoothness(losses: list[float]) -> float | None:
-    """How unevenly a loss moved: the spread of its steps against its whole range.
+    """Roughness of a loss curve: the spread of its steps relative to its range.
 
-    The standard deviation of the differences between neighbouring logged losses, divided by the
-    range (largest less smallest). 0 for a straight line, about 0.3 for 60 losses of noise alone.
+    The standard deviation of the differences between consecutive logged losses, divided by the
+    range (maximum minus minimum). 0 for a straight line, about 0.3 for 60 losses of pure noise.
 
     Args:
-        losses: as they were logged, in order.
+        losses: the logged losses, in order.
 
     Returns:
-        None for fewer than three losses, or ones that are all the same.
+        None for fewer than three losses, or if all are equal.
 
     Example:
         >>> loss_smoothness([4.0, 3.0, 2.0, 1.0])

@@ -1,4 +1,4 @@
-"""Numbers by segment, as the flags of segment resampling give them."""
+"""Parse the per-segment numbers of the resampling flags."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ INTERPOLATED = "0:1.0,1:1.0,2:1.0"
 
 
 def parse_segment_numbers(text: str, flag: str, most: float = math.inf) -> dict[int, float]:
-    """Numbers by segment, from the form `0:1.0,1:0.5,2:1.0`.
+    """Parse numbers by segment, in the form `0:1.0,1:0.5,2:1.0`.
 
     Args:
-        text: the numbers.
-        flag: where they were given, for messages.
-        most: the largest that is allowed.
+        text: the value of the flag.
+        flag: the flag's name, for messages.
+        most: the largest allowed number.
 
     Raises:
         ValueError: another form, a segment named twice, one that does not exist, or a number that
@@ -47,10 +47,10 @@ def parse_segment_numbers(text: str, flag: str, most: float = math.inf) -> dict[
 
 
 def check_ratios(text: str) -> None:
-    """Hold `--segment_ratios` to its form.
+    """Check the form of `--segment_ratios`.
 
     Raises:
-        ValueError: another form, or ratios that leave every segment out.
+        ValueError: another form, or ratios that exclude every segment.
     """
     if not any(parse_segment_numbers(text, "--segment_ratios").values()):
         raise ValueError(
@@ -59,7 +59,7 @@ def check_ratios(text: str) -> None:
 
 
 def check_alphas(text: str) -> None:
-    """Hold `--segment_alphas` to its form.
+    """Check the form of `--segment_alphas`.
 
     Raises:
         ValueError: another form.

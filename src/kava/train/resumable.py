@@ -1,7 +1,7 @@
-"""transformers' `Trainer` with checkpoints that are whole or absent, and runs that go on from them.
+"""transformers' `Trainer` with checkpoints that are complete or absent, and exact resuming.
 
-A checkpoint is written before the evaluation of its step, and the evaluation is put into it: what
-an evaluation ends in costs no step. A run that goes on ends as one that nothing interrupted.
+A checkpoint is written before the evaluation of its step, and the evaluation is added to it later:
+a failed evaluation loses no step. A resumed run ends like an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ from kava.train.stop import StopAtSignal
 
 
 class ResumableTrainer(Trainer):
-    """The library's trainer, saving and resuming as a run needs it.
+    """transformers' trainer with KaVa's saving and resuming.
 
     Attributes:
         config: the run's configuration.
-        template: how records become text.
-        data_hash: of the training records; stored in every checkpoint.
-        recorder: what the run has consumed.
-        guard: whose verdict is kept with a checkpoint.
+        template: the template that turns records into text.
+        data_hash: hash of the training records, stored in every checkpoint.
+        recorder: records what the run consumes.
+        guard: the collapse guard; its verdict is stored in checkpoints.
         progress: the bar and the log lines.
-        stop: ends the run at a signal.
-        writer: of the checkpoints.
+        stop: stops the run at a signal.
+        writer: writes the checkpoints.
     """
 
     model: Distiller
@@ -57,7 +57,7 @@ class ResumableTrainer(Trainer):
     writer: CheckpointWriter
 
     def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
-        """Log, save and evaluate, in this order: what an evaluation ends in costs no step."""
+        """Log, save and evaluate, in this order: a failed evaluation loses no step."""
         evaluates, saves = self.control.should_evaluate, self.control.should_save
         self.control.should_evaluate = False
         super()._maybe_log_save_evaluate(*args, **kwargs)
@@ -74,7 +74,7 @@ class ResumableTrainer(Trainer):
         self.writer.add_evaluation(self.state, self.guard.state())
 
     def evaluation_is_due(self, state: TrainerState) -> bool:
-        """Whether the step of a checkpoint has an evaluation that its log does not hold."""
+        """Whether the evaluation of a checkpoint's step is missing in its log."""
         step = state.global_step
         if self.args.eval_strategy == "no" or not step:
             return False
@@ -90,10 +90,10 @@ class ResumableTrainer(Trainer):
         return str(self.writer.run_dir)
 
     def _check_weights(self) -> None:
-        """Refuse to save weights that the last step has made NaN or infinite.
+        """Refuse to save weights that became NaN or infinite in the last step.
 
         Raises:
-            KavaError: such weights; earlier checkpoints stay.
+            KavaError: such weights; earlier checkpoints are kept.
         """
         try:
             check_finite(self.accelerator.unwrap_model(self.model).named_parameters(), "student")
@@ -135,13 +135,13 @@ class ResumableTrainer(Trainer):
     def train(
         self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any
     ) -> TrainOutput:
-        """Train to the end, and say the guard's verdict.
+        """Train to the end, and print the guard's verdict.
 
-        A checkpoint of the end is loaded, and nothing is trained. What was not logged yet of a run
-        that was killed at its very end is logged.
+        From a checkpoint of the last step nothing is trained. If the run was killed at its end, the
+        missing log rows are written.
 
         Raises:
-            Stopped: a signal came; the step that was done last is saved.
+            Stopped: a signal came; the last completed step is saved.
         """
         if isinstance(resume_from_checkpoint, str):
             state = self._state_of(resume_from_checkpoint)
@@ -161,7 +161,7 @@ class ResumableTrainer(Trainer):
         return output
 
     def is_finished(self, checkpoint: str | Path) -> bool:
-        """Whether a checkpoint is the end of its run, with nothing left to do or to log."""
+        """Whether a checkpoint is the end of its run, with nothing left to train or log."""
         return self._is_over(self._state_of(checkpoint))
 
     def _is_over(self, state: TrainerState) -> bool:
@@ -172,12 +172,13 @@ class ResumableTrainer(Trainer):
         return TrainerState.load_from_json(f"{checkpoint}/{STATE_FILE}")
 
     def _has_last_row(self) -> bool:
-        """Whether the metrics end with those of the whole run, logged after the last checkpoint."""
+        """Whether the metrics end with the row of the whole run, logged after the last
+        checkpoint."""
         path = Path(self.config.output_dir) / METRICS_FILE
         return path.is_file() and any("train_loss" in row for row in whole_json_lines(path))
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
-        # the library would take one step more after a resume at the last
+        # transformers would train one more step when resumed at the last
         if self.state.global_step >= self.state.max_steps:
             self.control.should_training_stop = True
             return

@@ -1,8 +1,8 @@
-"""Which checkpoint a run goes on from, and what it would do otherwise than before.
+"""Choose the checkpoint that a run resumes from, and check that it is the same run.
 
-`--resume` takes the newest whole checkpoint of the output folder, and names the damaged ones that
-it passes over; `--resume_from` takes the one that is named, or none. What decides the run must be
-as it was; what may change it in the last digits is told.
+`--resume` takes the newest complete checkpoint of the output folder and names damaged ones that it
+skips; `--resume_from` takes only the named one. Settings that decide the run must be unchanged;
+differences that may change its last digits are reported.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from kava.train.config import RESUMABLE, TrainConfig
 
 
 class Start(NamedTuple):
-    """Where a run starts: at a checkpoint, or anew.
+    """Where a run starts: at a checkpoint, or from the beginning.
 
     Attributes:
-        checkpoint: to go on from; None to start anew.
-        gives_way: checkpoints in the output folder that the run is allowed to take away.
-        notices: what its user should know, a sentence each.
+        checkpoint: the checkpoint to resume from; None to start from the beginning.
+        gives_way: checkpoints in the output folder that the run may remove.
+        notices: messages for the user, one sentence each.
     """
 
     checkpoint: Path | None
@@ -34,11 +34,11 @@ class Start(NamedTuple):
 
 
 def find_start(config: TrainConfig) -> Start:
-    """The checkpoint that a configuration goes on from, if any.
+    """Find the checkpoint that a configuration resumes from, if any.
 
     Raises:
-        ValueError: checkpoints in the output folder that no flag says what to do with, or no
-            whole one to go on from; what is wrong with the newest is named.
+        ValueError: the output folder holds checkpoints and no flag says what to do with them, or
+            none is complete; the message says what is wrong with the newest.
     """
     there = checkpoints_by_step(config.output_dir)
     if config.resume_from is not None:
@@ -92,13 +92,13 @@ def _named(config: TrainConfig, there: dict[int, Path]) -> Start:
 
 
 def whole_checkpoint(output_dir: str | Path) -> Path | None:
-    """The newest checkpoint in a folder that a run can go on from; None without one."""
+    """The newest checkpoint in a folder that a run can resume from; None if there is none."""
     newest_first = reversed(checkpoints_by_step(output_dir).values())
     return next((path for path in newest_first if damage_for_resume(path) is None), None)
 
 
 def damage_for_resume(folder: Path) -> str | None:
-    """Why no run can go on from a checkpoint; None where one can."""
+    """Why a run cannot resume from a checkpoint; None if it can."""
     try:
         settings = read_settings(folder)
     except (OSError, ValueError) as error:
@@ -115,10 +115,10 @@ def damage_for_resume(folder: Path) -> str | None:
 
 
 def check_same_run(directory: Path, config: TrainConfig, data_hash: str) -> None:
-    """Refuse to go on with a checkpoint of another configuration or other data.
+    """Refuse to resume from a checkpoint of another configuration or other data.
 
     Raises:
-        ValueError: names the first key that differs, and both values.
+        ValueError: the message names the first key that differs, and both values.
     """
     theirs = read_settings(directory)
     ours = asdict(config)
@@ -136,7 +136,7 @@ def check_same_run(directory: Path, config: TrainConfig, data_hash: str) -> None
 
 
 def machine_of(device: torch.device, num_processes: int) -> dict[str, Any]:
-    """What a checkpoint says of where its run was: what decides the last digits.
+    """Device and number of processes, which a checkpoint stores: they affect the last digits.
 
     Example:
         >>> machine_of(torch.device("cpu"), 1)
@@ -147,17 +147,17 @@ def machine_of(device: torch.device, num_processes: int) -> dict[str, Any]:
 
 
 def check_same_machine(directory: Path, machine: dict[str, Any]) -> tuple[str, ...]:
-    """Refuse to go on with another number of processes; tell of another device or version.
+    """Refuse another number of processes; report another device or library version.
 
     Args:
         directory: the checkpoint.
-        machine: of `machine_of`, for this run.
+        machine: the result of `machine_of` for this run.
 
     Returns:
-        A sentence where device or versions differ, after which losses can differ too.
+        A sentence if device or versions differ, since losses may then differ slightly.
 
     Raises:
-        ValueError: another number of processes, whose batches and random states would be others.
+        ValueError: another number of processes, which changes batches and random states.
     """
     settings = read_settings(directory)
     theirs = settings.get("machine", {})

@@ -1,4 +1,4 @@
-"""Scores for the evictions that ask the teacher: computed before training, once per sample.
+"""Scores for evictions that need the teacher, computed once per sample before training.
 
 Shapes: R reasoning tokens of a sample, T_s/T_t tokens of the student's and the teacher's text.
 """
@@ -23,12 +23,12 @@ FILE_NAME = "kv_scores.safetensors"
 
 
 def needs_scores(config: TrainConfig) -> bool:
-    """Whether a run's eviction is given scores, and reads them."""
+    """Whether a run's eviction needs scores of the teacher."""
     return config.kv_weight > 0 and EVICTIONS[config.kv_method].needs_scores
 
 
 def scores_path(config: TrainConfig) -> Path:
-    """Where a run keeps its scores: `--kv_scores_path`, or a file in the output folder."""
+    """The file of a run's scores: `--kv_scores_path`, or a file in the output folder."""
     return Path(config.kv_scores_path or Path(config.output_dir) / FILE_NAME)
 
 
@@ -40,25 +40,24 @@ def with_scores(
     template: Template,
     path: str | Path | None = None,
 ) -> list[Encoded]:
-    """Give samples the teacher's scores of their reasoning tokens.
+    """Add the teacher's scores of the reasoning tokens to samples.
 
-    In self-distillation it is the student before training that is asked.
+    In self-distillation the student before training is the teacher.
 
     Args:
         config: the run's configuration.
-        teacher: whose scores they are.
-        samples: of training and evaluation.
-        records: those that the samples were made of; matched by id.
-        template: how a record became text.
-        path: a file that scores are read from; what it does not hold is computed and added. None
-            keeps nothing.
+        teacher: the model that computes the scores.
+        samples: training and evaluation samples.
+        records: the records of the samples, matched by id.
+        template: the template that turned records into text.
+        path: file of scores to read; missing scores are computed and added. None stores nothing.
 
     Returns:
-        the samples with `scores`, or those of a teacher's own text with theirs where its
-        positions are the ones that are kept.
+        the samples with `scores`; if the teacher's own positions are kept, the scores are on the
+        teacher's text.
 
     Raises:
-        ValueError: a file of another teacher or method.
+        ValueError: the file was made by another teacher or method.
         OSError: the file cannot be written.
 
     Example:
@@ -83,7 +82,7 @@ def with_scores(
 
 
 def _attach(sample: Encoded, scores_R: np.ndarray, token_alignment: str) -> Encoded:
-    """The sample with its scores, brought to the tokens of which some are kept."""
+    """The sample with scores for the tokens that eviction chooses from."""
     text = sample.teacher
     if text is None:
         return replace(sample, scores=scores_R)
@@ -95,7 +94,7 @@ def _attach(sample: Encoded, scores_R: np.ndarray, token_alignment: str) -> Enco
     theirs_T[text.encoded.prompt_length : text.encoded.answer_start] = scores_R
     ours_T = theirs_T[text.alignment.last]
     if token_alignment == "soft":
-        # as the keys and values are: the mean over the teacher's tokens under the student's
+        # as for keys and values: the mean over the teacher's tokens under each student token
         shares, covered = text.alignment.weights, text.alignment.indices
         ours_T = np.add.reduceat(shares * theirs_T[covered], text.alignment.indptr[:-1])
     own = slice(sample.prompt_length, sample.answer_start)

@@ -1,8 +1,8 @@
-"""A run that is asked to end does so after a step, with a checkpoint of it.
+"""Stop a run at a signal: it finishes its step and saves a checkpoint of it.
 
-SIGTERM, Ctrl-C and a closed terminal wait until the step is done (see `kava.stopping`); it is
-saved, and its evaluation, where one is due, is left to the run that goes on: a scheduler grants
-seconds. An evaluation that is under way is ended at once, for it is done again.
+SIGTERM, Ctrl-C and a closed terminal wait until the step is done (see `kava.stopping`). The step is
+saved; an evaluation that is due is left to the resumed run, since a scheduler allows only seconds.
+A running evaluation is stopped at once and repeated after the resume.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from kava.stopping import Stopped, holding, interruptible, stop_requested
 
 
 class StopAtSignal(TrainerCallback):
-    """Save and stop after the step in which a signal came; the last of a trainer's callbacks.
+    """Save and stop after the step in which a signal came; must be the last callback.
 
     Args:
-        output_dir: of the run.
-        accelerator: asks the other processes that train.
-        save: writes a checkpoint of the step that was done last.
+        output_dir: the run's folder.
+        accelerator: asks the other processes of a distributed run.
+        save: writes a checkpoint of the last completed step.
     """
 
     def __init__(self, output_dir: str | Path, accelerator: Accelerator, save: Callable[[], None]):
@@ -34,7 +34,7 @@ class StopAtSignal(TrainerCallback):
         self.save = save
         self.signum = 0
         self.state: TrainerState | None = None
-        """Of the run; None before it."""
+        """The trainer state of the run; None before it starts."""
         self.is_training = False
 
     @contextmanager
@@ -42,7 +42,7 @@ class StopAtSignal(TrainerCallback):
         """Train inside the block: a signal waits there until a step is saved.
 
         Raises:
-            Stopped: a signal came; says which step is saved, where one is.
+            Stopped: a signal came; the message names the saved step, if any.
         """
         try:
             with holding():
@@ -55,9 +55,9 @@ class StopAtSignal(TrainerCallback):
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
-        """A part of an evaluation: a signal ends it, and its step is saved.
+        """Evaluate inside the block: a signal ends it, and its step is saved.
 
-        Of processes that train together none can end it alone.
+        In a distributed run no process can stop alone.
         """
         if self.accelerator.num_processes > 1:
             yield
@@ -74,7 +74,7 @@ class StopAtSignal(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Stop where a signal came before the first step."""
+        """Stop if a signal came before the first step."""
         self.state, self.is_training = state, True
         self._ask()
         self._stop()
@@ -82,7 +82,7 @@ class StopAtSignal(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Have the step saved, and not evaluated, where a signal has come."""
+        """If a signal has come, save the step without evaluating it."""
         self._ask()
         if self.signum:
             control.should_save = True
@@ -91,7 +91,7 @@ class StopAtSignal(TrainerCallback):
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Save no more: what comes after training is no part of a step."""
+        """Stop saving: what follows training is not part of a step."""
         self.is_training = False
 
     def on_save(
@@ -101,7 +101,7 @@ class StopAtSignal(TrainerCallback):
         self._stop()
 
     def _ask(self) -> None:
-        """Ask whether a signal has come to any of the processes; all must come to one answer."""
+        """Whether a signal has come to any process; all processes get the same answer."""
         asked = torch.tensor([stop_requested() or 0])
         if self.accelerator.num_processes > 1:
             asked = self.accelerator.gather(asked.to(self.accelerator.device))
@@ -113,14 +113,14 @@ class StopAtSignal(TrainerCallback):
 
     @property
     def _checkpoint(self) -> Path | None:
-        """Of the step that was done last; None where there is none."""
+        """The checkpoint of the last completed step; None if there is none."""
         if self.state is None or not self.state.global_step:
             return None
         return self.output_dir / f"checkpoint-{self.state.global_step}"
 
 
 def command_to_go_on(argv: list[str]) -> str:
-    """The command line that goes on with the run of another one.
+    """The command line that resumes the run started by another one.
 
     Example:
         >>> command_to_go_on(["--lr", "1e-3", "--overwrite", "--output_dir", "my runs/a"])

@@ -1,9 +1,9 @@
 """The trainer: transformers' `Trainer` with the distillation objective, and safe checkpoints.
 
-The loop, the schedule, mixed precision, distribution and resuming are the library's. Added here:
-loss terms normalised over the whole accumulated batch, a stop that names the batch when a loss
-is not finite, evaluation with the wrong-sample control, and checkpoints that are whole or absent,
-written before the evaluation of their step, from which a run goes on as if never interrupted.
+The loop, the schedule, mixed precision, distribution and resuming are those of transformers. Added
+here: loss terms normalised over the whole accumulated batch, an error that names the batch when a
+loss is not finite, evaluation with the wrong-sample control, and checkpoints that are complete or
+absent, written before the evaluation of their step, from which a run resumes exactly.
 """
 
 from __future__ import annotations
@@ -43,8 +43,7 @@ from kava.train.items import count_items
 from kava.train.objective import Distiller
 from kava.train.precision import MIN_LOSS_SCALE
 from kava.train.randomness import random_states_kept
-from kava.train.recording import Record as Consumed
-from kava.train.recording import Recorder, peak_memory_bytes
+from kava.train.recording import Recorder, RunRecord, peak_memory_bytes
 from kava.train.resumable import ResumableTrainer
 from kava.train.stop import StopAtSignal
 
@@ -55,17 +54,17 @@ class KVDistillTrainer(ResumableTrainer):
     Args:
         distiller: student, aligner and losses.
         config: the run's configuration.
-        tokenizer: the student's.
-        template: how records become text.
+        tokenizer: the student's tokenizer.
+        template: the template that turns records into text.
         train_data: encoded training samples.
         eval_data: encoded held-out samples, for losses and the collapse guard.
         eval_records: the same samples as records, for accuracy.
-        data_hash: of the training records; stored in every checkpoint.
-        teacher_pad_token_id: of a teacher that reads its own tokens.
+        data_hash: hash of the training records, stored in every checkpoint.
+        teacher_pad_token_id: padding token of a teacher with its own tokenizer.
 
     Raises:
         KavaError: a loss or a gradient that is not finite, naming the batch.
-        OSError: a checkpoint that could not be written; earlier ones stay intact.
+        OSError: a checkpoint could not be written; earlier ones are intact.
     """
 
     def __init__(
@@ -105,7 +104,7 @@ class KVDistillTrainer(ResumableTrainer):
                 self.recorder,
             ],
         )
-        # the loss is divided by counts of the whole accumulated batch, not again by its parts
+        # the loss is already divided by counts of the whole accumulated batch
         self.model_accepts_loss_kwargs = True
         self.loss_is_scaled_for_ga = True
         self.remove_callback(ProgressCallback)
@@ -149,7 +148,7 @@ class KVDistillTrainer(ResumableTrainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        """The loss of one micro-batch; stops the run when it is not finite."""
+        """The loss of one micro-batch; raises an error if it is not finite."""
         self._ids = inputs["ids"]
         self._tell_progress()
         try:
@@ -160,12 +159,12 @@ class KVDistillTrainer(ResumableTrainer):
             raise KavaError(self._not_finite(f"the loss is {forward.loss.item()}"))
         self.recorder.consume(inputs)
         self.recorder.averages.add({"loss": forward.loss, **forward.metrics})
-        # distributed training averages gradients; the counts are those of all processes
+        # distributed training averages gradients; the counts already cover all processes
         loss = forward.loss * self.accelerator.num_processes
         return (loss, forward) if return_outputs else loss
 
     def _tell_progress(self) -> Distiller:
-        """Tell the schedules of the loss where the run is, after a resume too."""
+        """Set the progress of the run for the loss schedules, also after a resume."""
         distiller: Distiller = self.accelerator.unwrap_model(self.model)
         distiller.progress = TrainingProgress(self.state.global_step, max(self.state.max_steps, 1))
         return distiller
@@ -180,7 +179,7 @@ class KVDistillTrainer(ResumableTrainer):
         scaler = self.accelerator.scaler
         if scaler is None or scaler.get_scale() <= MIN_LOSS_SCALE:
             raise KavaError(self._not_finite(f"the gradient norm is {float(norm)}"))
-        # the scaled loss overflowed float16: the step is left out, and the scale halved
+        # the scaled loss overflowed float16: the step is skipped, and the scale halved
         self.recorder.see_overflow()
         return None
 
@@ -195,7 +194,7 @@ class KVDistillTrainer(ResumableTrainer):
         return f"at step {self.state.global_step + 1}, in the batch of samples {ids}"
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the loss terms, averaged over the steps since the last log, and what was consumed."""
+        """Add the loss terms, averaged over the steps since the last log, and the run's record."""
         if "loss" in logs:
             # each process holds its share of the sums
             logs.update(self.recorder.averages.settle(self._sum))
@@ -204,12 +203,12 @@ class KVDistillTrainer(ResumableTrainer):
             logs["nonfinite_steps"] = record.nonfinite_steps
             logs["peak_memory_bytes"] = peak_memory_bytes(self.args.device)
         elif "train_loss" in logs:
-            # the library's is the mean over the steps since the last resume
+            # transformers reports the mean over the steps since the last resume
             logs["train_loss"] = mean_loss(self.state.log_history) or 0.0
         super().log(logs, start_time)
 
-    def recorded(self) -> Consumed:
-        """What all processes have consumed so far; all of them must ask."""
+    def recorded(self) -> RunRecord:
+        """The record over all processes so far; every process must call this."""
         return self.recorder.whole(gather_object([self.recorder.share()]))
 
     def _sum(self, part: Tensor) -> Tensor:
@@ -227,9 +226,9 @@ class KVDistillTrainer(ResumableTrainer):
         """Held-out losses, the collapse guard, and the accuracy of generated answers.
 
         Returns:
-            `eval_accuracy`, `eval_forward_passes`, the terms of the loss over the held-out
-            samples, the guard's report (`eval_kv_wrong_sample`, `eval_erank_student`, …), CKA
-            with the target and the entropy of the attention.
+            `eval_accuracy`, `eval_forward_passes`, the loss terms on the held-out samples, the
+            guard's report (`eval_kv_wrong_sample`, `eval_erank_student`, …), CKA with the target
+            and attention entropy.
         """
         metrics = self.held_out_losses(eval_dataset)
         distiller = self._tell_progress()
@@ -254,11 +253,11 @@ class KVDistillTrainer(ResumableTrainer):
         return metrics
 
     def held_out_losses(self, eval_dataset: Any = None) -> dict[str, float]:
-        """The terms of the loss over the held-out samples and the guard's report; says its verdict
-        where it is another than before, and the run does not end here.
+        """The loss terms on the held-out samples and the guard's report; prints the guard's verdict
+        if it changed and the run is not at its end.
 
         Returns:
-            Their names with `eval_` before them.
+            The values by name, with the prefix `eval_`.
         """
         distiller = self._tell_progress()
         distiller.eval()

@@ -1,12 +1,12 @@
-"""Numbers as people write them, read exactly or not at all.
+"""Read numbers as people write them, exactly or not at all.
 
-    tokens.py   the pieces of a text, and what words and signs mean beside a number
-    left.py     what stands before a number: its sign and currency, or a reason not to read it
-    right.py    what stands behind it: a scale, a unit, an explanation, or such a reason
-    read.py     which number a text gives
+    tokens.py   the tokens of a text, and the meaning of words and signs next to a number
+    left.py     the text before a number: its sign and currency, or a reason not to read it
+    right.py    the text after it: a scale, a unit, an explanation, or such a reason
+    read.py     the number that a text gives
 
-What is read, and what is not because it is more than one number or another one (a range, an
-expression, a hedge, a bound), is the table of docs/evaluation.md.
+The table in docs/evaluation.md lists what is read, and what is not because it is several numbers or
+another number (a range, an expression, a hedge, a bound).
 """
 
 from __future__ import annotations

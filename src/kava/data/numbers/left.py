@@ -1,4 +1,4 @@
-"""What stands before a number: its sign and currency, or what makes it part of something else."""
+"""Read the text before a number: its sign and currency, or what makes it part of more."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from kava.data.numbers.tokens import (
 
 
 class Left(NamedTuple):
-    """What belongs to a number before its digits.
+    """The parts of a number before its digits.
 
     Attributes:
         negative: whether it has a minus sign.
-        unit: the sign of its currency, or "".
-        start: where the first of them begins in the text; None where there is none.
-        alone: whether nothing else stands before the number.
+        unit: its currency sign, or "".
+        start: index of the first of them in the text; None if there are none.
+        alone: whether nothing else is before the number.
     """
 
     negative: bool
@@ -35,7 +35,7 @@ class Left(NamedTuple):
 
 
 def read_left(tokens: Sequence[Token]) -> Left | None:
-    """Read what stands before a number; None where the number is part of something else."""
+    """Read the text before a number; None if the number is part of something else."""
     walk = _Walk(tokens)
     sign = walk.sign()
     unit = walk.currency()
@@ -52,16 +52,16 @@ def read_left(tokens: Sequence[Token]) -> Left | None:
 
 class _Sign(NamedTuple):
     text: str
-    apart: bool  # whether a blank stands between the sign and the number
+    apart: bool  # whether there is a blank between sign and number
 
 
 class _Neighbour(NamedTuple):
-    """What is said to the left: past blanks, quotes, emphasis and opening brackets."""
+    """The next token to the left that is not a blank, quote, emphasis or opening bracket."""
 
     token: Token
     at: int
-    apart: bool  # whether a blank is passed on the way
-    bracket: bool  # whether an opening bracket is passed
+    apart: bool  # whether a blank was skipped
+    bracket: bool  # whether an opening bracket was skipped
 
 
 class _Walk:
@@ -73,7 +73,7 @@ class _Walk:
         self.start: int | None = None
 
     def sign(self) -> _Sign | None:
-        """Step over a sign, where one stands next."""
+        """Step over a sign, if it is next."""
         at, apart = self._next()
         token = self.tokens[at] if at >= 0 else None
         if token is None or not (token.text in ("-", "+") or token.word in MINUS):
@@ -82,7 +82,7 @@ class _Walk:
         return _Sign(token.text, apart and token.kind != "word")
 
     def currency(self) -> str:
-        """Step over a currency's sign, where one stands next."""
+        """Step over a currency sign, if it is next."""
         at, _ = self._next()
         token = self.tokens[at] if at >= 0 else None
         if token is None or token.text not in CURRENCIES:
@@ -91,7 +91,7 @@ class _Walk:
         return token.text
 
     def allows_sign(self, sign: _Sign) -> bool:
-        """Whether what is left of a sign makes it a sign, and no operator."""
+        """Whether the text to the left shows that a sign is a sign and not an operator."""
         left = self._neighbour()
         if left is None or left.token.kind == "arrow":
             return True
@@ -104,7 +104,7 @@ class _Walk:
         return token.text in STOPS and (left.apart or token.text in ":,;")
 
     def allows_number(self) -> bool:
-        """Whether what is left of a number without a sign leaves it one."""
+        """Whether the text to the left allows a number without a sign."""
         left = self._neighbour()
         if left is None or left.token.kind == "arrow":
             return True
@@ -131,7 +131,7 @@ class _Walk:
         return not token.is_operator
 
     def _takes_share(self, left: _Neighbour) -> bool:
-        """Whether the number is one of which something is taken: half of 18, up to 18."""
+        """Whether the text modifies the number: half of 18, up to 18."""
         earlier = next((t for t in reversed(self.tokens[: left.at]) if t.says), None)
         if earlier is None:
             return False
@@ -140,7 +140,7 @@ class _Walk:
         return (earlier.word, left.token.word) == ("up", "to")
 
     def _next(self) -> tuple[int, bool]:
-        """The place of the next token but a blank, and whether a blank is passed."""
+        """Index of the next token that is not a blank, and whether a blank was skipped."""
         at = self.at - 1
         if at >= 0 and self.tokens[at].kind == "blank":
             return at - 1, True
@@ -154,7 +154,7 @@ class _Walk:
             if token.kind == "blank":
                 apart = True
             elif token.kind == "stars":
-                # with blanks on both sides, or on neither, they multiply
+                # a star with blanks on both sides, or on neither, multiplies
                 blank = at > 0 and self.tokens[at - 1].kind == "blank"
                 operand = self.tokens[at - 1 - blank] if at > blank else None
                 if operand is not None and operand.is_operand and blank == apart:
@@ -171,7 +171,7 @@ class _Walk:
         return any(token.kind == "number" for token in self.tokens)
 
     def _begins_a_clause(self, left: _Neighbour) -> bool:
-        """Whether a stop divides the number from what is before it; "5, 18" is a list."""
+        """Whether punctuation separates the number from the text before; "5, 18" is a list."""
         earlier = self.tokens[left.at - 1] if left.at > 0 else None
         if earlier is not None and (earlier.kind == "number" or earlier.text == "%"):
             return left.token.text == "." and left.apart

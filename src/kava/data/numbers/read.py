@@ -1,4 +1,4 @@
-"""Which number a text gives, exactly: digits with an exponent of ten, and no float."""
+"""Read the number that a text gives, exactly: digits and an exponent of ten, not a float."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from kava.data.plain import plain
 
 
 class Number(NamedTuple):
-    """A number, exactly: ± digits × 10^exponent, the digits without zeros at either end."""
+    """An exact number: ± digits × 10^exponent, without zeros at either end of the digits."""
 
     negative: bool
     digits: str
     exponent: int
 
     def __str__(self) -> str:
-        """Plain digits, as far as they are not absurdly many."""
+        """Plain digits, unless there are extremely many."""
         sign, size = "-" if self.negative else "", len(self.digits) + self.exponent
         if not self.digits:
             return "0"
@@ -39,9 +39,9 @@ class Reading(NamedTuple):
 
     Attributes:
         number: its value.
-        unit: "%" or a currency's sign, where the text names one; "" for any other unit or none.
-        text: the number as it is written, with its sign and what belongs to its value.
-        alone: whether the text is the number and nothing else.
+        unit: "%" or a currency sign, if the text has one; "" for any other unit or none.
+        text: the number as written, with its sign and all that belongs to its value.
+        alone: whether the text is only the number.
     """
 
     number: Number
@@ -74,9 +74,9 @@ _NOT_DIGITS = str.maketrans("", "", ",'_ ")
 
 @lru_cache(maxsize=1024)
 def read_number(text: str) -> Reading | None:
-    """The number that an answer gives; None where it gives none, or more than one.
+    """The number that an answer gives; None if it gives none, or more than one.
 
-    It is the first number; of an equation as `9 * 2 = 18`, the one behind the equality sign.
+    It is the first number, or in an equation such as `9 * 2 = 18` the one after the equals sign.
 
     Example:
         >>> [str(read_number(text).number) for text in ("$1,234.50 a day", "1.5e-3", "9 * 2 = 18")]
@@ -103,7 +103,7 @@ def read_number(text: str) -> Reading | None:
 
 
 def last_number(text: str) -> Reading | None:
-    """The number with which a text ends; None where its last one is no number of its own.
+    """The last number of a text; None if it is part of something else.
 
     Example:
         >>> last_number("16 - 3 - 4 = 9, and 9 * 2 = 18.").text
@@ -121,7 +121,7 @@ def last_number(text: str) -> Reading | None:
 
 
 def whole_number(text: str) -> Reading | None:
-    """The number that a text is, where it is one and nothing else.
+    """The number if a text is only a number, else None.
 
     Example:
         >>> whole_number("**$1,234.50**").text, whole_number("18 eggs")
@@ -136,7 +136,7 @@ def _as_exponent(power: re.Match[str]) -> str:
 
 
 def _sides(line: str) -> list[list[Token]]:
-    """The tokens of a text, divided at its equality signs."""
+    """The tokens of a text, split at its equals signs."""
     sides: list[list[Token]] = [[]]
     for token in tokens_of(line):
         if token.kind == "equal":
@@ -151,7 +151,7 @@ def _places(side: Sequence[Token]) -> list[int]:
 
 
 def _encloses(left: Sequence[Token], right: Sequence[Token]) -> bool:
-    """Whether quotes and stars behind a number close others: 5" and 5* are more than a number."""
+    """Whether quotes or stars after a number close opening ones; 5" and 5* are not numbers."""
     before = {token.text if token.kind == "other" else token.kind for token in left}
     return all(
         (token.text if token.kind == "other" else token.kind) in before
@@ -161,7 +161,7 @@ def _encloses(left: Sequence[Token], right: Sequence[Token]) -> bool:
 
 
 def _is_expression(side: Sequence[Token]) -> bool:
-    """Whether one side of an equation is something to work out, and no sentence."""
+    """Whether one side of an equation is an expression and not a sentence."""
     works = any(
         token.is_operator
         or token.kind == "stars"
@@ -178,14 +178,14 @@ def _is_expression(side: Sequence[Token]) -> bool:
 
 
 def _read(side: Sequence[Token], place: int, text: str) -> tuple[Reading, bool] | None:
-    """The number at a place, and whether an explanation follows; None where it is no answer."""
+    """The number at an index, and whether an explanation follows; None if it is no answer."""
     value = _value(side[place].text)
     if value is None:
         return None
     left, right = read_left(side[:place]), read_right(side[place + 1 :])
     if left is None or right is None:
         return None
-    # "$" before and "cents" behind are two units
+    # "$" before and "cents" after are two units
     if left.unit and right.unit and left.unit != right.unit:
         return None
     whole, fraction, exponent = value
@@ -200,7 +200,7 @@ def _read(side: Sequence[Token], place: int, text: str) -> tuple[Reading, bool] 
 
 
 def _value(written: str) -> tuple[str, str, int] | None:
-    """Whole digits, fraction digits and exponent of what one convention writes; else None."""
+    """Integer digits, fraction digits and exponent in a consistent notation; else None."""
     found = _VALUE.fullmatch(written)
     if found is None:
         return None

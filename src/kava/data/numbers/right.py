@@ -1,4 +1,4 @@
-"""What stands behind a number: a scale and a unit, an explanation, or what makes it no answer."""
+"""Read the text after a number: scale, unit, explanation, or what makes it no answer."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from kava.data.numbers.tokens import (
 
 
 class Right(NamedTuple):
-    """What belongs to a number behind its digits.
+    """The parts of a number after its digits.
 
     Attributes:
-        power: the power of ten of its scale.
-        unit: "%" or a currency's sign; "" for any other unit or none.
-        stop: where the last of them ends in the text; None where there is none.
-        alone: whether nothing else stands behind the number.
+        power: power of ten of its scale.
+        unit: "%" or a currency sign; "" for any other unit or none.
+        stop: index at which the last of them ends; None if there are none.
+        alone: whether nothing else is after the number.
         explained: whether an explanation follows.
     """
 
@@ -46,7 +46,7 @@ class Right(NamedTuple):
 
 
 def read_right(tokens: Sequence[Token]) -> Right | None:
-    """Read what stands behind a number; None where the number is part of something else."""
+    """Read the text after a number; None if the number is part of something else."""
     walk = _Walk(tokens)
     if not (walk.begins_well() and walk.goes_on_well()):
         return None
@@ -64,18 +64,18 @@ class _Walk:
         self.alone = True
         self.explained = False
         self.first = True  # no unit was passed yet
-        # from each place on, the next token that says something
+        # for each index, the next token that has content
         self.said = [len(tokens)] * (len(tokens) + 1)
         for at in range(len(tokens) - 1, -1, -1):
             self.said[at] = at if tokens[at].says else self.said[at + 1]
 
     def begins_well(self) -> bool:
-        """Whether a token without a blank before it leaves the number what it is."""
+        """Whether a token directly after the number leaves its value unchanged."""
         token = self.tokens[0] if self.tokens else None
         if token is None or token.word in SCALES or token.word in NAMED_UNITS:
             return True
         if token.kind == "word":
-            # a unit as in 5km; not an unknown as in 5x, nor 0x1F
+            # a unit as in 5km; not a variable as in 5x, nor 0x1F
             name = token.text.partition("^")[0]
             return name.isalpha() and (len(name) > 1 or name in UNIT_LETTERS)
         if token.kind == "letters":
@@ -87,7 +87,7 @@ class _Walk:
         return token.kind != "dots" and token.text not in "!+" and not marked
 
     def goes_on_well(self) -> bool:
-        """Whether the rest of the clause leaves the number alone."""
+        """Whether the rest of the clause leaves the number's value unchanged."""
         for at, token in enumerate(self.tokens):
             if token.word in REASONS or token.text == "(":
                 self._explain()
@@ -145,7 +145,7 @@ class _Walk:
         if first and unit is not None and not self.unit:
             self.alone = self.alone and unit == "%"
             return self._takes_unit(unit, token)
-        # "5 per cent" has been read at its first word
+        # "5 per cent" was read at its first word
         cents = token.word == "cent" and self.unit == "%"
         self.first, self.alone = False, self.alone and cents
         return True
@@ -157,7 +157,7 @@ class _Walk:
         return True
 
     def _links(self, at: int) -> bool:
-        """Whether a dash or stroke links a unit (18-year-old, km/h) or leads to an explanation."""
+        """Whether a dash or slash links a unit (18-year-old, km/h) or starts an explanation."""
         token, behind = self.tokens[at], self._said_from(at + 1)
         if behind is None:
             self.alone = False
@@ -171,7 +171,7 @@ class _Walk:
         return True
 
     def _multiplies(self, at: int) -> bool:
-        """Whether stars stand between two operands: with blanks on both sides, or on neither."""
+        """Whether stars are between two operands, with blanks on both sides or on neither."""
         operand = self._said_from(at + 1)
         if operand is None or not (operand.is_operand or operand.text in OPENING):
             return False
@@ -181,7 +181,7 @@ class _Walk:
         self.explained, self.alone = True, False
 
     def _stops_well(self, at: int) -> bool:
-        """Whether what is behind a stop explains the number, and does not go on counting."""
+        """Whether the text after punctuation explains the number and does not continue a list."""
         place = self.said[at + 1]
         while place < len(self.tokens) and self.tokens[place].text in CLOSING | OPENING | STOPS:
             place = self.said[place + 1]

@@ -1,7 +1,7 @@
-"""The pieces of a text with numbers, and what the words and signs beside a number are.
+"""Tokens of a text with numbers, and the classes of words and signs next to a number.
 
-Every repetition takes its characters whole and gives none of them back, and every piece is behind
-the one before it: a text is cut in time that grows with its length.
+Every repetition is possessive (no backtracking) and tokens follow each other, so a text is split in
+linear time.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ NAMED_UNITS = {
     **dict.fromkeys(("percent", "pct"), "%"),
 }
 UNIT_LETTERS = frozenset("mgshlLdtpWVAJNCF")
-"""Units of one letter that may stand close to a number, as in 5m; another letter is an unknown."""
+"""Units of one letter that may directly follow a number, as in 5m; others are variables."""
 UNIT_GREEK = frozenset("μΩ")
 UNKNOWNS = frozenset("xyzni")
 
@@ -58,7 +58,7 @@ SCALES = _SCALES | {name + "s": power for name, power in _SCALES.items()}
 """Words for powers of ten."""
 SHORT_SCALES = frozenset(("k", "K", "M", "B", "T", "bn", "mn", "tn", "Bn", "Mn", "Tn"))
 OTHER_SCALES = tuple("十百千万萬亿億兆만억조")
-"""Scales that are not read, neither as what they are (5k may be a run) nor as units."""
+"""Scales that are not read, neither as a scale (5k may be a run) nor as a unit."""
 
 MINUS = frozenset(("minus", "negative"))
 BOUNDS = frozenset((
@@ -66,23 +66,23 @@ BOUNDS = frozenset((
     "exceed", "exceeds", "times", "plus", "half", "twice", "thrice", "double", "triple", "log",
     "ln",
 ))  # fmt: skip
-"""Words before a number that make it another statement: at least 18, not 18, twice 18."""
+"""Words before a number that change the statement: at least 18, not 18, twice 18."""
 SHARES = frozenset((
     "half", "halves", "third", "thirds", "quarter", "quarters", "fourth", "fourths", "fifth",
     "fifths", "tenth", "tenths", "root", "square", "cube", "log", "logarithm", "multiple",
 ))  # fmt: skip
-"""Words before "of" and a number that make it another one: half of 18, the root of 18."""
+"""Words before "of" and a number that change its value: half of 18, the root of 18."""
 JOINS = frozenset((
     "and", "or", "nor", "to", "through", "until", "till", "plus", "minus", "times", "by",
 ))  # fmt: skip
 """Words between two numbers."""
 HEDGES = frozenset(("or", "nor", "below"))
 REASONS = frozenset(("because", "since", "as", "so", "where", "which"))
-"""Words with which an explanation begins, whatever numbers it holds."""
+"""First words of an explanation, which may contain any numbers."""
 MORE = frozenset((
     "half", "third", "quarter", "fourth", "fifth", "more", "up", "over", "above", "counting",
 ))  # fmt: skip
-"""Words behind "and" that make a number another one: 18 and a half."""
+"""Words after "and" that change a number: 18 and a half."""
 PARTS = frozenset((
     "halves", "thirds", "fifths", "sixths", "sevenths", "eighths", "ninths", "tenths",
     "hundredths", "thousandths", "squared", "cubed",
@@ -90,7 +90,7 @@ PARTS = frozenset((
 
 
 class Token(NamedTuple):
-    """A piece of a text."""
+    """A token of a text."""
 
     kind: str
     text: str
@@ -99,38 +99,38 @@ class Token(NamedTuple):
 
     @property
     def says(self) -> bool:
-        """Whether it is more than a blank or a decoration."""
+        """Whether it is more than a blank or markup."""
         return self.kind not in ("blank", "tag", "stars") and self.text not in QUOTES
 
     @property
     def word(self) -> str:
-        """Its text without case."""
+        """Its text in lower case."""
         return self.text.lower()
 
     @property
     def is_operand(self) -> bool:
-        """Whether it can stand before or behind an operator."""
+        """Whether it can be an operand."""
         return self.kind in ("number", "word", "letters") or self.text in CLOSING
 
     @property
     def is_operator(self) -> bool:
-        """Whether it is a sign of mathematics."""
+        """Whether it is a mathematical operator."""
         signs = len(self.text) == 1 and unicodedata.category(self.text) == "Sm"
         return self.text in _OPERATORS or signs
 
     @property
     def is_numeral(self) -> bool:
-        """Whether it begins with a numeral that is no digit, as ① or Ⅷ."""
+        """Whether it begins with a numeral that is not a digit, such as ① or Ⅷ."""
         return unicodedata.category(self.text[0]) in ("No", "Nl")
 
     @property
     def is_greek(self) -> bool:
-        """Whether it begins or ends with a Greek letter, as an unknown or a constant does."""
+        """Whether it begins or ends with a Greek letter, like a variable or a constant."""
         return any("\u0370" <= end <= "\u03ff" for end in (self.text[0], self.text[-1]))
 
 
 def tokens_of(text: str) -> Iterator[Token]:
-    """The pieces of a text, one behind the other.
+    """Split a text into tokens.
 
     Example:
         >>> [token.text for token in tokens_of("$1,234.50 a day")]

@@ -18,13 +18,13 @@ _BY_ALIAS = {alias: task for task in TASKS.values() for alias in (task.name, *ta
 
 
 def find_task(dataset_name: str) -> tuple[Task, str | None] | None:
-    """The task that a name means, and its local path; None where it means none.
+    """The task with a name, and its local path; None if the name is not a task's.
 
     Args:
         dataset_name: a task's name, or `name:path` for a local file or folder.
 
     Raises:
-        ValueError: a task's name with a colon and no path behind it.
+        ValueError: a task's name with a colon but no path.
 
     Example:
         >>> task, path = find_task("svamp:data/SVAMP.json")

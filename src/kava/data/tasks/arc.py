@@ -1,8 +1,8 @@
-"""ARC, easy and challenge: questions on science with lettered choices, and no reasoning.
+"""ARC, easy and challenge: science questions with lettered choices, without reasoning.
 
-Clark et al., arXiv 1803.05457. The question ends with its choices, `A. …` one a line, and the
-answer is a letter; `meta["choices"]` keeps the choices' texts, so that an answer in full is
-recognised too. Choices are lettered by their place, also where the source numbers them.
+Clark et al., arXiv 1803.05457. The question ends with its choices, `A. …`, one per line, and the
+answer is a letter; `meta["choices"]` stores the choices' texts, so that an answer in full is also
+recognised. Choices are lettered by position, even if the source numbers them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def lettered(question: str, choices: list[str]) -> str:
 
 
 def _read(task: str, row: Row, name: str, where: str, reader: RowReader) -> Record:
-    if "answerKey" in row:  # the hub's rows
+    if "answerKey" in row:  # rows from the hub
         found = field_of(row, "choices", dict, where)
         choices, labels = (
             texts_of(found.get(part), f"{where}: {part!r} of field 'choices'")

@@ -1,7 +1,7 @@
 """A task: questions with known answers, from the Hugging Face hub or from a local file.
 
-A task knows what its rows look like, wherever they come from; one file of this folder says so for
-each. Names of samples begin with the task's, so that tasks can be mixed and scored side by side.
+Each file of this folder describes the rows of one task, from either source. Ids of samples begin
+with the task's name, so that tasks can be mixed and scored together.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from kava.data.tables import is_saved
 from kava.inputs import Malformed, text_lines
 
 Reader = Callable[[Row, str, str, RowReader], Record]
-"""From a row, the name it has by default, its place for messages, and the forms asked for."""
+"""Maps a row, its default id, its place for messages and the reader to a record."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,15 +27,15 @@ class Task:
     """A task of the registry.
 
     Attributes:
-        name: what `load_records` and `kava evaluate --tasks` call it.
+        name: its name in `load_records` and `kava evaluate --tasks`.
         hub: the repository on the Hugging Face hub, and its configuration.
-        hub_splits: our name of a split → the hub's.
-        files: what a local folder may call the file of a split, in the order in which they are
-            looked for; a file that holds no split of its own serves for all.
-        read: makes a record of a row.
-        reasons: whether its rows hold written reasoning.
-        aliases: other names of it.
-        folder: what a folder of many tasks' data calls this one's.
+        hub_splits: our name of a split → the hub's name.
+        files: possible names of a split's file in a local folder, in order of preference; a file
+            without a split is used for all.
+        read: turns a row into a record.
+        reasons: whether its rows contain a chain of thought.
+        aliases: other names of the task.
+        folder: name of the task's subfolder in a folder with the data of many tasks.
     """
 
     name: str
@@ -48,16 +48,16 @@ class Task:
     folder: str
 
     def load(self, path: str | None, split: str, reader: RowReader) -> list[Record]:
-        """All records of a split.
+        """Load all records of a split.
 
         Args:
             path: a local file, or a folder that holds it; None reads the hub.
-            split: "train" or "test"; a path to a file has one split only, and ignores it.
-            reader: the forms of reasoning that are asked for.
+            split: "train" or "test"; ignored for a path to a file, which has only one split.
+            reader: the requested form of reasoning.
 
         Raises:
-            ValueError: a hub that cannot be reached, a split or file that does not exist, a
-                malformed row (named by its place), a repeated id, an empty file.
+            ValueError: a hub that cannot be reached, a missing split or file, a malformed row (the
+                message names its place), a repeated id, an empty file.
 
         Example:
             >>> TASKS["svamp"].load("SVAMP.json", "test", RowReader())
@@ -70,7 +70,7 @@ class Task:
         rows = self._rows(files, split) if files else self._hub(split)
         part = split if not files or files[0].is_dir() else stem_of(files[0])
         prefix = f"{self.name}-" if part.lower() == self.name else f"{self.name}-{part}-"
-        numbers = count()  # of rows, not of lines, as PlacedRow's
+        numbers = count()  # counts rows, not lines as PlacedRow does
 
         def read(row: PlacedRow) -> Record:
             return self.read(row.fields, f"{prefix}{next(numbers)}", row.where, reader)
@@ -126,7 +126,7 @@ class Task:
 
 
 def _divided(path: Path) -> Iterator[PlacedRow]:
-    """Lines of `question||reasoning #### answer`, as GSM8K-Aug's files have them."""
+    """Parse lines of `question||reasoning #### answer`, the format of GSM8K-Aug's files."""
     for line, text in text_lines(path):
         question, bars, answer = text.partition("||")
         if not bars:

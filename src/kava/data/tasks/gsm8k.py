@@ -1,4 +1,4 @@
-"""GSM8K: grade-school mathematics, with its solution in words and its answer behind `####`.
+"""GSM8K: grade-school mathematics, with a solution in words and the answer after `####`.
 
 Cobbe et al., arXiv 2110.14168.
 """

@@ -1,8 +1,8 @@
-"""GSM8K-Aug: GSM8K's kind of problems, made many by a model, with equations for reasoning.
+"""GSM8K-Aug: problems like GSM8K's, augmented with a model, with equations as reasoning.
 
-Deng et al., arXiv 2311.01460; the form that CODI and KaVa train on. Its test split is GSM8K's,
-and its validation split is 500 rows of GSM8K's **train** split: a model that was trained on the
-one is not to be chosen on the other.
+Deng et al., arXiv 2311.01460; the form that CODI and KaVa train on. Its test split is GSM8K's, and
+its validation split is 500 rows of GSM8K's **train** split: do not select a model on one that was
+trained on the other.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from kava.data.tasks.base import Task
 
 
 def _read(row: Row, name: str, where: str, reader: RowReader) -> Record:
-    """The equations stay whatever the form of reasoning, for there is nothing else."""
+    """Keep the equations in every form of reasoning, since there is nothing else."""
     if "steps" in row or "cot" in row:
         field = "steps" if "steps" in row else "cot"
         steps = row[field]

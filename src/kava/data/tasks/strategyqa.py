@@ -1,11 +1,11 @@
-"""StrategyQA: yes or no, where the steps to the answer are left implicit in the question.
+"""StrategyQA: yes/no questions whose reasoning steps are implicit.
 
-Geva et al., arXiv 2101.02235. The reasoning is the row's **facts**: they are statements, and
-both the original file and the hub's copy have them. Its decomposition asks questions that stay
-unanswered, and is left out. No fact states the answer, so that there is no last step to drop.
+Geva et al., arXiv 2101.02235. The reasoning is the row's **facts**: they are statements, and both
+the original file and the hub's copy have them. The decomposition consists of unanswered questions
+and is not used. No fact states the answer, so there is no last step to drop.
 
-The labels of the original test split are not public: "test" is dev.json, and on the hub the part
-that its copy sets apart.
+The labels of the original test split are not public: "test" is dev.json, or on the hub the held-out
+part of its copy.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """SVAMP: short arithmetic problems in varied wordings.
 
-Patel et al., arXiv 2103.07191. The reasoning is the row's equation, without its value, so that
-there is no last step that would state the answer.
+Patel et al., arXiv 2103.07191. The reasoning is the row's equation without its value, so no last
+step states the answer.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def _read(row: Row, name: str, where: str, reader: RowReader) -> Record:
 
 
 def _equation(text: str) -> str:
-    """`( ( 4.0 + 2.0 ) / 3.0 )` as one writes it: `(4 + 2) / 3`."""
+    """Rewrite `( ( 4.0 + 2.0 ) / 3.0 )` as `(4 + 2) / 3`."""
     text = _whole(text.strip())
     if text.startswith("(") and _closes(text) == len(text) - 1:
         text = text[1:-1].strip()
@@ -35,7 +35,7 @@ def _equation(text: str) -> str:
 
 
 def _closes(text: str) -> int:
-    """Where the bracket that opens the text is closed."""
+    """Index of the bracket that closes the first one of the text."""
     depth = 0
     for index, character in enumerate(text):
         depth += {"(": 1, ")": -1}.get(character, 0)

@@ -1,4 +1,4 @@
-"""All flags of `kava train`, and what follows from them."""
+"""All flags of `kava train`, and properties derived from them."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 
 class LeftOut:
-    """What was left out of a configuration, beside its settings and no part of them.
+    """The settings that the user left out; not part of the settings themselves.
 
     Attributes:
-        left_out: the names of such settings, and why the value is not the usual one; empty where
-            it is.
+        left_out: the names of such settings, and why the value is not the usual one; an empty
+            reason if it is.
     """
 
     __slots__ = ("left_out",)
@@ -40,7 +40,7 @@ class Settings(
     ModelSettings,
     LeftOut,
 ):
-    """The flags, unchecked; `kava.train.config.TrainConfig` holds them to one another."""
+    """The flags, unchecked; `kava.train.config.TrainConfig` checks them against each other."""
 
     @property
     def self_distillation(self) -> bool:
@@ -54,12 +54,12 @@ class Settings(
 
     @property
     def trains_aligner(self) -> bool:
-        """Whether the aligner learns beside the student."""
+        """Whether the aligner is trained together with the student."""
         return self.alignment_mode != "identity" and self.aligner_fit.endswith("joint")
 
     @property
     def trains_target(self) -> bool:
-        """Whether the target moves while the student learns, so that the two can collapse."""
+        """Whether the target changes during training, so that student and target can collapse."""
         return self.trains_aligner and self.align_direction == "teacher_to_student"
 
     @property
@@ -74,17 +74,17 @@ class Settings(
 
     @property
     def no_matching(self) -> str:
-        """The flag that leaves that comparison out."""
+        """The flag that turns this comparison off."""
         return "--kv_weight 0" if self.kv_weight else "--cka_weight 0"
 
     @property
     def unrotates(self) -> bool:
-        """Whether the teacher's keys are aligned without their rotation."""
+        """Whether the teacher's keys are aligned without their rotary embedding."""
         return self.key_space != "rotated"
 
     @property
     def needs_teacher(self) -> bool:
-        """Whether a teacher's forward is part of the step."""
+        """Whether a training step includes a forward pass of a teacher."""
         if self.matches_cache or self.codi_weight:
             return True
         return self.student == "latent" and self.self_distillation and self.teacher_ce_weight > 0
@@ -99,7 +99,7 @@ class Settings(
 
     @property
     def resampling(self) -> SegmentResampling | None:
-        """How the teacher's segments are warped to the student's slots, if they are."""
+        """How the teacher's segments are warped to the student's slots; None if they are not."""
         if not self.use_segment_resampling:
             return None
         from kava.align.time.resample import SegmentResampling

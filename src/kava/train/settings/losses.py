@@ -11,7 +11,7 @@ from kava.train.layers import parse_layers
 
 @dataclass(kw_only=True)
 class LossSettings:
-    """What the student is trained to lower."""
+    """The losses that the student is trained on."""
 
     kv_loss: str = flag(
         "smooth_l1", "how keys and values are compared", choices=names.KV_LOSS_NAMES, group="losses"

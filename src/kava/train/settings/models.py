@@ -10,7 +10,7 @@ from kava.flags import flag
 
 @dataclass(kw_only=True)
 class ModelSettings:
-    """Which models take part, and how many latents the student has."""
+    """The models, and the number of latents of the student."""
 
     model_name: str = flag(
         "kava/shell-teacher",

@@ -16,7 +16,7 @@ def _check_steps(steps: int) -> None:
 
 @dataclass(kw_only=True)
 class OptimisationSettings:
-    """How the losses are lowered."""
+    """The optimiser, its precision and its device."""
 
     epochs: float = flag(3.0, "passes over the data", above=0, group="training")
     max_steps: int = flag(

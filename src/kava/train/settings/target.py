@@ -1,4 +1,4 @@
-"""Flags of `kava train`: from the teacher's cache to what the student's is compared with."""
+"""Flags of `kava train`: the target that is made from the teacher's cache."""
 
 from __future__ import annotations
 
