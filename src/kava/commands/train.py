@@ -59,13 +59,13 @@ def _train(config: TrainConfig) -> Path:
     from kava.train.build import build_run
 
     run = build_run(config)
-    run.trainer.writer.clear(run.start.gives_way)
     first = run.trainer.is_world_process_zero()
     if first:
         for notice in run.start.notices:
             print(f"kava: warning: {notice}", file=sys.stderr)
         _describe(config, run)
     run.trainer.train(resume_from_checkpoint=str(run.checkpoint) if run.checkpoint else None)
+    run.trainer.writer.clear()  # of a run that had no step left
     checkpoint = latest_checkpoint(config.output_dir)
     assert checkpoint is not None
     if first:

@@ -109,6 +109,20 @@ def load_model_config(
     return config
 
 
+def is_local_model(name: str) -> bool:
+    """Whether a name means a built-in model or a folder, not a model on the hub.
+
+    Raises:
+        ValueError: an unknown `kava/` name.
+        OSError: a folder that does not exist.
+
+    Example:
+        >>> is_local_model("kava/tiny-llama"), is_local_model("gpt2")
+        (True, False)
+    """
+    return name in RANDOM_MODELS or Path(_resolve(name)).is_dir()
+
+
 def load_tokenizer(
     name_or_path: str | Path, *, trust_remote_code: bool = False
 ) -> PreTrainedTokenizerBase:

@@ -105,6 +105,7 @@ def build_run(config: TrainConfig, data: Data | None = None) -> Run:
         data_hash=data.hash,
         teacher_pad_token_id=theirs,
     )
+    trainer.writer.gives_way = start.gives_way
     notices = [*start.notices]
     if start.checkpoint is not None:
         machine = machine_of(trainer.args.device, trainer.args.world_size)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
+from copy import copy
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +21,13 @@ from transformers import (
 from transformers.integrations import TensorBoardCallback
 
 from kava.files.write import append_whole, write_whole
+from kava.train.checkpoint import CheckpointWriter
 from kava.train.events import EventsWriter
 from kava.train.guard import RunGuard
 from kava.train.loss_line import log_line
 
 METRICS_FILE = "metrics.jsonl"
+TENSORBOARD_FOLDER = "tensorboard"
 CLOCK = "seconds"
 """The wall time of a row, since the run began."""
 
@@ -95,11 +100,17 @@ class ProgressAndLog(ProgressCallback):
 
 
 class MetricsFile(TrainerCallback):
-    """Append every log to metrics.jsonl; a resumed run first goes back to its checkpoint's log."""
+    """Append every log to metrics.jsonl; a resumed run first goes back to its checkpoint's log.
+
+    A run that starts anew leaves the file of an earlier one as it is until its first step is done:
+    what the first batch is refused for costs nothing.
+    """
 
     def __init__(self, output_dir: str | Path):
         self.path = Path(output_dir) / METRICS_FILE
         self.started = time.monotonic()
+        self._waiting: str | None = None
+        """What the file will hold after the first step; None once it is written."""
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -118,8 +129,22 @@ class MetricsFile(TrainerCallback):
             for line, row in zip(there, state.log_history)
         ]
         self.started = time.monotonic() - max((row[CLOCK] or 0.0 for row in rows), default=0.0)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(self.path, "".join(_line(row) + "\n" for row in rows))
+        self._waiting = "".join(_line(row) + "\n" for row in rows)
+        if state.global_step:
+            self._write()
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Begin the file, after the first step."""
+        if state.is_world_process_zero:
+            self._write()
+
+    def _write(self) -> None:
+        if self._waiting is not None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(self.path, self._waiting)
+            self._waiting = None
 
     def on_log(
         self,
@@ -133,8 +158,11 @@ class MetricsFile(TrainerCallback):
         if state.is_world_process_zero and logs:
             seconds = round(time.monotonic() - self.started, 3)
             state.log_history[-1][CLOCK] = seconds  # for a run that goes on in another folder
-            line = _line({"step": state.global_step, CLOCK: seconds, **logs})
-            append_whole(self.path, line + "\n")
+            line = _line({"step": state.global_step, CLOCK: seconds, **logs}) + "\n"
+            if self._waiting is None:
+                append_whole(self.path, line)
+            else:
+                self._waiting += line
 
     def _lines(self) -> list[dict[str, Any] | None]:
         """The rows of the file; None for half a line, which a killed run may leave."""
@@ -156,6 +184,8 @@ def _line(row: dict[str, Any]) -> str:
 class TensorBoardFile(TensorBoardCallback):
     """The library's TensorBoard callback, for a run that may go on after a checkpoint.
 
+    A run that starts anew writes nothing before its first step is done, as `MetricsFile` does.
+
     Args:
         output_dir: of the run; the events are in its folder `tensorboard`.
     """
@@ -163,16 +193,67 @@ class TensorBoardFile(TensorBoardCallback):
     def __init__(self, output_dir: str | Path):
         super().__init__()
         self._SummaryWriter: type[Any] = EventsWriter
-        self.logging_dir = str(Path(output_dir) / "tensorboard")
+        self.logging_dir = str(Path(output_dir) / TENSORBOARD_FOLDER)
+        self._waiting: list[Callable[[], None]] = []
+        """What is written after the first step."""
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Have TensorBoard leave out what earlier files say of steps that are done again."""
+        begin = partial(self._begin, args, copy(state), control, **kwargs)
+        if state.global_step:
+            begin()
+        else:
+            self._waiting = [begin]
+
+    def _begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         if state.is_world_process_zero and self.tb_writer is None:
             again_from = state.global_step + 1 if state.global_step else 0
             self.tb_writer = self._SummaryWriter(self.logging_dir, purge_step=again_from)
         super().on_train_begin(args, state, control, **kwargs)
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Begin the file, after the first step."""
+        waiting, self._waiting = self._waiting, []
+        for write in waiting:
+            write()
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Write the values of a log."""
+        write = partial(super().on_log, args, copy(state), control, logs=logs, **kwargs)
+        if self._waiting:
+            self._waiting.append(write)
+        else:
+            write()
+
+
+class GiveWay(TrainerCallback):
+    """Take away the checkpoints of an earlier run once the first step of this one is done.
+
+    Args:
+        writer: whose `gives_way` names them.
+    """
+
+    def __init__(self, writer: CheckpointWriter):
+        self.writer = writer
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Take them away, before the step is saved."""
+        self.writer.clear()
 
 
 class LogAndEvaluateAtEnd(TrainerCallback):

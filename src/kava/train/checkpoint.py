@@ -71,17 +71,20 @@ class CheckpointWriter:
         self.saves = saves
         self.accelerator = accelerator
         self.run_dir = self.output_dir
+        self.gives_way: tuple[Path, ...] = ()
+        """Checkpoints of an earlier run, which go when the first step of this one is done."""
         if saves:
             # left behind by a process that was killed while it saved
             shutil.rmtree(self.output_dir / STAGING, ignore_errors=True)
             for rest in self.output_dir.glob(".checkpoint-*.old"):
                 shutil.rmtree(rest, ignore_errors=True)
 
-    def clear(self, checkpoints: Iterable[Path]) -> None:
-        """Take away what the run was allowed to."""
+    def clear(self) -> None:
+        """Take away what gives way, once: later checkpoints may have the same names."""
         if self.saves:
-            for path in checkpoints:
+            for path in self.gives_way:
                 remove_checkpoint(path)
+        self.gives_way = ()
 
     @contextmanager
     def staged(self, state: TrainerState) -> Iterator[None]:
