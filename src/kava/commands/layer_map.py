@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from kava.fit.layer_map import LayerMapping
 
 
+USUAL_SAMPLES = 200
+
+
 @dataclass(kw_only=True)
 class LayerMapConfig(ReadingConfig):
     """Which models, which text, and what map.
@@ -30,7 +33,13 @@ class LayerMapConfig(ReadingConfig):
         "a hub id, a local folder, or a built-in kava/ name", group="models"
     )
     teacher_model: str = needed("the same of the teacher; it may have another tokenizer")
-    num_samples: int = flag(200, "samples, taken at random", least=1, group="data")
+    num_samples: int | None = flag(
+        None,
+        "samples, taken at random",
+        least=1,
+        group="data",
+        unset=f"{USUAL_SAMPLES}, or all where there are fewer",
+    )
     strategy: str = flag(
         "top_k",
         "top_k: average the most similar teacher layers; monotone: one teacher layer each, in "
@@ -79,7 +88,7 @@ def make_layer_map(config: LayerMapConfig) -> LayerMapping:
 
     # large models are loaded last: a wrong path or a bad sample shows at once
     names = config.student_model, config.teacher_model
-    texts = read_texts(config, *names, config.num_samples, "num_samples")
+    texts = read_texts(config, *names, config.num_samples, "num_samples", USUAL_SAMPLES)
     print(f"data: {config.dataset_name}: {texts.report}")
     student, teacher = load_models(config, *names)
     similarity = measure_layers(

@@ -24,7 +24,7 @@ from transformers import (
 
 from kava.models.builtin import BUILTIN_NAMES, RANDOM_MODELS, TRAINED_MODELS
 from kava.models.devices import DTYPES
-from kava.models.folders import WEIGHTS_FILE, check_folder, gguf_mend
+from kava.models.folders import WEIGHTS_FILE, check_folder, gguf_mend, tokenizer_damage
 from kava.models.traceable import check_kind, name_outputs, text_part
 from kava.models.weights import check_finite
 
@@ -150,9 +150,13 @@ def load_tokenizer(
         try:
             tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
         except Exception as error:  # of files that are missing, damaged, or need another library
+            if (damage := tokenizer_damage(source)) is not None:
+                raise OSError(f"cannot load a tokenizer from the folder {source!r}: {damage}") from error
             raise OSError(_unreadable("tokenizer", source, error)) from error
     if len(tokenizer.get_vocab()) <= len(tokenizer.all_special_tokens):
         # what the library makes of a folder without one
+        if (damage := tokenizer_damage(_resolve(name))) is not None:
+            raise OSError(f"cannot load a tokenizer from the folder {name!r}: {damage}")
         raise OSError(
             f"{name!r} holds no tokenizer: copy tokenizer.json and tokenizer_config.json of the "
             f"model into it"

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from kava.data.collate import Collator
+from kava.data.encoded import UNKNOWN_TOKEN, DoesNotFit
 from kava.data.neighbours import check_neighbours
+from kava.dataset_names import SHELL_GAME_NAME, SHELL_TOKENIZED
 from kava.fit.aligner import CalibrationReport
 from kava.fit.layer_map import LayerMapping
 from kava.models.devices import choose_device
@@ -57,6 +61,25 @@ def _scored(config: TrainConfig, distiller: Distiller, data: Data) -> Data:
     return replace(data, train=train, eval=held_out)
 
 
+@contextmanager
+def _other_words(config: TrainConfig) -> Iterator[None]:
+    """Say which flag to pass where a model of the built-in game is given another text.
+
+    Raises:
+        ValueError: the first word that its tokenizer does not know.
+    """
+    try:
+        yield
+    except DoesNotFit as problem:
+        if problem.reason != UNKNOWN_TOKEN or config.model_name not in SHELL_TOKENIZED:
+            raise
+        raise ValueError(
+            f"--model_name {config.model_name} reads the words of {SHELL_GAME_NAME} alone, and not "
+            f"{config.dataset_name}: pass --model_name with a model that reads your text, such as "
+            f"gpt2 or kava/tiny-gpt2 ({problem})"
+        ) from problem
+
+
 def build_run(config: TrainConfig, data: Data | None = None) -> Run:
     """Everything for a run, and the checkpoint to go on from.
 
@@ -81,7 +104,8 @@ def build_run(config: TrainConfig, data: Data | None = None) -> Run:
         print(line, flush=True)
     given = data is not None
     if data is None:
-        data = load_data(config, tokenizer, teacher_tokenizer)
+        with _other_words(config):
+            data = load_data(config, tokenizer, teacher_tokenizer)
     data = fit_data(config, data, tokenizer, readers)
     if start.checkpoint is not None:
         check_same_run(start.checkpoint, config, data.hash)

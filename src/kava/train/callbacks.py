@@ -21,13 +21,12 @@ from transformers import (
 from transformers.integrations import TensorBoardCallback
 
 from kava.files.write import append_whole, write_whole
+from kava.names import METRICS_FILE, TENSORBOARD_FOLDER
 from kava.train.checkpoint import CheckpointWriter
 from kava.train.events import EventsWriter
 from kava.train.guard import RunGuard
 from kava.train.loss_line import log_line
 
-METRICS_FILE = "metrics.jsonl"
-TENSORBOARD_FOLDER = "tensorboard"
 CLOCK = "seconds"
 """The wall time of a row, since the run began."""
 
