@@ -98,7 +98,9 @@ def share_apart(ours: Tensor, theirs: Tensor) -> float:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--samples", type=int, default=32)
     parser.add_argument("--length", type=int, default=96, help="reasoning tokens")
     parser.add_argument("--target-len", type=int, default=24, help="kept positions")
@@ -111,7 +113,9 @@ def main(argv: list[str] | None = None) -> int:
         apart = []
         for method in METHODS:
             own = compress(trace, method, args.target_len)[1]
-            apart.append(share_apart(own, compress(trace, method, args.target_len, scaling=usual)[1]))
+            apart.append(
+                share_apart(own, compress(trace, method, args.target_len, scaling=usual)[1])
+            )
         shares = " | ".join(f"{100 * share:.1f} %" for share in apart)
         print(f"| {name} | {spread_of_logits(trace):.1f} | {shares} |")
     return 0

@@ -18,7 +18,7 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from families import FAMILIES, SLIDING_WINDOW, VOCAB_SIZE, build, gpt2
+from families import FAMILIES, SLIDING_WINDOW, VOCAB_SIZE, build, gpt2, llama
 from kava.models.capture import capture, position_ids_from_mask, record_queries, trace_from_cache
 
 T = 10
@@ -371,20 +371,23 @@ def test_an_empty_or_truncated_cache_is_refused():
 @pytest.mark.parametrize(
     ("ids", "message"),
     [
-        ([[3, VOCAB_SIZE]], rf"input_ids hold {VOCAB_SIZE}, but GPT2LMHeadModel has embeddings for"),
+        (
+            [[3, VOCAB_SIZE]],
+            rf"input_ids hold {VOCAB_SIZE}, but GPT2LMHeadModel has embeddings for",
+        ),
         ([[-1, 3]], r"input_ids hold -1, but GPT2LMHeadModel has embeddings for the ids 0 to"),
-        ([[3] * 65], r"reaches position 64, but GPT2LMHeadModel has a table of 64 positions"),
+        ([[3] * 129], r"reaches position 128, but GPT2LMHeadModel has a table of 128 positions"),
     ],
 )
 def test_what_a_model_has_no_row_for_is_refused(ids: list[list[int]], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        capture(gpt2(n_positions=64), torch.tensor(ids))
+        capture(gpt2(), torch.tensor(ids))
 
 
-@pytest.mark.parametrize(
-    "model", [gpt2(n_positions=64), FAMILIES["llama"](max_position_embeddings=32)], ids=type
-)
-def test_the_last_position_and_computed_ones_are_read(model: PreTrainedModel) -> None:
-    half, trace = capture(model, tokens(length=40))
-    _, rest = capture(model, tokens(length=24), past_key_values=half.past_key_values)
-    assert (trace.length, rest.length) == (40, 24)
+@pytest.mark.parametrize(("model", "rest"), [(gpt2(), 28), (llama(), 60)], ids=["gpt2", "llama"])
+def test_the_last_position_of_a_table_and_computed_ones_are_read(
+    model: PreTrainedModel, rest: int
+) -> None:
+    outputs, _ = capture(model, tokens(length=100))
+    _, trace = capture(model, tokens(length=rest), past_key_values=outputs.past_key_values)
+    assert trace.length == rest

@@ -213,7 +213,8 @@ WRONG_FOLDERS: dict[str, tuple[Callable[[Path], None], str]] = {
     ),
     "tokenizer cut": (written("tokenizer.json", "{"), "model/tokenizer.json is damaged (EOF"),
     "tokenizer of another kind": (
-        written("tokenizer.json", '{"version": "1.0"}'), "model/tokenizer.json is damaged (",
+        written("tokenizer.json", '{"version": "1.0"}'),
+        "model/tokenizer.json is damaged (",
     ),
     "no end token": (
         configured("tokenizer_config.json", eos_token=None),

@@ -117,7 +117,10 @@ def test_flags_that_contradict_each_other_are_one_line(flags: dict[str, Any], me
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (None, r"^--layer_mapping_path \S+map.json: there is no such file; kava layer-map makes one"),
+        (
+            None,
+            r"^--layer_mapping_path \S+map.json: there is no such file; kava layer-map makes one",
+        ),
         ("[", r"^--layer_mapping_path: \S+map.json is not a layer map: "),
         ("{}", r"^--layer_mapping_path: \S+map.json is not a layer map: its format"),
     ],

@@ -147,7 +147,9 @@ def test_a_finished_run_of_a_steady_schedule_can_be_extended(
     steady: dict[str, Any] = {
         "lr_scheduler": "constant_with_warmup", "warmup_steps": 2, "batch_size": 16,
     }  # fmt: skip
-    first = {name: 4 if name == "max_steps" and value > 0 else value for name, value in length.items()}
+    first = {
+        name: 4 if name == "max_steps" and value > 0 else value for name, value in length.items()
+    }
     first = {**first, "epochs": 1.0} if "epochs" in length else first
     run(small(tmp_path / "cut", **steady, **first))
     run(small(tmp_path / "whole", **steady, **length))

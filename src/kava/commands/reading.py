@@ -148,9 +148,7 @@ def load_reader(config: ReadingConfig, name: str) -> PreTrainedModel:
     return model
 
 
-def _records(
-    config: ReadingConfig, num_samples: int | None, flag: str, usual: int
-) -> list[Record]:
+def _records(config: ReadingConfig, num_samples: int | None, flag: str, usual: int) -> list[Record]:
     from kava.data.sources import load_records
     from kava.data.splits import split_records
 

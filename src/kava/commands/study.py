@@ -41,8 +41,8 @@ class RunConfig:
     )
     dry_run: bool = flag(
         False,
-        "check the plan, and its data and models where they are on this machine; print the runs and "
-        "the power to find the minimum effect; write nothing",
+        "check the plan, and its data and models where they are on this machine; print the runs "
+        "and the power to find the minimum effect; write nothing",
     )
 
     def __post_init__(self) -> None:

@@ -80,7 +80,9 @@ def _say_what_is_next(config: TrainConfig, run: Run, checkpoint: Path) -> None:
     best = folder / Path(run.trainer.state.best_model_checkpoint or checkpoint).name
     print(f"checkpoint: {checkpoint}{f' (best: {best})' if best != checkpoint else ''}")
     print(f"metrics:    {folder / METRICS_FILE}")
-    print(f"TensorBoard: {shlex.join(['tensorboard', '--logdir', str(folder / TENSORBOARD_FOLDER)])}")
+    print(
+        f"TensorBoard: {shlex.join(['tensorboard', '--logdir', str(folder / TENSORBOARD_FOLDER)])}"
+    )
     records = run.data.eval_records or run.data.train_records
     questions = [record.student_question or record.question for record in records[:20]]
     ask = ["--prompt", min(questions, key=lambda question: ("\n" in question, len(question)))]

@@ -158,7 +158,8 @@ def capture(
     Raises:
         ValueError: an encoder-decoder, a model with layers that keep no keys and values,
             activation checkpointing in training, parts that do not fit together, a position or
-            (of ids on the CPU) a token that the model has no row for, or, with `queries`, a family whose attention cannot be rebuilt from its queries and keys.
+            (of ids on the CPU) a token that the model has no row for, or, with `queries`, a
+            family whose attention cannot be rebuilt from its queries and keys.
 
     Example:
         >>> outputs, trace = capture(model, input_ids, attention_mask)

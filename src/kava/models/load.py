@@ -151,7 +151,9 @@ def load_tokenizer(
             tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
         except Exception as error:  # of files that are missing, damaged, or need another library
             if (damage := tokenizer_damage(source)) is not None:
-                raise OSError(f"cannot load a tokenizer from the folder {source!r}: {damage}") from error
+                raise OSError(
+                    f"cannot load a tokenizer from the folder {source!r}: {damage}"
+                ) from error
             raise OSError(_unreadable("tokenizer", source, error)) from error
     if len(tokenizer.get_vocab()) <= len(tokenizer.all_special_tokens):
         # what the library makes of a folder without one

@@ -47,8 +47,8 @@ def check_models(config: TrainConfig) -> Readers:
 
     Raises:
         ValueError: a model of a kind that cannot be trained or read, or whose queries a flag needs
-            and nothing can record; more terms, latents or tokens than the models have room for; a file
-            that is no layer map between them.
+            and nothing can record; more terms, latents or tokens than the models have room for; a
+            file that is no layer map between them.
         OSError: a folder or hub model that cannot be read, or whose files are not all there.
 
     Example:

@@ -18,7 +18,6 @@ from kava.student.settings import SETTINGS_FILE, read_settings
 from kava.student.whole import run_damage, written_by
 from kava.train.config import RESUMABLE, TrainConfig
 
-
 LENGTHS = ("max_steps", "epochs")
 """The settings that say how long a run is."""
 
