@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -24,7 +25,7 @@ from kava.train.config import TrainConfig
 from kava.train.data import Data, load_data
 from kava.train.defaults import adopt, default_lines
 from kava.train.disk import DiskNeed, check_disk, disk_need
-from kava.train.layer_mapping import measure_layer_map
+from kava.train.layer_mapping import layer_map_file, measure_layer_map
 from kava.train.limits import check_models, fit_data, num_update_steps
 from kava.train.models import build_distiller, build_teacher_tokenizer, build_tokenizer
 from kava.train.objective import Distiller
@@ -143,6 +144,7 @@ def build_run(config: TrainConfig, data: Data | None = None) -> Run:
     written = [sample for sample in data.train if sample.num_reasoning]
     if config.measures_layers and config.matches_cache and anew:
         layers = measure_layer_map(distiller, config, written, collate, data.hash)
+        trainer.after_first_step.do.append(partial(layers.save, layer_map_file(config)))
     if config.calibrates and config.matches_cache and anew:
         calibration = calibrate_aligner(distiller, config, written, collate)
     return Run(trainer, data, start, need, calibration, layers)

@@ -22,7 +22,6 @@ from transformers.integrations import TensorBoardCallback
 
 from kava.files.write import append_whole, write_whole
 from kava.names import METRICS_FILE, TENSORBOARD_FOLDER
-from kava.train.checkpoint import CheckpointWriter
 from kava.train.events import EventsWriter
 from kava.train.guard import RunGuard
 from kava.train.loss_line import log_line
@@ -238,21 +237,23 @@ class TensorBoardFile(TensorBoardCallback):
             write()
 
 
-class GiveWay(TrainerCallback):
-    """Take away the checkpoints of an earlier run once the first step of this one is done.
+class AfterFirstStep(TrainerCallback):
+    """What replaces an earlier run's files waits here until the first step is done.
 
     Args:
-        writer: whose `gives_way` names them.
+        do: each is called once, after the first step and before it is logged or saved.
     """
 
-    def __init__(self, writer: CheckpointWriter):
-        self.writer = writer
+    def __init__(self, *do: Callable[[], None]):
+        self.do = [*do]
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Take them away, before the step is saved."""
-        self.writer.clear()
+        """Do it."""
+        waiting, self.do = self.do, []
+        for one in waiting:
+            one()
 
 
 class LogAndEvaluateAtEnd(TrainerCallback):

@@ -26,19 +26,15 @@ def measure_layer_map(
 ) -> LayerMapping:
     """Give the distiller's aligner the layer map that its two models' layers ask for.
 
-    The map, with what was measured, is left in the output folder, where `--layer_mapping_path`
-    can read it.
-
     Args:
         distiller: student, aligner and teacher; the student as it is before training.
         config: the run's configuration.
         samples: the training samples; the first `calibration_samples` of them are read.
         collate: makes batches of them.
-        data_hash: of the training data, for the file.
+        data_hash: of the training data, which the map names.
 
     Raises:
         ValueError: too few reasoning tokens, or a student layer that is like no teacher layer.
-        OSError: the file cannot be written.
     """
     chosen = samples[: config.calibration_samples]
     teacher = distiller.teacher if distiller.teacher is not None else distiller.base
@@ -66,7 +62,9 @@ def measure_layer_map(
     # as a state, so that the aligner forgets what it made of the map before
     aligner = distiller.map_aligner
     aligner.load_state_dict({**aligner.state_dict(), "layer_weights": mapping.weights})
-    output_dir = Path(config.output_dir)
-    output_dir.mkdir(parents=True, exist_ok=True)
-    mapping.save(output_dir / FILE_NAME)
     return mapping
+
+
+def layer_map_file(config: TrainConfig) -> Path:
+    """Where a run leaves the map that it measured, for `--layer_mapping_path` of another."""
+    return Path(config.output_dir) / FILE_NAME
