@@ -36,6 +36,10 @@ SCHEDULERS = (
 """Schedulers of transformers that need no further setting."""
 
 
+METRICS_FILE = "metrics.jsonl"
+TENSORBOARD_FOLDER = "tensorboard"
+"""What a run writes into its output folder, beside its checkpoints."""
+
 MOST_BATCH = 65_536
 MOST_LATENTS = 4_096
 MOST_SEED = 2**32 - 1

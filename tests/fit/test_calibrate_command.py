@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, MambaConfig
 
 from kava.align import MapProjectionAligner, save_layer_map
 from kava.cli import run
-from kava.commands.calibrate import CalibrateConfig, calibrate_models, main, parse
+from kava.commands.calibrate import USAGE, CalibrateConfig, calibrate_models, main, parse
 from kava.data import load_records
 from kava.data.paired_tokens import token_labels
 from kava.data.splits import data_hash
@@ -147,6 +147,7 @@ def test_queries_and_rotated_keys_are_fitted_where_asked_for() -> None:
         ({"--alignment_mode": "flat"}, "--alignment_mode is flat; leave them out"),
         ({"--alignment_mode": "identity"}, "'identity' is unknown; choose structured, flat"),
         ({"--align_direction": "up"}, "choose teacher_to_student, student_to_teacher"),
+        ({"--layer_mapping_path": "nope.json"}, "--layer_mapping_path nope.json: there is no such"),
         ({"--layer_mapping": "top"}, "--layer_mapping 'top' is unknown"),
         ({"--layer_mapping": "skip", "--layer_mapping_path": "m.json"}, "exclude each other"),
         ({"--model_name": "nowhere/at_all"}, "nowhere/at_all"),
@@ -198,7 +199,17 @@ def test_a_model_without_keys_and_values_is_refused(capsys: pytest.CaptureFixtur
 def test_the_defaults_are_those_of_the_help() -> None:
     config = CalibrateConfig(model_name="a", teacher_name="b", dataset_name="c", output_dir="d")
     assert config.map_rank == "auto"
-    assert config.calibration_samples == 1000
+    assert config.calibration_samples is None
+    assert "1000, or all where there are fewer" in " ".join(USAGE.help().split())
+
+
+def test_left_out_all_samples_are_taken_where_there_are_fewer_than_usual(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run(main, argv(without=("--calibration_samples",))) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "default: --calibration_samples 40, all that kava/shell-game?num_train=40 has"
+    assert load_calibration("out").facts["num_samples"] == 40
 
 
 @pytest.mark.parametrize(

@@ -98,6 +98,16 @@ def test_samples_are_chosen_by_the_seed() -> None:
     assert a.weights.argmax(1).tolist() == [0, 3]
 
 
+def test_left_out_all_samples_are_taken_where_there_are_fewer_than_usual(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    flags = {name: value for name, value in FLAGS.items() if name != "--num_samples"}
+    assert run(main, [part for pair in flags.items() for part in pair]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "default: --num_samples 12, all that kava/shell-game?num_train=12 has"
+    assert LayerMapping.load("map.json").facts["num_samples"] == 12
+
+
 def test_templates_and_tokens_are_the_users(capsys: pytest.CaptureFixture[str]) -> None:
     rows = [
         {"question": f"What is {i}?", "reasoning": f"It is {i} € and no more.", "answer": str(i)}
@@ -123,6 +133,11 @@ def test_templates_and_tokens_are_the_users(capsys: pytest.CaptureFixture[str]) 
         ({"--dataset_name": "nowhere.jsonl"}, "dataset 'nowhere.jsonl' is neither a file"),
         ({"--num_samples": "13"}, "--num_samples 13 is more than the 12 records"),
         ({"--num_samples": "0"}, "--num_samples 0 must be at least 1"),
+        (
+            {"--num_samples": "1"},
+            "1 sample of kava/shell-game?num_train=12 with 3 reasoning tokens: layers are compared "
+            "by CKA, which needs 4 or more; raise --num_samples",
+        ),
         ({"--strategy": "best"}, "--strategy 'best' is unknown; choose top_k, monotone"),
         ({"--strategy": "monotone", "--top_k": "2"}, "--top_k 2 belongs to --strategy top_k"),
         ({"--top_k": "5"}, "top_k=5 must be from 1 to the number of teacher layers, 4"),

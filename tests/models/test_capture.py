@@ -18,7 +18,7 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from families import FAMILIES, SLIDING_WINDOW, VOCAB_SIZE, build
+from families import FAMILIES, SLIDING_WINDOW, VOCAB_SIZE, build, gpt2, llama
 from kava.models.capture import capture, position_ids_from_mask, record_queries, trace_from_cache
 
 T = 10
@@ -366,3 +366,28 @@ def test_an_empty_or_truncated_cache_is_refused():
     layers = [(torch.zeros(1, 1, 5, 2),) * 2, (torch.zeros(1, 1, 3, 2),) * 2]
     with pytest.raises(ValueError, match="sliding window cannot be traced"):
         trace_from_cache(layers)
+
+
+@pytest.mark.parametrize(
+    ("ids", "message"),
+    [
+        (
+            [[3, VOCAB_SIZE]],
+            rf"input_ids hold {VOCAB_SIZE}, but GPT2LMHeadModel has embeddings for",
+        ),
+        ([[-1, 3]], r"input_ids hold -1, but GPT2LMHeadModel has embeddings for the ids 0 to"),
+        ([[3] * 129], r"reaches position 128, but GPT2LMHeadModel has a table of 128 positions"),
+    ],
+)
+def test_what_a_model_has_no_row_for_is_refused(ids: list[list[int]], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        capture(gpt2(), torch.tensor(ids))
+
+
+@pytest.mark.parametrize(("model", "rest"), [(gpt2(), 28), (llama(), 60)], ids=["gpt2", "llama"])
+def test_the_last_position_of_a_table_and_computed_ones_are_read(
+    model: PreTrainedModel, rest: int
+) -> None:
+    outputs, _ = capture(model, tokens(length=100))
+    _, trace = capture(model, tokens(length=rest), past_key_values=outputs.past_key_values)
+    assert trace.length == rest

@@ -211,7 +211,11 @@ WRONG_FOLDERS: dict[str, tuple[Callable[[Path], None], str]] = {
         without("tokenizer.json", "tokenizer_config.json"),
         "cannot load a tokenizer from the folder",
     ),
-    "tokenizer cut": (written("tokenizer.json", "{"), "cannot load a tokenizer from the folder"),
+    "tokenizer cut": (written("tokenizer.json", "{"), "model/tokenizer.json is damaged (EOF"),
+    "tokenizer of another kind": (
+        written("tokenizer.json", '{"version": "1.0"}'),
+        "model/tokenizer.json is damaged (",
+    ),
     "no end token": (
         configured("tokenizer_config.json", eos_token=None),
         "has no end-of-sequence token",
@@ -250,7 +254,7 @@ def complaint_of(command: str, name: str, capsys: pytest.CaptureFixture[str]) ->
     return line
 
 
-OF_EVERY_KIND = ("missing shard", "adapter", "mamba", "added pad")
+OF_EVERY_KIND = ("missing shard", "adapter", "mamba", "added pad", "tokenizer cut")
 CASES = [("train", wrong) for wrong in WRONG_FOLDERS] + [
     (command, wrong) for command in COMMANDS if command != "train" for wrong in OF_EVERY_KIND
 ]

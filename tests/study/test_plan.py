@@ -150,6 +150,16 @@ def test_a_mix_is_handed_on() -> None:
         ({"arms__flat__seeds": 1}, "arms.flat: the test 'crossed' compares runs of the same seeds"),
         ({"arms__flat__seeds": 3}, "arms.flat: seeds 3 must be from 1 to the plan's 2"),
         ({"arms__flat__seeds": 0}, "arms.flat: seeds 0 must be from 1 to the plan's 2"),
+        (
+            {
+                "arms__again": {
+                    "what": "x",
+                    "role": "treatment",
+                    "changes": {"alignment_mode": "flat"},
+                }
+            },
+            "arms.again and arms.flat have the same settings, so that there is nothing to compare",
+        ),
         ({"arms": {}}, "arms must name at least two arms"),
         ({"data": 3}, "data must hold keys and values, not 3"),
     ],

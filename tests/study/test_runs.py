@@ -64,6 +64,51 @@ def test_a_dry_run_touches_nothing(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "to find +5.0 points with 2 seeds and 16 items" in said
 
 
+def rows(path: Path, numbers: range) -> str:
+    """A file of questions, and its name."""
+    step = "Add one to it and write the sum down, which is all that has to be done here."
+    lines = [
+        {"question": f"What is {n} + 1?", "reasoning": f"{step}\n{step}", "answer": str(n + 1)}
+        for n in numbers
+    ]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"base__model_name": "kava/huge"}, "arms.flat: unknown built-in model 'kava/huge'"),
+        ({"base__teacher_name": "./nowhere"}, "arms.flat: the folder './nowhere' does not exist"),
+        ({"arms__structured__changes__map_rank": "99"}, "arms.structured: --map_rank 99 is too"),
+        ({"data__train": "nowhere.jsonl"}, "dataset 'nowhere.jsonl' is neither a file nor a known"),
+        ({"data__test": "nowhere.jsonl"}, "dataset 'nowhere.jsonl' is neither a file nor a known"),
+        (
+            {"data__train": {"gsm8k": 1, "nowhere.jsonl": 1}},
+            "data.train: mix:nowhere.jsonl=1: 'nowhere.jsonl' is",
+        ),
+        ({"data__test_split": "dev"}, "split='dev' is not in kava/shell-game; choose train or"),
+        ({"data__test_items": 17}, "test_items 17 is more than the 16 records"),
+        ({"data__subset_size": 65}, "--subset_size 65 is more than the 64 training records"),
+        ({"data__train": "train.jsonl", "data__test": "train.jsonl"}, "share 24 questions"),
+        ({"data__train": "train.jsonl", "data__test": "late.jsonl"}, "share 1 questions"),
+    ],
+)
+def test_what_no_run_could_read_is_refused_before_the_plan_is_locked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+    changes: dict[str, Any], words: str,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    rows(tmp_path / "train.jsonl", range(24))
+    rows(tmp_path / "late.jsonl", range(23, 47))
+    for flags in ([], ["--dry_run"]):
+        assert study(tmp_path, changed(**changes), *flags) == 1
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"kava: error: {tmp_path / 'plan.yaml'}: ")
+        assert words in line
+        assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from kava.commands.train import train
+from kava.errors import KavaError
 from kava.student import LatentStudent
 from kava.student import manifest as manifest_module
 from kava.student.checkpoint import latest_checkpoint, load_student
@@ -199,6 +200,28 @@ def test_what_gives_way_is_taken_away_when_the_run_begins(folder: Path) -> None:
     train(config(folder, **settings))
     assert [path.name for path in folder.glob("checkpoint-*")] == ["checkpoint-2"]
     assert list(folder.glob(".checkpoint-*")) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"attention_weighted_kv": True, "kv_method": "full", "target_len": 2}, "keeps 3, which"),
+        (
+            {"kv_weight": 1e38, "use_cka_layer_mapping": True, "alignment_mode": "structured"},
+            "(loss|norm) is",
+        ),
+    ],
+)
+def test_what_is_refused_in_the_first_step_takes_nothing_away(
+    folder: Path, changes: dict[str, Any], message: str
+) -> None:
+    def contents() -> dict[Path, bytes]:
+        return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+    before = contents()
+    with pytest.raises(KavaError, match=message):
+        train(config(folder, overwrite=True, **changes))
+    assert contents() == before
 
 
 def test_a_checkpoint_of_the_model_alone_can_be_evaluated_and_not_gone_on_from(

@@ -114,6 +114,27 @@ def test_flags_that_contradict_each_other_are_one_line(flags: dict[str, Any], me
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            None,
+            r"^--layer_mapping_path \S+map.json: there is no such file; kava layer-map makes one",
+        ),
+        ("[", r"^--layer_mapping_path: \S+map.json is not a layer map: "),
+        ("{}", r"^--layer_mapping_path: \S+map.json is not a layer map: its format"),
+    ],
+)
+def test_a_file_that_is_no_map_is_named_with_its_flag_before_data_are_read(
+    text: str | None, message: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "map.json"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(ValueError, match=message):
+        build_run(small(**{**PAIR, "dataset_name": "no.jsonl"}, layer_mapping_path=str(path)))
+
+
 @pytest.mark.parametrize("role", ["teacher_name", "model_name"])
 def test_a_model_without_keys_and_values_is_one_line(role: str, tmp_path: Path) -> None:
     tokenizer = byte_tokenizer()

@@ -61,6 +61,34 @@ def test_a_wrong_sample_control_needs_another_sample(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "is_folder", "message"),
+    [
+        ("tensorboard", False, "run/tensorboard is a file, where the run writes a folder; move it"),
+        ("metrics.jsonl", True, "run/metrics.jsonl is a folder, where the run writes a file; move"),
+    ],
+)
+def test_what_is_in_the_way_of_a_runs_files_is_named_before_it(
+    name: str, is_folder: bool, message: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "run" / name
+    path.parent.mkdir()
+    path.mkdir() if is_folder else path.touch()
+    with pytest.raises(ValueError, match=message):
+        train(config(tmp_path, dataset_name="no.jsonl"))
+
+
+def test_text_for_a_model_of_the_game_alone_asks_for_another_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    row = '{"question": "How many?", "reasoning": "one\\ntwo", "answer": "2"}\n'
+    Path("data.jsonl").write_text(row)
+    line = refusal(main, ["--dataset_name", "data.jsonl", "--device", "cpu"], capsys)
+    assert line.startswith("kava: error: --model_name kava/shell-teacher reads the words of kava/")
+    assert "not data.jsonl: pass --model_name with a model that reads your text" in line
+
+
 def test_bfloat16_trains_without_an_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
     arguments = training_arguments(parse_config(["--bf16"]), False, False)

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from kava.train.build import build_run
-from train.runs import WALL_CLOCK, all_rows, interrupted, run, small
+from train.runs import WALL_CLOCK, all_rows, interrupted, metrics, run, small
 
 HELD_OUT = {
     "eval_dataset_name": "kava/shell-game", "eval_size": 9, "eval_batch_size": 4,
@@ -137,6 +137,54 @@ def test_a_finished_run_is_not_gone_on_with(tmp_path: Path) -> None:
     assert again.trainer.guard.verdict == first.trainer.guard.verdict is not None
     ours, theirs = (r.trainer.model.state_dict() for r in (again, first))
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+@pytest.mark.parametrize("length", [{"max_steps": 6}, {"max_steps": -1, "epochs": 1.5}])
+def test_a_finished_run_of_a_steady_schedule_can_be_extended(
+    length: dict[str, Any], tmp_path: Path
+) -> None:
+    """64 samples in batches of 16 are four steps an epoch; the run ends after four."""
+    steady: dict[str, Any] = {
+        "lr_scheduler": "constant_with_warmup", "warmup_steps": 2, "batch_size": 16,
+    }  # fmt: skip
+    first = {
+        name: 4 if name == "max_steps" and value > 0 else value for name, value in length.items()
+    }
+    first = {**first, "epochs": 1.0} if "epochs" in length else first
+    run(small(tmp_path / "cut", **steady, **first))
+    run(small(tmp_path / "whole", **steady, **length))
+    built = run(small(tmp_path / "cut", resume=True, **steady, **length))
+    assert built.trainer.state.global_step == 6
+    assert metrics(tmp_path / "cut")[-1]["loss"] == metrics(tmp_path / "whole")[-1]["loss"]
+    a, b = (
+        load_file(tmp_path / end / "checkpoint-6" / "model.safetensors") for end in ("cut", "whole")
+    )
+    assert all(torch.equal(a[name], b[name]) for name in b)
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "message"),
+    [
+        ({}, {"max_steps": 4}, "--lr_scheduler cosine spans the whole run, so that a longer one"),
+        (
+            {"lr_scheduler": "constant", "layer_weight_annealing": "deep_first"},
+            {"max_steps": 4},
+            "--layer_weight_annealing deep_first spans the whole run",
+        ),
+        ({"lr_scheduler": "constant"}, {"max_steps": 1}, "can be extended, but not cut or"),
+        (
+            {"lr_scheduler": "constant"},
+            {"max_steps": -1},
+            "with --max_steps 2, this run has -1: a run can be extended, but not cut or counted",
+        ),
+    ],
+)
+def test_another_length_of_a_run_is_refused(
+    before: dict[str, Any], now: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    run(small(tmp_path, **{"max_steps": 2, **before}))
+    with pytest.raises(ValueError, match=message):
+        build_run(small(tmp_path, resume=True, **before, **now))
 
 
 def test_a_run_goes_on_in_another_folder_with_the_whole_of_its_log(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from kava.commands.reading import ReadingConfig, Texts, load_models, read_texts
 from kava.files.outputs import check_output_folder
 from kava.flags import Usage, again, flag, needed
 from kava.flags.aliases import CALIBRATING
-from kava.models.limits import check_map_rank, check_map_rank_fits
+from kava.models.limits import check_layer_map_file, check_map_rank, check_map_rank_fits
 from kava.models.quiet import quiet_libraries
 from kava.train.settings.target import TargetSettings
 
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from kava.align import CacheGeometry, MapProjectionAligner
     from kava.fit.report import CalibrationReport
     from kava.pictures.calibration import Draw
+
+
+USUAL_SAMPLES = 1000
 
 
 @dataclass(kw_only=True)
@@ -33,8 +36,12 @@ class CalibrateConfig(ReadingConfig):
         "the student: a hub id, a local folder, or a built-in kava/ name", group="models"
     )
     teacher_name: str = needed("the same of the teacher; it may have another tokenizer")
-    calibration_samples: int = flag(
-        1000, "samples, taken at random; every fourth judges the maps", least=1, group="data"
+    calibration_samples: int | None = flag(
+        None,
+        "samples, taken at random; every fourth judges the maps",
+        least=1,
+        group="data",
+        unset=f"{USUAL_SAMPLES}, or all where there are fewer",
     )
     alignment_mode: str = flag(
         "structured",
@@ -108,18 +115,22 @@ def calibrate_models(config: CalibrateConfig) -> Calibrated:
 
     # large models are loaded last: a wrong path or a bad sample shows at once
     names = config.model_name, config.teacher_name
+    student_config, teacher_config = map(load_model_config, names)
+    sides = [CacheGeometry.from_config(one) for one in (teacher_config, student_config)]
     check_map_rank_fits(
         config.map_rank,
-        CacheGeometry.from_config(load_model_config(config.teacher_name)),
-        CacheGeometry.from_config(load_model_config(config.model_name)),
+        *sides,
         share_dim_proj=config.map_proj_share_dim,
         align_direction=config.align_direction,
     )
-    texts = read_texts(config, *names, config.calibration_samples, "calibration_samples")
+    if config.layer_mapping_path is not None:
+        check_layer_map_file(config.layer_mapping_path, *sides)
+    texts = read_texts(
+        config, *names, config.calibration_samples, "calibration_samples", USUAL_SAMPLES
+    )
     student, teacher = load_models(config, *names)
     structured = config.alignment_mode == "structured"
     rank = config.map_rank if config.map_rank == "auto" else int(config.map_rank)
-    sides = [CacheGeometry.from_config(model.config) for model in (teacher, student)]
     options: dict[str, Any] = {
         **_sizes(*sides),
         "mode": config.alignment_mode,

@@ -40,6 +40,9 @@ def check_target_lens(text: str) -> None:
             )
 
 
+USUAL_SAMPLES = 1000
+
+
 @dataclass(kw_only=True)
 class ComparisonConfig(ReadingConfig):
     """Which teacher reads what, and how much is kept.
@@ -54,7 +57,13 @@ class ComparisonConfig(ReadingConfig):
         "a hub id, a local folder, or a built-in kava/ name",
         group="models",
     )
-    num_samples: int = flag(1000, "samples, taken at random", least=1, group="data")
+    num_samples: int | None = flag(
+        None,
+        "samples, taken at random",
+        least=1,
+        group="data",
+        unset=f"{USUAL_SAMPLES}, or all where there are fewer",
+    )
     target_len: str = flag(
         "3,6",
         "M, the number of kept positions: one or more, with commas",
@@ -115,7 +124,7 @@ def compare(config: ComparisonConfig) -> Comparison:
 
     name = config.teacher_name
     check_records(load_model_config(name), name, "an eviction of this comparison")
-    texts = read_texts(config, name, name, config.num_samples, "num_samples")
+    texts = read_texts(config, name, name, config.num_samples, "num_samples", USUAL_SAMPLES)
     print(f"data: {config.dataset_name}: {texts.report}")
     model = load_reader(config, name).requires_grad_(False)
     scores: dict[str, list[np.ndarray]] = {

@@ -11,10 +11,14 @@ from kava.commands.reading import ReadingConfig, load_models, read_texts
 from kava.files.outputs import check_output
 from kava.flags import Usage, flag, needed
 from kava.flags.aliases import COMPARING_LAYERS
+from kava.format import counted
 from kava.models.quiet import quiet_libraries
 
 if TYPE_CHECKING:
     from kava.fit.layer_map import LayerMapping
+
+
+USUAL_SAMPLES = 200
 
 
 @dataclass(kw_only=True)
@@ -30,7 +34,13 @@ class LayerMapConfig(ReadingConfig):
         "a hub id, a local folder, or a built-in kava/ name", group="models"
     )
     teacher_model: str = needed("the same of the teacher; it may have another tokenizer")
-    num_samples: int = flag(200, "samples, taken at random", least=1, group="data")
+    num_samples: int | None = flag(
+        None,
+        "samples, taken at random",
+        least=1,
+        group="data",
+        unset=f"{USUAL_SAMPLES}, or all where there are fewer",
+    )
     strategy: str = flag(
         "top_k",
         "top_k: average the most similar teacher layers; monotone: one teacher layer each, in "
@@ -72,6 +82,7 @@ def make_layer_map(config: LayerMapConfig) -> LayerMapping:
         >>> make_layer_map(config).weights.shape
         torch.Size([2, 2])
     """
+    from kava.align.layers.cka import MIN_ROWS_DEBIASED
     from kava.data.splits import data_hash
     from kava.fit.layer_map import map_layers
     from kava.fit.layer_similarity import measure_layers
@@ -79,7 +90,14 @@ def make_layer_map(config: LayerMapConfig) -> LayerMapping:
 
     # large models are loaded last: a wrong path or a bad sample shows at once
     names = config.student_model, config.teacher_model
-    texts = read_texts(config, *names, config.num_samples, "num_samples")
+    texts = read_texts(config, *names, config.num_samples, "num_samples", USUAL_SAMPLES)
+    num_tokens = sum(sample.num_reasoning for sample in texts.samples)
+    if num_tokens < MIN_ROWS_DEBIASED:
+        raise ValueError(
+            f"{counted(len(texts.samples), 'sample')} of {config.dataset_name} with "
+            f"{counted(num_tokens, 'reasoning token')}: layers are compared by CKA, which needs "
+            f"{MIN_ROWS_DEBIASED} or more; raise --num_samples"
+        )
     print(f"data: {config.dataset_name}: {texts.report}")
     student, teacher = load_models(config, *names)
     similarity = measure_layers(

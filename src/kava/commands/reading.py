@@ -75,7 +75,12 @@ class Texts(NamedTuple):
 
 
 def read_texts(
-    config: ReadingConfig, student: str, teacher: str, num_samples: int, flag: str
+    config: ReadingConfig,
+    student: str,
+    teacher: str,
+    num_samples: int | None,
+    flag: str,
+    usual: int,
 ) -> Texts:
     """Take records at random, and encode them for both models.
 
@@ -83,8 +88,9 @@ def read_texts(
         config: which data.
         student: the name of the model whose tokens count.
         teacher: the name of the other.
-        num_samples: how many records.
+        num_samples: how many records; None: `usual`, or all where there are fewer, and says so.
         flag: the flag that says how many, for messages.
+        usual: how many are taken where none are asked for.
 
     Raises:
         ValueError: a device that is not there, data that cannot be loaded, fewer records than
@@ -93,7 +99,7 @@ def read_texts(
 
     Example:
         >>> config = ReadingConfig(dataset_name="kava/shell-game")
-        >>> texts = read_texts(config, "kava/shell-llama", "kava/shell-gpt2", 8, "num_samples")
+        >>> texts = read_texts(config, "kava/shell-llama", "kava/shell-gpt2", 8, "num_samples", 200)
         >>> len(texts.samples)
         8
     """
@@ -107,7 +113,7 @@ def read_texts(
     tokenizers = load_tokenizer(student), load_tokenizer(teacher)
     for tokenizer, limit in zip(tokenizers, limits):
         check_tokenizer(tokenizer, limit.name, limit.num_tokens)
-    records = _records(config, num_samples, flag)
+    records = _records(config, num_samples, flag, usual)
     samples, report = _encode(config, records, tokenizers)
     samples = fitting(samples, limits[0], limits[1], config.overflow, report=report)
     pads = [tokenizer.pad_token_id for tokenizer in tokenizers]
@@ -142,7 +148,7 @@ def load_reader(config: ReadingConfig, name: str) -> PreTrainedModel:
     return model
 
 
-def _records(config: ReadingConfig, num_samples: int, flag: str) -> list[Record]:
+def _records(config: ReadingConfig, num_samples: int | None, flag: str, usual: int) -> list[Record]:
     from kava.data.sources import load_records
     from kava.data.splits import split_records
 
@@ -151,6 +157,10 @@ def _records(config: ReadingConfig, num_samples: int, flag: str) -> list[Record]
         split=config.split,
         rows=config,
     )
+    if num_samples is None:
+        num_samples = min(usual, len(records))
+        if num_samples < usual:
+            print(f"default: --{flag} {num_samples}, all that {config.dataset_name} has")
     rest = len(records) - num_samples
     if rest < 0:
         raise ValueError(

@@ -40,7 +40,9 @@ class RunConfig:
         None, "only these seeds", least=0, most=names.MOST_SEED, metavar="SEED", unset="all"
     )
     dry_run: bool = flag(
-        False, "print the runs and the power to find the minimum effect; write and load nothing"
+        False,
+        "check the plan, and its data and models where they are on this machine; print the runs "
+        "and the power to find the minimum effect; write nothing",
     )
 
     def __post_init__(self) -> None:
@@ -141,15 +143,18 @@ def _run(args: RunConfig, argv: Sequence[str]) -> int:
     with RUN.refusing():
         arms = plan.choose(args.arms)
         plan.check_seeds(args.seeds or ())
+    from kava.models.quiet import quiet_libraries
+
+    quiet_libraries()
+    from kava.study.inputs import check_inputs
+
+    check_inputs(plan, arms, find_plan(args.plan))
     if args.dry_run:
         from kava.study.tables import plan_table
 
         print(plan_table(plan, arms, args.seeds or plan.seeds))
         return 0
-    from kava.models.quiet import quiet_libraries
-
     check_output_folder(folder, "--output_dir")
-    quiet_libraries()
     runs = study_runs(plan, folder, arms=args.arms, seeds=args.seeds)
     print(f"{plan.name}: {len(runs)} runs, {args.jobs} at a time, into {folder}", flush=True)
     outcome = run_study(

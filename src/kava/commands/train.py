@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kava.files.locks import lock_folder
-from kava.files.outputs import check_output, check_output_folder
+from kava.files.outputs import check_output, check_run_folder
 from kava.models.quiet import quiet_libraries
+from kava.names import METRICS_FILE, TENSORBOARD_FOLDER
 from kava.stopping import Stopped
 from kava.train.config import TrainConfig
 from kava.train.flags import USAGE, config_of
@@ -45,7 +46,7 @@ def train(config: TrainConfig) -> Path:
         ValueError: bad data or models, or a place that cannot be written to.
         KavaError: another run is at work in the output folder.
     """
-    check_output_folder(config.output_dir, "--output_dir")
+    check_run_folder(config.output_dir, files=(METRICS_FILE,), folders=(TENSORBOARD_FOLDER,))
     if config.kv_scores_path is not None:
         check_output(config.kv_scores_path, "--kv_scores_path")
     # of processes that train together the first writes
@@ -59,13 +60,13 @@ def _train(config: TrainConfig) -> Path:
     from kava.train.build import build_run
 
     run = build_run(config)
-    run.trainer.writer.clear(run.start.gives_way)
     first = run.trainer.is_world_process_zero()
     if first:
         for notice in run.start.notices:
             print(f"kava: warning: {notice}", file=sys.stderr)
         _describe(config, run)
     run.trainer.train(resume_from_checkpoint=str(run.checkpoint) if run.checkpoint else None)
+    run.trainer.writer.clear()  # of a run that had no step left
     checkpoint = latest_checkpoint(config.output_dir)
     assert checkpoint is not None
     if first:
@@ -75,13 +76,13 @@ def _train(config: TrainConfig) -> Path:
 
 def _say_what_is_next(config: TrainConfig, run: Run, checkpoint: Path) -> None:
     """Where everything is, and commands that can be run as they stand."""
-    from kava.train.callbacks import METRICS_FILE
-
     folder = Path(config.output_dir)
     best = folder / Path(run.trainer.state.best_model_checkpoint or checkpoint).name
     print(f"checkpoint: {checkpoint}{f' (best: {best})' if best != checkpoint else ''}")
     print(f"metrics:    {folder / METRICS_FILE}")
-    print(f"TensorBoard: {shlex.join(['tensorboard', '--logdir', str(folder / 'tensorboard')])}")
+    print(
+        f"TensorBoard: {shlex.join(['tensorboard', '--logdir', str(folder / TENSORBOARD_FOLDER)])}"
+    )
     records = run.data.eval_records or run.data.train_records
     questions = [record.student_question or record.question for record in records[:20]]
     ask = ["--prompt", min(questions, key=lambda question: ("\n" in question, len(question)))]

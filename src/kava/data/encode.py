@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kava.data.encoded import DoesNotFit, Encoded, EncodeReport, Overflow
+from kava.data.encoded import UNKNOWN_TOKEN, DoesNotFit, Encoded, EncodeReport, Overflow
 from kava.data.records import Record, Template
 from kava.data.special_tokens import TAKEN, SpecialTokens, fields_of, warn_of_special
 from kava.data.text_tokens import tokenize, unknown_text
@@ -188,7 +188,7 @@ def _encode_chunk(
                 unknown = unknown_text(item, written, tokenizer)
                 if unknown is not None:
                     raise DoesNotFit(
-                        "unknown token",
+                        UNKNOWN_TOKEN,
                         f"{record.named} has {unknown!r}, which the tokenizer does not know; "
                         f"mend it or pass --overflow skip",
                     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
 
@@ -28,6 +28,7 @@ Reason = Literal[
     "unknown token",
     "special token",
 ]
+UNKNOWN_TOKEN: Final = "unknown token"
 
 
 class DoesNotFit(ValueError):  # noqa: N818

@@ -21,7 +21,7 @@ from kava.data.splits import question_order
 from kava.data.tasks import TASKS, find_task
 from kava.dataset_names import mix_parts
 
-_ARC = "arc"
+ARC = "arc"
 
 
 def load_mix(
@@ -126,21 +126,21 @@ def mix_sizes(records: Sequence[Record]) -> dict[str, int]:
 def _check_known(dataset_name: str, name: str) -> None:
     head = name.partition(":")[0]
     built_in = name.startswith("kava/") or name == "openai/gsm8k"
-    known = head == _ARC or find_task(name) is not None or built_in
+    known = head == ARC or find_task(name) is not None or built_in
     if not known and not Path(name).expanduser().exists():
         raise ValueError(
             f"{dataset_name}: {name!r} is no task, file or folder; choose from "
-            f"{', '.join(TASKS)}, {_ARC}, or give a path"
+            f"{', '.join(TASKS)}, {ARC}, or give a path"
         )
 
 
 def _load(name: str, load: Callable[[str], list[Record]]) -> list[Record]:
     head, colon, path = name.partition(":")
-    if head == _ARC:
+    if head == ARC:
         records = [r for part in ("arc_easy", "arc_challenge") for r in load(part + colon + path)]
     else:
         records = load(name)
-    named = head == _ARC or find_task(name) is not None
+    named = head == ARC or find_task(name) is not None
     return [
         replace(
             record,

@@ -9,7 +9,7 @@ import numpy as np
 
 from kava.data.files import READ, find_files, rows_of, stem_of
 from kava.data.gold import check_golds
-from kava.data.mix import draw_shares, load_mix
+from kava.data.mix import ARC, draw_shares, load_mix
 from kava.data.records import Record, Template
 from kava.data.rows import PlacedRow, RowReader, read_rows
 from kava.data.shell_game import SHELL_GAME_TEMPLATE, Split, shell_game
@@ -112,6 +112,19 @@ def load_records(
     if not is_mix(dataset_name):  # a mix has already read its sources through this function
         check_golds(records, default_template(dataset_name))
     return records if subset_size is None else _subset(records, subset_size, seed, dataset_name)
+
+
+def is_local(dataset_name: str) -> bool:
+    """Whether a name means data that are read without the hub, whether or not they are there.
+
+    Example:
+        >>> is_local("data.jsonl"), is_local("gsm8k"), is_local("gsm8k:train.jsonl")
+        (True, False, True)
+    """
+    if is_mix(dataset_name):
+        return all(part != ARC and is_local(part) for part in mix_parts(dataset_name))
+    found = find_task(dataset_name)
+    return found is None or found[1] is not None
 
 
 def default_template(dataset_name: str, *, drop_last_step: bool = True) -> Template:

@@ -52,7 +52,7 @@ def _measure(runs: Sequence[StudyRun]) -> dict[str, dict[str, Any]]:
         student = load_student(run.folder, device=choose_device(run.config.device))
         label = f"{run.arm.name}/seed-{run.seed}"
         contenders.append(Contender(label, student, student.template, run.config.max_new_tokens))
-    questions = test_records(runs[0])[:NUM_TIMED]
+    questions = test_records(runs[0].config, runs[0].plan.data)[:NUM_TIMED]
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

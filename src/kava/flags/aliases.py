@@ -1,6 +1,6 @@
 """The flags that users of other programs know: the Hugging Face trainer's, and earlier KV scripts'.
 
-One table for the command line, for keys of a `--config` file, and for docs/training.md, which a
+One table for the command line, for keys of a `--config` file, and for docs/aliases.md, which a
 test compares with it.
 """
 
@@ -219,7 +219,7 @@ EVALUATING: Known = {
 
 
 def table() -> Iterator[tuple[str, str]]:
-    """What docs/training.md says of each: the flag, and what becomes of it.
+    """What docs/aliases.md says of each: the flag, and what becomes of it.
 
     Example:
         >>> dict(table())["learning_rate"]

@@ -62,7 +62,7 @@ def help_text(
     if has_aliases:
         lines += ["", textwrap.fill(
             "Flags of other programs that mean the same, such as --learning_rate for --lr, are "
-            "taken too; docs/training.md lists them.", width,
+            "taken too; docs/aliases.md lists them.", width,
         )]  # fmt: skip
     if more:
         lines += ["", *(textwrap.fill(part, width) for part in more.split("\n"))]

@@ -18,6 +18,7 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from kava.attention import AttentionForm
+from kava.models.limits import check_readable
 from kava.models.queries import QueryRecorder, record_queries, refuse_checkpointing
 from kava.models.rebuild import check_row, with_queries
 from kava.models.rotary import forget_longer_texts
@@ -155,9 +156,10 @@ def capture(
         [B, T, width], `past_key_values`), and a `KVTrace` of length T.
 
     Raises:
-        ValueError: an encoder-decoder, a model with layers that store no keys and values,
-            activation checkpointing in training, inconsistent shapes, or, with `queries`, a family
-            whose attention cannot be rebuilt from its queries and keys.
+        ValueError: an encoder-decoder, a model with layers that keep no keys and values,
+            activation checkpointing in training, parts that do not fit together, a position or
+            (of ids on the CPU) a token that the model has no row for, or, with `queries`, a
+            family whose attention cannot be rebuilt from its queries and keys.
 
     Example:
         >>> outputs, trace = capture(model, input_ids, attention_mask)
@@ -186,12 +188,18 @@ def capture(
             f"attention_mask must be [{tokens.shape[0]}, {past + T}] (cached and new "
             f"positions), got {tuple(attention_mask.shape)}"
         )
+    last = None
+    if position_ids is None and attention_mask is None:
+        last = past + T - 1
     if position_ids is None:
         position_ids = (
             position_ids_from_mask(attention_mask)[:, past:]
             if attention_mask is not None
             else torch.arange(past, past + T, device=tokens.device).expand(tokens.shape[0], T)
         )
+    if last is None and position_ids.device.type == "cpu":
+        last = int(position_ids.max())
+    check_readable(model, input_ids, last)
     if not past:
         forget_longer_texts(model)
     # with dropout the weights that were used differ from the recomputed ones

@@ -16,6 +16,7 @@ from kava.models.weights import tensors_damage
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
+TOKENIZER_FILE = "tokenizer.json"
 ADAPTER_FILE = "adapter_config.json"
 LATENT_STUDENT = "kava_latent"
 """The `model_type` of a latent student."""
@@ -47,6 +48,26 @@ def check_folder(folder: str | Path) -> None:
         problem = tensors_damage(path)
         if problem is not None:
             raise ValueError(f"{problem}; download or save it again")
+
+
+def tokenizer_damage(folder: str | Path) -> str | None:
+    """Why a folder's tokenizer.json cannot be read; None where it can, or is not there.
+
+    Example:
+        >>> tokenizer_damage("models/SmolLM2-135M-Instruct") is None
+        True
+    """
+    from tokenizers import Tokenizer
+
+    path = Path(folder) / TOKENIZER_FILE
+    if not path.is_file():
+        return None
+    try:
+        Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises no narrower one
+        reason = " ".join(str(error).split())
+        return f"{path} is damaged ({reason}); download or save it again"
+    return None
 
 
 def _adapted(folder: Path) -> str:

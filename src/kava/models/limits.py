@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from kava.errors import describe
 from kava.format import counted
 
 if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedModel
+
     from kava.align import CacheGeometry
 
 _ROTARY = ("rope_parameters", "rope_scaling", "rope_theta")
@@ -69,6 +73,24 @@ def check_map_rank_fits(
         )
 
 
+def check_layer_map_file(path: str, teacher: CacheGeometry, student: CacheGeometry) -> None:
+    """Refuse a file of `--layer_mapping_path` that is no map between two models' layers.
+
+    Raises:
+        ValueError: no such file, no layer map, or one of other depths; names flag and path.
+    """
+    from kava.align.layers.layer_map import load_layer_map
+
+    try:
+        load_layer_map(path, teacher.num_layers, student.num_layers)
+    except FileNotFoundError:
+        raise ValueError(
+            f"--layer_mapping_path {path}: there is no such file; kava layer-map makes one"
+        ) from None
+    except (ValueError, OSError) as error:
+        raise ValueError(f"--layer_mapping_path: {describe(error)}") from error
+
+
 def positions_of(config: Any) -> int | None:
     """Number of positions in a model's configuration; None if it names none.
 
@@ -94,6 +116,43 @@ def table_of_positions(config: Any) -> int | None:
     """
     settings = config.to_dict()
     return None if any(name in settings for name in _ROTARY) else positions_of(config)
+
+
+def check_readable(model: PreTrainedModel, ids: Tensor | None, last: int | None) -> None:
+    """Refuse tokens and positions that a model has no row for, where torch gives an IndexError.
+
+    Tokens on an accelerator are not looked at, for which the step would have to wait.
+
+    Args:
+        model: the reader.
+        ids: [B, T] token ids; None where vectors are read.
+        last: the largest position that is read; None where it is not known without waiting.
+
+    Raises:
+        ValueError: an id or a position outside the model's tables, with the limit.
+
+    Example:
+        >>> check_readable(load_model("kava/tiny-gpt2"), torch.tensor([[5, 6]]), 1)
+    """
+    if ids is not None and ids.device.type == "cpu":
+        table = model.get_input_embeddings()
+        rows = getattr(table, "num_embeddings", None)  # a table of another kind has its own limit
+        low, high = (int(end) for end in ids.aminmax())
+        if rows is not None and not 0 <= low <= high < rows:
+            raise ValueError(
+                f"input_ids hold {low if low < 0 else high}, but {type(model).__name__} has "
+                f"embeddings for the ids 0 to {rows - 1:,} alone: encode with its own tokenizer"
+            )
+    config = model.config.get_text_config()
+    limit = positions_of(config)
+    if last is not None and limit is not None and last >= limit:
+        table_size = table_of_positions(config)
+        if table_size is not None and last >= table_size:
+            raise ValueError(
+                f"the text reaches position {last:,}, but {type(model).__name__} has a table of "
+                f"{table_size:,} positions, 0 to {table_size - 1:,}: shorten it, or take a model "
+                f"that reads further"
+            )
 
 
 def check_latents_fit(model: str, positions: int | None, num_latents: int) -> None:

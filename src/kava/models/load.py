@@ -24,7 +24,7 @@ from transformers import (
 
 from kava.models.builtin import BUILTIN_NAMES, RANDOM_MODELS, TRAINED_MODELS
 from kava.models.devices import DTYPES
-from kava.models.folders import WEIGHTS_FILE, check_folder, gguf_mend
+from kava.models.folders import WEIGHTS_FILE, check_folder, gguf_mend, tokenizer_damage
 from kava.models.traceable import check_kind, name_outputs, text_part
 from kava.models.weights import check_finite
 
@@ -109,6 +109,20 @@ def load_model_config(
     return config
 
 
+def is_local_model(name: str) -> bool:
+    """Whether a name means a built-in model or a folder, not a model on the hub.
+
+    Raises:
+        ValueError: an unknown `kava/` name.
+        OSError: a folder that does not exist.
+
+    Example:
+        >>> is_local_model("kava/tiny-llama"), is_local_model("gpt2")
+        (True, False)
+    """
+    return name in RANDOM_MODELS or Path(_resolve(name)).is_dir()
+
+
 def load_tokenizer(
     name_or_path: str | Path, *, trust_remote_code: bool = False
 ) -> PreTrainedTokenizerBase:
@@ -135,10 +149,16 @@ def load_tokenizer(
         source = _resolve(name)
         try:
             tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
-        except Exception as error:  # files that are missing, damaged, or need another library
+        except Exception as error:  # of files that are missing, damaged, or need another library
+            if (damage := tokenizer_damage(source)) is not None:
+                raise OSError(
+                    f"cannot load a tokenizer from the folder {source!r}: {damage}"
+                ) from error
             raise OSError(_unreadable("tokenizer", source, error)) from error
     if len(tokenizer.get_vocab()) <= len(tokenizer.all_special_tokens):
-        # what transformers returns for a folder without a tokenizer
+        # what the library makes of a folder without one
+        if (damage := tokenizer_damage(_resolve(name))) is not None:
+            raise OSError(f"cannot load a tokenizer from the folder {name!r}: {damage}")
         raise OSError(
             f"{name!r} holds no tokenizer: copy tokenizer.json and tokenizer_config.json of the "
             f"model into it"

@@ -19,7 +19,7 @@ from kava.files.locks import clear_folder, lock_folder
 from kava.files.write import write_whole
 from kava.jobs.worker import Memory, make_watch, print_to
 from kava.study import folder as files
-from kava.study.plan import Arm, Plan, canonical_hash
+from kava.study.plan import Arm, DataPlan, Plan, canonical_hash
 from kava.study.results import cost_of, last_of, num_parameters, scores_of, write_items, write_json
 from kava.study.settings import train_config
 
@@ -210,7 +210,7 @@ def train_and_test(
         print(f"warning: {notice}")
     if built.calibration is not None:
         write_whole(run.folder / files.CALIBRATION_FILE, built.calibration.to_json() + "\n")
-    questions = test_records(run)
+    questions = test_records(run.config, run.plan.data)
     tokenizer: Any = trainer.processing_class
     distiller = trainer.accelerator.unwrap_model(trainer.model)
     check_questions(
@@ -294,7 +294,7 @@ def evaluate_untrained(run: StudyRun) -> dict[str, Any]:
     first = answer(records=curve)
     line = {"step": 0, "seconds": 0.0, "eval_accuracy": first.accuracy}
     write_whole(run.folder / files.METRICS_FILE, json.dumps(line) + "\n")
-    questions = test_records(run)
+    questions = test_records(run.config, run.plan.data)
     answers = answer(records=questions)
     write_items(run.folder / files.ITEMS_FILE, answers)
     return run.finish(
@@ -322,11 +322,18 @@ def evaluate_untrained(run: StudyRun) -> dict[str, Any]:
     )
 
 
-def test_records(run: StudyRun) -> list[Record]:
-    """The test questions, which are never used for curves."""
+def test_records(config: TrainConfig, data: DataPlan) -> list[Record]:
+    """The questions of the test, which no curve has seen.
+
+    Args:
+        config: of one of the study's runs.
+        data: of its plan.
+
+    Raises:
+        ValueError: data that cannot be read, or are too few for curves and test.
+    """
     from kava.train.data import records_of
 
-    config, data = run.config, run.plan.data
     records = records_of(config, data.test, data.test_split)
     found = [record for record in records[config.eval_size :] if not record.missing]
     if data.test_items is not None and len(found) < data.test_items:

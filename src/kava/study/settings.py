@@ -78,13 +78,21 @@ def _cadence(plan: Plan) -> dict[str, int]:
 
 
 def check_arms(plan: Plan) -> None:
-    """Check the settings of every arm with `TrainConfig`.
+    """Check the settings of every arm by `TrainConfig`, and that no two arms are the same.
 
     Raises:
-        ValueError: the first arm whose settings are refused.
+        ValueError: the first arm whose settings are refused, or are those of an earlier arm.
     """
+    earlier: list[tuple[Arm, TrainConfig]] = []
     for arm in plan.arms:
-        train_config(plan, arm, plan.seeds[0], "outputs/study")
+        config = train_config(plan, arm, plan.seeds[0], "outputs/study")
+        for other, theirs in earlier:
+            if config == theirs and arm.trained == other.trained:
+                raise ValueError(
+                    f"arms.{arm.name} and arms.{other.name} have the same settings, so that there "
+                    f"is nothing to compare: change one, or leave it out"
+                )
+        earlier.append((arm, config))
 
 
 def typed_settings(values: Mapping[str, Any], where: str) -> dict[str, Any]:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from kava.data.collate import Collator
+from kava.data.encoded import UNKNOWN_TOKEN, DoesNotFit
 from kava.data.neighbours import check_neighbours
+from kava.dataset_names import SHELL_GAME_NAME, SHELL_TOKENIZED
 from kava.fit.aligner import CalibrationReport
 from kava.fit.layer_map import LayerMapping
 from kava.models.devices import choose_device
@@ -20,7 +25,7 @@ from kava.train.config import TrainConfig
 from kava.train.data import Data, load_data
 from kava.train.defaults import adopt, default_lines
 from kava.train.disk import DiskNeed, check_disk, disk_need
-from kava.train.layer_mapping import measure_layer_map
+from kava.train.layer_mapping import layer_map_file, measure_layer_map
 from kava.train.limits import check_models, fit_data, num_update_steps
 from kava.train.models import build_distiller, build_teacher_tokenizer, build_tokenizer
 from kava.train.objective import Distiller
@@ -57,6 +62,25 @@ def _scored(config: TrainConfig, distiller: Distiller, data: Data) -> Data:
     return replace(data, train=train, eval=held_out)
 
 
+@contextmanager
+def _other_words(config: TrainConfig) -> Iterator[None]:
+    """Say which flag to pass where a model of the built-in game is given another text.
+
+    Raises:
+        ValueError: the first word that its tokenizer does not know.
+    """
+    try:
+        yield
+    except DoesNotFit as problem:
+        if problem.reason != UNKNOWN_TOKEN or config.model_name not in SHELL_TOKENIZED:
+            raise
+        raise ValueError(
+            f"--model_name {config.model_name} reads the words of {SHELL_GAME_NAME} alone, and not "
+            f"{config.dataset_name}: pass --model_name with a model that reads your text, such as "
+            f"gpt2 or kava/tiny-gpt2 ({problem})"
+        ) from problem
+
+
 def build_run(config: TrainConfig, data: Data | None = None) -> Run:
     """Build a run, and find the checkpoint to resume from.
 
@@ -82,7 +106,8 @@ def build_run(config: TrainConfig, data: Data | None = None) -> Run:
         print(line, flush=True)
     given = data is not None
     if data is None:
-        data = load_data(config, tokenizer, teacher_tokenizer)
+        with _other_words(config):
+            data = load_data(config, tokenizer, teacher_tokenizer)
     data = fit_data(config, data, tokenizer, readers)
     if start.checkpoint is not None:
         check_same_run(start.checkpoint, config, data.hash)
@@ -106,6 +131,7 @@ def build_run(config: TrainConfig, data: Data | None = None) -> Run:
         data_hash=data.hash,
         teacher_pad_token_id=theirs,
     )
+    trainer.writer.gives_way = start.gives_way
     notices = [*start.notices]
     if start.checkpoint is not None:
         machine = machine_of(trainer.args.device, trainer.args.world_size)
@@ -119,6 +145,7 @@ def build_run(config: TrainConfig, data: Data | None = None) -> Run:
     written = [sample for sample in data.train if sample.num_reasoning]
     if config.measures_layers and config.matches_cache and anew:
         layers = measure_layer_map(distiller, config, written, collate, data.hash)
+        trainer.after_first_step.do.append(partial(layers.save, layer_map_file(config)))
     if config.calibrates and config.matches_cache and anew:
         calibration = calibrate_aligner(distiller, config, written, collate)
     return Run(trainer, data, start, need, calibration, layers)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
+from copy import copy
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +22,11 @@ from transformers.integrations import TensorBoardCallback
 
 from kava.files.write import append_whole, write_whole
 from kava.losses.reading import reading_numbers
+from kava.names import METRICS_FILE, TENSORBOARD_FOLDER
 from kava.train.events import EventsWriter
 from kava.train.guard import RunGuard
 from kava.train.loss_line import log_line
 
-METRICS_FILE = "metrics.jsonl"
 CLOCK = "seconds"
 """Key of a row's wall time since the start of the run."""
 
@@ -103,11 +106,17 @@ class ProgressAndLog(ProgressCallback):
 
 
 class MetricsFile(TrainerCallback):
-    """Append every log to metrics.jsonl; a resumed run first cuts it back to its checkpoint."""
+    """Append every log to metrics.jsonl; a resumed run first goes back to its checkpoint's log.
+
+    A run that starts anew leaves the file of an earlier one as it is until its first step is done:
+    what the first batch is refused for costs nothing.
+    """
 
     def __init__(self, output_dir: str | Path):
         self.path = Path(output_dir) / METRICS_FILE
         self.started = time.monotonic()
+        self._waiting: str | None = None
+        """What the file will hold after the first step; None once it is written."""
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -126,8 +135,22 @@ class MetricsFile(TrainerCallback):
             for line, row in zip(there, state.log_history)
         ]
         self.started = time.monotonic() - max((row[CLOCK] or 0.0 for row in rows), default=0.0)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(self.path, "".join(_line(row) + "\n" for row in rows))
+        self._waiting = "".join(_line(row) + "\n" for row in rows)
+        if state.global_step:
+            self._write()
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Begin the file, after the first step."""
+        if state.is_world_process_zero:
+            self._write()
+
+    def _write(self) -> None:
+        if self._waiting is not None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(self.path, self._waiting)
+            self._waiting = None
 
     def on_log(
         self,
@@ -140,9 +163,12 @@ class MetricsFile(TrainerCallback):
         """Append one line."""
         if state.is_world_process_zero and logs:
             seconds = round(time.monotonic() - self.started, 3)
-            state.log_history[-1][CLOCK] = seconds  # for a run that resumes in another folder
-            line = _line({"step": state.global_step, CLOCK: seconds, **logs})
-            append_whole(self.path, line + "\n")
+            state.log_history[-1][CLOCK] = seconds  # for a run that goes on in another folder
+            line = _line({"step": state.global_step, CLOCK: seconds, **logs}) + "\n"
+            if self._waiting is None:
+                append_whole(self.path, line)
+            else:
+                self._waiting += line
 
     def _lines(self) -> list[dict[str, Any] | None]:
         """The rows of the file; None for an incomplete line, which a killed run may leave."""
@@ -164,6 +190,8 @@ def _line(row: dict[str, Any]) -> str:
 class TensorBoardFile(TensorBoardCallback):
     """transformers' TensorBoard callback, for a run that may be resumed.
 
+    A run that starts anew writes nothing before its first step is done, as `MetricsFile` does.
+
     Args:
         output_dir: the run's folder; events are written to its subfolder `tensorboard`.
     """
@@ -171,16 +199,69 @@ class TensorBoardFile(TensorBoardCallback):
     def __init__(self, output_dir: str | Path):
         super().__init__()
         self._SummaryWriter: type[Any] = EventsWriter
-        self.logging_dir = str(Path(output_dir) / "tensorboard")
+        self.logging_dir = str(Path(output_dir) / TENSORBOARD_FOLDER)
+        self._waiting: list[Callable[[], None]] = []
+        """What is written after the first step."""
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Make TensorBoard ignore earlier events of steps that are trained again."""
+        """Have TensorBoard leave out what earlier files say of steps that are done again."""
+        begin = partial(self._begin, args, copy(state), control, **kwargs)
+        if state.global_step:
+            begin()
+        else:
+            self._waiting = [begin]
+
+    def _begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         if state.is_world_process_zero and self.tb_writer is None:
             again_from = state.global_step + 1 if state.global_step else 0
             self.tb_writer = self._SummaryWriter(self.logging_dir, purge_step=again_from)
         super().on_train_begin(args, state, control, **kwargs)
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Begin the file, after the first step."""
+        waiting, self._waiting = self._waiting, []
+        for write in waiting:
+            write()
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Write the values of a log."""
+        write = partial(super().on_log, args, copy(state), control, logs=logs, **kwargs)
+        if self._waiting:
+            self._waiting.append(write)
+        else:
+            write()
+
+
+class AfterFirstStep(TrainerCallback):
+    """What replaces an earlier run's files waits here until the first step is done.
+
+    Args:
+        do: each is called once, after the first step and before it is logged or saved.
+    """
+
+    def __init__(self, *do: Callable[[], None]):
+        self.do = [*do]
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Do it."""
+        waiting, self.do = self.do, []
+        for one in waiting:
+            one()
 
 
 class LogAndEvaluateAtEnd(TrainerCallback):

@@ -70,17 +70,20 @@ class CheckpointWriter:
         self.saves = saves
         self.accelerator = accelerator
         self.run_dir = self.output_dir
+        self.gives_way: tuple[Path, ...] = ()
+        """Checkpoints of an earlier run, which go when the first step of this one is done."""
         if saves:
             # left by a process that was killed during a save
             shutil.rmtree(self.output_dir / STAGING, ignore_errors=True)
             for rest in self.output_dir.glob(".checkpoint-*.old"):
                 shutil.rmtree(rest, ignore_errors=True)
 
-    def clear(self, checkpoints: Iterable[Path]) -> None:
-        """Remove the checkpoints that the run may overwrite."""
+    def clear(self) -> None:
+        """Take away what gives way, once: later checkpoints may have the same names."""
         if self.saves:
-            for path in checkpoints:
+            for path in self.gives_way:
                 remove_checkpoint(path)
+        self.gives_way = ()
 
     @contextmanager
     def staged(self, state: TrainerState) -> Iterator[None]:

@@ -61,23 +61,7 @@ def load_data(
             evaluation.
     """
     template = default_template(config.dataset_name, drop_last_step=not config.keep_last_step)
-    train = records_of(config, config.dataset_name, config.split)
-    held_out: list[Record] = []
-    if config.eval_size and config.eval_dataset_name is None:
-        if config.eval_size >= len(train):
-            raise ValueError(
-                f"--eval_size {config.eval_size} leaves nothing to train on: {config.dataset_name} "
-                f"has {len(train)} records"
-            )
-        sizes = {"train": len(train) - config.eval_size, "eval": config.eval_size}
-        parts = split_records(train, sizes, seed=config.seed)
-        train, held_out = parts["train"], parts["eval"]
-    elif config.eval_size and config.eval_dataset_name is not None:
-        held_out = records_of(config, config.eval_dataset_name, config.eval_split)
-        held_out = held_out[: config.eval_size]
-    check_disjoint(_found(train), test=_found(held_out))
-    if config.subset_size is not None:
-        train = _subset(train, config)
+    train, held_out = read_data(config)
     if teacher_tokenizer is not None:
         texts = (template.render(record).text for record in _found([*train, *held_out]))
         if reads_alike(tokenizer, teacher_tokenizer, texts):
@@ -98,6 +82,37 @@ def load_data(
         hash=data_hash(train),
         template=template,
     )
+
+
+def read_data(config: TrainConfig) -> tuple[list[Record], list[Record]]:
+    """The records to train on and those that are held out, before any is encoded.
+
+    Raises:
+        ValueError: data that cannot be read, are too few, or overlap.
+
+    Example:
+        >>> train, held_out = read_data(TrainConfig(subset_size=100, eval_size=10))
+        >>> len(train), len(held_out)
+        (100, 10)
+    """
+    train = records_of(config, config.dataset_name, config.split)
+    held_out: list[Record] = []
+    if config.eval_size and config.eval_dataset_name is None:
+        if config.eval_size >= len(train):
+            raise ValueError(
+                f"--eval_size {config.eval_size} leaves nothing to train on: {config.dataset_name} "
+                f"has {len(train)} records"
+            )
+        sizes = {"train": len(train) - config.eval_size, "eval": config.eval_size}
+        parts = split_records(train, sizes, seed=config.seed)
+        train, held_out = parts["train"], parts["eval"]
+    elif config.eval_size and config.eval_dataset_name is not None:
+        held_out = records_of(config, config.eval_dataset_name, config.eval_split)
+        held_out = held_out[: config.eval_size]
+    check_disjoint(_found(train), test=_found(held_out))
+    if config.subset_size is not None:
+        train = _subset(train, config)
+    return train, held_out
 
 
 def data_key(config: TrainConfig) -> tuple[Any, ...]:

@@ -13,6 +13,7 @@ from torch import Tensor
 from kava.format import counted, file_size
 
 if TYPE_CHECKING:
+    from kava.train.resumable import ResumableTrainer
     from kava.train.trainer import KVDistillTrainer
 
 ADAM_STATES = 2
@@ -89,8 +90,8 @@ def check_disk(need: DiskNeed, output_dir: str) -> list[str]:
     return []
 
 
-def num_steps(trainer: KVDistillTrainer) -> int:
-    """The number of optimiser steps of a run, as transformers counts them."""
+def num_steps(trainer: ResumableTrainer) -> int:
+    """The optimiser steps of a run, as the library counts them."""
     config = trainer.config
     if config.max_steps > 0:
         return config.max_steps

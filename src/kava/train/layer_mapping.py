@@ -26,18 +26,15 @@ def measure_layer_map(
 ) -> LayerMapping:
     """Set the layer map of the distiller's aligner from the measured similarity of layers.
 
-    The map and the measurements are saved in the output folder, for `--layer_mapping_path`.
-
     Args:
         distiller: student, aligner and teacher; the student as it is before training.
         config: the run's configuration.
         samples: the training samples; the first `calibration_samples` of them are read.
-        collate: turns samples into batches.
-        data_hash: hash of the training data, stored in the file.
+        collate: makes batches of them.
+        data_hash: of the training data, which the map names.
 
     Raises:
-        ValueError: too few reasoning tokens, or a student layer similar to no teacher layer.
-        OSError: the file cannot be written.
+        ValueError: too few reasoning tokens, or a student layer that is like no teacher layer.
     """
     chosen = samples[: config.calibration_samples]
     teacher = distiller.teacher if distiller.teacher is not None else distiller.base
@@ -65,7 +62,9 @@ def measure_layer_map(
     # loaded as a state, which clears what the aligner derived from the earlier map
     aligner = distiller.map_aligner
     aligner.load_state_dict({**aligner.state_dict(), "layer_weights": mapping.weights})
-    output_dir = Path(config.output_dir)
-    output_dir.mkdir(parents=True, exist_ok=True)
-    mapping.save(output_dir / FILE_NAME)
     return mapping
+
+
+def layer_map_file(config: TrainConfig) -> Path:
+    """Where a run leaves the map that it measured, for `--layer_mapping_path` of another."""
+    return Path(config.output_dir) / FILE_NAME

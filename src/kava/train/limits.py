@@ -14,6 +14,7 @@ from kava.models.limits import (
     THOUGHT_TOKENS,
     check_answers_fit,
     check_latents_fit,
+    check_layer_map_file,
     check_map_rank_fits,
 )
 from kava.models.load import load_model_config
@@ -45,9 +46,10 @@ def check_models(config: TrainConfig) -> Readers:
         what the models can read, to check the data.
 
     Raises:
-        ValueError: a kind of model that cannot be trained or read, or whose queries a flag needs
-            but cannot be recorded; more map terms, latents or tokens than the models allow.
-        OSError: a folder or hub model that cannot be read or lacks files.
+        ValueError: a model of a kind that cannot be trained or read, or whose queries a flag needs
+            and nothing can record; more terms, latents or tokens than the models have room for; a
+            file that is no layer map between them.
+        OSError: a folder or hub model that cannot be read, or whose files are not all there.
 
     Example:
         >>> check_models(TrainConfig(model_name="kava/tiny-gpt2")).student.table
@@ -67,6 +69,9 @@ def check_models(config: TrainConfig) -> Readers:
         check_latents_fit(config.model_name, readers.student.positions, config.target_len)
     _check_answers(config, readers.student)
     check_rank(config, teacher, own)
+    if config.layer_mapping_path is not None:
+        sides = CacheGeometry.from_config(teacher), CacheGeometry.from_config(own)
+        check_layer_map_file(config.layer_mapping_path, *sides)
     check_queries(config, own, teacher)
     return readers
 

@@ -79,7 +79,7 @@ def build_tokenizer(config: TrainConfig) -> PreTrainedTokenizerBase:
         OSError: a tokenizer that cannot be read.
         ValueError: one without what reading data needs.
     """
-    return _tokenizer(config.model_name)
+    return _tokenizer(config.model_name, "--model_name")
 
 
 def build_teacher_tokenizer(
@@ -99,13 +99,16 @@ def build_teacher_tokenizer(
     """
     if config.teacher_name is None or not config.needs_teacher:
         return None
-    return (
-        tokenizer if config.teacher_name == config.model_name else _tokenizer(config.teacher_name)
-    )
+    if config.teacher_name == config.model_name:
+        return tokenizer
+    return _tokenizer(config.teacher_name, "--teacher_name")
 
 
-def _tokenizer(name: str) -> PreTrainedTokenizerBase:
-    tokenizer = load_tokenizer(name)
+def _tokenizer(name: str, flag: str) -> PreTrainedTokenizerBase:
+    try:
+        tokenizer = load_tokenizer(name)
+    except OSError as error:
+        raise OSError(f"{flag}: {error}") from error
     check_tokenizer(tokenizer, name, load_model_config(name).vocab_size)
     return tokenizer
 

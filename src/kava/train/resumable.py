@@ -20,11 +20,13 @@ from kava.data.records import Template
 from kava.errors import KavaError
 from kava.inputs import whole_json_lines
 from kava.models.weights import check_finite
+from kava.names import METRICS_FILE
 from kava.student.whole import STATE_FILE
 from kava.train.averages import mean_loss
-from kava.train.callbacks import METRICS_FILE, ProgressAndLog
+from kava.train.callbacks import ProgressAndLog
 from kava.train.checkpoint import CheckpointWriter, load_checkpoint, settings_of
 from kava.train.config import TrainConfig
+from kava.train.disk import num_steps
 from kava.train.guard import RunGuard
 from kava.train.objective import Distiller
 from kava.train.recording import Recorder
@@ -165,7 +167,8 @@ class ResumableTrainer(Trainer):
         return self._is_over(self._state_of(checkpoint))
 
     def _is_over(self, state: TrainerState) -> bool:
-        ended = state.global_step >= state.max_steps and not self.evaluation_is_due(state)
+        # the run may be longer than the one that wrote the checkpoint
+        ended = state.global_step >= num_steps(self) and not self.evaluation_is_due(state)
         return ended and self._has_last_row()
 
     def _state_of(self, checkpoint: str | Path) -> TrainerState:

@@ -18,6 +18,12 @@ from kava.student.settings import SETTINGS_FILE, read_settings
 from kava.student.whole import run_damage, written_by
 from kava.train.config import RESUMABLE, TrainConfig
 
+LENGTHS = ("max_steps", "epochs")
+"""The settings that say how long a run is."""
+
+STEADY_SCHEDULERS = ("constant", "constant_with_warmup", "inverse_sqrt")
+"""Those whose rate at a step does not depend on the length of the run."""
+
 
 class Start(NamedTuple):
     """Where a run starts: at a checkpoint, or from the beginning.
@@ -124,6 +130,9 @@ def check_same_run(directory: Path, config: TrainConfig, data_hash: str) -> None
     ours = asdict(config)
     for name, value in theirs["config"].items():
         if name not in RESUMABLE and name in ours and ours[name] != value:
+            if name in LENGTHS:
+                _check_longer(directory, config, name, value)
+                continue
             raise ValueError(
                 f"{directory} was written with --{name} {value!r}, this run has {ours[name]!r}: "
                 f"give the same value, or another --output_dir"
@@ -132,6 +141,32 @@ def check_same_run(directory: Path, config: TrainConfig, data_hash: str) -> None
         raise ValueError(
             f"{directory} was trained on other data (hash {theirs['data_hash'][:12]}, now "
             f"{data_hash[:12]}): give the same data, or another --output_dir"
+        )
+
+
+def _check_longer(directory: Path, config: TrainConfig, name: str, value: Any) -> None:
+    """Refuse another length of a run, unless it is longer and every step of it stays the same.
+
+    Raises:
+        ValueError: a shorter run, or a schedule that spans the whole run.
+    """
+    now = getattr(config, name)
+    before = f"{directory} was written with --{name} {value!r}, this run has {now!r}"
+    spanning = None
+    if config.lr_scheduler not in STEADY_SCHEDULERS:
+        spanning = f"--lr_scheduler {config.lr_scheduler}"
+    elif config.layer_weight_annealing != "none" and config.layer_weight_annealing_steps is None:
+        spanning = f"--layer_weight_annealing {config.layer_weight_annealing}"
+    if spanning is not None:
+        raise ValueError(
+            f"{before}: {spanning} spans the whole run, so that a longer one differs from its "
+            f"first step on; give the same value, or train anew with another --output_dir (only "
+            f"a run whose --lr_scheduler is {' or '.join(STEADY_SCHEDULERS)} can be extended)"
+        )
+    if not 0 < value < now:
+        raise ValueError(
+            f"{before}: a run can be extended, but not cut or counted in another unit; give a "
+            f"larger --{name} than before, or another --output_dir"
         )
 
 

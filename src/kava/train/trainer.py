@@ -30,6 +30,7 @@ from kava.student.answering import answer_records
 from kava.train.arguments import training_arguments
 from kava.train.averages import mean_loss
 from kava.train.callbacks import (
+    AfterFirstStep,
     LogAndEvaluateAtEnd,
     MetricsFile,
     ProgressAndLog,
@@ -130,6 +131,8 @@ class KVDistillTrainer(ResumableTrainer):
             saves=self.args.should_save,
             accelerator=self.accelerator,
         )
+        self.after_first_step = AfterFirstStep(self.writer.clear)
+        self.add_callback(self.after_first_step)
 
     def _get_num_items_in_batch(
         self, batch_samples: list[Batch], device: torch.device
