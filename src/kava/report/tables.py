@@ -124,9 +124,9 @@ def arms_table(study: StudyLogs, judgement: Judgement) -> Table:
     note = (
         f"Below each number its {confidence:.0%} interval, for other runs and other items, of a "
         f"single run for other items alone. p is of "
-        f"the test `{test}`, adjusted by Holm over all treatments and controls{outcomes}. d_z: the mean "
-        f"difference between runs of one seed over its standard deviation. Area: mean height of "
-        f"the curve of accuracy. Seeds: accuracy of each run, per cent, in the plan's order."
+        f"the test `{test}`, adjusted by Holm over all treatments and controls{outcomes}. d_z: the "
+        f"mean difference between runs of one seed over its standard deviation. Area: mean height "
+        f"of the curve of accuracy. Seeds: accuracy of each run, per cent, in the plan's order."
         if judgement.compared
         else f"Below each accuracy its {confidence:.0%} interval. Nothing is compared."
     )

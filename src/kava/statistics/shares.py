@@ -53,6 +53,31 @@ def share_interval(treatment: int, baseline: int, total: int, confidence: float 
     return ends(p_curve(treatment, baseline, total), confidence)
 
 
+def share_power(treatment: float, baseline: float, total: int, alpha: float = 0.05) -> float:
+    """How often the exact test finds a difference between two true shares.
+
+    Args:
+        treatment: share of its runs that do it.
+        baseline: share of the other arm's.
+        total: runs of each arm, at most `MOST_EXACT`.
+        alpha: level of the test.
+
+    Example:
+        >>> round(share_power(0.8, 0.0, 5), 2), round(share_power(0.8, 0.0, 10), 2)
+        (0.74, 1.0)
+    """
+    from scipy import stats
+
+    if total > MOST_EXACT:
+        raise ValueError(f"{total} runs are more than the {MOST_EXACT} that are counted exactly")
+    counts = np.arange(total + 1)
+    p_T = _exact(total)[len(_DIFFERENCES_D) // 2]
+    chance_T = np.outer(
+        stats.binom.pmf(counts, total, treatment), stats.binom.pmf(counts, total, baseline)
+    ).ravel()
+    return float(chance_T[p_T < alpha].sum())
+
+
 def p_curve(treatment: int, baseline: int, total: int) -> np.ndarray:
     """[D] the p of every difference between the true shares, from −1 to 1.
 
