@@ -18,6 +18,7 @@ import numpy as np
 from kava.statistics.intervals import Interval
 
 STEP = 0.005
+NUM_SHARES = 101
 MOST_EXACT = 30
 """Runs an arm up to which all tables are counted; beyond, the score statistic is normal enough."""
 
@@ -71,7 +72,7 @@ def share_power(treatment: float, baseline: float, total: int, alpha: float = 0.
     if total > MOST_EXACT:
         raise ValueError(f"{total} runs are more than the {MOST_EXACT} that are counted exactly")
     counts = np.arange(total + 1)
-    p_T = _exact(total)[len(_DIFFERENCES_D) // 2]
+    p_T = _worst_p(total, 0.0)
     chance_T = np.outer(
         stats.binom.pmf(counts, total, treatment), stats.binom.pmf(counts, total, baseline)
     ).ravel()
@@ -112,29 +113,32 @@ def _crossing(curve_D: np.ndarray, below: int, above: int, level: float) -> floa
 
 @lru_cache(maxsize=64)
 def _exact(total: int) -> np.ndarray:
-    """[D, T] the p of every table at every difference, the nuisance share at its worst."""
+    """[D, T] the p of every table at every difference."""
+    half = len(_DIFFERENCES_D) // 2
+    upper_DT = np.array([_worst_p(total, float(one)) for one in _DIFFERENCES_D[half:]])
+    counts_T = np.arange((total + 1) ** 2)
+    swapped_T = counts_T % (total + 1) * (total + 1) + counts_T // (total + 1)
+    found_DT = np.concatenate([upper_DT[:0:-1][:, swapped_T], upper_DT])
+    found_DT.setflags(write=False)
+    return found_DT
+
+
+def _worst_p(total: int, difference: float) -> np.ndarray:
+    """[T] the p of every table at one difference of 0 or more, the nuisance share at its worst."""
     from scipy import stats
 
     counts = np.arange(total + 1)
     treatment_T, baseline_T = (one.ravel() for one in np.meshgrid(counts, counts, indexing="ij"))
-    found_DT = np.empty((len(_DIFFERENCES_D), treatment_T.size))
-    half = len(_DIFFERENCES_D) // 2
-    for place in range(half, len(_DIFFERENCES_D)):
-        difference = _DIFFERENCES_D[place]
-        score_T = np.abs(_score(treatment_T, baseline_T, total, difference)).round(9)
-        order_T = np.argsort(-score_T, kind="stable")
-        share_P = np.linspace(0, 1 - difference, 101)
-        of_baseline_PS = stats.binom.pmf(counts, total, share_P[:, None])
-        of_treatment_PS = stats.binom.pmf(counts, total, share_P[:, None] + difference)
-        table_PT = np.einsum("ps,pt->pst", of_treatment_PS, of_baseline_PS).reshape(101, -1)
-        as_far_PT = np.cumsum(table_PT[:, order_T], axis=1)
-        sorted_T = -score_T[order_T]
-        last_T = np.searchsorted(sorted_T, -score_T, side="right") - 1  # tables as far count too
-        found_DT[place] = as_far_PT.max(0)[last_T]
-    swapped_T = baseline_T * (total + 1) + treatment_T
-    found_DT[:half] = found_DT[:half:-1][:, swapped_T]
-    found_DT.setflags(write=False)
-    return np.minimum(found_DT, 1.0)
+    score_T = np.abs(_score(treatment_T, baseline_T, total, difference)).round(9)
+    order_T = np.argsort(-score_T, kind="stable")
+    share_P = np.linspace(0, 1 - difference, NUM_SHARES)[:, None]
+    of_baseline_PS = stats.binom.pmf(counts, total, share_P)
+    of_treatment_PS = stats.binom.pmf(counts, total, np.minimum(share_P + difference, 1.0))
+    table_PT = np.einsum("ps,pt->pst", of_treatment_PS, of_baseline_PS).reshape(NUM_SHARES, -1)
+    as_far_T = np.cumsum(table_PT[:, order_T], axis=1).max(0)
+    last_T = np.searchsorted(-score_T[order_T], -score_T, side="right") - 1  # as far counts too
+    found: np.ndarray = np.minimum(as_far_T[last_T], 1.0)
+    return found
 
 
 def score_curve(treatment: int, baseline: int, total: int) -> np.ndarray:
