@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from kava.statistics import TESTS, accuracy_interval, compare_arms
+from kava.statistics import GRADED, TESTS, accuracy_interval, compare_arms
 from kava.statistics.intervals import wilson
 from kava.statistics.simulate import SCENARIOS, simulate_arms
 
@@ -141,14 +141,15 @@ def test_all_against_nothing_gives_the_exact_p_of_swapped_labels() -> None:
     as_far = [
         abs(sum(runs[i] for i in chosen) - 2.5) >= 2.5 for chosen in combinations(range(10), 5)
     ]
-    assert compare_arms(right, wrong).p == pytest.approx(np.mean(as_far))
+    assert compare_arms(right, wrong, levels=GRADED).p == pytest.approx(np.mean(as_far))
+    assert compare_arms(right, wrong).p == pytest.approx(2 / 2**10, rel=1e-2)  # of two kinds
     signs = [abs(sum(signs)) == 5 for signs in product((-1, 1), repeat=5)]
     assert compare_arms(right, wrong, test="seeds").p == pytest.approx(np.mean(signs))
     assert compare_arms(right, wrong, test="items").p == pytest.approx(2.0**-99)
     assert compare_arms(right, wrong, test="wilcoxon").p == pytest.approx(np.mean(signs))
-    found = compare_arms(right, wrong)
+    found = compare_arms(right, wrong, levels=GRADED)
     assert (found.low, found.high) == pytest.approx((wilson(100, 100).low, 1.0))
-    found = compare_arms(wrong, right)
+    found = compare_arms(wrong, right, levels=GRADED)
     assert (found.low, found.high) == pytest.approx((-1.0, -wilson(100, 100).low))
     assert (found.d_z, found.minimum_detectable) == (None, None)
 
@@ -204,4 +205,4 @@ def test_an_arms_interval_is_wider_the_more_its_runs_differ() -> None:
     narrow, wide = accuracy_interval(steady), accuracy_interval(unsteady)
     assert narrow.high - narrow.low < 0.1 < wide.high - wide.low
     assert narrow.low < steady.mean() < narrow.high
-    assert accuracy_interval(np.zeros((5, 100))) == wilson(0, 100)
+    assert accuracy_interval(np.zeros((5, 100)), levels=GRADED) == wilson(0, 100)

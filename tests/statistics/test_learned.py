@@ -138,7 +138,7 @@ def test_four_of_five_against_none_has_the_exact_p_and_no_smaller_one() -> None:
 def test_a_difference_within_a_kind_is_found_beside_the_shares() -> None:
     """Both arms learned in each run, so that p is that of the interval and not of the shares."""
     rng = np.random.default_rng(0)
-    good, poor = rng.random((20, 400)) < 0.95, rng.random((20, 400)) < 0.55
+    good, poor = rng.random((20, 400)) < 0.95, rng.random((20, 400)) < 0.6
     found = compare_arms(good, poor, levels=Levels(0.5, 0.04, 0.75), num_resamples=0)
     assert found.learned is not None
     assert (found.learned.p, found.learned.treatment) == (pytest.approx(1.0, abs=1e-6), 20)
