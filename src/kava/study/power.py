@@ -22,7 +22,7 @@ MOST_SEEDS = 1_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Spread:
+class RunSpread:
     """How runs of one arm scatter.
 
     Attributes:
@@ -60,7 +60,7 @@ def power_lines(plan: Plan) -> list[str]:
     if plan.pilot is not None:
         return lines + _from_pilot(plan, plan.pilot, items, level)
     for std in ASSUMED_STDS:
-        spread = Spread(seed_std=std, accuracy=0.5)
+        spread = RunSpread(seed_std=std, accuracy=0.5)
         found = power_of(spread, primary.minimum_effect, len(plan.seeds), items, level)
         spelled = points(std).removeprefix("+")
         lines.append(f"           {percent(found)} where runs of an arm spread by {spelled}")
@@ -91,7 +91,7 @@ def _from_pilot(plan: Plan, pilot: Pilot, items: int, level: float) -> list[str]
     ]
 
 
-def power_of(spread: Spread, effect: float, num_seeds: int, items: int, alpha: float) -> float:
+def power_of(spread: RunSpread, effect: float, num_seeds: int, items: int, alpha: float) -> float:
     """How often a true difference is found, by the test `crossed`.
 
     Where runs learn or do not, the difference is one of the share that learns, and the test the
@@ -121,7 +121,7 @@ def power_of(spread: Spread, effect: float, num_seeds: int, items: int, alpha: f
     )
 
 
-def spread_of(pilot: Pilot) -> Spread:
+def spread_of(pilot: Pilot) -> RunSpread:
     """The spread that a pilot declares or shows.
 
     A spread that is measured is the root mean square of the standard deviations of all compared
@@ -134,7 +134,7 @@ def spread_of(pilot: Pilot) -> Spread:
     if pilot.study is None:
         std = pilot.seed_std or 0.0
         source = f"the plan's pilot (standard deviation {points(std).removeprefix('+')})"
-        return Spread(seed_std=std, accuracy=pilot.accuracy, source=source)
+        return RunSpread(seed_std=std, accuracy=pilot.accuracy, source=source)
     folder = Path(pilot.study)
     plan = read_locked_plan(folder)
     with unpacked(folder) as there:
@@ -154,7 +154,7 @@ def spread_of(pilot: Pilot) -> Spread:
     return _measured(plan, arms, num_items, str(folder))
 
 
-def _measured(plan: Plan, arms: dict[str, list[float]], num_items: int, folder: str) -> Spread:
+def _measured(plan: Plan, arms: dict[str, list[float]], num_items: int, folder: str) -> RunSpread:
     import numpy as np
 
     from kava.statistics import levels_of
@@ -168,7 +168,7 @@ def _measured(plan: Plan, arms: dict[str, list[float]], num_items: int, folder: 
     if levels.are_two:
         learned = int((baseline >= levels.threshold).sum())
         share = (learned + 1) / (len(baseline) + 2)
-        return Spread(
+        return RunSpread(
             seed_std=0.0,
             accuracy=accuracy,
             gap=levels.high - levels.low,
@@ -182,4 +182,4 @@ def _measured(plan: Plan, arms: dict[str, list[float]], num_items: int, folder: 
     ]
     std = max(0.0, float(np.mean(variances))) ** 0.5
     source = f"{folder} (standard deviation {points(std).removeprefix('+')}; {total})"
-    return Spread(seed_std=std, accuracy=accuracy, source=source)
+    return RunSpread(seed_std=std, accuracy=accuracy, source=source)
