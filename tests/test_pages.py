@@ -314,6 +314,11 @@ FILES = {
     "a.jsonl": lines({"id": n, "correct": n % 2 == 0} for n in range(40)),
     "b.jsonl": lines({"id": n, "correct": n % 3 == 0} for n in range(40)),
     "c.jsonl": lines({"id": n, "correct": n % 5 == 0} for n in range(40)),
+    **{
+        f"{method}{seed}.jsonl": lines({"id": n, "correct": n % 7 != seed} for n in range(40))
+        for method in "ab"
+        for seed in range(3)
+    },
     "gsm8k_aug.jsonl": lines(
         {"question": f"What is {n}/2 + 6?", "answer": f"{n + 6}", "cot": "<<4/2=2>> <<2+6=8>> " * 5}
         for n in range(20)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from kava.statistics import TESTS, accuracy_interval, compare_arms
+from kava.statistics import GRADED, TESTS, accuracy_interval, compare_arms
 from kava.statistics.intervals import wilson
 from kava.statistics.simulate import SCENARIOS, simulate_arms
 
@@ -20,8 +20,8 @@ def arms() -> Arms:
     return simulate_arms(np.random.default_rng(3), SCENARIOS["typical"], num_items=80, gain=0.5)
 
 
-def crossed_by_hand(treatment: np.ndarray, baseline: np.ndarray) -> tuple[float, float]:
-    """Variance of the difference and its degrees of freedom, by loops over the two-way table."""
+def crossed_by_hand(treatment: np.ndarray, baseline: np.ndarray) -> tuple[float, float, float]:
+    """Variance of the difference, its degrees of freedom and its part from items, by loops."""
     S, N = treatment.shape
     d = [[float(treatment[s, i]) - float(baseline[s, i]) for i in range(N)] for s in range(S)]
     grand = sum(map(sum, d)) / (S * N)
@@ -31,19 +31,20 @@ def crossed_by_hand(treatment: np.ndarray, baseline: np.ndarray) -> tuple[float,
     rest /= (S - 1) * (N - 1)
     items = S * sum((one - grand) ** 2 for one in columns) / (N - 1)
     part_items = max(0.0, items - rest) / (S * N)
-    part_runs = 0.0
+    part_runs = bottom = 0.0
     for arm in (treatment, baseline):
         accuracies = [sum(map(float, run)) / N for run in arm]
         mean = sum(accuracies) / S
-        part_runs += sum((one - mean) ** 2 for one in accuracies) / (S - 1) / S
+        part = sum((one - mean) ** 2 for one in accuracies) / (S - 1) / S
+        part_runs += part
+        bottom += part**2 / (S - 1)
     total = part_runs + part_items
-    degrees = total**2 / (part_runs**2 / (2 * S - 2) + part_items**2 / (N - 1))
-    return total, degrees
+    return total, total**2 / (bottom + part_items**2 / (N - 1)), part_items
 
 
 def test_the_crossed_test_is_the_two_way_table_by_hand(arms: Arms) -> None:
     found = compare_arms(*arms)
-    variance, degrees = crossed_by_hand(*arms)
+    variance, degrees, _ = crossed_by_hand(*arms)
     t = found.difference / variance**0.5
     assert found.p == pytest.approx(2 * stats.t.sf(abs(t), degrees), rel=1e-9)
     reach = stats.t.ppf(0.975, degrees) * variance**0.5
@@ -51,15 +52,15 @@ def test_the_crossed_test_is_the_two_way_table_by_hand(arms: Arms) -> None:
     assert found.high == pytest.approx(found.difference + reach, rel=1e-9)
 
 
-def test_where_items_show_no_effect_the_crossed_test_is_students() -> None:
+def test_where_items_show_no_effect_the_crossed_test_is_welchs() -> None:
     rng = np.random.default_rng(0)
     checked = 0
     for _ in range(20):  # without true effects of items, about half of such tables show none
         treatment, baseline = rng.random((2, 5, 40)) < 0.7
-        if crossed_by_hand(treatment, baseline)[1] == pytest.approx(8):
-            student = stats.ttest_ind(treatment.mean(1), baseline.mean(1))
+        if crossed_by_hand(treatment, baseline)[2] == 0:
+            welch = stats.ttest_ind(treatment.mean(1), baseline.mean(1), equal_var=False)
             found = compare_arms(treatment, baseline, num_resamples=100)
-            assert found.p == pytest.approx(student.pvalue)
+            assert found.p == pytest.approx(welch.pvalue)
             checked += 1
     assert checked > 3
 
@@ -140,14 +141,15 @@ def test_all_against_nothing_gives_the_exact_p_of_swapped_labels() -> None:
     as_far = [
         abs(sum(runs[i] for i in chosen) - 2.5) >= 2.5 for chosen in combinations(range(10), 5)
     ]
-    assert compare_arms(right, wrong).p == pytest.approx(np.mean(as_far))
+    assert compare_arms(right, wrong, levels=GRADED).p == pytest.approx(np.mean(as_far))
+    assert compare_arms(right, wrong).p == pytest.approx(2 / 2**10, rel=1e-2)  # of two kinds
     signs = [abs(sum(signs)) == 5 for signs in product((-1, 1), repeat=5)]
     assert compare_arms(right, wrong, test="seeds").p == pytest.approx(np.mean(signs))
     assert compare_arms(right, wrong, test="items").p == pytest.approx(2.0**-99)
     assert compare_arms(right, wrong, test="wilcoxon").p == pytest.approx(np.mean(signs))
-    found = compare_arms(right, wrong)
+    found = compare_arms(right, wrong, levels=GRADED)
     assert (found.low, found.high) == pytest.approx((wilson(100, 100).low, 1.0))
-    found = compare_arms(wrong, right)
+    found = compare_arms(wrong, right, levels=GRADED)
     assert (found.low, found.high) == pytest.approx((-1.0, -wilson(100, 100).low))
     assert (found.d_z, found.minimum_detectable) == (None, None)
 
@@ -203,4 +205,4 @@ def test_an_arms_interval_is_wider_the_more_its_runs_differ() -> None:
     narrow, wide = accuracy_interval(steady), accuracy_interval(unsteady)
     assert narrow.high - narrow.low < 0.1 < wide.high - wide.low
     assert narrow.low < steady.mean() < narrow.high
-    assert accuracy_interval(np.zeros((5, 100))) == wilson(0, 100)
+    assert accuracy_interval(np.zeros((5, 100)), levels=GRADED) == wilson(0, 100)

@@ -12,7 +12,7 @@ import pytest
 
 from kava.cli import run
 from kava.commands.compare import main
-from kava.statistics import compare_items, read_items
+from kava.statistics import compare_arms, compare_items, read_items
 from one_line import refusal
 
 
@@ -101,7 +101,9 @@ def test_bad_input_is_one_line(
         ([files[0], other], "20 of 120 ids are only in"),
         ([files[0], str(tmp_path / "none.jsonl")], "No such file"),
         ([*files, "--labels", "a", "b"], "--labels names 2 models, but there are 3 files"),
-        ([*files, "--labels", "a", "b", "a"], "names two models alike"),
+        ([*files, "--labels", "a", "b", "a"], "unlike numbers of runs (a 2, b 1)"),
+        ([*files, "--labels", "a", "a", "a"], "names one method alone, a"),
+        ([*files, "--learned", "0.5"], "--learned 0.5 is for several runs of each method"),
         ([*files, "--num_resamples", "5"], "--num_resamples 5 must be from 100 to 1,000,000"),
         ([*files, "--confidence", "95"], "--confidence 95.0 must be above 0 and below 1"),
     ):
@@ -118,3 +120,29 @@ def test_comparing_loads_no_model_library(files: list[str]) -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_files_of_one_label_are_the_runs_of_one_method(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rng = np.random.default_rng(0)
+    right = rng.random((2, 3, 150)) < np.array([[[1.0], [1.0], [0.04]], [[0.04]] * 3])
+    paths = [
+        write(tmp_path / f"{label}{seed}.jsonl", run.tolist())
+        for label, runs in zip("AB", right)
+        for seed, run in enumerate(runs)
+    ]
+    argv = [*paths, "--labels", "A", "A", "A", "B", "B", "B"]
+    assert run(main, argv) == 0
+    text = capsys.readouterr().out
+    assert "3 runs of each, 150 items" in text
+    assert "2 of 3" in text
+    assert "0 of 3" in text
+    assert run(main, [*argv, "--json", "--num_resamples", "100"]) == 0
+    (pair,) = json.loads(capsys.readouterr().out)["pairs"]
+    expected = compare_arms(*right, num_resamples=100)
+    for name in ("difference", "low", "high", "p"):
+        assert pair[name] == pytest.approx(getattr(expected, name))
+    assert (pair["learned"]["treatment"], pair["learned"]["baseline"]) == (2, 0)
+    assert run(main, [*argv, "--learned", "0", "--json", "--num_resamples", "100"]) == 0
+    assert json.loads(capsys.readouterr().out)["pairs"][0]["learned"] is None

@@ -12,11 +12,14 @@ EXAMPLES = (
     "bootstrap",
     "curves",
     "items",
+    "learned",
     "paired",
     "power",
     "seeds",
     "several",
+    "shares",
     "simulate",
+    "steps",
     "verdict",
 )
 

@@ -124,13 +124,14 @@ def test_a_share_of_no_runs_is_refused() -> None:
 
 
 @pytest.mark.parametrize("num_seeds", [2, 3, 5, 8])
-@pytest.mark.parametrize("share", [0.0, 0.04, 1.0])
+@pytest.mark.parametrize("share", [0.0, 0.04, 0.3, 1.0])
 def test_arms_that_are_alike_in_every_answer_are_never_a_gain(num_seeds: int, share: float) -> None:
     correct = np.tile(np.arange(400) < 400 * share, (num_seeds, 1))
     same = compare_arms(correct, correct, num_resamples=0)
     found = verdict(same, p_adjusted=same.p, minimum_effect=0.05)
     check_words(found.sentence)
-    assert found.kind == ("no better" if num_seeds >= SEEDS_TO_RULE_OUT else "undecided")
+    excluded = num_seeds >= SEEDS_TO_RULE_OUT and share >= 0.1  # where none learned, one may yet
+    assert found.kind == ("no better" if excluded else "undecided")
 
 
 @pytest.mark.parametrize(

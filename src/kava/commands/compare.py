@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kava import names
+from kava.commands import comparing_arms
 from kava.flags import Usage, check_fields, flag, needed
 from kava.format import columns
 from kava.statistics.bootstrap import LEAST_RESAMPLES, MOST_RESAMPLES
@@ -28,7 +29,19 @@ class CompareConfig:
     """
 
     files: list[str] = needed("two or more jsonl files", positional=True, metavar="FILE")
-    labels: list[str] | None = flag(None, "what to call the models", unset="the files' names")
+    labels: list[str] | None = flag(
+        None,
+        "what to call the models; a label that is repeated names several runs of one method, in "
+        "the order of their seeds",
+        unset="the files' names",
+    )
+    learned: float | None = flag(
+        None,
+        "of several runs: accuracy of a run that learned; 0: all are of one kind",
+        least=0,
+        below=1,
+        unset="as the runs show",
+    )
     metric: str | None = flag(
         None, "of a harness file: the metric that is 0 or 1, such as exact_match"
     )
@@ -46,7 +59,13 @@ class CompareConfig:
             raise ValueError(
                 f"{self.files[0]} alone has nothing to be compared with; name two files"
             )
-        _labels(self.files, self.labels)
+        labels = _labels(self.files, self.labels)
+        if len(set(labels)) < len(labels):
+            comparing_arms.check_runs(labels)
+        elif self.learned is not None:
+            raise ValueError(
+                f"--learned {self.learned} is for several runs of each method; repeat their labels"
+            )
 
 
 USAGE = Usage(
@@ -54,7 +73,8 @@ USAGE = Usage(
     kind=CompareConfig,
     summary="Compare models on the same items.\n"
     "A file has one line per item: `id` and `correct`, as `kava evaluate --output` writes them, or "
-    "a sample file of lm-evaluation-harness. Items are paired by their id.",
+    "a sample file of lm-evaluation-harness. Items are paired by their id. Several runs of each "
+    "method share a label: --labels A A A B B B.",
     example="kava compare latent.jsonl written.jsonl",
 )
 
@@ -79,6 +99,20 @@ def main(argv: list[str]) -> int:
         read_items(path, metric=options.metric, filter_name=options.filter)
         for path in options.files
     ]
+    if len(set(labels)) < len(labels):
+        methods = comparing_arms.compare_methods(
+            labels,
+            models,
+            learned=options.learned,
+            num_resamples=options.num_resamples,
+            seed=options.seed,
+            confidence=options.confidence,
+        )
+        if options.json:
+            print(json.dumps(comparing_arms.as_json(methods), indent=2, ensure_ascii=False))
+        else:
+            print(comparing_arms.as_text(methods))
+        return 0
     pairs = compare_all(
         labels,
         models,
@@ -204,7 +238,7 @@ def as_text(labels: Sequence[str], pairs: Sequence[Pair]) -> str:
         notes.append("none: all items differ alike, so that resampling them shows no spread.")
     notes.append(
         "One run each: p speaks of these models, not of the methods that trained them; for those,\n"
-        "train several seeds."
+        "train several seeds and give their files one label (--labels A A A B B B)."
     )
     return "\n".join(
         [
@@ -237,8 +271,6 @@ def _labels(files: Sequence[str], asked: Sequence[str] | None) -> list[str]:
             raise ValueError(
                 f"--labels names {len(asked)} models, but there are {len(files)} files"
             )
-        if len(set(asked)) < len(asked):
-            raise ValueError(f"--labels {' '.join(asked)} names two models alike")
         return list(asked)
     stems = [Path(path).stem for path in files]
     if len(set(stems)) == len(stems):

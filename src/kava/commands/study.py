@@ -179,15 +179,20 @@ def _status(args: FolderConfig, argv: Sequence[str]) -> int:
     from kava.study.fairness import unfair_differences
     from kava.study.folder import read_locked_plan
     from kava.study.packed import unpacked
+    from kava.study.power import power_lines
     from kava.study.runner import finished_results
-    from kava.study.tables import detectable_lines, power_lines, status_table
+    from kava.study.tables import detectable_lines, status_table
 
     plan = read_locked_plan(Path(args.folder))
     with unpacked(Path(args.folder)) as folder:
         results = finished_results(plan, folder)
         print(f"{plan.name}: {plan.question}\nplan hash  {plan.hash}")
         print(status_table(plan, folder))
-        for line in [*power_lines(plan), *detectable_lines(plan, folder, results)]:
+        try:
+            planned = power_lines(plan)
+        except ValueError as error:  # a pilot may have been moved since the plan was made
+            planned = [f"power      not known: {error}"]
+        for line in [*planned, *detectable_lines(plan, folder, results)]:
             print(line)
     for line in unfair_differences(plan, results):
         print(f"unfair: {line}")

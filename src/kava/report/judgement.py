@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from kava.report.areas import Areas
 from kava.report.logs import ArmLogs
+from kava.report.outcomes import Steps
 
 if TYPE_CHECKING:
     from kava.statistics import ArmComparison, Verdict
@@ -24,6 +25,9 @@ class Compared:
         p_adjusted: p after Holm's correction over the family of this comparison.
         verdict: the verdict that follows.
         areas: areas under their learning curves; None if one of them has no curve.
+        learned_p: p of the shares of runs that learned, after Holm's correction; None if accuracies
+            are a matter of degree.
+        steps: the plan's second outcome; None if it has none.
     """
 
     arm: ArmLogs
@@ -32,6 +36,14 @@ class Compared:
     p_adjusted: float
     verdict: Verdict
     areas: Areas | None = None
+    learned_p: float | None = None
+    steps: Steps | None = None
+
+    def said(self, alpha: float) -> str:
+        """The verdict's sentence, and that of the second outcome."""
+        if self.steps is None:
+            return self.verdict.sentence
+        return f"{self.verdict.sentence} {self.steps.sentence(alpha)}"
 
 
 @dataclass(frozen=True, kw_only=True)

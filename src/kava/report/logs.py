@@ -29,6 +29,8 @@ from kava.study.plan_file import read_plan
 if TYPE_CHECKING:
     import numpy as np
 
+    from kava.statistics import Levels
+
 State = Literal["finished", "running", "missing", "failed"]
 Curve = tuple[list[int], list[float]]
 """Steps and the values at these steps."""
@@ -185,6 +187,15 @@ class StudyLogs:
     def unfinished(self) -> tuple[RunLogs, ...]:
         """The planned runs of all arms that are not finished."""
         return tuple(run for arm in self.arms for run in arm.unfinished)
+
+    @property
+    def levels(self) -> Levels:
+        """Whether runs either learn or do not, from all finished runs that are compared."""
+        from kava.statistics import GRADED, levels_of
+
+        arms = self.of_role("baseline", "treatment", "control")
+        runs = [accuracy for arm in arms for accuracy in arm.accuracies]
+        return levels_of(runs, self.plan.primary.learned) if runs else GRADED
 
     @property
     def is_complete(self) -> bool:

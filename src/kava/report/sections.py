@@ -14,6 +14,8 @@ from kava.pictures.drawn import Draw, Picture, draw_picture
 from kava.report import accounts, tables, words
 from kava.report.judgement import Judgement
 from kava.report.logs import StudyLogs
+from kava.report.outcome_tables import learned_table, steps_table
+from kava.report.outcomes import learned_sentence
 from kava.report.pictures import (
     CURVES,
     accuracy_by_arm,
@@ -105,7 +107,8 @@ def _answers(study: StudyLogs, judgement: Judgement) -> Section:
     if not arms:
         return Section(name="answers", title="Right answers", tables=(accounts.runs_table(study),))
     confidence = 1 - study.plan.primary.alpha
-    intervals = {arm.name: interval_of(arm, confidence) for arm in arms}
+    levels = study.levels
+    intervals = {arm.name: interval_of(arm, confidence, levels) for arm in arms}
     drawn = [
         draw_picture(
             "accuracy",
@@ -126,11 +129,13 @@ def _answers(study: StudyLogs, judgement: Judgement) -> Section:
                 partial(differences, judgement.compared, study.plan.primary.minimum_effect),
             )
         )
+    said, learned = learned_sentence(study), learned_table(study, judgement)
     return Section(
         name="answers",
         title="Right answers",
         pictures=(*_curve(study, "reading_curves"), *drawn),
-        tables=(tables.arms_table(study, judgement),),
+        text=(said,) if said else (),
+        tables=(tables.arms_table(study, judgement), *((learned,) if learned else ())),
         folded=(*tables.reading_table(study), accounts.runs_table(study)),
     )
 
@@ -150,7 +155,7 @@ def _learning(study: StudyLogs, judgement: Judgement) -> Section:
         name="learning",
         title="Learning curves",
         pictures=tuple(picture for name in names for picture in _curve(study, name)),
-        tables=(areas,) if areas else (),
+        tables=tuple(table for table in (steps_table(study, judgement), areas) if table),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from kava.format import (
     NOTHING,
@@ -20,6 +21,9 @@ from kava.report.areas import areas_of
 from kava.report.judgement import Compared, Judgement
 from kava.report.kinds import change_of_last, groups_of_kind, last_of
 from kava.report.logs import ArmLogs, StudyLogs
+
+if TYPE_CHECKING:
+    from kava.statistics import Levels
 
 
 @dataclass(frozen=True)
@@ -80,20 +84,22 @@ def arm_cell(arm: ArmLogs, small: str | None = None) -> Cell:
     return Cell(arm.name, arm.what if small is None else small, arm.role)
 
 
-def interval_of(arm: ArmLogs, confidence: float) -> tuple[float, float]:
-    """The interval of an arm's accuracy, over new runs and new items; Wilson's for a single run."""
+def interval_of(
+    arm: ArmLogs, confidence: float, levels: Levels | None = None
+) -> tuple[float, float]:
+    """The interval of an arm's accuracy, over new runs and new items; Wilson's for a single run.""""""
     from kava.statistics import accuracy_interval
     from kava.statistics.intervals import wilson
 
     if len(arm.finished) > 1:
-        return accuracy_interval(arm.correct_SN, confidence=confidence)
+        return accuracy_interval(arm.correct_SN, confidence=confidence, levels=levels)
     (run,) = arm.finished
     return wilson(sum(run.correct.values()), len(run.correct), confidence)
 
 
 def arms_table(study: StudyLogs, judgement: Judgement) -> Table:
     """Accuracy and difference to the baseline of every arm with a finished run."""
-    confidence = 1 - study.plan.primary.alpha
+    confidence, levels = 1 - study.plan.primary.alpha, study.levels
     rows: list[Row] = []
     for arm in study.arms:
         if not arm.finished:
@@ -105,7 +111,7 @@ def arms_table(study: StudyLogs, judgement: Judgement) -> Table:
                 arm.role,
                 Cell(
                     percent(arm.accuracy or 0.0),
-                    percents(*interval_of(arm, confidence)),
+                    percents(*interval_of(arm, confidence, levels)),
                     mark="strong",
                 ),
                 *_against_baseline(one),
@@ -114,12 +120,13 @@ def arms_table(study: StudyLogs, judgement: Judgement) -> Table:
             ]
         )
     test = study.plan.primary.test
+    outcomes = " and both outcomes" if study.plan.primary.steps_to else ""
     note = (
         f"Below each number its {confidence:.0%} interval, for other runs and other items, of a "
         f"single run for other items alone. p is of "
-        f"the test `{test}`, adjusted by Holm over all treatments and controls. d_z: the mean "
-        f"difference between runs of one seed over its standard deviation. Area: mean height of "
-        f"the curve of accuracy. Seeds: accuracy of each run, per cent, in the plan's order."
+        f"the test `{test}`, adjusted by Holm over all treatments and controls{outcomes}. d_z: the "
+        f"mean difference between runs of one seed over its standard deviation. Area: mean height "
+        f"of the curve of accuracy. Seeds: accuracy of each run, per cent, in the plan's order."
         if judgement.compared
         else f"Below each accuracy its {confidence:.0%} interval. Nothing is compared."
     )

@@ -1,7 +1,7 @@
 """Draw verdicts from a study's logs, and check them with its control.
 
 Every treatment and every control is compared with the baseline, with Holm's correction over all of
-them. The control then tests whether a cache of the wrong sample teaches as well as the right one,
+them and over the plan's outcomes. The control then tests whether a cache of the wrong sample teaches as well as the right one,
 or better than no teacher. If so, a gain is no evidence about the sample's own cache.
 """
 
@@ -15,6 +15,7 @@ from kava.report import words
 from kava.report.areas import compare_areas
 from kava.report.judgement import Compared, Judgement, Trust, explained, is_better
 from kava.report.logs import ArmLogs, StudyLogs
+from kava.report.outcomes import Steps, compare_all_steps
 
 
 def judge(study: StudyLogs) -> Judgement:
@@ -30,7 +31,8 @@ def judge(study: StudyLogs) -> Judgement:
         return Judgement(headline=words.open_sentence(study), state="open")
     treatments, controls = study.of_role("treatment"), study.of_role("control")
     baseline = study.baseline
-    compared = _family(study, [(arm, baseline) for arm in (*treatments, *controls)], areas=True)
+    pairs = [(arm, baseline) for arm in (*treatments, *controls)]
+    compared = _family(study, pairs, against_baseline=True)
     taught = [arm for arm in treatments if has_teacher(arm)]
     controlled = _family(study, [(arm, control) for arm in taught for control in controls])
     untaught = _family(
@@ -95,9 +97,9 @@ def trust_of(
 
 
 def _family(
-    study: StudyLogs, pairs: Sequence[tuple[ArmLogs, ArmLogs]], areas: bool = False
+    study: StudyLogs, pairs: Sequence[tuple[ArmLogs, ArmLogs]], against_baseline: bool = False
 ) -> tuple[Compared, ...]:
-    """Comparisons with a common correction.
+    """Comparisons that are corrected together, with all outcomes of the plan.
 
     Detectable effects are computed at the level that the smallest p must reach, as before the run;
     intervals are for a single comparison.
@@ -105,19 +107,28 @@ def _family(
     from kava.statistics import compare_arms, holm, verdict
 
     primary = study.plan.primary
+    levels = study.levels
     test: Any = primary.test
     found = []
     for one, other in pairs:
         right = one.correct_SN, other.correct_SN
         strict = 1 - primary.alpha / len(pairs)
-        least = compare_arms(*right, test=test, confidence=strict, num_resamples=0)
+        least = compare_arms(*right, test=test, levels=levels, confidence=strict, num_resamples=0)
         found.append(
             replace(
-                compare_arms(*right, test=test, confidence=1 - primary.alpha),
+                compare_arms(*right, test=test, levels=levels, confidence=1 - primary.alpha),
                 minimum_detectable=least.minimum_detectable,
             )
         )
-    curves = compare_areas(pairs, 1 - primary.alpha) if areas else [None] * len(pairs)
+    steps = compare_all_steps(study, pairs) if against_baseline else []
+    curves = compare_areas(pairs, 1 - primary.alpha) if against_baseline else [None] * len(pairs)
+    adjusted = holm([one.p for one in found] + [one.p for _, one in steps])
+    of_steps: list[Steps | None] = [
+        Steps(target=target, found=one, p_adjusted=p)
+        for (target, one), p in zip(steps, adjusted[len(found) :])
+    ]
+    shares = [one.learned.p for one in found if one.learned is not None]
+    of_shares: list[float | None] = [*holm(shares)] if shares else [None] * len(pairs)
     return tuple(
         Compared(
             arm=one,
@@ -131,8 +142,10 @@ def _family(
                 alpha=primary.alpha,
             ),
             areas=curve,
+            learned_p=learned_p,
+            steps=step,
         )
-        for (one, other), comparison, p, curve in zip(
-            pairs, found, holm([comparison.p for comparison in found]), curves
+        for (one, other), comparison, p, curve, learned_p, step in zip(
+            pairs, found, adjusted, curves, of_shares, of_steps or [None] * len(pairs)
         )
     )

@@ -192,6 +192,13 @@ def seeds_sentence(study: StudyLogs) -> str:
         if num_seeds < SEEDS_TO_RULE_OUT
         else ""
     )
+    if study.arms and study.levels.are_two:
+        return (
+            f"What {counted(num_seeds, 'seed')} can say: how many runs of an arm learn, as exactly "
+            f"as so few runs allow. An outcome that none of the {num_seeds} runs of an arm showed "
+            f"may still be that of up to {share} of such runs (95 % confidence); the intervals on "
+            f"this page count with that.{few}"
+        )
     return (
         f"What {counted(num_seeds, 'seed')} can say: whether the mean accuracies differ by more "
         f"than runs of one arm differ among themselves, if runs scatter about their mean as in a "

@@ -3,6 +3,7 @@
 from kava.statistics.bootstrap import bca_interval
 from kava.statistics.curves import area_under_curve
 from kava.statistics.items import Items, read_items
+from kava.statistics.learned import GRADED, Learned, Levels, levels_of
 from kava.statistics.paired import PairComparison, compare_items
 from kava.statistics.power import detectable_effect, power_before, seeds_needed
 from kava.statistics.seeds import TESTS, ArmComparison, accuracy_interval, compare_arms
@@ -10,9 +11,12 @@ from kava.statistics.several import holm
 from kava.statistics.verdict import Verdict, unseen_share, verdict
 
 __all__ = [
+    "GRADED",
     "TESTS",
     "ArmComparison",
     "Items",
+    "Learned",
+    "Levels",
     "PairComparison",
     "Verdict",
     "accuracy_interval",
@@ -22,6 +26,7 @@ __all__ = [
     "compare_items",
     "detectable_effect",
     "holm",
+    "levels_of",
     "power_before",
     "read_items",
     "seeds_needed",

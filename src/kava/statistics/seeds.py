@@ -13,14 +13,15 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from kava.statistics.bootstrap import bca_interval
-from kava.statistics.crossed import Spread, spread_of_difference, spread_of_mean
+from kava.statistics.crossed import NO_VARIANCE, Difference, Spread, interval_of_mean
 from kava.statistics.intervals import Interval, wilson
+from kava.statistics.learned import Learned, Levels, compare_learned, levels_of
 from kava.statistics.power import detectable_effect
 
 Test = Literal["crossed", "seeds", "items", "wilcoxon"]
 TESTS: tuple[str, ...] = get_args(Test)
 POWER = 0.8
-NO_VARIANCE = 1e-15  # what rounding may leave of none
+MANY_DEGREES = 1e6  # of freedom: a t that is a normal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +56,8 @@ class ArmComparison:
         bootstrap_high: its upper end.
         minimum_detectable: the smallest true difference that the test would have found in 80 %
             of such studies; None for Wilcoxon's, and where no spread was seen.
+        learned: how many runs of each arm learned, where runs either learn or do not; None where
+            accuracies are a matter of degree.
     """
 
     test: str
@@ -80,6 +83,7 @@ class ArmComparison:
     bootstrap_low: float | None
     bootstrap_high: float | None
     minimum_detectable: float | None
+    learned: Learned | None = None
 
 
 class _Judged(NamedTuple):
@@ -96,6 +100,7 @@ def compare_arms(
     *,
     test: Test = "crossed",
     confidence: float = 0.95,
+    levels: Levels | None = None,
     num_resamples: int = 10_000,
     seed: int = 0,
 ) -> ArmComparison:
@@ -103,7 +108,8 @@ def compare_arms(
 
     The tests, which differ in what counts as chance:
 
-    - crossed: other runs and other items, both (`kava.statistics.crossed`).
+    - crossed: other runs and other items, both (`kava.statistics.crossed`). Where runs either
+      learn or do not, the share that learns is judged exactly.
     - seeds: other runs on these items; a paired t test of the accuracies, seed by seed.
     - items: other items for these very runs; items as clusters. It takes the luck of a run for
       the merit of its arm, so it belongs to comparisons of models, not of methods.
@@ -120,6 +126,8 @@ def compare_arms(
         baseline: [S, N], the same seeds and items in the same order.
         test: which of the tests decides.
         confidence: of the intervals; 1 − confidence is the level of `minimum_detectable`.
+        levels: the two kinds of runs, from all runs of the study (`kava.statistics.levels_of`);
+            None: from the runs of these two arms.
         num_resamples: of the bootstrap over items; 0 leaves it out.
         seed: of the bootstrap.
 
@@ -139,12 +147,16 @@ def compare_arms(
     if not 0 < confidence < 1:
         raise ValueError(f"confidence={confidence} must lie between 0 and 1, such as 0.95")
     num_seeds, num_items = treatment_SN.shape
+    runs_S, others_S = treatment_SN.mean(1), baseline_SN.mean(1)
+    if levels is None:
+        levels = levels_of([runs_S, others_S])
+    between = Difference(treatment_SN, baseline_SN, levels)
     difference_SN = treatment_SN - baseline_SN
     difference_S, difference_N = difference_SN.mean(1), difference_SN.mean(0)
     difference = float(difference_SN.mean())
     seed_std = _std(difference_S)
     spreads = {
-        "crossed": spread_of_difference(treatment_SN, baseline_SN),
+        "crossed": between.spread,
         "seeds": Spread(seed_std**2 / num_seeds, 0, 0, num_seeds - 1),
         "items": Spread(_std(difference_N) ** 2 / num_items, 0, 0, num_items - 1),
     }
@@ -158,11 +170,15 @@ def compare_arms(
         for name, spread in spreads.items()
     }
     chosen = judged["seeds" if test == "wilcoxon" else test]
+    error, degrees = spreads.get(test, Spread(0, 0, 0, 0)).error, 0.0
+    if test == "crossed" and levels.are_two:
+        chosen = _Judged(*between.interval(confidence), between.p())
+        error, degrees = between.error(confidence), MANY_DEGREES
+    elif test != "wilcoxon":
+        degrees = spreads[test].degrees
     detectable = None
-    if test != "wilcoxon" and spreads[test].variance >= NO_VARIANCE:
-        detectable = detectable_effect(
-            spreads[test].error, spreads[test].degrees, alpha=1 - confidence, power=POWER
-        )
+    if error**2 >= NO_VARIANCE:
+        detectable = detectable_effect(error, degrees, alpha=1 - confidence, power=POWER)
     wilcoxon_p = _wilcoxon(difference_S)
     bootstrap = None
     if num_resamples:
@@ -176,8 +192,8 @@ def compare_arms(
         confidence=confidence,
         accuracy_treatment=float(treatment_SN.mean()),
         accuracy_baseline=float(baseline_SN.mean()),
-        interval_treatment=accuracy_interval(treatment_SN, confidence=confidence),
-        interval_baseline=accuracy_interval(baseline_SN, confidence=confidence),
+        interval_treatment=interval_of_mean(treatment_SN, levels, confidence),
+        interval_baseline=interval_of_mean(baseline_SN, levels, confidence),
         difference=difference,
         low=chosen.low,
         high=chosen.high,
@@ -193,10 +209,15 @@ def compare_arms(
         bootstrap_low=bootstrap.low if bootstrap else None,
         bootstrap_high=bootstrap.high if bootstrap else None,
         minimum_detectable=detectable,
+        learned=compare_learned(runs_S, others_S, levels.threshold, confidence)
+        if levels.are_two
+        else None,
     )
 
 
-def accuracy_interval(correct: ArrayLike, *, confidence: float = 0.95) -> Interval:
+def accuracy_interval(
+    correct: ArrayLike, *, confidence: float = 0.95, levels: Levels | None = None
+) -> Interval:
     """The interval of an arm's accuracy, for other runs and other items.
 
     All runs alike in every item leave no spread between runs, and one accuracy of 0 or 1 none
@@ -205,22 +226,17 @@ def accuracy_interval(correct: ArrayLike, *, confidence: float = 0.95) -> Interv
     Args:
         correct: [S, N] right or wrong, at least two runs.
         confidence: between 0 and 1.
+        levels: the two kinds of runs, from all runs of the study; None: from these.
 
     Example:
         >>> low, high = accuracy_interval(np.ones((5, 100), bool))
         >>> round(low, 3), round(high, 3)
         (0.963, 1.0)
     """
-    from scipy import stats
-
     correct_SN = np.asarray(correct, dtype=float)
-    mean = float(correct_SN.mean())
-    if mean in (0.0, 1.0):
-        num_items = correct_SN.shape[1]
-        return wilson(int(mean) * num_items, num_items, confidence)
-    spread = spread_of_mean(correct_SN)
-    reach = float(stats.t.ppf((1 + confidence) / 2, spread.degrees)) * spread.error
-    return Interval(max(0.0, mean - reach), min(1.0, mean + reach))
+    if levels is None:
+        levels = levels_of(correct_SN.mean(1))
+    return interval_of_mean(correct_SN, levels, confidence)
 
 
 def _judge(
@@ -236,7 +252,7 @@ def _judge(
         low = size * wilson(num_items, num_items, confidence).low
         ends = (low, size) if difference > 0 else (-size, -low)
         return _Judged(*ends, exact_p)
-    reach = float(stats.t.ppf((1 + confidence) / 2, spread.degrees)) * spread.error
+    reach = spread.reach(confidence)
     p = float(2 * stats.t.sf(abs(difference) / spread.error, spread.degrees))
     low, high = max(-1.0, difference - reach), min(1.0, difference + reach)
     return _Judged(low, high, p)

@@ -6,7 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from kava.format import p_clause, point_interval, points
+from kava.format import p_clause, p_text, point_interval, points
+from kava.statistics.learned import Learned
 from kava.statistics.seeds import ArmComparison
 
 Kind = Literal["better", "worse", "no better", "undecided"]
@@ -84,6 +85,16 @@ def verdict(
         if not 0 < value < 1:
             raise ValueError(f"{name}={value} must lie between 0 and 1, such as 0.05")
     found = comparison
+    kind, sentence, clears = _said(found, p_adjusted, minimum_effect, alpha)
+    if found.learned is not None and found.test == "crossed":
+        sentence += _of_runs(found.learned, p_adjusted, alpha)
+    return Verdict(kind=kind, sentence=sentence, clears_minimum=clears)
+
+
+def _said(
+    found: ArmComparison, p_adjusted: float, minimum_effect: float, alpha: float
+) -> tuple[Kind, str, bool]:
+    """The kind, the sentence of the accuracies, and whether the interval clears the minimum."""
     least = points(minimum_effect).lstrip("+")
     figures = f"({_interval(found)}, {p_clause(p_adjusted)})"
     significant = p_adjusted < alpha
@@ -95,9 +106,7 @@ def verdict(
             else f"The interval does not rule out a gain smaller than that of interest, {least}."
         )
         gain = points(found.difference).lstrip("+")
-        return Verdict(
-            kind="better", sentence=f"Better by {gain} {figures}. {rest}", clears_minimum=clears
-        )
+        return "better", f"Better by {gain} {figures}. {rest}", clears
     if significant and found.difference < 0:
         clears = found.high <= -minimum_effect
         rest = (
@@ -106,38 +115,43 @@ def verdict(
             else f"The interval does not rule out a loss smaller than {least}."
         )
         loss = points(-found.difference).lstrip("+")
-        return Verdict(
-            kind="worse", sentence=f"Worse by {loss} {figures}. {rest}", clears_minimum=clears
-        )
+        return "worse", f"Worse by {loss} {figures}. {rest}", clears
     seen = f"the difference is {points(found.difference)} {figures}"
     if not found.high < minimum_effect:
-        return Verdict(
-            kind="undecided",
-            sentence=(
-                f"Undecided: {seen}. It may be chance, and a gain of {least} is not ruled out"
-                f"{_reach(found)}."
-            ),
-            clears_minimum=False,
+        chance = (
+            f"The interval of this comparison alone lies above a gain of {least}, but beside the "
+            f"others of the study it may be chance"
+            if found.low >= minimum_effect
+            else f"It may be chance, and a gain of {least} is not ruled out"
         )
+        return "undecided", f"Undecided: {seen}. {chance}{_reach(found)}.", False
     if found.test != "items" and found.num_seeds < SEEDS_TO_RULE_OUT:
-        return Verdict(
-            kind="undecided",
-            sentence=(
-                f"Undecided: {seen}. These runs show no gain of {least}, but {found.num_seeds} "
-                f"seeds are too few to exclude one: what happens in up to "
-                f"{100 * unseen_share(found.num_seeds):.0f} % of runs may be in none of them."
-            ),
-            clears_minimum=False,
+        few = (
+            f"These runs show no gain of {least}, but {found.num_seeds} seeds are too few to "
+            f"exclude one: what happens in up to {100 * unseen_share(found.num_seeds):.0f} % of "
+            f"runs may be in none of them."
         )
+        return "undecided", f"Undecided: {seen}. {few}", False
     those = "these very runs" if found.test == "items" else "runs that spread as these do"
-    return Verdict(
-        kind="no better",
-        sentence=(
-            f"No better: {seen}, and for {those} the interval rules out a gain of {least}, the "
-            f"least of interest."
-        ),
-        clears_minimum=True,
+    if found.learned is not None and found.test == "crossed":
+        those = "runs that learn or do not as these do"
+    no_gain = f"for {those} the interval rules out a gain of {least}, the least of interest"
+    return "no better", f"No better: {seen}, and {no_gain}.", True
+
+
+def _of_runs(learned: Learned, p_adjusted: float, alpha: float) -> str:
+    """How many runs learned, and whether more seeds were needed for any verdict."""
+    total = learned.num_seeds
+    said = (
+        f" {learned.treatment} of {total} runs learned, {learned.baseline} of {total} of the other "
+        f"arm (exact p = {p_text(learned.p)} for this pair)."
     )
+    if p_adjusted >= alpha and abs(learned.treatment - learned.baseline) == total:
+        said += (
+            f" No outcome is clearer than that: {total} seeds an arm are too few for a verdict "
+            f"after the correction for several comparisons."
+        )
+    return said
 
 
 def _interval(found: ArmComparison) -> str:

@@ -52,6 +52,7 @@ def check_plan(plan: Plan) -> None:
         )
     _check_budget(plan)
     _check_seeds(plan)
+    _check_outcomes(plan)
     for key in plan.base:
         if key in _HOMES:
             raise ValueError(f"base: {key} is set by {_HOMES[key]}; name it there")
@@ -76,6 +77,18 @@ def check_plan(plan: Plan) -> None:
         raise ValueError(
             "arms: a control with `wrong_sample: true` among its changes is missing; without it "
             "a gain cannot be told from what any target would give"
+        )
+
+
+def _check_outcomes(plan: Plan) -> None:
+    if plan.primary.test == "none" and plan.primary.steps_to is not None:
+        raise ValueError(
+            "primary: steps_to is an outcome that is tested, and `test: none` tests nothing; leave "
+            "one of the two out"
+        )
+    if plan.pilot is not None and (plan.pilot.study is None) == (plan.pilot.seed_std is None):
+        raise ValueError(
+            "pilot: give study, the folder of a finished one, or seed_std; one of both"
         )
 
 

@@ -117,16 +117,42 @@ class Primary:
         metric: what is compared.
         minimum_effect: the smallest difference that would matter, as a share from 0 to 1.
         test: how arms are compared; `none` describes them without a verdict.
-        alpha: the level of the test, after Holm's correction over arms.
+        alpha: the level of the test, after Holm's correction over arms and outcomes.
+        learned: a run has learned whose accuracy is at least this; 0: accuracies are a matter of
+            degree; None: as the runs show (`kava.statistics.levels_of`).
+        steps_to: a second outcome: steps to this share of the final accuracy, the highest that a
+            compared run ends with; None: accuracy alone.
     """
 
     metric: str = flag("accuracy", "what is compared", choices=METRICS)
     minimum_effect: float = flag(0.05, "smallest difference that matters", above=0, below=1)
     test: str = flag("crossed", "how arms are compared", choices=TESTS)
     alpha: float = flag(0.05, "level of the test", above=0, below=1)
+    learned: float | None = flag(None, "accuracy of a run that learned", least=0, below=1)
+    steps_to: float | None = flag(None, "share of the final accuracy", above=0, below=1)
 
     def __post_init__(self) -> None:
         check_fields(self, _key_of("primary"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pilot:
+    """What is known of the runs' spread before the study, to plan the number of seeds.
+
+    Args:
+        study: folder of a study that was run, or
+        seed_std: standard deviation of the accuracy between runs of one arm.
+        accuracy: of the baseline, beside seed_std.
+        power: how often the minimum effect is to be found.
+    """
+
+    study: str | None = flag(None, "folder of a finished study")
+    seed_std: float | None = flag(None, "spread between runs of one arm", least=0, below=1)
+    accuracy: float = flag(0.5, "of the baseline", least=0, most=1)
+    power: float = flag(0.8, "how often the minimum effect is found", above=0, below=1)
+
+    def __post_init__(self) -> None:
+        check_fields(self, _key_of("pilot"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,6 +169,7 @@ class Plan:
         arms: what is compared, in the order of the tables.
         primary: the comparison that decides.
         description: more about it, for the reader.
+        pilot: what the number of seeds was planned from.
 
     Example:
         >>> plan = load_plan("flat_vs_structured")
@@ -159,6 +186,7 @@ class Plan:
     arms: tuple[Arm, ...]
     primary: Primary
     description: str = ""
+    pilot: Pilot | None = None
 
     @property
     def baseline(self) -> Arm:
@@ -213,8 +241,8 @@ class Plan:
     def canonical(self) -> dict[str, Any]:
         """The plan as JSON values, with its defaults written out; `read_plan` reads it back.
 
-        An arm's `seeds` is left out where it has none of its own, so that plans from before there
-        was such a key keep their hash.
+        Keys that came later are left out where they are not set, so that plans from before there
+        were such keys keep their hash.
         """
         values = asdict(self)
         values["seeds"] = list(self.seeds)
@@ -222,6 +250,10 @@ class Plan:
         for arm in values["arms"].values():
             if arm["seeds"] is None:
                 del arm["seeds"]
+        later = [(values, "pilot"), (values["primary"], "learned"), (values["primary"], "steps_to")]
+        for level, key in later:
+            if level[key] is None:
+                del level[key]
         parsed: dict[str, Any] = json.loads(json.dumps(values))
         return parsed
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from kava.flags import listed, near
 from kava.study.checks import check_plan
-from kava.study.plan import Arm, Budget, DataPlan, Plan, Primary
+from kava.study.plan import Arm, Budget, DataPlan, Pilot, Plan, Primary
 from kava.study.settings import check_arms
 
 PLANS_FOLDER = Path(__file__).parent / "plans"
@@ -81,6 +81,8 @@ def read_plan(values: Any) -> Plan:
     own["data"] = DataPlan(**_mapping(_with_mix(own["data"]), "data", DataPlan))
     own["budget"] = Budget(**_mapping(own["budget"], "budget", Budget))
     own["primary"] = Primary(**_mapping(own["primary"], "primary", Primary))
+    if own.get("pilot") is not None:
+        own["pilot"] = Pilot(**_mapping(own["pilot"], "pilot", Pilot))
     own["arms"] = tuple(_read_arm(str(name), arm) for name, arm in arms.items())
     if not isinstance(own["seeds"], list):
         raise ValueError(f"seeds: {own['seeds']!r} must be a list, such as [0, 1, 2, 3, 4]")
@@ -125,6 +127,7 @@ def _mapping(values: Any, where: str, kind: type, given: Sequence[str] = ()) -> 
 
 _KINDS: dict[str, tuple[tuple[type, ...], str]] = {
     "str": ((str,), "text"),
+    "str | None": ((str, type(None)), "text"),
     "int": ((int,), "a whole number"),
     "int | None": ((int, type(None)), "a whole number"),
     "float": ((int, float), "a number"),

@@ -15,10 +15,8 @@ from kava.study.folder import (
     run_folder,
 )
 from kava.study.plan import Arm, Plan
+from kava.study.power import power_lines
 from kava.study.settings import train_config
-
-ASSUMED_STDS = (0.01, 0.03, 0.10)
-"""Spreads of the accuracy between runs of one arm that the power is told for, before any run."""
 
 
 def plan_table(plan: Plan, arms: Sequence[Arm], seeds: Sequence[int]) -> str:
@@ -62,39 +60,6 @@ def plan_table(plan: Plan, arms: Sequence[Arm], seeds: Sequence[int]) -> str:
             *power_lines(plan),
         ]
     )
-
-
-def power_lines(plan: Plan) -> list[str]:
-    """How often the plan would find its minimum effect, before anything was run."""
-    primary, items = plan.primary, plan.data.test_items
-    if primary.test == "none":
-        return ["power      not asked for: the plan describes without a verdict"]
-    if items is None:
-        return ["power      not known before the data are read; give test_items under data"]
-    from kava.statistics import power_before
-
-    level = primary.alpha / len(plan.compared)
-    told = [
-        f"{percent(_power(power_before, plan, items, std, level))} where runs of an arm spread by "
-        f"{points(std).removeprefix('+')}"
-        for std in ASSUMED_STDS
-    ]
-    return [
-        f"power      to find {points(primary.minimum_effect)} with {len(plan.seeds)} seeds and "
-        f"{items:,} items at p < {primary.alpha:g} over {len(plan.compared)} comparisons:",
-        *(f"           {line}" for line in told),
-    ]
-
-
-def _power(power_before: Any, plan: Plan, items: int, std: float, level: float) -> float:
-    power: float = power_before(
-        effect=plan.primary.minimum_effect,
-        num_seeds=len(plan.seeds),
-        num_items=items,
-        seed_std=std,
-        alpha=level,
-    )
-    return power
 
 
 def status_table(plan: Plan, folder: Path) -> str:
@@ -147,26 +112,31 @@ def detectable_lines(plan: Plan, folder: Path, done: Iterable[tuple[str, int]]) 
         return []
     import numpy as np
 
-    from kava.statistics import compare_arms, read_items
+    from kava.statistics import compare_arms, levels_of, read_items
     from kava.study.folder import ITEMS_FILE
 
     finished = set(done)
-    lines = []
+    lines: list[str] = []
+    names = [arm.name for arm in (plan.baseline, *plan.compared)]
+    correct = {
+        (name, seed): _by_id(read_items(run_folder(folder, name, seed) / ITEMS_FILE))
+        for name, seed in finished
+        if name in names
+    }
+    if not correct:
+        return lines
+    levels = levels_of([np.mean(run) for run in correct.values()], plan.primary.learned)
     for arm in plan.compared:
         pair = (arm.name, plan.baseline.name)
         seeds = [seed for seed in plan.seeds if all((name, seed) in finished for name in pair)]
         if len(seeds) < 2:
             continue
-        own, theirs = (
-            np.array(
-                [_by_id(read_items(run_folder(folder, name, seed) / ITEMS_FILE)) for seed in seeds]
-            )
-            for name in pair
-        )
+        own, theirs = (np.array([correct[name, seed] for seed in seeds]) for name in pair)
         found = compare_arms(
             own,
             theirs,
             test=plan.primary.test,  # type: ignore[arg-type]
+            levels=levels,
             confidence=1 - plan.primary.alpha / len(plan.compared),
         )
         if plan.primary.test == "wilcoxon":
