@@ -32,11 +32,32 @@ CONTROL_TOLERANCE = 1.1
 MAX_PARTS = 8
 
 
-def wrong_sample(target: KVTrace, before: KVTrace | None = None) -> KVTrace:
-    """Give every sample the target of the sample before it.
+def sample_before(target: KVTrace, before: KVTrace | None = None) -> KVTrace:
+    """The target of the sample before each one, with its own mask and its own length.
 
-    All parts move together, positions too: the keys keep the rotation they were made with. The
-    mask of the result is true only where the sample's own target is valid as well.
+    All parts move together, positions too: the keys keep the rotation they were made with.
+
+    Args:
+        target: a trace of at least two samples, or of one where there is one before it.
+        before: the target of the sample before the first; left out, the first gets the last's.
+
+    Raises:
+        ValueError: a batch of one sample, and none before it.
+    """
+    B = target.batch_size
+    if before is not None:
+        return join_samples([before.samples([before.batch_size - 1]), target]).samples(slice(0, B))
+    if B < 2:
+        raise ValueError(
+            f"a batch of {B} sample has no wrong sample to give it; use a batch of 2 or more"
+        )
+    return target.samples(torch.arange(B, device=target.keys.device).roll(1))
+
+
+def wrong_sample(target: KVTrace, before: KVTrace | None = None) -> KVTrace:
+    """Give every sample the target of the sample before it, at the positions of its own.
+
+    The mask of the result is true only where the sample's own target is valid as well.
 
     Args:
         target: a trace of at least two samples, or of one where there is one before it.
@@ -50,16 +71,8 @@ def wrong_sample(target: KVTrace, before: KVTrace | None = None) -> KVTrace:
         >>> wrong_sample(KVTrace(keys, keys)).keys.flatten().tolist()
         [2.0, 0.0, 1.0]
     """
-    B = target.batch_size
-    if before is not None:
-        # positions that the target does not have are compared with nothing
-        rolled = join_samples([before, target]).samples(slice(0, B)).slice(0, target.length)
-    elif B < 2:
-        raise ValueError(
-            f"a batch of {B} sample has no wrong sample to give it; use a batch of 2 or more"
-        )
-    else:
-        rolled = target.samples(torch.arange(B, device=target.keys.device).roll(1))
+    # positions that the target does not have are compared with nothing
+    rolled = sample_before(target, before).slice(0, target.length)
     if target.mask is None or rolled.mask is None:
         return rolled
     return replace(rolled, mask=rolled.mask.bool() & target.mask.bool())

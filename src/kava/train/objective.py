@@ -31,13 +31,14 @@ from kava.losses import CODILoss, TrainingProgress, hidden_at, latent_ce_loss
 from kava.models.capture import capture, check_attention
 from kava.models.rotary import rotary_of
 from kava.rope import Rotary, at_length_of, rotate_trace, unrotate_trace
+from kava.student.answering import evaluating
 from kava.student.cache import pairs_of
 from kava.student.latent import LatentStudent
 from kava.trace import KVTrace, Segment
 from kava.train.config import TrainConfig
 from kava.train.matching import Matching, compares_queries
 from kava.train.target import Target, TargetBuilder, attention_flag, map_student
-from kava.train.wrong_sample import reasoning_to_read
+from kava.train.wrong_sample import compared_slots, of_sample_before, reasoning_to_read
 
 
 class Items(NamedTuple):
@@ -58,20 +59,9 @@ def count_items(batch: Batch, config: TrainConfig) -> list[int]:
     """The items of one batch, in the order of `Items`."""
     written = int(batch["labels"].ne(IGNORED).sum())
     answer = written if config.student == "explicit" else int(batch["answer_mask"].sum())
-    own_positions = config.token_alignment == "none" and "teacher" in batch
-    segment_ids = batch["teacher"]["segment_ids"] if own_positions else batch["segment_ids"]
-    reasoning_B = segment_ids.eq(Segment.REASONING).sum(1)
-    resampling = config.resampling
-    if resampling is not None and config.student == "explicit":
-        slots = int(resampling.slots(batch["segment_ids"], batch["attention_mask"]).sum())
-    elif config.kv_method != "full":
-        slots = int(reasoning_B.clamp(max=config.target_len).sum())
-    elif config.student == "explicit":
-        slots = int(reasoning_B.sum())
-    else:
-        slots = len(reasoning_B) * config.target_len
-    own_B = batch["segment_ids"].eq(Segment.REASONING).sum(1)
-    latents = int(own_B.clamp(max=config.target_len).sum())
+    slots = int(compared_slots(batch, config).sum())
+    reasoning_B = reasoning_to_read(batch, config.wrong_sample)[1].sum(1)
+    latents = int(reasoning_B.clamp(max=config.target_len).sum())
     return [answer, written, slots, len(reasoning_B), latents]
 
 
@@ -185,18 +175,23 @@ class Distiller(nn.Module):
             terms.metrics.update(metrics)
         if teacher is None:
             return terms.done()
+        before = self._read_before(batch)
         if self.teacher is None and config.teacher_ce_weight:
             written = token_loss(teacher.logits, teacher.labels, items.written_tokens)
             terms.add("teacher_ce", config.teacher_ce_weight, written)
         if config.codi_weight:
             assert output.hidden_states is not None
             ours = hidden_at(output.hidden_states, batch["student_codi"] + 1)
-            theirs = hidden_at(teacher.hidden_states, teacher.codi_columns)
+            theirs = teacher.before_answer()
+            if config.wrong_sample:
+                theirs = of_sample_before(
+                    theirs, None if before is None else before.before_answer()
+                )
             codi = self.codi(ours, theirs, items.samples, self._codi_layers())
             terms.add("codi", config.codi_weight, codi)
         if not config.matches_cache:
             return terms.done()
-        target = self.build_target(teacher.trace, batch, self._read_before(batch))
+        target = self.build_target(teacher.trace, batch, None if before is None else before.trace)
         assert output.trace is not None
         rotary = self._rotary_of_latents(output.trace, batch["answer_ids"].shape[1])
         return self._match(terms, output.trace, target, items, rotary)
@@ -221,7 +216,13 @@ class Distiller(nn.Module):
         return None if weights.shape[0] == weights.shape[1] else weights
 
     def _read_teacher(self, batch: Batch) -> _Reading:
-        """One forward of the teacher, with gradients only where its text is trained too."""
+        """One forward of the teacher, with gradients only where its text is trained too.
+
+        It is read without dropout, in self-distillation too, so that a batch has one target and
+        one choice of kept positions in every pass. The same forward trains the written text and
+        leaves the cache of a shared prompt to the student: these have no dropout either. The
+        student's own passes, from begin-of-thought on, keep it.
+        """
         own = self.teacher is None
         model = self.base if own or self.teacher is None else self.teacher
         P = batch["prompt_ids"].shape[1] if batch["shared_prompt"] else _prompt_columns(batch)
@@ -230,7 +231,7 @@ class Distiller(nn.Module):
         columns = torch.arange(P - 1, batch["input_ids"].shape[1] - 1)
         keep: int | Tensor = columns.to(batch["input_ids"].device) if trained else 1
         read = batch.get("teacher", batch)
-        with torch.set_grad_enabled(own and torch.is_grad_enabled()):
+        with torch.set_grad_enabled(own and torch.is_grad_enabled()), evaluating(model):
             outputs, trace = capture(
                 model,
                 read["input_ids"],
@@ -250,11 +251,11 @@ class Distiller(nn.Module):
         )
 
     @torch.no_grad()
-    def _read_before(self, batch: Batch) -> KVTrace | None:
-        """The teacher's trace over the sample that the first one borrows the wrong cache from."""
+    def _read_before(self, batch: Batch) -> _Reading | None:
+        """The teacher's pass over the sample that the wrong-sample control gives the first one."""
         if not self.settings.wrong_sample or "before" not in batch:
             return None
-        return self._read_teacher(batch["before"]).trace
+        return self._read_teacher(batch["before"])
 
     def _explicit(self, batch: Batch, items: Items) -> Forward:
         config = self.settings
@@ -273,8 +274,8 @@ class Distiller(nn.Module):
         terms = _Terms(config.ce_weight * ce, {"ce": ce.detach()})
         if not config.matches_cache:
             return terms.done()
-        teacher = self._read_teacher(batch).trace
-        target = self.build_target(teacher, batch, self._read_before(batch))
+        teacher, before = self._read_teacher(batch).trace, self._read_before(batch)
+        target = self.build_target(teacher, batch, None if before is None else before.trace)
         ours = trace.gather(target.columns, mask=target.trace.mask, scope=target.trace.scope)
         return self._match(terms, ours, target, items, at_length_of(trace, self.rotary))
 
@@ -312,6 +313,10 @@ class _Reading(NamedTuple):
     cache: Any
     trace: KVTrace
     codi_columns: Tensor
+
+    def before_answer(self) -> Tensor:
+        """[B, L+1, W]: the hidden states at the token before the answer's value."""
+        return hidden_at(self.hidden_states, self.codi_columns)
 
 
 class _Terms:
