@@ -115,7 +115,7 @@ class CheckpointWriter:
         if self.saves:
             self._rotate(state)
 
-    def add_evaluation(self, state: TrainerState, verdict: Mapping[str, str] | None) -> None:
+    def add_evaluation(self, state: TrainerState, verdict: Mapping[str, Any] | None) -> None:
         """Put the evaluation of a step into its checkpoint, which was written before it.
 
         Args:

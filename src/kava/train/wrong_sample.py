@@ -72,13 +72,15 @@ def reasoning_to_read(batch: Batch, wrong_sample: bool) -> tuple[Tensor, Tensor]
     if not wrong_sample:
         return ids_BT, reasoning_BT
     before = batch.get("before")
-    others = None, None
-    if before is not None:
-        T = max(ids_BT.shape[1], before["input_ids"].shape[1])
-        ids_BT, reasoning_BT = (_fill(part, T) for part in (ids_BT, reasoning_BT))
-        theirs = before["input_ids"], before["segment_ids"].eq(Segment.REASONING)
-        others = tuple(_fill(part, T) for part in theirs)
-    return of_sample_before(ids_BT, others[0]), of_sample_before(reasoning_BT, others[1])
+    if before is None:
+        return of_sample_before(ids_BT), of_sample_before(reasoning_BT)
+    others = before["input_ids"], before["segment_ids"].eq(Segment.REASONING)
+    T = max(ids_BT.shape[1], others[0].shape[1])
+    ids_BT, reasoning_BT = (
+        of_sample_before(_fill(own, T), _fill(other, T))
+        for own, other in zip((ids_BT, reasoning_BT), others)
+    )
+    return ids_BT, reasoning_BT
 
 
 def compared_slots(batch: Batch, config: TrainConfig) -> Tensor:
