@@ -13,6 +13,7 @@ from kava.losses import (
     CollapseReport,
     KVLoss,
     SlotLoss,
+    build_kv_loss,
     collapse_report,
     effective_rank,
     trace_effective_rank,
@@ -158,11 +159,33 @@ def test_slots_are_judged_one_by_one(make_pair: MakePair) -> None:
         assert slot.kv == pytest.approx(KVLoss(norm="mse")(*here)[0].item(), abs=1e-6)
 
 
+@pytest.mark.parametrize("name", ["smooth_l1", "mercator"])
+def test_the_mean_of_parts_of_a_batch_is_the_report_of_the_batch(
+    name: str, make_pair: MakePair
+) -> None:
+    """Ragged samples in two and one, of other lengths; effective ranks are of a batch."""
+    student, target = make_pair(lengths=(4, 2, 3))
+    loss = build_kv_loss(name)
+    whole = collapse_report(student, target, loss)
+    first = (trace.samples([0, 1]) for trace in (student, target))
+    last = (trace.samples([2]).slice(0, 3) for trace in (student, target))
+    parts = [
+        collapse_report(*first, loss, target.samples([2]), num_slots=4),
+        collapse_report(*last, loss, target.samples([1]), num_slots=4),
+    ]
+    mean = CollapseReport.mean(parts)
+    for key in ("kv", "kv_wrong_sample", "kv_between", "cos", "cos_wrong_sample"):
+        assert getattr(mean, key) == pytest.approx(getattr(whole, key), rel=1e-5)
+    for ours, theirs in zip(mean.slots, whole.slots, strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-5)
+
+
 def test_a_slot_that_nobody_uses_is_no_evidence(make_pair: MakePair) -> None:
     _, target = make_pair(lengths=(3, 3), num_slots=4)
     student = KVTrace(target.keys + 0.1, target.values + 0.1)
     report = collapse_report(student, target, KVLoss())
-    assert report.slots[3] == SlotLoss(3, 3, 0.0, 0.0)
+    assert report.slots[3] == SlotLoss(3, 3, 0.0, 0.0, 0)
+    assert report.num_pairs == 6
     assert report.untaught() == []
 
 
@@ -207,7 +230,7 @@ def test_cka_judges_too(make_pair: MakePair) -> None:
 
 
 def test_reports_of_batches_are_averaged() -> None:
-    def report(x: float) -> CollapseReport:
+    def report(x: float, pairs: int = 1) -> CollapseReport:
         return CollapseReport(
             kv=x,
             kv_wrong_sample=2 * x,
@@ -216,12 +239,13 @@ def test_reports_of_batches_are_averaged() -> None:
             cos_wrong_sample=x,
             erank_student=x,
             erank_target=x,
-            slots=(SlotLoss(0, 0, x, 4 * x), SlotLoss(1, 2, x, x)),
+            slots=(SlotLoss(0, 0, x, 4 * x, pairs), SlotLoss(1, 2, x, x, 2 * pairs)),
         )
 
     mean = CollapseReport.mean([report(1.0), report(3.0)])
-    assert mean == report(2.0)
-    assert CollapseReport.mean([report(1.0), report(3.0)], [3, 1]) == report(1.5)
+    assert mean == report(2.0, pairs=2)
+    assert CollapseReport.mean([report(1.0, pairs=3), report(3.0)]) == report(1.5, pairs=4)
+    assert CollapseReport.mean([report(0.0, pairs=0)]) == report(0.0, pairs=0)
     assert [slot.first for slot in mean.untaught()] == [1]
     assert mean.metrics()["slots_taught"] == pytest.approx(1 / 3)
     assert "slots" not in mean.metrics()

@@ -32,11 +32,32 @@ CONTROL_TOLERANCE = 1.1
 MAX_PARTS = 8
 
 
-def wrong_sample(target: KVTrace, before: KVTrace | None = None) -> KVTrace:
-    """Give every sample the target of the sample before it.
+def sample_before(target: KVTrace, before: KVTrace | None = None) -> KVTrace:
+    """The target of the sample before each one, with its own mask and its own length.
 
-    All parts move together, positions too: the keys keep the rotation they were made with. The
-    mask of the result is true only where the sample's own target is valid as well.
+    All parts move together, positions too: the keys keep the rotation they were made with.
+
+    Args:
+        target: a trace of at least two samples, or of one where there is one before it.
+        before: the target of the sample before the first; left out, the first gets the last's.
+
+    Raises:
+        ValueError: a batch of one sample, and none before it.
+    """
+    B = target.batch_size
+    if before is not None:
+        return join_samples([before.samples([before.batch_size - 1]), target]).samples(slice(0, B))
+    if B < 2:
+        raise ValueError(
+            f"a batch of {B} sample has no wrong sample to give it; use a batch of 2 or more"
+        )
+    return target.samples(torch.arange(B, device=target.keys.device).roll(1))
+
+
+def wrong_sample(target: KVTrace, before: KVTrace | None = None) -> KVTrace:
+    """Give every sample the target of the sample before it, at the positions of its own.
+
+    The mask of the result is true only where the sample's own target is valid as well.
 
     Args:
         target: a trace of at least two samples, or of one where there is one before it.
@@ -50,16 +71,8 @@ def wrong_sample(target: KVTrace, before: KVTrace | None = None) -> KVTrace:
         >>> wrong_sample(KVTrace(keys, keys)).keys.flatten().tolist()
         [2.0, 0.0, 1.0]
     """
-    B = target.batch_size
-    if before is not None:
-        # positions that the target does not have are compared with nothing
-        rolled = join_samples([before, target]).samples(slice(0, B)).slice(0, target.length)
-    elif B < 2:
-        raise ValueError(
-            f"a batch of {B} sample has no wrong sample to give it; use a batch of 2 or more"
-        )
-    else:
-        rolled = target.samples(torch.arange(B, device=target.keys.device).roll(1))
+    # positions that the target does not have are compared with nothing
+    rolled = sample_before(target, before).slice(0, target.length)
     if target.mask is None or rolled.mask is None:
         return rolled
     return replace(rolled, mask=rolled.mask.bool() & target.mask.bool())
@@ -119,6 +132,8 @@ class SlotLoss(NamedTuple):
     last: int
     kv: float
     kv_wrong_sample: float
+    num_pairs: int = 1
+    """Pairs of sample and slot that were compared."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,58 +164,64 @@ class CollapseReport:
     def untaught(self, tolerance: float = CONTROL_TOLERANCE) -> list[SlotLoss]:
         """The slots in which the wrong sample's cache is matched as well as the right one.
 
-        A slot that no sample of the batch uses, whose losses are both 0, is not among them.
+        A slot that no sample uses is not among them.
 
         Args:
             tolerance: the multiple of the real loss up to which the control counts as equally good.
         """
-        used = [slot for slot in self.slots if (slot.kv, slot.kv_wrong_sample) != (0, 0)]
+        used = [slot for slot in self.slots if slot.num_pairs]
         # losses that are 0 everywhere do not distinguish samples
         return [
             slot for slot in used or self.slots if not slot.kv_wrong_sample > tolerance * slot.kv
         ]
 
     def metrics(self) -> dict[str, float]:
-        """The numbers, and `slots_taught`, the share of the slots that carry their own sample."""
+        """The numbers, and `slots_taught`, the share of the slots in use that carry their own
+        sample."""
         numbers = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "slots"}
-        num_slots = sum(slot.last - slot.first + 1 for slot in self.slots)
+        num_slots = sum(slot.last - slot.first + 1 for slot in self.slots if slot.num_pairs)
         untaught = sum(slot.last - slot.first + 1 for slot in self.untaught())
         return {**numbers, "slots_taught": 1 - untaught / max(num_slots, 1)}
 
-    @classmethod
-    def mean(
-        cls, reports: Sequence[CollapseReport], sizes: Sequence[int] | None = None
-    ) -> CollapseReport:
-        """The mean of the reports of several batches.
+    @property
+    def num_pairs(self) -> int:
+        """Pairs of sample and slot that were compared."""
+        return sum(slot.num_pairs for slot in self.slots)
 
-        Slots are averaged where all batches have them.
+    @classmethod
+    def mean(cls, reports: Sequence[CollapseReport]) -> CollapseReport:
+        """The mean of the reports of several batches, over all pairs of sample and slot.
+
+        Losses and cosines are those of one batch with all samples. Effective ranks are means of
+        the batches' own: a rank belongs to a batch.
 
         Args:
-            reports: one of each batch.
-            sizes: the number of samples of each report; by default all have the same.
+            reports: one of each batch, with the same parts of slots.
         """
-        counts = sizes or [1] * len(reports)
 
-        def mean(numbers: Sequence[float]) -> float:
-            return sum(n * x for n, x in zip(counts, numbers)) / sum(counts)
+        def mean(numbers: Sequence[float], counts: Sequence[int]) -> float:
+            return sum(n * x for n, x in zip(counts, numbers)) / max(sum(counts), 1)
 
+        def of_part(*parts: SlotLoss) -> SlotLoss:
+            counts = [part.num_pairs for part in parts]
+            kv = mean([part.kv for part in parts], counts)
+            control = mean([part.kv_wrong_sample for part in parts], counts)
+            return SlotLoss(parts[0].first, parts[0].last, kv, control, sum(counts))
+
+        slots = map(of_part, *(report.slots for report in reports))
         names = [field.name for field in fields(cls) if field.name != "slots"]
-        slots = tuple(
-            SlotLoss(
-                parts[0].first,
-                parts[0].last,
-                mean([part.kv for part in parts]),
-                mean([part.kv_wrong_sample for part in parts]),
-            )
-            for parts in zip(*(report.slots for report in reports))
-        )
-        numbers = {name: mean([getattr(report, name) for report in reports]) for name in names}
-        return cls(**numbers, slots=slots)
+        counts = [report.num_pairs for report in reports]
+        numbers = {n: mean([getattr(one, n) for one in reports], counts) for n in names}
+        return cls(**numbers, slots=tuple(slots))
 
 
 @torch.no_grad()
 def collapse_report(
-    student: KVTrace, target: KVTrace, loss_fn: TraceLoss, before: KVTrace | None = None
+    student: KVTrace,
+    target: KVTrace,
+    loss_fn: TraceLoss,
+    before: KVTrace | None = None,
+    num_slots: int | None = None,
 ) -> CollapseReport:
     """Compare the student with its own target and with that of the wrong sample.
 
@@ -212,6 +233,8 @@ def collapse_report(
         target: its target, aligned and compressed.
         loss_fn: the training loss.
         before: the target of the sample before the first, see `wrong_sample`.
+        num_slots: the slots that are divided into parts; default: the target's. Given where
+            several batches of different lengths shall have the same parts.
 
     Raises:
         ValueError: a batch of one sample alone, or traces that the loss cannot compare.
@@ -230,9 +253,11 @@ def collapse_report(
         return float(loss_fn(one, other)[0])
 
     slots = []
-    for start, stop in parts_of(target.length):
+    for start, stop in parts_of(num_slots or target.length):
         here, own, others = (trace.slice(start, stop) for trace in (ours, right, wrong))
-        slots.append(SlotLoss(start, stop - 1, loss(here, own), loss(here, others)))
+        num_pairs = int(here.valid_BT().sum())
+        losses = (loss(here, own), loss(here, others)) if num_pairs else (0.0, 0.0)
+        slots.append(SlotLoss(start, stop - 1, *losses, num_pairs))
     return CollapseReport(
         kv=loss(ours, right),
         kv_wrong_sample=loss(ours, wrong),

@@ -1,4 +1,7 @@
-"""The collapse guard's verdict: transfer or collapse, in one plain sentence for the log."""
+"""The collapse guard's verdict: transfer or collapse, in a plain sentence and its numbers.
+
+It speaks of caches alone. What the answers say stands beside it (`kava.train.answers`).
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,8 @@ from typing import Literal, NamedTuple
 from kava.losses.guard import CONTROL_TOLERANCE, CollapseReport, SlotLoss
 
 State = Literal["transfers", "partly", "nothing", "collapsed"]
+Unit = Literal["latent", "position"]
+"""What a student calls the slots of its cache that are matched."""
 
 # A target of fewer effective directions than this is close to one constant vector.
 MIN_EFFECTIVE_RANK = 1.5
@@ -25,10 +30,13 @@ class InitialMetrics(NamedTuple):
 
 
 class CollapseVerdict(NamedTuple):
-    """The state that a collapse report shows, and a sentence that explains it."""
+    """The state that a collapse report shows, and what explains it."""
 
     state: State
     sentence: str
+    """One line: `transfers: why`."""
+    details: tuple[str, ...] = ()
+    """Lines below it: what to do, and the numbers."""
 
 
 def verdict(
@@ -37,6 +45,7 @@ def verdict(
     ce: float | None = None,
     start: InitialMetrics | None = None,
     tolerance: float = CONTROL_TOLERANCE,
+    unit: Unit = "latent",
 ) -> CollapseVerdict:
     """Decide whether the student's cache carries its own sample or matches any sample as well.
 
@@ -58,6 +67,7 @@ def verdict(
         ce: the student's cross-entropy on them.
         start: metrics before training, for a run whose target can move; None for other runs.
         tolerance: the multiple of the real loss up to which the control counts as equally good.
+        unit: what a slot is called: "latent", or "position" of a student that reads a text.
 
     Example:
         >>> report = CollapseReport(
@@ -67,59 +77,59 @@ def verdict(
         ... )
         >>> verdict(report).state, verdict(report, start=InitialMetrics(0.2, 1.3)).state
         ('partly', 'collapsed')
-        >>> print(verdict(report).sentence)  # doctest: +ELLIPSIS
-        transfers in part: in slots 2 to 3 of 3 the wrong sample's cache is matched as well as ...
+        >>> print(verdict(report).sentence)
+        transfers in part: latents 2 to 3 of 3 match another sample's cache as well as their own
     """
-    state, said = _judge(report, ce, start, tolerance)
-    return CollapseVerdict(state, f"{said} ({_numbers(report, ce, start)})")
+    state, sentence, *advice = _judge(report, ce, start, tolerance, unit)
+    return CollapseVerdict(state, sentence, (*advice, _numbers(report, ce, start)))
 
 
 def _judge(
-    report: CollapseReport, ce: float | None, start: InitialMetrics | None, tolerance: float
-) -> tuple[State, str]:
+    report: CollapseReport,
+    ce: float | None,
+    start: InitialMetrics | None,
+    tolerance: float,
+    unit: Unit,
+) -> tuple[State, str] | tuple[State, str, str]:
     if not all(map(math.isfinite, (report.kv, report.kv_wrong_sample, report.kv_between))):
         return "collapsed", "collapsed: the KV loss is not finite"
     if report.erank_target < MIN_EFFECTIVE_RANK:
-        return "collapsed", (
-            f"collapsed: the target has shrunk to an effective rank of {report.erank_target:.2f}, "
-            f"so matching it teaches nothing"
+        return (
+            "collapsed",
+            f"collapsed: the target has shrunk to an effective rank of {report.erank_target:.2f}",
+            "to match it teaches nothing",
         )
     untaught = report.untaught(tolerance)
     lost = 0.0 if start is None else 1 - report.kv_between / max(start.kv_between, 1e-12)
     moved = lost > 1 - KEPT_BETWEEN
-    alike = (
-        f"in {_names(untaught, report)} the wrong sample's cache is matched as well as the right "
-        f"one"
-    )
+    given_up = f"since the start the target has lost {lost:.0%} of what tells samples apart"
+    alike = f"{_match(untaught, report, unit)} as well as"
+    alike += " their own" if " match " in alike else " its own"
     if untaught and moved:
-        return "collapsed", (
-            f"collapsed: {alike}, and since the start the target has given up "
-            f"{lost:.0%} of what tells samples apart; freeze the aligner, or map the student "
-            f"in place of the teacher"
-        )
+        mend = "freeze the aligner, or map the student in place of the teacher"
+        return "collapsed", f"collapsed: {alike}", f"{given_up}; {mend}"
     if start is not None and ce is not None and not ce <= MAX_CE_RISE * start.ce:
-        return "collapsed", (
-            f"collapsed: held-out cross-entropy has risen from {start.ce:.4g} to {ce:.4g}: the "
-            f"student loses its language to the cache; lower the weight of the KV loss"
+        return (
+            "collapsed",
+            f"collapsed: held-out cross-entropy has risen from {start.ce:.4g} to {ce:.4g}",
+            "the student loses its language to the cache; lower the weight of the KV loss",
         )
     if len(untaught) == len(report.slots):
-        return "nothing", (
-            "nothing transfers: the wrong sample's cache is matched as well as the right one, as "
-            "at the start of every run; if it lasts, the KV loss teaches nothing of the sample"
+        return (
+            "nothing",
+            f"nothing transfers: {alike}",
+            "so it is at the start of every run; if it lasts, the KV loss teaches nothing",
         )
     if untaught:
         return "partly", f"transfers in part: {alike}"
-    given_up = f", though the target has given up {lost:.0%} of what tells samples apart"
-    return "transfers", (
-        f"transfers: the student's cache is its own sample's in every slot"
-        f"{given_up if moved else ''}"
-    )
+    better = f"transfers: every {unit} matches its own sample's cache better than another's"
+    return ("transfers", better, given_up) if moved else ("transfers", better)
 
 
-def _names(slots: list[SlotLoss], report: CollapseReport) -> str:
-    """`every slot`, `slot 3 of 3`, or `slots 2, 4 to 6 of 8`, counted from 1."""
+def _match(slots: list[SlotLoss], report: CollapseReport, unit: Unit) -> str:
+    """`every latent matches another sample's cache`, `latents 2, 4 to 6 of 8 match …`."""
     if len(slots) == len(report.slots):
-        return "every slot"
+        return f"every {unit} matches another sample's cache"
     spans: list[list[int]] = []
     for slot in slots:
         if spans and spans[-1][1] == slot.first:
@@ -129,18 +139,19 @@ def _names(slots: list[SlotLoss], report: CollapseReport) -> str:
     text = ", ".join(
         f"{first + 1}" if stop == first + 1 else f"{first + 1} to {stop}" for first, stop in spans
     )
-    return f"slot{'' if text.isdecimal() else 's'} {text} of {report.slots[-1].last + 1}"
+    one = text.isdecimal()
+    names = f"{unit}{'' if one else 's'} {text} of {report.slots[-1].last + 1}"
+    return f"{names} match{'es' if one else ''} another sample's cache"
 
 
 def _numbers(report: CollapseReport, ce: float | None, start: InitialMetrics | None) -> str:
     """The numbers behind the verdict, each beside its control."""
     parts = [
-        f"KV loss {report.kv:.4g} with its own sample's cache, {report.kv_wrong_sample:.4g} with "
-        f"another's",
-        f"cosine {report.cos:.3f}, {report.cos_wrong_sample:.3f}",
-        f"effective rank {report.erank_student:.1f}, of the target {report.erank_target:.1f}",
+        f"KV loss {report.kv:.4g} (another sample's cache {report.kv_wrong_sample:.4g})",
+        f"cosine {report.cos:.3f} ({report.cos_wrong_sample:.3f})",
+        f"effective rank {report.erank_student:.1f} (target {report.erank_target:.1f})",
     ]
     if ce is not None:
-        before = "" if start is None else f", {start.ce:.4g} at the start"
+        before = "" if start is None else f" (at the start {start.ce:.4g})"
         parts.append(f"held-out CE {ce:.4g}{before}")
-    return "; ".join(parts)
+    return ", ".join(parts)

@@ -87,7 +87,7 @@ def arm_cell(arm: ArmLogs, small: str | None = None) -> Cell:
 def interval_of(
     arm: ArmLogs, confidence: float, levels: Levels | None = None
 ) -> tuple[float, float]:
-    """The interval of an arm's accuracy, over new runs and new items; Wilson's for a single run.""""""
+    """The interval of an arm's accuracy, over new runs and new items; Wilson's for a single run."""
     from kava.statistics import accuracy_interval
     from kava.statistics.intervals import wilson
 

@@ -1,8 +1,9 @@
 """Draw verdicts from a study's logs, and check them with its control.
 
 Every treatment and every control is compared with the baseline, with Holm's correction over all of
-them and over the plan's outcomes. The control then tests whether a cache of the wrong sample teaches as well as the right one,
-or better than no teacher. If so, a gain is no evidence about the sample's own cache.
+them and over the plan's outcomes. The control then tests whether a cache of the wrong sample
+teaches as well as the right one, or better than no teacher. If so, a gain is no evidence about the
+sample's own cache.
 """
 
 from __future__ import annotations

@@ -93,8 +93,9 @@ class ProgressAndLog(ProgressCallback):
             shown = {k.removeprefix("eval_"): v for k, v in logs.items() if k.startswith("eval_")}
             names = ("accuracy", "ce", "kv", "kv_wrong_sample", "erank_student", "erank_target")
             parts = [f"{name}={shown[name]:.4g}" for name in names if name in shown]
-            if self.guard.verdict is not None:
-                parts.append(f"guard={self.guard.verdict.state}")
+            short = self.guard.in_short()
+            if short is not None:
+                parts.append(f"guard={short}")
             tqdm.write(f"Evaluation at step {state.global_step}: {', '.join(parts)}")
             reading = {
                 name.removeprefix("reading_"): value

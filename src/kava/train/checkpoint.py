@@ -118,7 +118,7 @@ class CheckpointWriter:
         if self.saves:
             self._rotate(state)
 
-    def add_evaluation(self, state: TrainerState, verdict: Mapping[str, str] | None) -> None:
+    def add_evaluation(self, state: TrainerState, verdict: Mapping[str, Any] | None) -> None:
         """Add the evaluation of a step to its checkpoint, which was written before it.
 
         Args:

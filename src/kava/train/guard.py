@@ -1,5 +1,9 @@
 """The collapse guard of a run: evidence from every evaluation, a verdict at each and at the end.
 
+The verdict has two parts. What the caches say is judged from the evidence; what the answers say
+comes from the evaluation's accuracy (`kava.train.answers`), where it is measured. A student may
+match its target well and answer at chance: the verdict says both.
+
 Where the target can move, because its aligner learns beside the student, the evidence is taken
 once before the first step too, and logged as step 0: what a target has lost can only be told
 from what it had. It is read back from the log, so that a resumed run has it as well.
@@ -7,18 +11,23 @@ from what it had. It is read back from the log, so that a resumed run has it as 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from kava.losses import CollapseReport, CollapseVerdict, InitialMetrics, collapse_report, verdict
 from kava.losses.guard import TraceLoss
+from kava.losses.verdict import Unit
 from kava.trace import KVTrace, join_samples
+from kava.train.answers import AnswersVerdict
 from kava.train.config import TrainConfig
 
-MIN_SAMPLES = 8
-"""The effective rank and CKA are statistics of a batch: of fewer samples they say little."""
+GROUP_SAMPLES = 8
+"""Samples of the held-out set that make one report, in their order; what remains at the end joins
+the last group. The effective rank and CKA are statistics of a group: of fewer samples they say
+little, and groups of the evaluation's batches would make them depend on `--eval_batch_size`."""
 
 if TYPE_CHECKING:
     from kava.train.terms import Forward
@@ -35,41 +44,52 @@ class RunGuard:
     def __init__(self, config: TrainConfig, loss_fn: TraceLoss):
         self.config = config
         self.loss_fn = loss_fn
-        self._reports: list[tuple[CollapseReport, int]] = []
-        self._waiting: list[tuple[KVTrace, KVTrace]] = []
+        self._reports: list[CollapseReport] = []
+        self._waiting: tuple[KVTrace, KVTrace] | None = None
         self._before: KVTrace | None = None
+        self._num_slots: int | None = None
         self.verdict: CollapseVerdict | None = None
+        self.answers: AnswersVerdict | None = None
 
-    def begin(self, last: Forward | None = None) -> None:
+    def begin(self, last: Forward | None = None, num_slots: int | None = None) -> None:
         """Begin an evaluation.
 
         Args:
             last: of the last sample of the held-out set, which comes before its first; left out
-                where all of them are in one batch.
+                of a set of one sample.
+            num_slots: the most that a sample of the set has.
         """
-        self._reports, self._waiting = [], []
+        self._reports, self._waiting = [], None
         self._before = None if last is None or last.target is None else last.target.trace
+        self._num_slots = num_slots
 
     def look(self, forward: Forward) -> None:
-        """Take the evidence of one batch; small ones wait until enough samples are there.
+        """Take the evidence of one batch.
 
         The wrong sample of each is the one before it in the held-out set, whatever the batches.
         """
         if forward.student is None or forward.target is None:
             return
-        self._waiting.append((forward.student, forward.target.trace))
-        if sum(target.batch_size for _, target in self._waiting) >= MIN_SAMPLES:
-            self._report()
+        pair = forward.student, forward.target.trace
+        if self._waiting is not None:
+            pair = (
+                join_samples([self._waiting[0], pair[0]]),
+                join_samples([self._waiting[1], pair[1]]),
+            )
+        size = pair[1].batch_size
+        # the rest of a set joins its last group, so that none is smaller than the others
+        start = 0
+        while size - start >= 2 * GROUP_SAMPLES:
+            self._report(*(part.samples(slice(start, start + GROUP_SAMPLES)) for part in pair))
+            start += GROUP_SAMPLES
+        rest = torch.arange(start, size, device=pair[1].keys.device)
+        self._waiting = pair[0].samples(rest), pair[1].samples(rest)
 
-    def _report(self) -> None:
-        if not self._waiting:
-            return
-        student, target = map(join_samples, zip(*self._waiting))
-        self._waiting = []
+    def _report(self, student: KVTrace, target: KVTrace) -> None:
         if target.batch_size < 2 and self._before is None:
             return  # a set of one sample has no wrong one
-        report = collapse_report(student, target, self.loss_fn, self._before)
-        self._reports.append((report, target.batch_size))
+        report = collapse_report(student, target, self.loss_fn, self._before, self._num_slots)
+        self._reports.append(report)
         self._before = target.samples([target.batch_size - 1])
 
     def judge(self, metrics: dict[str, float], state: TrainerState) -> bool:
@@ -80,37 +100,76 @@ class RunGuard:
             state: of the run, whose log holds the evidence from before its first step.
 
         Returns:
-            Whether the verdict is another than the last.
+            Whether the verdict's state is another than the last.
         """
-        self._report()
+        if self._waiting is not None:
+            self._report(*self._waiting)
+            self._waiting = None
         if not self._reports:
             return False
-        report = CollapseReport.mean(*zip(*self._reports))
+        report = CollapseReport.mean(self._reports)
         metrics.update({f"eval_{name}": x for name, x in report.metrics().items() if name != "kv"})
         if state.global_step == 0:
             return False
         last = self.verdict
         start = start_of(state) if self.config.trains_target else None
-        self.verdict = verdict(report, ce=metrics["eval_ce"], start=start)
+        unit: Unit = "latent" if self.config.student == "latent" else "position"
+        self.verdict = verdict(report, ce=metrics["eval_ce"], start=start, unit=unit)
         return last is None or last.state != self.verdict.state
 
-    def state(self) -> dict[str, str] | None:
-        """The last verdict, as JSON holds it."""
-        return None if self.verdict is None else self.verdict._asdict()
+    def hear(self, answers: AnswersVerdict | None) -> bool:
+        """Take what the answers of the evaluation say; None where they say nothing.
 
-    def restore(self, state: dict[str, Any] | None) -> None:
-        """Take the last verdict of an interrupted run."""
-        self.verdict = None if state is None else CollapseVerdict(**state)
+        Returns:
+            Whether their state is another than the last.
+        """
+        last, self.answers = self.answers, answers
+        return (last and last.state) != (answers and answers.state)
+
+    def state(self) -> dict[str, Any] | None:
+        """The last verdict, as JSON holds it."""
+        if self.verdict is None:
+            return None
+        answers = None if self.answers is None else self.answers._asdict()
+        return {**self.verdict._asdict(), "answers": answers}
+
+    def restore(self, state: Mapping[str, Any] | None) -> None:
+        """Take the last verdict of an interrupted run, of an earlier version too."""
+        self.verdict = self.answers = None
+        if state is None:
+            return
+        details = tuple(state.get("details", ()))
+        self.verdict = CollapseVerdict(state["state"], state["sentence"], details)
+        if state.get("answers") is not None:
+            self.answers = AnswersVerdict(**state["answers"])
+
+    def in_short(self) -> str | None:
+        """The verdict in a few words, for the line of an evaluation."""
+        if self.verdict is None or self.answers is None:
+            return None if self.verdict is None else self.verdict.state
+        return f"{self.verdict.state} (answers {self.answers.state})"
 
     def last_word(self) -> str | None:
-        """The verdict at the end of a run; None of a run that matches no cache."""
+        """The verdict at the end of a run, in two lines or more; None of a run that matches no
+        cache.
+
+        What the caches say comes first, and where the answers say less, that at once.
+        """
         if self.verdict is not None:
-            return self.verdict.sentence
+            return "\n".join(self._lines(self.verdict))
         if not self.config.matches_cache:
             return None
         if self.config.eval_size:
             return "no verdict: one sample was held out, which has no other; pass --eval_size 2"
         return "no verdict: nothing was held out to compare with the wrong sample; pass --eval_size"
+
+    def _lines(self, caches: CollapseVerdict) -> list[str]:
+        if self.answers is None:
+            return [caches.sentence, *caches.details]
+        if self.answers.doubts and caches.state in ("transfers", "partly"):
+            what, _, why = caches.sentence.partition(": ")
+            return [f"{what}, but {self.answers.sentence}", why, *caches.details]
+        return [caches.sentence, self.answers.sentence, *caches.details]
 
 
 def start_of(state: TrainerState) -> InitialMetrics | None:

@@ -1,4 +1,11 @@
-"""The losses over the held-out samples, and what an evaluation looks at beside them."""
+"""The losses over the held-out samples, and what an evaluation looks at beside them.
+
+A term is the sum over the items of the whole held-out set divided by their number, as in training
+it is over an accumulated batch: answer tokens, pairs of sample and slot, samples, latents. So it
+does not depend on how the set is cut into batches. The one exception is the CKA loss
+(`--cka_weight`), a statistic of a batch: its mean over batches, each weighted by its slots, changes
+with `--eval_batch_size`, and so does the loss that it is a part of.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +21,12 @@ from torch.utils.data import DataLoader
 from kava.data.collate import Batch, Collator
 from kava.data.encoded import Encoded
 from kava.train.guard import RunGuard
+from kava.train.items import count_items
 from kava.train.objective import Distiller
-from kava.train.probes import CacheLikeness, attention_entropy
+from kava.train.probes import ENTROPY_SAMPLES, CacheLikeness, attention_entropy, mean_entropy
 from kava.train.reading import ReadingCounts, gradient_shares
+from kava.train.terms import Forward
+from kava.train.wrong_sample import compared_slots
 
 
 @torch.no_grad()
@@ -52,33 +62,45 @@ def held_out_losses(
         batch_size=batch_size,
         collate_fn=collate,
     )
-    likeness, readings, entropy = CacheLikeness(), ReadingCounts(), None
+    config = distiller.settings
+    counts, most_slots = [], 0
+    for batch in loader:
+        counts.append(count_items(batch, config))
+        most_slots = max(most_slots, int(compared_slots(batch, config).max()))
+    total = torch.tensor(counts).sum(0).float()
+    readings = ReadingCounts()
 
-    def forward(batch: Batch) -> Any:
+    def forward(batch: Batch) -> Forward:
         with autocast():
-            return distiller(batch, diagnose=True, before=readings.before)
+            found: Forward = distiller(
+                batch, total.to(batch["input_ids"].device), diagnose=True, before=readings.before
+            )
+        return found
 
     trained = [parameter for parameter in distiller.parameters() if parameter.requires_grad]
     # of as many samples as fit a training step, whatever the size of evaluation's batches
-    first = samples[: distiller.settings.batch_size]
+    first = samples[: config.batch_size]
     with torch.enable_grad(), autocast():
         shares = gradient_shares(distiller(prepare(collate(first))).weighted, trained)
-    metrics = {f"eval_gradient_{name}": share for name, share in shares.items()}
-    last = forward(prepare(collate([samples[-1]]))) if len(samples) > batch_size else None
-    guard.begin(last)
+    last = forward(prepare(collate([samples[-1]]))) if len(samples) > 1 else None
+    guard.begin(last, num_slots=config.target_len if config.student == "latent" else most_slots)
     readings.borrow_from(last and last.reading)
-    for index, batch in enumerate(map(prepare, loader)):
-        found, size = forward(batch), len(batch["ids"])
+    likeness, entropies, unread = CacheLikeness(), [], ENTROPY_SAMPLES
+    for batch in map(prepare, loader):
+        found = forward(batch)
         for name, value in {"loss": found.loss, **found.metrics}.items():
-            totals[name] += float(value) * size
+            totals[name] += float(value)
         guard.look(found)
-        likeness.look(found.student, found.target and found.target.trace)
+        likeness.look(found.student, None if found.target is None else found.target.trace)
         readings.look(found.reading)
-        if index == 0:
-            entropy = attention_entropy(distiller.student, batch)
-    metrics.update({f"eval_{name}": total / len(samples) for name, total in totals.items()})
+        if unread > 0:
+            entropies.append(attention_entropy(distiller.student, batch, unread))
+            unread -= len(batch["ids"])
+    metrics = {f"eval_{name}": value for name, value in totals.items()}
+    metrics.update({f"eval_gradient_{name}": share for name, share in shares.items()})
     metrics.update({f"eval_{name}": value for name, value in likeness.metrics().items()})
     metrics.update({f"eval_reading_{name}": x for name, x in readings.accuracy().items()})
+    entropy = mean_entropy([part for part in entropies if part is not None])
     if entropy is not None:
         metrics["eval_attention_entropy"] = entropy
     return metrics

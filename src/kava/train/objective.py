@@ -22,7 +22,6 @@ Shapes: B batch, P prompt columns, T text columns, A answer columns, M slots, V 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -41,6 +40,7 @@ from kava.losses import (
 from kava.models.capture import capture, check_attention
 from kava.models.rotary import rotary_of
 from kava.rope import Rotary, at_length_of, rotate_trace, unrotate_trace
+from kava.student.answering import evaluating
 from kava.student.cache import Pairs, pairs_of
 from kava.student.latent import LatentStudent
 from kava.student.written import Written
@@ -51,8 +51,9 @@ from kava.train.items import Items, count_items
 from kava.train.matching import Matching, compares_queries
 from kava.train.reading import answer_from, read_answers, written_text
 from kava.train.target import Target, TargetBuilder, attention_flag, map_student
+from kava.train.teacher_pass import TeacherPass
 from kava.train.terms import Forward, Terms, token_loss
-from kava.train.wrong_sample import reasoning_to_read
+from kava.train.wrong_sample import of_sample_before, reasoning_to_read
 
 
 class Distiller(nn.Module):
@@ -180,13 +181,18 @@ class Distiller(nn.Module):
             )
             terms.add("latent_ce", config.latent_ce_weight, loss)
             terms.metrics.update(metrics)
+        others = None if teacher is None else self._read_before(batch)
         if teacher is not None and writes:
             loss = token_loss(teacher.logits, teacher.labels, items.written_tokens)
             terms.add("teacher_ce", config.teacher_ce_weight, loss)
         if teacher is not None and config.codi_weight:
             assert output.hidden_states is not None
             ours = hidden_at(output.hidden_states, batch["student_codi"] + 1)
-            theirs = hidden_at(teacher.hidden_states, teacher.codi_columns)
+            theirs = teacher.before_answer()
+            if config.wrong_sample:
+                theirs = of_sample_before(
+                    theirs, None if others is None else others.before_answer()
+                )
             codi = self.codi(ours, theirs, items.samples, self._codi_layers())
             terms.add("codi", config.codi_weight, codi)
         latents, target, rotary = output.trace, None, None
@@ -194,7 +200,8 @@ class Distiller(nn.Module):
             rotary = self._rotary_of_latents(latents, batch["answer_ids"].shape[1])
         if teacher is not None and config.matches_cache:
             assert latents is not None
-            target = self.build_target(teacher.trace, batch, self._read_before(batch))
+            theirs_trace = None if others is None else others.trace
+            target = self.build_target(teacher.trace, batch, theirs_trace)
             share = self._fading(config.inject_steps) if config.inject_weight else 0.0
             if share:
                 logits = answer_from(student, batch, output, target.trace, rotary)
@@ -243,8 +250,14 @@ class Distiller(nn.Module):
         weights = self.map_aligner.layer_weights
         return None if weights.shape[0] == weights.shape[1] else weights
 
-    def _read_teacher(self, batch: Batch) -> _TeacherPass:
-        """One forward of the teacher, with gradients only where its text is trained too."""
+    def _read_teacher(self, batch: Batch) -> TeacherPass:
+        """One forward of the teacher, with gradients only where its text is trained too.
+
+        It is read without dropout, in self-distillation too, so that a batch has one target and
+        one choice of kept positions in every pass. The same forward trains the written text and
+        leaves the cache of a shared prompt to the student: these have no dropout either. The
+        student's own passes, from begin-of-thought on, keep it.
+        """
         own = self.teacher is None
         model = self.base if own or self.teacher is None else self.teacher
         P = batch["prompt_ids"].shape[1] if batch["shared_prompt"] else _prompt_columns(batch)
@@ -253,7 +266,7 @@ class Distiller(nn.Module):
         columns = torch.arange(P - 1, batch["input_ids"].shape[1] - 1)
         keep: int | Tensor = columns.to(batch["input_ids"].device) if trained else 1
         read = batch.get("teacher", batch)
-        with torch.set_grad_enabled(own and torch.is_grad_enabled()):
+        with torch.set_grad_enabled(own and torch.is_grad_enabled()), evaluating(model):
             outputs, trace = capture(
                 model,
                 read["input_ids"],
@@ -263,7 +276,7 @@ class Distiller(nn.Module):
                 hidden_states=self.settings.codi_weight > 0,
                 logits_to_keep=keep,
             )
-        return _TeacherPass(
+        return TeacherPass(
             logits=outputs.logits,
             labels=batch["labels"][:, P:],
             answer_labels=batch["labels"][:, P:].masked_fill(
@@ -277,11 +290,11 @@ class Distiller(nn.Module):
         )
 
     @torch.no_grad()
-    def _read_before(self, batch: Batch) -> KVTrace | None:
-        """The teacher's trace over the sample that the first one borrows the wrong cache from."""
+    def _read_before(self, batch: Batch) -> TeacherPass | None:
+        """The teacher's pass over the sample that the wrong-sample control gives the first one."""
         if not self.settings.wrong_sample or "before" not in batch:
             return None
-        return self._read_teacher(batch["before"]).trace
+        return self._read_teacher(batch["before"])
 
     def _explicit(self, batch: Batch, items: Items) -> Forward:
         config = self.settings
@@ -300,8 +313,8 @@ class Distiller(nn.Module):
         self._add_ce(terms, token_loss(outputs.logits, batch["labels"][:, P:], items.answer_tokens))
         if not config.matches_cache:
             return terms.done()
-        teacher = self._read_teacher(batch).trace
-        target = self.build_target(teacher, batch, self._read_before(batch))
+        teacher, before = self._read_teacher(batch).trace, self._read_before(batch)
+        target = self.build_target(teacher, batch, None if before is None else before.trace)
         ours = trace.gather(target.columns, mask=target.trace.mask, scope=target.trace.scope)
         return self._match(terms, ours, target, items, at_length_of(trace, self.rotary))
 
@@ -328,19 +341,6 @@ class Distiller(nn.Module):
             terms.add(name, weight, loss)
             terms.metrics.update(metrics)
         return terms.done(student, target)
-
-
-class _TeacherPass(NamedTuple):
-    """A teacher's pass over its text."""
-
-    logits: Tensor
-    labels: Tensor
-    answer_labels: Tensor
-    writes: bool
-    hidden_states: Any
-    cache: Any
-    trace: KVTrace
-    codi_columns: Tensor
 
 
 def _prompt_columns(batch: Batch) -> int:

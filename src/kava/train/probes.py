@@ -1,12 +1,16 @@
 """Measures of an evaluation besides losses: cache similarity, and attention of the latents.
 
 Both are computed from what the evaluation captures, in memory that does not grow with the number of
-samples; attention is measured on a few samples, which are read a second time.
+samples; attention is measured on the first samples, which are read a second time. Neither depends
+on how the samples are divided into batches.
 
 Shapes: B batch, L layers, H key/value heads, Hq query heads, T columns, M latents, D head dim.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -60,8 +64,24 @@ class CacheLikeness:
         }
 
 
+class Entropy(NamedTuple):
+    """The mean entropy of attention over some queries."""
+
+    nats: float
+    num_queries: int
+    """Pairs of sample and column; each counts with all layers and heads."""
+
+
+def mean_entropy(parts: Sequence[Entropy]) -> float | None:
+    """The mean over the queries of several batches, in nats; None without any."""
+    total = sum(part.num_queries for part in parts)
+    return sum(part.nats * part.num_queries / total for part in parts) if total else None
+
+
 @torch.no_grad()
-def attention_entropy(student: PreTrainedModel, batch: Batch) -> float | None:
+def attention_entropy(
+    student: PreTrainedModel, batch: Batch, num_samples: int = ENTROPY_SAMPLES
+) -> Entropy | None:
     """Entropy of the attention from the student's latents, in nats.
 
     The entropy of each latent query's attention (for an explicit student: each reasoning token's)
@@ -72,14 +92,15 @@ def attention_entropy(student: PreTrainedModel, batch: Batch) -> float | None:
 
     Args:
         student: a `LatentStudent`, or a causal model that writes its reasoning.
-        batch: as the collator makes it; its first 32 samples are read.
+        batch: as the collator makes it.
+        num_samples: how many of its first samples are read.
 
     Returns:
         None if there is no latent or no reasoning token, or if the family's attention cannot be
         rebuilt.
 
     Example:
-        >>> 0 <= attention_entropy(student, batch) <= math.log(64)
+        >>> 0 <= attention_entropy(student, batch).nats <= math.log(64)
         True
     """
     base = student.base if isinstance(student, LatentStudent) else student
@@ -88,12 +109,11 @@ def attention_entropy(student: PreTrainedModel, batch: Batch) -> float | None:
     if isinstance(student, LatentStudent):
         if student.config.num_latents == 0:
             return None
-        return _of_latents(student, batch)
-    return _of_text(student, batch)
+        return _of_latents(student, batch, slice(0, num_samples))
+    return _of_text(student, batch, slice(0, num_samples))
 
 
-def _of_latents(student: LatentStudent, batch: Batch) -> float:
-    few = slice(0, ENTROPY_SAMPLES)
+def _of_latents(student: LatentStudent, batch: Batch, few: slice) -> Entropy:
     run = Passes(student.parts(), batch["prompt_ids"][few], batch["prompt_mask"][few], queries=True)
     run.begin(None)
     run.think()
@@ -116,8 +136,7 @@ def _of_latents(student: LatentStudent, batch: Batch) -> float:
     return _mean_entropy(output.trace.queries, whole, columns, whole.valid_BT()[:, columns])
 
 
-def _of_text(student: PreTrainedModel, batch: Batch) -> float | None:
-    few = slice(0, ENTROPY_SAMPLES)
+def _of_text(student: PreTrainedModel, batch: Batch, few: slice) -> Entropy | None:
     segments = batch["segment_ids"][few]
     wanted_BT = segments.eq(Segment.REASONING)
     if not wanted_BT.any():
@@ -138,7 +157,7 @@ def _of_text(student: PreTrainedModel, batch: Batch) -> float | None:
 
 def _mean_entropy(
     queries_BLQRD: Tensor, trace: KVTrace, columns_R: Tensor, wanted_BR: Tensor
-) -> float:
+) -> Entropy:
     """Mean entropy over the wanted queries at `columns_R`; blocks of heads limit the memory.
 
     A row that is not wanted may see no column at all: its attention is uniform, and left out.
@@ -158,4 +177,4 @@ def _mean_entropy(
         logits = attention_logits(queries, keys, form[heads], hidden_NRT[heads][:, None])
         entropy_NGR = torch.special.entr(logits.softmax(dim=-1)).sum(dim=-1)
         total += float(torch.where(wanted_NR[heads][:, None], entropy_NGR, 0.0).sum())
-    return total / (G * int(wanted_NR.sum()))
+    return Entropy(total / (G * int(wanted_NR.sum())), int(wanted_BR.sum()))

@@ -86,7 +86,7 @@ class ResumableTrainer(Trainer):
     def _say_verdict(self) -> None:
         sentence = self.guard.last_word()
         if sentence is not None and self.is_world_process_zero():
-            tqdm.write(f"guard: {sentence}")
+            tqdm.write("guard: " + sentence.replace("\n", "\n       "))
 
     def _get_output_dir(self, trial: Any) -> str:
         return str(self.writer.run_dir)

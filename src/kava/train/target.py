@@ -25,7 +25,7 @@ from kava.eviction import EVICTIONS, build_eviction
 from kava.eviction.base import Eviction
 from kava.fit.paired_traces import read_tokens, to_student_tokens
 from kava.losses import attention_weights
-from kava.losses.guard import wrong_sample
+from kava.losses.guard import sample_before, wrong_sample
 from kava.rope import Rotary, at_length_of, unrotate_trace
 from kava.trace import KVTrace, Segment
 from kava.train.config import TrainConfig
@@ -86,12 +86,13 @@ class TargetBuilder:
             other, looks = None, weights
             if before is not None:
                 other, _, looks = self._keep(before, batch["before"])
-            kept = wrong_sample(kept, other)
+            # a latent is there whatever its sample's reasoning; a text has its own positions
+            latent = self.config.student == "latent"
+            kept = (sample_before if latent else wrong_sample)(kept, other)
             if weights is not None and looks is not None:
                 weights = wrong_weights(weights, looks)
         slots = self.config.target_len
-        # latents are few, so that a whole cache is warped to them; a text has every position
-        warped = self.config.student == "latent" and kept.length != slots
+        warped = self._is_warped(kept)
         if warped and weights is not None:
             raise ValueError(
                 f"--attention_weighted_kv weighs kept positions, but --kv_method "
@@ -102,6 +103,16 @@ class TargetBuilder:
         context = torch.enable_grad if self.config.trains_aligner else torch.no_grad
         with context():
             return Target(align_trace(self.aligner, kept, length), columns, weights)
+
+    def _is_warped(self, kept: KVTrace) -> bool:
+        """Whether the kept positions are warped to the latents; a text has a slot for each."""
+        if self.config.student != "latent":
+            return False
+        if kept.length != self.config.target_len:
+            return True
+        # of a whole cache every sample is warped, however long the others of its batch are
+        whole = self.config.kv_method == "full" and self.resampling is None
+        return whole and not bool(kept.valid_BT().all())
 
     def _keep(self, trace: KVTrace, batch: Batch) -> tuple[KVTrace, Tensor, Tensor | None]:
         """What is kept of a trace, whose columns, and how much the answer looks at each."""

@@ -27,6 +27,7 @@ from kava.data.records import Record, Template
 from kava.errors import KavaError
 from kava.losses import TrainingProgress
 from kava.student.answering import answer_records
+from kava.train.answers import guessing_share, judge_answers
 from kava.train.arguments import training_arguments
 from kava.train.averages import mean_loss
 from kava.train.callbacks import (
@@ -228,12 +229,16 @@ class KVDistillTrainer(ResumableTrainer):
     ) -> dict[str, float]:
         """Held-out losses, the collapse guard, and the accuracy of generated answers.
 
+        The guard's verdict is said where it is another than before, and the run does not end here.
+
         Returns:
-            `eval_accuracy`, `eval_forward_passes`, the loss terms on the held-out samples, the
-            guard's report (`eval_kv_wrong_sample`, `eval_erank_student`, …), CKA with the target
-            and attention entropy.
+            `eval_accuracy`, `eval_guessing` (the accuracy of always giving the most frequent
+            answer), `eval_forward_passes`, the loss terms on the held-out samples, the guard's
+            report (`eval_kv_wrong_sample`, `eval_erank_student`, …), CKA with the target and
+            attention entropy.
         """
         metrics = self.held_out_losses(eval_dataset)
+        changed = self.guard.judge(metrics, self.state)
         distiller = self._tell_progress()
         if self.eval_records:
             distiller.eval()
@@ -247,8 +252,15 @@ class KVDistillTrainer(ResumableTrainer):
                     max_new_tokens=self.config.max_new_tokens,
                 )
             distiller.train()
+            guessing = guessing_share(self.eval_records)
             metrics["eval_accuracy"] = answers.accuracy
+            metrics["eval_guessing"] = guessing
+            found = judge_answers(answers.num_correct, answers.num_items, guessing)
+            changed = self.guard.hear(found) or changed
             metrics["eval_forward_passes"] = answers.forward_passes
+        goes_on = self.state.global_step < self.state.max_steps
+        if changed and goes_on and self.guard.verdict is not None:
+            self._say_verdict()
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(
             self.args, self.state, self.control, metrics
@@ -256,8 +268,7 @@ class KVDistillTrainer(ResumableTrainer):
         return metrics
 
     def held_out_losses(self, eval_dataset: Any = None) -> dict[str, float]:
-        """The loss terms on the held-out samples and the guard's report; prints the guard's verdict
-        if it changed and the run is not at its end.
+        """The loss terms on the held-out samples, whose evidence the guard takes.
 
         Returns:
             The values by name, with the prefix `eval_`.
@@ -275,10 +286,9 @@ class KVDistillTrainer(ResumableTrainer):
                 autocast=self.autocast_smart_context_manager,
             )
         distiller.train()
-        changed = self.guard.judge(metrics, self.state)
-        if changed and self.state.global_step < self.state.max_steps:
-            self._say_verdict()
         return metrics
 
     def _log_held_out(self) -> None:
-        self.log(self.held_out_losses())
+        metrics = self.held_out_losses()
+        self.guard.judge(metrics, self.state)
+        self.log(metrics)

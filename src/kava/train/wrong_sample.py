@@ -1,12 +1,21 @@
-"""What goes along with the wrong sample's cache: weights of slots, tokens that latents read as.
+"""What the wrong-sample control takes from another sample beside its cache.
 
-As the cache, they are those of the sample before in the batch; the first gets those of the
-sample that the collator brought along, or the last's.
+With `--wrong_sample` everything that the teacher gives is another sample's: the cache and the
+weights of its slots, the hidden state of CODI, and the reasoning tokens that latents read as. The
+other sample is the one before in the batch; the first takes the sample that the collator brought
+along, or the last one. Left of its own sample are the answer's cross-entropy and, in
+self-distillation, that of the teacher's text, which trains the teacher and not what it gives.
+
+A latent student is compared wherever the other sample has a target, so that it is supervised as
+much as without the control. A student that reads a text has its own positions alone: it is
+compared at those of them that the other sample has too.
 
 Shapes: B batch, T text columns, M slots.
 """
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -15,13 +24,42 @@ from torch.nn.functional import pad
 from kava.data.collate import Batch
 from kava.trace import Segment
 
+if TYPE_CHECKING:
+    from kava.train.config import TrainConfig
+
+
+def of_sample_before(own: Tensor, before: Tensor | None = None) -> Tensor:
+    """What each sample of a batch takes from the one before it.
+
+    Args:
+        own: [B, …], what the samples have.
+        before: [N, …], whose last row comes before the first sample; left out, the first takes
+            the last sample's.
+
+    Returns:
+        [B, …].
+
+    Raises:
+        ValueError: a batch of one sample, and none before it.
+
+    Example:
+        >>> of_sample_before(torch.tensor([5, 6, 7])).tolist()
+        [7, 5, 6]
+    """
+    if before is None and len(own) < 2:
+        raise ValueError(
+            "a batch of 1 sample has no wrong sample to take anything from; use a batch of 2 or "
+            "more"
+        )
+    first = own if before is None else before
+    return torch.cat([first[-1:], own[:-1]])
+
 
 def wrong_weights(weights_BM: Tensor, before_BM: Tensor) -> Tensor:
     """[B, M]: the weights of the sample before each; before the first comes the last of
     `before_BM`, which may have another number of slots."""
     M = weights_BM.shape[1]
-    before_1M = pad(before_BM[-1:, :M], (0, max(M - before_BM.shape[1], 0)))
-    return torch.cat([before_1M, weights_BM[:-1]])
+    return of_sample_before(weights_BM, pad(before_BM, (0, M - before_BM.shape[1])))
 
 
 def reasoning_to_read(batch: Batch, wrong_sample: bool) -> tuple[Tensor, Tensor]:
@@ -34,17 +72,47 @@ def reasoning_to_read(batch: Batch, wrong_sample: bool) -> tuple[Tensor, Tensor]
     if not wrong_sample:
         return ids_BT, reasoning_BT
     before = batch.get("before")
-    if before is not None:
-        last = before["input_ids"], before["segment_ids"].eq(Segment.REASONING)
-    elif len(ids_BT) > 1:
-        last = ids_BT[-1:], reasoning_BT[-1:]
-    else:
-        raise ValueError(
-            "a batch of 1 sample has no wrong sample to read as; use a batch of 2 or more"
-        )
-    T = max(ids_BT.shape[1], last[0].shape[1])
+    if before is None:
+        return of_sample_before(ids_BT), of_sample_before(reasoning_BT)
+    others = before["input_ids"], before["segment_ids"].eq(Segment.REASONING)
+    T = max(ids_BT.shape[1], others[0].shape[1])
+    ids_BT, reasoning_BT = (
+        of_sample_before(_fill(own, T), _fill(other, T))
+        for own, other in zip((ids_BT, reasoning_BT), others)
+    )
+    return ids_BT, reasoning_BT
 
-    def behind(first: Tensor, others: Tensor) -> Tensor:
-        return torch.cat([pad(part, (0, T - part.shape[1])) for part in (first, others[:-1])])
 
-    return behind(last[0], ids_BT), behind(last[1], reasoning_BT)
+def compared_slots(batch: Batch, config: TrainConfig) -> Tensor:
+    """How many slots of each sample the KV loss compares with its target, [B].
+
+    It is known from the batch alone, before any forward, so that it can be summed over an
+    accumulated batch of all processes.
+    """
+    own_B = _own_slots(batch, config)
+    if not config.wrong_sample:
+        return own_B
+    before = batch.get("before")
+    other_B = of_sample_before(own_B, None if before is None else _own_slots(before, config))
+    return other_B if config.student == "latent" else own_B.minimum(other_B)
+
+
+def _own_slots(batch: Batch, config: TrainConfig) -> Tensor:
+    """The slots of each sample that its own teacher's cache fills, [B]."""
+    own_positions = config.token_alignment == "none" and "teacher" in batch
+    segment_ids = batch["teacher"]["segment_ids"] if own_positions else batch["segment_ids"]
+    reasoning_B = segment_ids.eq(Segment.REASONING).sum(1)
+    resampling = config.resampling
+    if resampling is not None and config.student == "explicit":
+        return resampling.slots(batch["segment_ids"], batch["attention_mask"]).sum(1)
+    if config.kv_method != "full":
+        given = batch["positions"].shape[1] if "positions" in batch else config.target_len
+        named = config.kv_method == "positions"
+        return reasoning_B.clamp(max=min(given, config.target_len) if named else config.target_len)
+    if config.student == "explicit":
+        return reasoning_B
+    return torch.full_like(reasoning_B, config.target_len)
+
+
+def _fill(part_BT: Tensor, length: int) -> Tensor:
+    return pad(part_BT, (0, length - part_BT.shape[1]))

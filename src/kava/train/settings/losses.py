@@ -94,6 +94,6 @@ class LossSettings:
     )
     wrong_sample: bool = flag(
         False,
-        "control: give every sample the teacher's cache of another one, and its latents another "
-        "one's reasoning to read as",
+        "control: all that the teacher gives comes from another sample: its cache, its hidden "
+        "state (CODI) and the reasoning that latents read as",
     )
