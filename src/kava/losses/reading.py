@@ -68,6 +68,23 @@ def reading_verdict(
     return ReadingVerdict(state, f"{said}: {reading_numbers(accuracy)}")  # type: ignore[arg-type]
 
 
+PREFIX = "eval_reading_"
+
+
+def reading_of(metrics: Mapping[str, float]) -> dict[str, float]:
+    """The accuracies among the metrics of an evaluation; empty of another row of the log.
+
+    Example:
+        >>> reading_of({"eval_ce": 1.2, "eval_reading_written": 1.0})
+        {'written': 1.0}
+    """
+    return {
+        name.removeprefix(PREFIX): value
+        for name, value in metrics.items()
+        if name.startswith(PREFIX)
+    }
+
+
 def reading_numbers(accuracy: Mapping[str, float]) -> str:
     """The accuracies in one line.
 

@@ -21,7 +21,7 @@ from transformers import (
 from transformers.integrations import TensorBoardCallback
 
 from kava.files.write import append_whole, write_whole
-from kava.losses.reading import reading_numbers
+from kava.losses.reading import reading_numbers, reading_of
 from kava.names import METRICS_FILE, TENSORBOARD_FOLDER
 from kava.train.events import EventsWriter
 from kava.train.guard import RunGuard
@@ -97,11 +97,7 @@ class ProgressAndLog(ProgressCallback):
             if short is not None:
                 parts.append(f"guard={short}")
             tqdm.write(f"Evaluation at step {state.global_step}: {', '.join(parts)}")
-            reading = {
-                name.removeprefix("reading_"): value
-                for name, value in shown.items()
-                if name.startswith("reading_")
-            }
+            reading = reading_of(logs)
             if reading:
                 tqdm.write(f"  {reading_numbers(reading)}")
 

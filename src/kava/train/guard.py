@@ -1,8 +1,9 @@
 """The collapse guard of a run: evidence from every evaluation, a verdict at each and at the end.
 
-The verdict has two parts. What the caches say is judged from the evidence; what the answers say
-comes from the evaluation's accuracy (`kava.train.answers`), where it is measured. A student may
-match its target well and answer at chance: the verdict says both.
+The verdict has three parts. What the caches say is judged from the evidence; what the answers say
+comes from the evaluation's accuracy (`kava.train.answers`), where it is measured; and what the
+student can read says which link is broken, if one is (`kava.losses.reading`). A student may match
+its target well and answer at chance: the verdict says both, and why.
 
 Where the target can move, because its aligner learns beside the student, the evidence is taken
 once before the first step too, and logged as step 0: what a target has lost can only be told
@@ -19,6 +20,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from kava.losses import CollapseReport, CollapseVerdict, InitialMetrics, collapse_report, verdict
 from kava.losses.guard import TraceLoss
+from kava.losses.reading import ReadingVerdict, reading_of, reading_verdict
 from kava.losses.verdict import Unit
 from kava.trace import KVTrace, join_samples
 from kava.train.answers import AnswersVerdict
@@ -50,6 +52,7 @@ class RunGuard:
         self._num_slots: int | None = None
         self.verdict: CollapseVerdict | None = None
         self.answers: AnswersVerdict | None = None
+        self.reading: ReadingVerdict | None = None
 
     def begin(self, last: Forward | None = None, num_slots: int | None = None) -> None:
         """Begin an evaluation.
@@ -111,11 +114,16 @@ class RunGuard:
         metrics.update({f"eval_{name}": x for name, x in report.metrics().items() if name != "kv"})
         if state.global_step == 0:
             return False
-        last = self.verdict
+        last, last_reading = self.verdict, self.reading
+        earlier = [reading_of(row).get("written", 0.0) for row in state.log_history]
+        self.reading = reading_verdict(reading_of(metrics), max(earlier, default=0.0))
         start = start_of(state) if self.config.trains_target else None
         unit: Unit = "latent" if self.config.student == "latent" else "position"
         self.verdict = verdict(report, ce=metrics["eval_ce"], start=start, unit=unit)
-        return last is None or last.state != self.verdict.state
+        changed = last is None or last.state != self.verdict.state
+        return changed or (last_reading and last_reading.state) != (
+            self.reading and self.reading.state
+        )
 
     def hear(self, answers: AnswersVerdict | None) -> bool:
         """Take what the answers of the evaluation say; None where they say nothing.
@@ -130,18 +138,23 @@ class RunGuard:
         """The last verdict, as JSON holds it."""
         if self.verdict is None:
             return None
-        answers = None if self.answers is None else self.answers._asdict()
-        return {**self.verdict._asdict(), "answers": answers}
+        parts = {"answers": self.answers, "reading": self.reading}
+        return {
+            **self.verdict._asdict(),
+            **{name: part and part._asdict() for name, part in parts.items()},
+        }
 
     def restore(self, state: Mapping[str, Any] | None) -> None:
         """Take the last verdict of an interrupted run, of an earlier version too."""
-        self.verdict = self.answers = None
+        self.verdict = self.answers = self.reading = None
         if state is None:
             return
         details = tuple(state.get("details", ()))
         self.verdict = CollapseVerdict(state["state"], state["sentence"], details)
         if state.get("answers") is not None:
             self.answers = AnswersVerdict(**state["answers"])
+        if state.get("reading") is not None:
+            self.reading = ReadingVerdict(**state["reading"])
 
     def in_short(self) -> str | None:
         """The verdict in a few words, for the line of an evaluation."""
@@ -164,12 +177,13 @@ class RunGuard:
         return "no verdict: nothing was held out to compare with the wrong sample; pass --eval_size"
 
     def _lines(self, caches: CollapseVerdict) -> list[str]:
+        reading = [] if self.reading is None else [self.reading.sentence]
         if self.answers is None:
-            return [caches.sentence, *caches.details]
+            return [caches.sentence, *reading, *caches.details]
         if self.answers.doubts and caches.state in ("transfers", "partly"):
             what, _, why = caches.sentence.partition(": ")
-            return [f"{what}, but {self.answers.sentence}", why, *caches.details]
-        return [caches.sentence, self.answers.sentence, *caches.details]
+            return [f"{what}, but {self.answers.sentence}", *reading, why, *caches.details]
+        return [caches.sentence, self.answers.sentence, *reading, *caches.details]
 
 
 def start_of(state: TrainerState) -> InitialMetrics | None:
