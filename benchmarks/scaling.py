@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -32,7 +32,7 @@ from kava.trace import KVTrace, Segment
 VOCABULARY = 256
 PROMPT, ANSWER = 16, 16
 METHODS = ("h2o", "rkv", "rkv_official", "snapkv", "tova")
-SHARED = {
+SHARED: dict[str, Any] = {
     "vocab_size": VOCABULARY,
     "hidden_size": 256,
     "intermediate_size": 256,

@@ -90,7 +90,7 @@ def rows(path: Path, numbers: range) -> str:
         ({"data__test_split": "dev"}, "split='dev' is not in kava/shell-game; choose train or"),
         ({"data__test_items": 17}, "test_items 17 is more than the 16 records"),
         ({"data__subset_size": 65}, "--subset_size 65 is more than the 64 training records"),
-        ({"data__train": "train.jsonl", "data__test": "train.jsonl"}, "share 24 questions"),
+        ({"data__train": "train.jsonl", "data__test": "train.jsonl"}, "share 8 questions"),
         ({"data__train": "train.jsonl", "data__test": "late.jsonl"}, "share 1 questions"),
     ],
 )

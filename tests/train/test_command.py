@@ -18,7 +18,7 @@ from kava.commands.evaluate import main as evaluate_main
 from kava.commands.generate import main as generate_main
 from kava.commands.train import train
 from kava.train.build import build_run
-from kava.train.disk import DiskNeed, check_disk, disk_need, num_steps
+from kava.train.disk import DiskNeed, check_disk, disk_need
 from train.runs import small
 
 TEACHER = {"teacher_name": "kava/shell-teacher"}
@@ -113,7 +113,7 @@ def test_a_checkpoint_takes_the_room_that_was_said(changes: dict[str, Any], tmp_
 def test_the_steps_of_a_run_are_known_before_it(changes: dict[str, Any], tmp_path: Path) -> None:
     data = "kava/shell-game?num_train=35"
     built = build_run(small(tmp_path, batch_size=4, dataset_name=data, **changes))
-    expected = num_steps(built.trainer)
+    expected = built.trainer.total_steps
     built.trainer.train()
     assert built.trainer.state.global_step == expected
 

@@ -13,7 +13,6 @@ from torch import Tensor
 from kava.format import counted, file_size
 
 if TYPE_CHECKING:
-    from kava.train.resumable import ResumableTrainer
     from kava.train.trainer import KVDistillTrainer
 
 ADAM_STATES = 2
@@ -54,8 +53,7 @@ def disk_need(trainer: KVDistillTrainer, gives_way: Iterable[Path] = ()) -> Disk
     size = _bytes(stored.values())
     if not config.save_only_model:
         size += ADAM_STATES * _bytes(p for p in module.parameters() if p.requires_grad)
-    steps = num_steps(trainer)
-    saves = math.ceil(steps / config.save_steps)
+    saves = math.ceil(trainer.total_steps / config.save_steps)
     limit = config.save_total_limit or saves
     most = min(saves, limit + 1 + bool(trainer.eval_records))
     folder = Path(config.output_dir).absolute()
@@ -88,16 +86,6 @@ def check_disk(need: DiskNeed, output_dir: str) -> list[str]:
         )
         return [warning]
     return []
-
-
-def num_steps(trainer: ResumableTrainer) -> int:
-    """The optimiser steps of a run, as the library counts them."""
-    config = trainer.config
-    if config.max_steps > 0:
-        return config.max_steps
-    samples = len(trainer.train_dataset)  # type: ignore[arg-type]
-    batches = math.ceil(samples / (config.batch_size * trainer.args.world_size))
-    return math.ceil(math.ceil(batches / config.gradient_accumulation_steps) * config.epochs)
 
 
 def _bytes(parts: Iterable[Tensor]) -> int:

@@ -164,8 +164,8 @@ def _check_answers(
         )
 
 
-def num_update_steps(config: TrainConfig, num_samples: int) -> int:
-    """Number of optimiser steps of a run on one device.
+def num_update_steps(config: TrainConfig, num_samples: int, num_processes: int = 1) -> int:
+    """Number of optimiser steps of a run, as transformers counts them.
 
     Example:
         >>> num_update_steps(TrainConfig(batch_size=4, epochs=2), 10)
@@ -173,5 +173,5 @@ def num_update_steps(config: TrainConfig, num_samples: int) -> int:
     """
     if config.max_steps > 0:
         return config.max_steps
-    batches = math.ceil(num_samples / config.batch_size)
+    batches = math.ceil(num_samples / (config.batch_size * num_processes))
     return math.ceil(config.epochs * math.ceil(batches / config.gradient_accumulation_steps))

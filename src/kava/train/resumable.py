@@ -26,8 +26,8 @@ from kava.train.averages import mean_loss
 from kava.train.callbacks import ProgressAndLog
 from kava.train.checkpoint import CheckpointWriter, load_checkpoint, settings_of
 from kava.train.config import TrainConfig
-from kava.train.disk import num_steps
 from kava.train.guard import RunGuard
+from kava.train.limits import num_update_steps
 from kava.train.objective import Distiller
 from kava.train.recording import Recorder
 from kava.train.resume import machine_of
@@ -162,13 +162,19 @@ class ResumableTrainer(Trainer):
         self._say_verdict()
         return output
 
+    @property
+    def total_steps(self) -> int:
+        """The optimiser steps of the whole run."""
+        num_samples = len(self.train_dataset)  # type: ignore[arg-type]
+        return num_update_steps(self.config, num_samples, self.args.world_size)
+
     def is_finished(self, checkpoint: str | Path) -> bool:
         """Whether a checkpoint is the end of its run, with nothing left to train or log."""
         return self._is_over(self._state_of(checkpoint))
 
     def _is_over(self, state: TrainerState) -> bool:
         # the run may be longer than the one that wrote the checkpoint
-        ended = state.global_step >= num_steps(self) and not self.evaluation_is_due(state)
+        ended = state.global_step >= self.total_steps and not self.evaluation_is_due(state)
         return ended and self._has_last_row()
 
     def _state_of(self, checkpoint: str | Path) -> TrainerState:
