@@ -146,6 +146,8 @@ def report_run(case: Case, name: str, arm: int, seed: int, trained: bool) -> Run
                 "eval_ce": 1.1 * size / k, "grad_norm": size / k, "eval_kv": 0.1 * size / k,
                 "eval_kv_wrong_sample": 0.3 * size, "eval_cka_keys": accuracy * k / 4,
                 "eval_cka_values": accuracy * k / 5, "eval_attention_entropy": size,
+                "eval_reading_written": accuracy, "eval_reading_target": accuracy * k / 4,
+                "eval_reading_latents": accuracy * k / 5, "eval_reading_wrong_sample": 0.04,
             }
             for k, step in enumerate(STEPS, start=1)
         ]  # fmt: skip

@@ -35,7 +35,6 @@ KINDS: dict[str, dict[str, Any]] = {
 
 def held_out(tmp_path: Path, **options: Any) -> KVDistillTrainer:
     """A trainer with held-out samples of unequal prompts, reasoning and answers."""
-    file = tmp_path / "ragged.jsonl"
     draw = random.Random(0)
 
     def words(most: int) -> str:
@@ -43,15 +42,22 @@ def held_out(tmp_path: Path, **options: Any) -> KVDistillTrainer:
             draw.choice(["a", "so", "three", "40"]) for _ in range(draw.randint(1, most))
         )
 
-    rows = [
-        {"question": words(9), "reasoning": f"{words(9)}\n{words(6)}\nend", "answer": words(6)}
-        for _ in range(SAMPLES)
-    ]
-    file.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    files = {}
+    for name in ("train", "test"):
+        rows = [
+            {
+                "question": f"{name} {words(9)}",
+                "reasoning": f"{words(9)}\n{words(6)}\nend",
+                "answer": words(6),
+            }
+            for _ in range(SAMPLES)
+        ]
+        files[name] = tmp_path / f"{name}.jsonl"
+        files[name].write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     config = small(
-        tmp_path / "run", model_name="kava/tiny-llama", dataset_name=str(file), target_len=6,
-        eval_dataset_name=str(file), eval_size=SAMPLES, max_length=256, keep_short=True,
-        max_new_tokens=1, **options,
+        tmp_path / "run", model_name="kava/tiny-llama", target_len=6,
+        dataset_name=str(files["train"]), eval_dataset_name=str(files["test"]),
+        eval_size=SAMPLES, max_length=256, keep_short=True, max_new_tokens=1, **options,
     )  # fmt: skip
     return build_run(config).trainer
 

@@ -166,7 +166,7 @@ def test_the_gradient_of_a_batch_is_the_sum_of_its_parts(
 
 
 def test_cka_alone_trains_the_student() -> None:
-    config = small(ce_weight=0.0, kv_weight=0.0, cka_weight=1.0, **TEACHER)
+    config = small(ce_weight=0.0, kv_weight=0.0, cka_weight=1.0, text_ce_weight=0.0, **TEACHER)
     distiller, batch = distiller_and_batch(config)
     forward = distiller(batch)
     forward.loss.backward()

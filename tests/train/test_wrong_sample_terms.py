@@ -22,7 +22,13 @@ from kava.train.objective import Distiller, count_items
 from kava.train.wrong_sample import of_sample_before
 from train.runs import small
 
-ALONE = {"ce_weight": 0.0, "teacher_ce_weight": 0.0, "kv_weight": 0.0, "wrong_sample": True}
+ALONE = {
+    "ce_weight": 0.0,
+    "text_ce_weight": 0.0,
+    "teacher_ce_weight": 0.0,
+    "kv_weight": 0.0,
+    "wrong_sample": True,
+}
 TERMS: dict[str, dict[str, Any]] = {
     "kv": {"kv_weight": 1.0},
     "structural": {"kv_weight": 1.0, "kv_loss": "structural", "kv_layer_std": False},

@@ -28,6 +28,7 @@ COMMON: dict[str, Any] = {
     "target_len": NUM_LATENTS,
     "kv_weight": 0.0,
     "codi_weight": 0.0,
+    "text_ce_weight": 0.0,
     "kv_method": "full",
     "kv_loss": "smooth_l1",
     "kv_layer_std": True,
