@@ -217,8 +217,8 @@ def shares(studies: Studies, interval_of: Callable[[int, int, int], Interval]) -
         levels = levels_of(np.concatenate(runs))
         if not levels.are_two:
             return np.full(len(studies.a), np.nan), np.full(len(studies.a), np.nan)
-        counts = [int((one >= levels.threshold).sum()) for one in runs[:2]]
-        low, high = interval_of(*counts, studies.num_seeds)
+        a, b = (int((one >= levels.threshold).sum()) for one in runs[:2])
+        low, high = interval_of(a, b, studies.num_seeds)
         found.append(((levels.high - levels.low) * low, (levels.high - levels.low) * high))
     low_R, high_R = np.array(found).T
     return low_R, high_R

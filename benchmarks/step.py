@@ -23,6 +23,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import replace
 
 import torch
@@ -120,11 +121,13 @@ def with_other_teacher(
     student: LatentStudent, settings: TrainConfig, aligner: MapProjectionAligner, batch: Batch
 ) -> dict[str, Callable[[], None]]:
     """The step under a frozen teacher, with and without the terms of reading, and its anchor."""
-    teacher = GPT2LMHeadModel(student.base.config)
+    teacher = deepcopy(student.base)
     text = written_text(batch)
 
-    def step_of(**changes: float) -> Callable[[], None]:
-        config = replace(settings, teacher_name="another", **changes)
+    def step_of(weight: float, inject: float = 0.0) -> Callable[[], None]:
+        config = replace(
+            settings, teacher_name="another", text_ce_weight=weight, inject_weight=inject
+        )
         distiller = Distiller(student, config, aligner, teacher)
 
         def step() -> None:
@@ -154,9 +157,9 @@ def with_other_teacher(
         (read + answer).backward()
 
     return {
-        "step": step_of(text_ce_weight=1.0),
-        "step, no text": step_of(text_ce_weight=0.0),
-        "step, injected": step_of(text_ce_weight=1.0, inject_weight=1.0),
+        "step": step_of(1.0),
+        "step, no text": step_of(0.0),
+        "step, injected": step_of(1.0, inject=1.0),
         "bare passes": bare,
         "bare, head at labels": lambda: bare(head_at_labels=True),
     }
