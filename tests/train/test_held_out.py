@@ -10,8 +10,13 @@ from typing import Any
 import pytest
 import torch
 
+from kava.losses import CollapseReport, collapse_report
+from kava.losses.guard import parts_of
+from kava.trace import KVTrace
+from kava.train import guard
+from kava.train import held_out as held_out_module
 from kava.train.build import build_run
-from kava.train.objective import Items, count_items
+from kava.train.items import Items, count_items
 from kava.train.trainer import KVDistillTrainer
 from train.runs import small
 
@@ -42,22 +47,22 @@ def held_out(tmp_path: Path, **options: Any) -> KVDistillTrainer:
             draw.choice(["a", "so", "three", "40"]) for _ in range(draw.randint(1, most))
         )
 
-    files = {}
-    for name in ("train", "test"):
+    for name, count in (("train", 4), ("test", SAMPLES)):
         rows = [
             {
-                "question": f"{name} {words(9)}",
+                "question": f"{name} {number}: {words(9)}",
                 "reasoning": f"{words(9)}\n{words(6)}\nend",
                 "answer": words(6),
             }
-            for _ in range(SAMPLES)
+            for number in range(count)
         ]
-        files[name] = tmp_path / f"{name}.jsonl"
-        files[name].write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+        rows[-1]["reasoning"] = "so " * 20 + "it is\nend"  # the longest comes last
+        text = "\n".join(map(json.dumps, rows))
+        (tmp_path / f"{name}.jsonl").write_text(text, encoding="utf-8")
     config = small(
-        tmp_path / "run", model_name="kava/tiny-llama", target_len=6,
-        dataset_name=str(files["train"]), eval_dataset_name=str(files["test"]),
-        eval_size=SAMPLES, max_length=256, keep_short=True, max_new_tokens=1, **options,
+        tmp_path / "run", model_name="kava/tiny-llama", dataset_name=str(tmp_path / "train.jsonl"),
+        target_len=6, eval_dataset_name=str(tmp_path / "test.jsonl"), eval_size=SAMPLES,
+        max_length=256, keep_short=True, max_new_tokens=1, **options,
     )  # fmt: skip
     return build_run(config).trainer
 
@@ -73,8 +78,9 @@ def numbers(trainer: KVDistillTrainer, batch_size: int) -> dict[str, float]:
 @pytest.mark.parametrize("wrong_sample", [False, True], ids=["own", "wrong"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_evaluation_does_not_depend_on_its_batches(
-    kind: str, wrong_sample: bool, tmp_path: Path
+    kind: str, wrong_sample: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(held_out_module, "ENTROPY_SAMPLES", 5)
     trainer = held_out(tmp_path, wrong_sample=wrong_sample, **KINDS[kind])
     trainer.model.double()
     if trainer.model.teacher is not None:
@@ -124,18 +130,24 @@ def test_cka_alone_depends_on_the_batches(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [2, 8, 15, 16, 19])
-def test_no_group_of_the_guard_is_smaller_than_the_others(
+def test_groups_of_the_guard_are_large_enough_and_have_the_same_parts(
     size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Texts of unequal length: the parts are those of the longest in the set."""
     sizes: list[int] = []
-    from kava.train import guard
+    parts: list[list[tuple[int, int]]] = []
 
-    report = guard.collapse_report
-    monkeypatch.setattr(
-        guard, "collapse_report", lambda *args: (sizes.append(args[1].batch_size), report(*args))[1]
-    )
-    trainer = held_out(tmp_path, eval_batch_size=3, **OTHER)
-    trainer.guard.judge(trainer.held_out_losses(list(trainer.eval_dataset)[:size]), trainer.state)
-    assert sum(sizes) == size
+    def report(student: KVTrace, target: KVTrace, *others: Any) -> CollapseReport:
+        found = collapse_report(student, target, *others)
+        sizes.append(target.batch_size)
+        parts.append([(slot.first, slot.last) for slot in found.slots])
+        return found
+
+    monkeypatch.setattr(guard, "collapse_report", report)
+    trainer = held_out(tmp_path, eval_batch_size=3, **{**TEXT, "kv_method": "full"})
+    samples = list(trainer.eval_dataset)[:size]
+    trainer.guard.judge(trainer.held_out_losses(samples), trainer.state)
     assert sizes == [8] * (len(sizes) - 1) + [size - 8 * (len(sizes) - 1)]
     assert len(sizes) == 1 or sizes[-1] >= 8
+    longest = max(sample.num_reasoning for sample in samples)
+    assert parts == [[(start, stop - 1) for start, stop in parts_of(longest)]] * len(sizes)

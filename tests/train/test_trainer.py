@@ -299,6 +299,7 @@ def test_evaluation_reports_the_control_and_the_accuracy(
     printed = capsys.readouterr().out
     assert "another sample's cache" in printed
     assert "answers right from written reasoning" in printed
+    assert re.search(r"^Evaluation .*, guard=\w+", printed, re.MULTILINE)
     assert re.search(
         r"^Step 4: loss=[\d.e+-]+, CE=[\d.e+-]+, KV=[\d.e+-]+, CODI=0, textCE=0 \[Mode: identity",
         printed,
