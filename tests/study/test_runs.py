@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -64,15 +64,14 @@ def test_a_dry_run_touches_nothing(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "to find +5.0 points with 2 seeds and 16 items" in said
 
 
-def rows(path: Path, numbers: range) -> str:
-    """A file of questions, and its name."""
+def rows(path: Path, numbers: Iterable[int]) -> None:
+    """Write a file of questions."""
     step = "Add one to it and write the sum down, which is all that has to be done here."
     lines = [
         {"question": f"What is {n} + 1?", "reasoning": f"{step}\n{step}", "answer": str(n + 1)}
         for n in numbers
     ]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    return str(path)
 
 
 @pytest.mark.parametrize(
@@ -100,7 +99,7 @@ def test_what_no_run_could_read_is_refused_before_the_plan_is_locked(
 ) -> None:  # fmt: skip
     monkeypatch.chdir(tmp_path)
     rows(tmp_path / "train.jsonl", range(24))
-    rows(tmp_path / "late.jsonl", range(23, 47))
+    rows(tmp_path / "late.jsonl", [*range(24, 47), 0])  # behind the items of the curves
     for flags in ([], ["--dry_run"]):
         assert study(tmp_path, changed(**changes), *flags) == 1
         (line,) = capsys.readouterr().err.splitlines()
