@@ -109,6 +109,40 @@ def _shell_gpt2() -> PreTrainedConfig:
     )
 
 
+def _word_llama() -> PreTrainedConfig:
+    tokenizer = _word_tokenizer()
+    return LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=128,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        intermediate_size=344,
+        max_position_embeddings=1024,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+
+
+def _word_gpt2() -> PreTrainedConfig:
+    tokenizer = _word_tokenizer()
+    return GPT2Config(
+        vocab_size=len(tokenizer),
+        n_embd=144,
+        n_layer=4,
+        n_head=6,
+        n_positions=256,
+        resid_pdrop=0.0,
+        embd_pdrop=0.0,
+        attn_pdrop=0.0,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+
+
 def _piece_tokenizer() -> PreTrainedTokenizerBase:
     from kava.data.shell_pieces import shell_piece_tokenizer
 
@@ -121,6 +155,12 @@ def _shell_tokenizer() -> PreTrainedTokenizerBase:
     return shell_game_tokenizer()
 
 
+def _word_tokenizer() -> PreTrainedTokenizerBase:
+    from kava.data.word_tokenizer import word_problems_tokenizer
+
+    return word_problems_tokenizer()
+
+
 RANDOM_MODELS: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
     "kava/tiny-gpt2": (_tiny_gpt2, byte_tokenizer),
     "kava/tiny-llama": (_tiny_llama, byte_tokenizer),
@@ -130,6 +170,8 @@ RANDOM_MODELS: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
     "kava/tiny-gpt-neox": (_tiny_gpt_neox, byte_tokenizer),
     "kava/shell-llama": (_shell_llama, _shell_tokenizer),
     "kava/shell-gpt2": (_shell_gpt2, _piece_tokenizer),
+    "kava/word-llama": (_word_llama, _word_tokenizer),
+    "kava/word-gpt2": (_word_gpt2, _word_tokenizer),
 }
 """Built-in name → (config, tokenizer) of a model with seeded random weights."""
 

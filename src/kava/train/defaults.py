@@ -15,7 +15,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from kava.dataset_names import SHELL_TOKENIZED, is_shell_game, shell_game_options
+from kava.dataset_names import WORD_BY_WORD, builtin_options, builtin_task
 from kava.train.settings import Settings
 
 USUAL_TARGET_LEN = 6
@@ -85,9 +85,10 @@ def is_same_checkpoint(student: str, teacher: str | None) -> bool:
 def _target_len(config: Settings) -> tuple[int, str]:
     strict = config.overflow == "error" and not config.keep_short
     matched = config.student == "latent" or config.matches_cache
-    word_by_word = config.model_name in SHELL_TOKENIZED and is_shell_game(config.dataset_name)
-    if strict and matched and word_by_word:
-        words = shell_game_options(config.dataset_name).num_reasoning_words(config.keep_last_step)
+    task = builtin_task(config.dataset_name)
+    if strict and matched and task is not None and config.model_name in WORD_BY_WORD[task]:
+        options = builtin_options(config.dataset_name)
+        words, _ = options.reasoning_words(config.keep_last_step)
         if 0 < words < USUAL_TARGET_LEN:
             return words, f"{config.dataset_name} has {words} reasoning tokens"
     return USUAL_TARGET_LEN, ""

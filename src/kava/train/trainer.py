@@ -226,7 +226,8 @@ class KVDistillTrainer(ResumableTrainer):
         """Held-out losses, the collapse guard, and the accuracy of generated answers.
 
         Returns:
-            `eval_accuracy`, `eval_forward_passes`, the terms of the loss over the held-out
+            `eval_accuracy`, also by written steps where the task counts them
+            (`eval_accuracy_2_steps`), `eval_forward_passes`, the terms of the loss over the held-out
             samples, the guard's report (`eval_kv_wrong_sample`, `eval_erank_student`, …), CKA
             with the target and the entropy of the attention.
         """
@@ -246,6 +247,8 @@ class KVDistillTrainer(ResumableTrainer):
             distiller.train()
             metrics["eval_accuracy"] = answers.accuracy
             metrics["eval_forward_passes"] = answers.forward_passes
+            for steps, (right, total) in answers.by_num_steps.items():
+                metrics[f"eval_accuracy_{steps}_steps"] = right / total
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(
             self.args, self.state, self.control, metrics
