@@ -4,9 +4,12 @@ Every kind of sentence has phrasings for the train split and others for the test
 stands in both, and every word of a test phrasing stands in a train phrasing of the same theme and
 kind, so that a test asks for new sentences and not for new words.
 
-Slots: {p} whom the problem is about, {x} whom {p} is compared with, {q} somebody else, {g} the
-goods, {h} other goods, {n} a number, {k} and {c} the factors of a product, {times} "twice" or
-"3 times", {part} "half" or "a third".
+Each step is labelled by a month or a letter, in their order ("In March …", "box C …"): a small
+model is to learn to calculate, and not to count sentences.
+
+Slots: {o} the label of a step and {r} the label before it, {p} whom the problem is about or the
+kind of thing that it compares, {q} somebody else, {g} the goods, {h} other goods, {n} a
+number, {times} "twice" or "3 times", {part} "half" or "a third".
 """
 
 from __future__ import annotations
@@ -15,19 +18,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-Kind = Literal["start", "add", "sub", "mul", "div", "earn", "pay", "ask", "distractor"]
-"""What a sentence does. It begins, asks, or takes one step (add … div) or two: earn adds and pay
-subtracts a product. A distractor names a number that is not needed."""
+Kind = Literal["start", "add", "sub", "mul", "div", "ask", "distractor"]
+"""What a sentence does. A distractor names a number that is not needed."""
 
-TIMES: Mapping[int, str] = {2: "twice", 3: "3 times", 4: "4 times"}
-PARTS: Mapping[int, str] = {2: "half", 3: "a third", 4: "a quarter"}
+MONTHS = (
+    *("January", "February", "March", "April", "May", "June", "July", "August", "September"),
+)
+LETTERS = ("A", "B", "C", "D", "E", "F", "G", "H", "I")
+TIMES: Mapping[int, str] = {2: "twice", 3: "3 times", 4: "4 times", 5: "5 times"}
+PARTS: Mapping[int, str] = {2: "half", 3: "a third", 4: "a quarter", 5: "a fifth"}
 
 PEOPLE = ("Ann", "Ben", "Cara", "Dan", "Eva", "Finn", "Gina", "Hugo", "Ida", "Jim", "Kate", "Leo")
 GOODS = ("apples", "pears", "books", "pens", "cups", "cards", "shells", "coins", "nuts", "eggs")
-ACTIVITIES = (
-    *("the walk", "the ride", "the swim", "the game", "the lesson", "the film"),
-    *("the meal", "the song", "the race", "the talk", "the trip", "the dance"),
-)
+PLACES = ("box", "bag", "shelf", "basket", "drawer", "tray")
+EVENTS = ("lap", "lesson", "song", "film", "walk", "trip")
 
 
 class Phrases(NamedTuple):
@@ -43,130 +47,104 @@ class Theme:
 
     Attributes:
         name: of the theme.
-        subjects: whom or what {p}, {x} and {q} may name.
-        goods: what {g} may name.
-        compares: whether each step is about a new subject, compared with the one before, or
-            about one amount that changes.
+        subjects: what {p} may be.
+        labels: of the steps, the start's first; `{p}` stands for the subject.
+        goods: what {g} may be.
         phrases: by kind of sentence.
     """
 
     name: str
     subjects: tuple[str, ...]
+    labels: tuple[str, ...]
     goods: tuple[str, ...]
-    compares: bool
     phrases: Mapping[Kind, Phrases]
 
 
 _DISTRACTOR = Phrases(
     train=(
         "{q} has {n} {h}.",
-        "{p} is {n} years old.",
-        "The shop has {n} {h}.",
+        "{q} is {n} years old.",
+        "The market has {n} {h}.",
         "{q} lives in house {n}.",
-        "{q} sees {n} {h} in the shop.",
+        "{q} sees {n} {h} in the market.",
     ),
-    test=("{q} is {n} years old.", "{q} sees {n} {h}.", "{p} lives in house {n}."),
+    test=("{q} sees {n} {h}.", "{q} is in house {n}.", "{q} has {n} {h} in the market."),
 )
 
 _OWN: Mapping[Kind, Phrases] = {
     "start": Phrases(
         train=(
-            "{p} has {n} {g}.",
-            "At first {p} has {n} {g}.",
-            "{p} starts with {n} {g}.",
-            "There are {n} {g} in the box of {p}.",
+            "In {o} {p} has {n} {g}.",
+            "{p} starts in {o} with {n} {g}.",
+            "{o} begins with {n} {g} for {p}.",
         ),
-        test=("At first {p} starts with {n} {g}.", "{p} has {n} {g} in the box."),
+        test=("{p} has {n} {g} in {o}.", "{p} begins {o} with {n} {g}."),
     ),
     "add": Phrases(
         train=(
-            "{p} gets {n} more {g}.",
-            "{p} gets {n} {g} from {q}.",
-            "{q} gives {n} {g} to {p}.",
-            "Then {p} finds {n} {g}.",
-            "{p} finds {n} more.",
-            "Then {q} brings {n} more {g} to {p}.",
-            "From {q} {p} gets {n} {g}.",
+            "In {o} {p} gets {n} more {g}.",
+            "In {o} {p} finds {n} {g}.",
+            "{q} gives {n} {g} to {p} in {o}.",
+            "In {o} {q} brings {n} {g} to {p}.",
+            "{p} gets {n} {g} from {q} in {o}.",
+            "{o} brings {n} more {g}.",
         ),
         test=(
-            "Then {p} gets {n} {g}.",
-            "{p} finds {n} more {g}.",
-            "{q} brings {n} {g} to {p}.",
-            "Then {q} gives {n} more {g} to {p}.",
+            "{p} finds {n} more {g} in {o}.",
+            "In {o} {q} gives {n} {g} to {p}.",
+            "{q} brings {n} more {g} to {p} in {o}.",
         ),
     ),
     "sub": Phrases(
         train=(
-            "{p} loses {n} {g}.",
-            "{p} gives {n} {g} to {q}.",
-            "{q} takes {n} {g} from {p}.",
-            "Then {p} loses {n}.",
-            "{p} sends {n} of the {g} to {q}.",
-            "Then {q} takes {n} of the {g}.",
-            "Of the {g} {p} loses {n}.",
+            "In {o} {p} loses {n} {g}.",
+            "{p} gives {n} {g} to {q} in {o}.",
+            "{q} takes {n} {g} from {p} in {o}.",
+            "In {o} {p} sends {n} of the {g} to {q}.",
+            "{o} costs {p} {n} {g}.",
+            "In {o} {q} takes {n} {g}.",
         ),
         test=(
-            "Then {p} loses {n} {g}.",
-            "{p} sends {n} {g} to {q}.",
-            "{q} takes {n} of the {g} from {p}.",
-            "Then {p} gives {n} of the {g} to {q}.",
+            "{p} loses {n} of the {g} in {o}.",
+            "In {o} {p} gives {n} {g} to {q}.",
+            "{p} sends {n} {g} to {q} in {o}.",
         ),
     ),
     "mul": Phrases(
         train=(
-            "Then {p} has {times} as many {g}.",
-            "Now {p} has {times} as many.",
-            "Soon {p} has {times} as many {g} as before.",
-            "The {g} of {p} become {times} as many.",
+            "In {o} {p} has {times} as many {g}.",
+            "{p} has {times} as many in {o}.",
+            "In {o} {p} gets {times} as many {g} as before.",
         ),
         test=(
-            "Now {p} has {times} as many {g} as before.",
-            "The {g} of {p} become {times} as many as before.",
+            "{p} has {times} as many {g} in {o}.",
+            "{p} gets {times} as many {g} as before in {o}.",
         ),
     ),
     "div": Phrases(
         train=(
-            "{p} keeps {part} of the {g}.",
-            "Then {p} keeps only {part}.",
-            "Only {part} of the {g} stay with {p}.",
-            "{p} makes {k} equal parts of the {g} and keeps one.",
-            "Then {p} makes {k} equal parts and keeps only one part.",
+            "In {o} {p} keeps {part} of the {g}.",
+            "{p} keeps only {part} in {o}.",
+            "In {o} only {part} of the {g} stay with {p}.",
+            "{o} leaves {p} with {part}.",
         ),
         test=(
-            "Then {p} keeps only {part} of the {g}.",
-            "Only {part} stay with {p}.",
-            "Then {p} makes {k} equal parts of the {g} and keeps one.",
-        ),
-    ),
-    "earn": Phrases(
-        train=(
-            "{p} gets {k} bags of {c} {g} each.",
-            "{q} brings {k} bags to {p} with {c} {g} each.",
-            "Then {p} finds {k} bags with {c} {g} each.",
-        ),
-        test=(
-            "Then {p} gets {k} bags with {c} {g} each.",
-            "{q} brings {k} bags of {c} {g} each to {p}.",
-        ),
-    ),
-    "pay": Phrases(
-        train=(
-            "{p} loses {k} bags of {c} {g} each.",
-            "{p} gives {k} bags to {q} with {c} {g} each.",
-            "Then {q} takes {k} bags with {c} {g} each from {p}.",
-        ),
-        test=(
-            "Then {p} loses {k} bags with {c} {g} each.",
-            "{p} gives {k} bags of {c} {g} each to {q}.",
+            "{p} keeps {part} of the {g} in {o}.",
+            "In {o} {p} keeps only {part} of the {g}.",
+            "{o} leaves {p} with only {part} of the {g}.",
         ),
     ),
     "ask": Phrases(
         train=(
-            "How many {g} does {p} have now?",
-            "At the end {p} has how many {g}?",
-            "Now how many {g} are with {p}?",
+            "How many {g} does {p} have in {o}?",
+            "How many {g} does {p} have at the end?",
+            "At the end how many {g} are with {p}?",
         ),
-        test=("At the end how many {g} does {p} have?", "How many {g} are with {p} now?"),
+        test=(
+            "How many {g} are with {p} at the end?",
+            "How many {g} are with {p} in {o}?",
+            "At the end how many {g} does {p} have?",
+        ),
     ),
     "distractor": _DISTRACTOR,
 }
@@ -174,175 +152,172 @@ _OWN: Mapping[Kind, Phrases] = {
 _MONEY: Mapping[Kind, Phrases] = {
     **_OWN,
     "add": Phrases(
-        train=(*_OWN["add"].train, "{p} earns {n} dollars.", "Then {p} earns {n} more."),
-        test=(*_OWN["add"].test, "{p} earns {n} more dollars."),
+        train=(
+            "In {o} {p} earns {n} dollars.",
+            "{p} gets {n} dollars from {q} in {o}.",
+            "In {o} {q} gives {n} dollars to {p}.",
+            "{p} sells {h} for {n} dollars in {o}.",
+            "{o} brings {n} more dollars.",
+        ),
+        test=(
+            "{p} earns {n} more dollars in {o}.",
+            "In {o} {p} sells {h} for {n} dollars.",
+            "{q} gives {n} more dollars to {p} in {o}.",
+        ),
     ),
     "sub": Phrases(
         train=(
-            *_OWN["sub"].train,
-            "{p} spends {n} dollars.",
-            "{p} pays {n} dollars for {h}.",
-            "Then {p} spends {n} on {h}.",
+            "In {o} {p} spends {n} dollars.",
+            "{p} pays {n} dollars for {h} in {o}.",
+            "In {o} {p} gives {n} dollars to {q}.",
+            "{p} buys {h} for {n} dollars in {o}.",
+            "{o} costs {p} {n} dollars.",
         ),
         test=(
-            *_OWN["sub"].test,
-            "{p} spends {n} dollars on {h}.",
-            "Then {p} pays {n} for {h}.",
-        ),
-    ),
-    "earn": Phrases(
-        train=(
-            "{p} works {k} hours for {c} dollars each.",
-            "{p} sells {k} {h} for {c} dollars each.",
-            "Then {p} sells {k} {h} to {q} for {c} dollars each.",
-        ),
-        test=(
-            "Then {p} works {k} hours for {c} dollars each.",
-            "{p} sells {q} {k} {h} for {c} dollars each.",
-        ),
-    ),
-    "pay": Phrases(
-        train=(
-            "{p} buys {k} {h} for {c} dollars each.",
-            "{p} buys {k} {h} from {q} for {c} dollars each.",
-            "Then {p} pays {c} dollars each for {k} {h}.",
-        ),
-        test=(
-            "Then {p} buys {k} {h} for {c} dollars each.",
-            "{p} pays {q} {c} dollars each for {k} {h}.",
+            "{p} spends {n} dollars for {h} in {o}.",
+            "In {o} {p} buys {h} for {n} dollars.",
+            "{p} gives {n} dollars to {q} in {o}.",
         ),
     ),
 }
 
-_COMPARE: Mapping[Kind, Phrases] = {
+_PLACES: Mapping[Kind, Phrases] = {
     "start": Phrases(
-        train=("{p} has {n} {g}.", "Now there are {n} {g} with {p}.", "Here {p} has {n} {g}."),
-        test=("Now {p} has {n} {g}.", "Here there are {n} {g} with {p}."),
+        train=(
+            "{o} has {n} {g}.",
+            "There are {n} {g} in {o}.",
+            "In {o} there are {n} of the {g}.",
+        ),
+        test=("In {o} are {n} {g}.", "There are {n} of the {g} in {o}."),
     ),
     "add": Phrases(
         train=(
-            "{p} has {n} more {g} than {x}.",
-            "{p} has {n} more than {x}.",
-            "{p} has as many {g} as {x} and {n} more.",
-            "Here {p} has {n} {g} more than {x}.",
+            "{o} has {n} more {g} than {r}.",
+            "{o} has {n} more than {r}.",
+            "There are {n} more {g} in {o} than in {r}.",
+            "{o} has as many {g} as {r} and {n} more.",
         ),
-        test=("{p} has {n} {g} more than {x}.", "Here {p} has as many as {x} and {n} more."),
+        test=(
+            "{o} has {n} {g} more than {r}.",
+            "There are {n} more in {o} than in {r}.",
+            "{o} has as many as {r} and {n} more.",
+        ),
     ),
     "sub": Phrases(
         train=(
-            "{p} has {n} fewer {g} than {x}.",
-            "{p} has {n} fewer than {x}.",
-            "{p} has as many {g} as {x} but {n} fewer.",
-            "Here {p} has {n} {g} fewer than {x}.",
+            "{o} has {n} fewer {g} than {r}.",
+            "{o} has {n} fewer than {r}.",
+            "There are {n} fewer {g} in {o} than in {r}.",
+            "{o} has as many {g} as {r} but {n} fewer.",
         ),
-        test=("{p} has {n} {g} fewer than {x}.", "Here {p} has as many as {x} but {n} fewer."),
+        test=(
+            "{o} has {n} {g} fewer than {r}.",
+            "There are {n} fewer in {o} than in {r}.",
+            "{o} has as many as {r} but {n} fewer.",
+        ),
     ),
     "mul": Phrases(
         train=(
-            "{p} has {times} as many {g} as {x}.",
-            "{p} has {times} as many as {x}.",
-            "Here {p} has {times} the {g} of {x}.",
+            "{o} has {times} as many {g} as {r}.",
+            "There are {times} as many in {o} as in {r}.",
+            "{o} has {times} the {g} of {r}.",
         ),
-        test=("Here {p} has {times} as many {g} as {x}.", "{p} has {times} the {g} of {x}."),
+        test=(
+            "{o} has {times} as many as {r}.",
+            "There are {times} as many {g} in {o} as in {r}.",
+        ),
     ),
     "div": Phrases(
         train=(
-            "{p} has {part} as many {g} as {x}.",
-            "{p} has {part} as many as {x}.",
-            "Here {p} has {part} of the {g} of {x}.",
+            "{o} has {part} as many {g} as {r}.",
+            "There are {part} as many in {o} as in {r}.",
+            "{o} has {part} of the {g} of {r}.",
         ),
-        test=("Here {p} has {part} as many {g} as {x}.", "{p} has {part} of the {g} of {x}."),
-    ),
-    "earn": Phrases(
-        train=(
-            "{p} has {k} bags of {c} {g} more than {x}.",
-            "{p} has as many {g} as {x} and {k} bags of {c} more.",
+        test=(
+            "{o} has {part} as many as {r}.",
+            "There are {part} as many {g} in {o} as in {r}.",
         ),
-        test=("{p} has as many {g} as {x} and {k} more bags of {c}.",),
-    ),
-    "pay": Phrases(
-        train=(
-            "{p} has {k} bags of {c} {g} fewer than {x}.",
-            "{p} has as many {g} as {x} but {k} bags of {c} fewer.",
-        ),
-        test=("{p} has as many {g} as {x} but {k} fewer bags of {c}.",),
     ),
     "ask": Phrases(
-        train=("How many {g} does {p} have?", "At the end how many {g} are with {p}?"),
-        test=("How many {g} are with {p}?",),
+        train=(
+            "How many {g} does {o} have?",
+            "How many are in {o} now?",
+            "How many {g} has the last {p}?",
+        ),
+        test=("How many {g} are in {o}?", "How many does the last {p} have now?"),
     ),
     "distractor": _DISTRACTOR,
 }
 
-_TIME: Mapping[Kind, Phrases] = {
+_EVENTS: Mapping[Kind, Phrases] = {
     "start": Phrases(
-        train=("{p} takes {n} minutes.", "Today {p} takes {n} minutes.", "{p} lasts {n} minutes."),
-        test=("Today {p} lasts {n} minutes.",),
+        train=(
+            "{o} takes {n} minutes.",
+            "{o} lasts {n} minutes.",
+            "{n} minutes is the time of {o}.",
+        ),
+        test=("{n} minutes is the time {o} takes.",),
     ),
     "add": Phrases(
         train=(
-            "{p} takes {n} minutes more than {x}.",
-            "{p} is {n} minutes longer than {x}.",
-            "{p} lasts as long as {x} and {n} minutes more.",
+            "{o} takes {n} minutes more than {r}.",
+            "{o} is {n} minutes longer than {r}.",
+            "{o} lasts as long as {r} and {n} minutes more.",
         ),
-        test=("{p} lasts {n} minutes more than {x}.", "{p} takes {n} minutes longer than {x}."),
+        test=(
+            "{o} lasts {n} minutes more than {r}.",
+            "{o} takes {n} minutes longer than {r}.",
+        ),
     ),
     "sub": Phrases(
         train=(
-            "{p} takes {n} minutes less than {x}.",
-            "{p} is {n} minutes shorter than {x}.",
-            "{p} lasts as long as {x} but {n} minutes less.",
+            "{o} takes {n} minutes less than {r}.",
+            "{o} is {n} minutes shorter than {r}.",
+            "{o} lasts as long as {r} but {n} minutes less.",
         ),
-        test=("{p} lasts {n} minutes less than {x}.", "{p} takes as long as {x} but {n} minutes less."),
+        test=(
+            "{o} lasts {n} minutes less than {r}.",
+            "{o} takes as long as {r} but {n} minutes less.",
+        ),
     ),
     "mul": Phrases(
         train=(
-            "{p} takes {times} as long as {x}.",
-            "{p} is {times} as long as {x}.",
-            "{p} lasts {times} the time of {x}.",
+            "{o} takes {times} as long as {r}.",
+            "{o} is {times} as long as {r}.",
+            "{o} lasts {times} the time of {r}.",
         ),
-        test=("{p} lasts {times} as long as {x}.", "{p} takes {times} the time of {x}."),
+        test=(
+            "{o} lasts {times} as long as {r}.",
+            "{o} takes {times} the time of {r}.",
+        ),
     ),
     "div": Phrases(
         train=(
-            "{p} takes {part} as long as {x}.",
-            "{p} is {part} as long as {x}.",
-            "{p} lasts {part} of the time of {x}.",
+            "{o} takes {part} as long as {r}.",
+            "{o} is {part} as long as {r}.",
+            "{o} lasts {part} of the time of {r}.",
         ),
-        test=("{p} lasts {part} as long as {x}.", "{p} takes {part} of the time of {x}."),
-    ),
-    "earn": Phrases(
-        train=(
-            "{p} is {k} breaks of {c} minutes longer than {x}.",
-            "{p} lasts as long as {x} and {k} breaks of {c} minutes more.",
+        test=(
+            "{o} lasts {part} as long as {r}.",
+            "{o} takes {part} of the time of {r}.",
         ),
-        test=("{p} lasts {k} breaks of {c} minutes longer than {x}.",),
-    ),
-    "pay": Phrases(
-        train=(
-            "{p} is {k} breaks of {c} minutes shorter than {x}.",
-            "{p} lasts as long as {x} but {k} breaks of {c} minutes less.",
-        ),
-        test=("{p} lasts {k} breaks of {c} minutes shorter than {x}.",),
     ),
     "ask": Phrases(
-        train=("How many minutes does {p} take?", "How many minutes long is {p}?"),
-        test=("How many minutes is {p} long?",),
-    ),
-    "distractor": Phrases(
         train=(
-            "{q} starts at {n}.",
-            "At {n} {q} ends.",
-            "{n} people see {q}.",
-            "Today {n} people come to {q}.",
+            "How many minutes does {o} take?",
+            "How long is {o}?",
+            "How many minutes long is the last {p}?",
         ),
-        test=("At {n} {q} starts.", "{n} people come to {q}."),
+        test=("How many minutes does the last {p} take?", "How many minutes long is {o}?"),
     ),
+    "distractor": _DISTRACTOR,
 }
 
+_LETTERED = tuple("{p} " + letter for letter in LETTERS)
+
 THEMES: tuple[Theme, ...] = (
-    Theme("goods", PEOPLE, GOODS, compares=False, phrases=_OWN),
-    Theme("money", PEOPLE, ("dollars",), compares=False, phrases=_MONEY),
-    Theme("people", PEOPLE, GOODS, compares=True, phrases=_COMPARE),
-    Theme("time", ACTIVITIES, ("minutes",), compares=True, phrases=_TIME),
+    Theme("goods", PEOPLE, MONTHS, GOODS, _OWN),
+    Theme("money", PEOPLE, MONTHS, ("dollars",), _MONEY),
+    Theme("places", PLACES, _LETTERED, GOODS, _PLACES),
+    Theme("time", EVENTS, _LETTERED, ("minutes",), _EVENTS),
 )

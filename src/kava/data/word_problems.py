@@ -1,12 +1,12 @@
 """The built-in word problems: arithmetic in a few English sentences, graded by its steps.
 
-    Ann has 12 apples. Ben gives 5 apples to Ann. Then Ann keeps only half. … Results:
-    17 …
+    In January Ann has 12 apples. Ben is 9 years old. In February Ann gets 4 more apples. … How many apples does Ann have at the end? Results:
+    16 …
     Answer: …
 
 A problem starts with a number and changes it step by step: a number is added or taken away, the
-amount is multiplied by 2, 3 or 4 or divided by them, or a product of two numbers is added or taken
-away (two steps). Some sentences name a number that is not needed. No number exceeds `max_number`.
+amount is multiplied by 2, 3, 4 or 5 or divided by one of them. Some sentences name a number that
+is not needed. No number exceeds `max_number`.
 
 The reasoning is asked for by the question's last word: "Results:" asks for the compact form, the
 result of each step, one token a step; "Equations:" for five tokens a step, "12 + 5 = 17", of which
@@ -20,13 +20,14 @@ are a train or a test problem is decided by their hash. They share no phrasing o
 from __future__ import annotations
 
 import hashlib
+import operator
 import random
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, NamedTuple, TypeVar
 
 from kava.data.records import Record, Template
-from kava.data.word_phrases import GOODS, PARTS, THEMES, TIMES, Kind, Theme
+from kava.data.word_phrases import GOODS, PARTS, PEOPLE, THEMES, TIMES, Kind, Theme
 from kava.dataset_names import WORD_PROBLEMS_NAME, WORDS_PER_EQUATION, WordProblemsOptions
 
 Split = Literal["train", "test"]
@@ -36,27 +37,15 @@ WORD_PROBLEMS_TEMPLATE = Template(cue="Answer: ")
 ASK = {"compact": "Results:", "equations": "Equations:"}
 TEST_FRACTION = 1 / 8
 MOST_OPERAND = 12
-FACTORS = (2, 3, 4)
-COUNTS = (2, 3, 4, 5)
-_MOST_TRIES = 100
 _PATIENCE = 2000
 """Draws in a row that give no new problem, after which there are taken to be none left."""
 
-_KINDS: tuple[Kind, ...] = ("add", "sub", "mul", "div", "earn", "pay")
-
 
 class Step(NamedTuple):
-    """One sentence's change of the amount.
-
-    Attributes:
-        kind: what it does.
-        operand: the number added, taken, multiplied or divided by; of earn and pay, the product.
-        factors: of earn and pay, the two numbers that the sentence names.
-    """
+    """One change of the amount: what happens, and the number that does it."""
 
     kind: Kind
     operand: int
-    factors: tuple[int, int] | None = None
 
 
 class Problem(NamedTuple):
@@ -69,12 +58,9 @@ class Problem(NamedTuple):
     def equations(self) -> tuple[tuple[int, str, int, int], ...]:
         """Left operand, operator, right operand, result of each written step."""
         amount, found = self.start, []
-        for kind, operand, factors in self.steps:
-            if factors is not None:
-                found.append((factors[0], "*", factors[1], operand))
-            sign = _SIGN[kind]
-            result = _APPLY[sign](amount, operand)
-            found.append((amount, sign, operand, result))
+        for kind, operand in self.steps:
+            result = _APPLY[kind](amount, operand)
+            found.append((amount, _SIGN[kind], operand, result))
             amount = result
         return tuple(found)
 
@@ -85,12 +71,12 @@ class Problem(NamedTuple):
         return int.from_bytes(digest, "big") < TEST_FRACTION * 2**64
 
 
-_SIGN = {"add": "+", "earn": "+", "sub": "-", "pay": "-", "mul": "*", "div": "/"}
-_APPLY = {
-    "+": lambda a, b: a + b,
-    "-": lambda a, b: a - b,
-    "*": lambda a, b: a * b,
-    "/": lambda a, b: a // b,
+_SIGN: Mapping[Kind, str] = {"add": "+", "sub": "-", "mul": "*", "div": "/"}
+_APPLY: Mapping[Kind, Callable[[int, int], int]] = {
+    "add": operator.add,
+    "sub": operator.sub,
+    "mul": operator.mul,
+    "div": operator.floordiv,
 }
 
 
@@ -129,7 +115,7 @@ def word_problems(
     while len(records) < num_records:
         num_steps = draw.between(*options.step_range)
         problem = draw_problem(draw, num_steps, options.max_number)
-        if problem is not None and problem.is_test == (split == "test"):
+        if problem.is_test == (split == "test"):
             theme = draw.one_of(THEMES)
             text = write(draw, problem, theme, split, options)
             if text not in seen:
@@ -169,37 +155,24 @@ class _Draw:
         return [left.pop(int(self._random() * len(left))) for _ in range(num)]
 
 
-def draw_problem(draw: _Draw, num_steps: int, max_number: int) -> Problem | None:
-    """A problem of so many written steps; None where the draw came to a dead end."""
+def draw_problem(draw: _Draw, num_steps: int, max_number: int) -> Problem:
+    """A problem of so many written steps."""
     start = amount = draw.between(2, max_number)
     steps: list[Step] = []
-    left, tries = num_steps, 0
-    while left:
-        step = _draw_step(draw, draw.one_of(_KINDS if left > 1 else _KINDS[:4]), amount, max_number)
-        tries += 1
+    while len(steps) < num_steps:
+        step = _draw_step(draw, draw.one_of(tuple(_SIGN)), amount, max_number)
         if step is not None:
             steps.append(step)
-            amount = _APPLY[_SIGN[step.kind]](amount, step.operand)
-            left -= 1 if step.factors is None else 2
-        elif tries > _MOST_TRIES:
-            return None
+            amount = _APPLY[step.kind](amount, step.operand)
     return Problem(start, tuple(steps))
 
 
 def _draw_step(draw: _Draw, kind: Kind, amount: int, max_number: int) -> Step | None:
-    """A step of a kind, with drawn numbers; None where they do not fit the amount."""
-    room = max_number - amount if kind in ("add", "earn") else amount - 1
+    """A step of a kind, with a drawn number; None where that does not fit the amount."""
     if kind in ("add", "sub"):
-        most = min(MOST_OPERAND, room)
+        most = min(MOST_OPERAND, max_number - amount if kind == "add" else amount - 1)
         return Step(kind, draw.between(2, most)) if most >= 2 else None
-    if kind in ("earn", "pay"):
-        count = draw.one_of(COUNTS)
-        most = min(MOST_OPERAND, room // count)
-        if most < 2:
-            return None
-        each = draw.between(2, most)
-        return Step(kind, count * each, (count, each))
-    factor = draw.one_of(FACTORS)
+    factor = draw.one_of(tuple(TIMES))
     fits = amount * factor <= max_number if kind == "mul" else amount % factor == 0
     return Step(kind, factor) if fits else None
 
@@ -208,18 +181,18 @@ def write(
     draw: _Draw, problem: Problem, theme: Theme, split: Split, options: WordProblemsOptions
 ) -> str:
     """A problem in sentences, without the word that asks for a form."""
-    num_subjects = len(problem.steps) + 1 if theme.compares else 1
-    subjects = draw.others(theme.subjects, num_subjects + 2)
+    subject, *others = draw.others(theme.subjects, 1) + draw.others(PEOPLE, 3)
+    others = [one for one in others if one != subject]
     goods = draw.one_of(theme.goods)
     other_goods = [one for one in GOODS if one != goods]
 
     def say(kind: Kind, place: int, **numbers: object) -> str:
-        place = place if theme.compares else 0
         phrasings: tuple[str, ...] = getattr(theme.phrases[kind], split)
         sentence = draw.one_of(phrasings).format(
-            p=subjects[place],
-            x=subjects[place - 1],
-            q=draw.one_of(subjects[num_subjects:]),
+            o=theme.labels[place].format(p=subject),
+            r=theme.labels[place - 1].format(p=subject),
+            p=subject,
+            q=draw.one_of(others),
             g=goods,
             h=draw.one_of(other_goods),
             **numbers,
@@ -227,10 +200,9 @@ def write(
         return sentence[0].upper() + sentence[1:]
 
     sentences = [say("start", 0, n=problem.start)]
-    for place, (kind, operand, factors) in enumerate(problem.steps, start=1):
-        k, c = factors or (operand, operand)
+    for place, (kind, operand) in enumerate(problem.steps, start=1):
         words = {"times": TIMES.get(operand), "part": PARTS.get(operand)}
-        sentences.append(say(kind, place, n=operand, k=k, c=c, **words))
+        sentences.append(say(kind, place, n=operand, **words))
     for _ in range(draw.between(*options.distractor_range)):
         number = draw.between(2, options.max_number)
         sentences.insert(draw.between(0, len(sentences)), say("distractor", 0, n=number))

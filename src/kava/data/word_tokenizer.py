@@ -14,7 +14,7 @@ from collections import Counter
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from kava.data.word_phrases import ACTIVITIES, GOODS, PARTS, PEOPLE, THEMES, TIMES
+from kava.data.word_phrases import GOODS, LETTERS, MONTHS, PARTS, PEOPLE, THEMES, TIMES
 from kava.data.word_problems import ASK, WORD_PROBLEMS_TEMPLATE
 
 if TYPE_CHECKING:
@@ -87,10 +87,10 @@ def _trained() -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]]:
 def _words() -> set[str]:
     """Every word and number that shall be one token."""
     texts = [str(number) for number in range(LARGEST_NUMBER + 1)]
-    texts += [*PEOPLE, *GOODS, *ACTIVITIES, *TIMES.values(), *PARTS.values()]
-    texts += [*ASK.values(), WORD_PROBLEMS_TEMPLATE.cue, "The"]  # "The walk" begins a sentence
+    texts += [*PEOPLE, *GOODS, *MONTHS, *LETTERS, *TIMES.values(), *PARTS.values()]
+    texts += [*ASK.values(), WORD_PROBLEMS_TEMPLATE.cue]
     for theme in THEMES:
-        texts += theme.goods
+        texts += [*theme.subjects, *theme.goods, *(one.capitalize() for one in theme.subjects)]
         for phrases in theme.phrases.values():
             texts += [re.sub(r"{.}|{times}|{part}", " ", sentence) for sentence in phrases.train]
     return set(re.findall(r"[A-Za-z0-9]+", " ".join(texts)))

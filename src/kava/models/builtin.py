@@ -1,7 +1,7 @@
 """The built-in models: tiny random ones of each family, and the trained teachers of the demo.
 
 Names that begin with `kava/` need no download. The tiny ones are for trying out commands and for
-tests; `kava/shell-teacher` and `kava/shell-gpt2-teacher` are trained, and lie in the package.
+tests; the teachers of the built-in tasks (`TRAINED_MODELS`) are trained, and lie in the package.
 """
 
 from __future__ import annotations
@@ -24,8 +24,6 @@ from transformers import (
 from kava.models.tokenizers import byte_tokenizer
 
 _ASSETS = Path(__file__).parents[1] / "assets"
-SHELL_TEACHER = _ASSETS / "shell_teacher"
-SHELL_GPT2_TEACHER = _ASSETS / "shell_gpt2_teacher"
 _MAX_POSITIONS = 2048
 
 
@@ -176,8 +174,10 @@ RANDOM_MODELS: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
 """Built-in name → (config, tokenizer) of a model with seeded random weights."""
 
 TRAINED_MODELS: dict[str, Path] = {
-    "kava/shell-teacher": SHELL_TEACHER,
-    "kava/shell-gpt2-teacher": SHELL_GPT2_TEACHER,
+    "kava/shell-teacher": _ASSETS / "shell_teacher",
+    "kava/shell-gpt2-teacher": _ASSETS / "shell_gpt2_teacher",
+    "kava/word-teacher": _ASSETS / "word_teacher",
+    "kava/word-gpt2-teacher": _ASSETS / "word_gpt2_teacher",
 }
 """Built-in name → folder, inside the package, of a trained model and its tokenizer."""
 

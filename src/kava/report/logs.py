@@ -6,7 +6,7 @@ Shapes: S seeds, N items.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -48,6 +48,7 @@ class Run:
         result_hash: sha256 of its result.json.
         metrics: the lines of its metrics.jsonl.
         correct: item id → whether its answer was right.
+        num_steps: item id → the written steps that it takes; empty where its task counts none.
         alignment: of its alignment.json, where it matched a cache.
         calibration: of its calibration.json, where maps were fitted.
     """
@@ -59,6 +60,7 @@ class Run:
     result_hash: str = ""
     metrics: tuple[Mapping[str, Any], ...] = ()
     correct: Mapping[str, bool]
+    num_steps: Mapping[str, int] = field(default_factory=dict)
     alignment: Mapping[str, Any] | None = None
     calibration: Mapping[str, Any] | None = None
 
@@ -259,6 +261,7 @@ def _read_run(folder: Path, arm: str, seed: int, lock: Mapping[str, Any]) -> Run
         check_hash(folder / name, expected)
     if ITEMS_FILE not in files:
         raise ValueError(f"{folder / RESULT_FILE} names no {ITEMS_FILE}; run its run again")
+    correct, num_steps = _read_items(folder / ITEMS_FILE)
     run = Run(
         arm=arm,
         seed=seed,
@@ -266,7 +269,8 @@ def _read_run(folder: Path, arm: str, seed: int, lock: Mapping[str, Any]) -> Run
         result=result,
         result_hash=sha256_of(folder / RESULT_FILE),
         metrics=read_lines(folder / METRICS_FILE) if METRICS_FILE in files else (),
-        correct=_read_items(folder / ITEMS_FILE),
+        correct=correct,
+        num_steps=num_steps,
         alignment=read_json(folder / ALIGNMENT_FILE) if ALIGNMENT_FILE in files else None,
         calibration=read_json(folder / CALIBRATION_FILE) if CALIBRATION_FILE in files else None,
     )
@@ -278,12 +282,13 @@ def _read_run(folder: Path, arm: str, seed: int, lock: Mapping[str, Any]) -> Run
     return run
 
 
-def _read_items(path: Path) -> dict[str, bool]:
-    """By id, sorted, so that all runs have one order."""
+def _read_items(path: Path) -> tuple[dict[str, bool], dict[str, int]]:
+    """Right answers and written steps by id, sorted, so that all runs have one order."""
     from kava.statistics import read_items
 
     items = read_items(path)
-    return dict(sorted(zip(items.ids, items.correct.tolist())))
+    correct = dict(sorted(zip(items.ids, items.correct.tolist())))
+    return correct, dict(sorted(zip(items.ids, items.num_steps)))
 
 
 def _check_ids(folder: Path, runs: list[Run]) -> tuple[str, ...]:

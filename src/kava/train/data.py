@@ -161,7 +161,7 @@ def _encode(
         config.max_length,
         target_len=None if own_positions else target_len or None,
         overflow=config.overflow,  # type: ignore[arg-type]
-        answer_alone=config.keep_short,
+        answer_alone=bool(config.keep_short),
     )
     if teacher_tokenizer is not None:
         encoded, skipped = encode_for_teacher(
@@ -172,7 +172,7 @@ def _encode(
             config.max_length,
             target_len=target_len or None if own_positions else None,
             overflow=config.overflow,  # type: ignore[arg-type]
-            answer_alone=config.keep_short,
+            answer_alone=bool(config.keep_short),
         )
         for reason, ids in skipped.skipped.items():
             report.skipped[reason].extend(ids)

@@ -1,7 +1,8 @@
 """Defaults that depend on other settings: what holds where a flag is left out.
 
     alignment_mode   structured where another model teaches, else identity
-    target_len       6, or as many as the built-in game has reasoning tokens, where those are fewer
+    keep_short       on where the problems of a built-in task differ in steps, else off
+    target_len       6, or as many as a built-in task has reasoning tokens, where those are fewer
     kava train       with no model and no data named: the recipe of the built-in game
 
 Another model teaches where `--teacher_name` names another checkpoint than `--model_name` and a loss
@@ -58,6 +59,8 @@ def settle(config: Settings) -> dict[str, str]:
     left_out: dict[str, str] = {}
     if config.alignment_mode is None:
         config.alignment_mode, left_out["alignment_mode"] = _mode(config)
+    if config.keep_short is None:
+        config.keep_short, left_out["keep_short"] = _keep_short(config)
     if config.target_len is None:
         config.target_len, left_out["target_len"] = _target_len(config)
     return left_out
@@ -82,16 +85,35 @@ def is_same_checkpoint(student: str, teacher: str | None) -> bool:
     return os.path.isdir(student) and os.path.realpath(student) == os.path.realpath(teacher)
 
 
+def _keep_short(config: Settings) -> tuple[bool, str]:
+    words = _reasoning_words(config)
+    if words is None or words[0] == words[1]:
+        return False, ""
+    return True, f"{config.dataset_name} has {words[0]} to {words[1]} reasoning tokens"
+
+
 def _target_len(config: Settings) -> tuple[int, str]:
-    strict = config.overflow == "error" and not config.keep_short
-    matched = config.student == "latent" or config.matches_cache
+    words = _reasoning_words(config)
+    if words is None or config.overflow != "error":
+        return USUAL_TARGET_LEN, ""
+    fewest, most = words
+    alike = fewest == most
+    if config.keep_short and alike:
+        return USUAL_TARGET_LEN, ""
+    needed = most if config.keep_short else fewest
+    if not 0 < needed < USUAL_TARGET_LEN:
+        return USUAL_TARGET_LEN, ""
+    told = f"{most}" if alike else f"{fewest} to {most}"
+    return needed, f"{config.dataset_name} has {told} reasoning tokens"
+
+
+def _reasoning_words(config: Settings) -> tuple[int, int] | None:
+    """Fewest and most reasoning tokens, where a built-in model reads its task word by word."""
     task = builtin_task(config.dataset_name)
-    if strict and matched and task is not None and config.model_name in WORD_BY_WORD[task]:
-        options = builtin_options(config.dataset_name)
-        words, _ = options.reasoning_words(config.keep_last_step)
-        if 0 < words < USUAL_TARGET_LEN:
-            return words, f"{config.dataset_name} has {words} reasoning tokens"
-    return USUAL_TARGET_LEN, ""
+    matched = config.student == "latent" or config.matches_cache
+    if not matched or task is None or config.model_name not in WORD_BY_WORD[task]:
+        return None
+    return builtin_options(config.dataset_name).reasoning_words(config.keep_last_step)
 
 
 def default_lines(config: Settings) -> list[str]:
