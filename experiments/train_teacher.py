@@ -33,12 +33,12 @@ class Teacher(NamedTuple):
     """What a teacher is made by, and what it has to know.
 
     Attributes:
-        recipe: a file in configs/.
+        recipes: files in configs/; each goes on with the model of the one before it.
         tests: the data that it is tested on, by the form of their reasoning.
         required: the least accuracy on each, from 0 to 1.
     """
 
-    recipe: str
+    recipes: tuple[str, ...]
     tests: dict[str, str]
     required: float
 
@@ -49,16 +49,23 @@ def _tests(task: str, *forms: str) -> dict[str, str]:
 
 TEACHERS = {
     "shell": Teacher(
-        "shell_game_teacher.yaml", _tests("kava/shell-game", "compact", "verbose"), 0.99
+        recipes=("shell_game_teacher.yaml",),
+        tests=_tests("kava/shell-game", "compact", "verbose"),
+        required=0.99,
     ),
     "shell_gpt2": Teacher(
-        "shell_game_gpt2_teacher.yaml", _tests("kava/shell-game", "compact"), 0.99
+        recipes=("shell_game_gpt2_teacher.yaml",),
+        tests=_tests("kava/shell-game", "compact"),
+        required=0.99,
     ),
     "word": Teacher(
-        "word_problems_teacher.yaml", _tests("kava/word-problems", "compact", "equations"), 0.97
+        recipes=("word_problems_sums.yaml", "word_problems_teacher.yaml"),
+        tests=_tests("kava/word-problems", "compact", "equations"),
+        required=0.97,
     ),
     "word_gpt2": Teacher(
-        *("word_problems_gpt2_teacher.yaml", _tests("kava/word-problems", "compact", "equations")),
+        recipes=("word_problems_gpt2_sums.yaml", "word_problems_gpt2_teacher.yaml"),
+        tests=_tests("kava/word-problems", "compact", "equations"),
         required=0.97,
     ),
 }
@@ -89,7 +96,6 @@ def main(argv: list[str]) -> int:
     values = USAGE.read(argv)
     which = values.pop("which", "shell")
     teacher = TEACHERS[which]
-    config = config_of(USAGE, {"config": str(ROOT / "configs" / teacher.recipe), **values})
 
     from kava.commands.train import train
     from kava.data import load_records
@@ -99,7 +105,13 @@ def main(argv: list[str]) -> int:
     from kava.student.checkpoint import load_student
 
     quiet_libraries()
-    checkpoint = train(config)
+    checkpoint = None
+    for stage, recipe in enumerate(teacher.recipes, start=1):
+        config = config_of(USAGE, {"config": str(ROOT / "configs" / recipe), **values})
+        config.output_dir = f"{config.output_dir}/stage-{stage}"
+        config.model_name = config.model_name if checkpoint is None else str(checkpoint)
+        checkpoint = train(config)
+    assert checkpoint is not None
     student = load_student(checkpoint)
     accuracy = {}
     for form, data in teacher.tests.items():
@@ -124,7 +136,7 @@ def main(argv: list[str]) -> int:
     student.model.save_pretrained(staging)
     student.tokenizer.save_pretrained(staging)
     about = {
-        "recipe": teacher.recipe,
+        "recipes": teacher.recipes,
         "accuracy": accuracy,
         "data_hash": student.settings["data_hash"],
         "versions": student.settings["versions"],

@@ -39,6 +39,7 @@ WORDS_PER_STEP = {"compact": 1, "verbose": 5, "both": 1}
 
 WordForm = Literal["compact", "equations", "both"]
 WORD_FORMS: tuple[WordForm, ...] = ("compact", "equations", "both")
+THEMES = ("stories", "goods", "money", "places", "time", "sums")
 WORDS_PER_EQUATION = {"compact": 1, "equations": 5, "both": 1}
 """Of a word problem's reasoning, at the least."""
 
@@ -104,6 +105,7 @@ class WordProblemsOptions(TaskOptions):
     task: ClassVar[str] = WORD_PROBLEMS_NAME
 
     steps: str = flag("2-4", "written steps of a problem, as 4 or 2-4")
+    theme: str = flag("stories", "what problems are about; sums have no words", choices=THEMES)
     distractors: str = flag("0-2", "sentences with a number that is not needed, as 1 or 0-2")
     max_number: int = flag(20, "the largest number", least=NUMBERS[0], most=NUMBERS[1])
     form: str = flag("compact", "how the reasoning is written", choices=WORD_FORMS)

@@ -104,7 +104,12 @@ def test_the_records_stay_the_same_from_version_to_version() -> None:
     assert (record.question, record.reasoning, record.answer) == GOLDEN
 
 
-GOLDEN = ("", "", "")
+GOLDEN = (
+    "Basket A has 10 pens. Basket B has 10 more pens than basket A. Basket C has a quarter as many "
+    "pens as basket B. How many pens does basket C have? Results:",
+    "20 5",
+    "5",
+)
 
 
 def test_splits_share_no_problem_whatever_the_seed() -> None:

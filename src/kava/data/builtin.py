@@ -41,7 +41,9 @@ def _shell_game(options: Any, split: Split) -> list[Record]:
 _TASKS: Mapping[str, BuiltinTask] = {
     SHELL_GAME_NAME: BuiltinTask(SHELL_GAME_TEMPLATE, "kava/shell-", _shell_game),
     WORD_PROBLEMS_NAME: BuiltinTask(
-        WORD_PROBLEMS_TEMPLATE, "kava/word-", lambda options, split: word_problems(options, split=split)
+        WORD_PROBLEMS_TEMPLATE,
+        "kava/word-",
+        lambda options, split: word_problems(options, split=split),
     ),
 }
 

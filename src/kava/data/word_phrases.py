@@ -21,9 +21,7 @@ from typing import Literal, NamedTuple
 Kind = Literal["start", "add", "sub", "mul", "div", "ask", "distractor"]
 """What a sentence does. A distractor names a number that is not needed."""
 
-MONTHS = (
-    *("January", "February", "March", "April", "May", "June", "July", "August", "September"),
-)
+MONTHS = (*("January", "February", "March", "April", "May", "June", "July", "August", "September"),)
 LETTERS = ("A", "B", "C", "D", "E", "F", "G", "H", "I")
 TIMES: Mapping[int, str] = {2: "twice", 3: "3 times", 4: "4 times", 5: "5 times"}
 PARTS: Mapping[int, str] = {2: "half", 3: "a third", 4: "a quarter", 5: "a fifth"}
@@ -321,3 +319,16 @@ THEMES: tuple[Theme, ...] = (
     Theme("places", PLACES, _LETTERED, GOODS, _PLACES),
     Theme("time", EVENTS, _LETTERED, ("minutes",), _EVENTS),
 )
+
+_BARE: Mapping[Kind, str] = {
+    **{"start": "{n}", "add": "+ {n}", "sub": "- {n}", "mul": "* {n}", "div": "/ {n}"},
+    **{"ask": "makes", "distractor": ""},
+}
+SUMS = Theme(
+    "sums",
+    PEOPLE,
+    MONTHS,
+    GOODS,
+    {kind: Phrases((text,), (text,)) for kind, text in _BARE.items()},
+)
+"""No story: "12 + 4 / 2 makes", calculated from left to right."""

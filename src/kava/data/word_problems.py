@@ -27,7 +27,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, NamedTuple, TypeVar
 
 from kava.data.records import Record, Template
-from kava.data.word_phrases import GOODS, PARTS, PEOPLE, THEMES, TIMES, Kind, Theme
+from kava.data.word_phrases import GOODS, PARTS, PEOPLE, SUMS, THEMES, TIMES, Kind, Theme
 from kava.dataset_names import WORD_PROBLEMS_NAME, WORDS_PER_EQUATION, WordProblemsOptions
 
 Split = Literal["train", "test"]
@@ -79,6 +79,8 @@ _APPLY: Mapping[Kind, Callable[[int, int], int]] = {
     "div": operator.floordiv,
 }
 
+_THEME = {theme.name: theme for theme in (*THEMES, SUMS)}
+
 
 def word_problems(
     options: WordProblemsOptions | None = None, *, split: Split = "train"
@@ -108,6 +110,7 @@ def word_problems(
     options = options or WordProblemsOptions()
     num_records = options.num_train if split == "train" else options.num_test
     draw = _Draw(f"{options.seed}-{split}")
+    themes = THEMES if options.theme == "stories" else (_THEME[options.theme],)
     forms = list(ASK) if options.form == "both" else [options.form]
     records: list[Record] = []
     seen: set[str] = set()
@@ -116,7 +119,7 @@ def word_problems(
         num_steps = draw.between(*options.step_range)
         problem = draw_problem(draw, num_steps, options.max_number)
         if problem.is_test == (split == "test"):
-            theme = draw.one_of(THEMES)
+            theme = draw.one_of(themes)
             text = write(draw, problem, theme, split, options)
             if text not in seen:
                 seen.add(text)
@@ -197,7 +200,7 @@ def write(
             h=draw.one_of(other_goods),
             **numbers,
         )
-        return sentence[0].upper() + sentence[1:]
+        return sentence[:1].upper() + sentence[1:]
 
     sentences = [say("start", 0, n=problem.start)]
     for place, (kind, operand) in enumerate(problem.steps, start=1):
@@ -206,7 +209,7 @@ def write(
     for _ in range(draw.between(*options.distractor_range)):
         number = draw.between(2, options.max_number)
         sentences.insert(draw.between(0, len(sentences)), say("distractor", 0, n=number))
-    return " ".join([*sentences, say("ask", len(problem.steps))])
+    return " ".join(filter(None, [*sentences, say("ask", len(problem.steps))]))
 
 
 def _record(

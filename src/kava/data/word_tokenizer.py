@@ -14,7 +14,7 @@ from collections import Counter
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from kava.data.word_phrases import GOODS, LETTERS, MONTHS, PARTS, PEOPLE, THEMES, TIMES
+from kava.data.word_phrases import GOODS, LETTERS, MONTHS, PARTS, PEOPLE, SUMS, THEMES, TIMES
 from kava.data.word_problems import ASK, WORD_PROBLEMS_TEMPLATE
 
 if TYPE_CHECKING:
@@ -44,9 +44,7 @@ def word_problems_tokenizer() -> PreTrainedTokenizerFast:
     alphabet, merges = _trained()
     tokens = (PAD, EOS, UNKNOWN, *alphabet, *(a + b for a, b in merges))
     vocabulary = {token: index for index, token in enumerate(dict.fromkeys(tokens))}
-    tokenizer = Tokenizer(
-        BPE(vocabulary, list(merges), unk_token=UNKNOWN, end_of_word_suffix=_END)
-    )
+    tokenizer = Tokenizer(BPE(vocabulary, list(merges), unk_token=UNKNOWN, end_of_word_suffix=_END))
     tokenizer.pre_tokenizer = Sequence([WhitespaceSplit(), Punctuation()])
     tokenizer.decoder = decoders.Sequence(
         [
@@ -89,7 +87,7 @@ def _words() -> set[str]:
     texts = [str(number) for number in range(LARGEST_NUMBER + 1)]
     texts += [*PEOPLE, *GOODS, *MONTHS, *LETTERS, *TIMES.values(), *PARTS.values()]
     texts += [*ASK.values(), WORD_PROBLEMS_TEMPLATE.cue]
-    for theme in THEMES:
+    for theme in (*THEMES, SUMS):
         texts += [*theme.subjects, *theme.goods, *(one.capitalize() for one in theme.subjects)]
         for phrases in theme.phrases.values():
             texts += [re.sub(r"{.}|{times}|{part}", " ", sentence) for sentence in phrases.train]

@@ -26,9 +26,7 @@ def summarise(answers: Answers) -> dict[str, Any]:
         seconds (all), seconds_per_answer and tokens_per_second; and where the task counts written
         steps, `by_num_steps`: their number → the same figures of accuracy.
     """
-    by_steps = {
-        str(steps): _accuracy(*counts) for steps, counts in answers.by_num_steps.items()
-    }
+    by_steps = {str(steps): _accuracy(*counts) for steps, counts in answers.by_num_steps.items()}
     return {
         **_accuracy(answers.num_correct, answers.num_items),
         "confidence": CONFIDENCE,

@@ -111,11 +111,11 @@ def _word_llama() -> PreTrainedConfig:
     tokenizer = _word_tokenizer()
     return LlamaConfig(
         vocab_size=len(tokenizer),
-        hidden_size=128,
+        hidden_size=96,
         num_hidden_layers=3,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        intermediate_size=344,
+        num_attention_heads=3,
+        num_key_value_heads=3,
+        intermediate_size=192,
         max_position_embeddings=1024,
         tie_word_embeddings=True,
         bos_token_id=None,
@@ -128,10 +128,11 @@ def _word_gpt2() -> PreTrainedConfig:
     tokenizer = _word_tokenizer()
     return GPT2Config(
         vocab_size=len(tokenizer),
-        n_embd=144,
+        n_embd=96,
         n_layer=4,
-        n_head=6,
+        n_head=4,
         n_positions=256,
+        activation_function="gelu_pytorch_tanh",  # GPT-2's, in one kernel
         resid_pdrop=0.0,
         embd_pdrop=0.0,
         attn_pdrop=0.0,

@@ -123,7 +123,9 @@ def _answers(study: StudyLogs, judgement: Judgement) -> Section:
         name="answers",
         title="Right answers",
         pictures=tuple(drawn),
-        tables=tuple(filter(None, (tables.arms_table(study, judgement), tables.steps_table(study)))),
+        tables=tuple(
+            filter(None, (tables.arms_table(study, judgement), tables.steps_table(study)))
+        ),
         folded=(accounts.runs_table(study),),
     )
 

@@ -3,7 +3,8 @@
     alignment_mode   structured where another model teaches, else identity
     keep_short       on where the problems of a built-in task differ in steps, else off
     target_len       6, or as many as a built-in task has reasoning tokens, where those are fewer
-    kava train       with no model and no data named: the recipe of the built-in game
+    kava train       with no model and no data named: the recipe of the built-in game; with
+                     no model and the built-in word problems: theirs
 
 Another model teaches where `--teacher_name` names another checkpoint than `--model_name` and a loss
 reads its cache or its hidden states. The same name twice, or two paths to one folder, are one
@@ -16,7 +17,12 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from kava.dataset_names import WORD_BY_WORD, builtin_options, builtin_task
+from kava.dataset_names import (
+    WORD_BY_WORD,
+    WORD_PROBLEMS_NAME,
+    builtin_options,
+    builtin_task,
+)
 from kava.train.settings import Settings
 
 USUAL_TARGET_LEN = 6
@@ -38,6 +44,18 @@ GAME_RECIPE: Mapping[str, Any] = {
 }
 """With which the built-in teacher learns to play the built-in game in latent tokens."""
 
+WORD_RECIPE: Mapping[str, Any] = {
+    **GAME_RECIPE,
+    "model_name": "kava/word-teacher",
+    "teacher_name": "kava/word-teacher",
+    "ce_weight": 0.1,
+    "max_steps": 1000,
+    "max_length": 128,
+    "max_new_tokens": 8,
+    "eval_steps": 250,
+}
+"""With which the built-in teacher learns to solve the word problems in latent tokens."""
+
 WHAT_IS_TRAINED = frozenset(
     {"model_name", "teacher_name", "student", "target_len", "dataset_name"}
     | {"keep_short", "overflow"}
@@ -45,6 +63,7 @@ WHAT_IS_TRAINED = frozenset(
 """With one of these named, the recipe does not apply."""
 
 NOTHING_NAMED = "no model and no data are named: the built-in teacher learns the built-in game"
+NO_MODEL_NAMED = "no model is named: the built-in teacher learns the built-in word problems"
 
 
 def settle(config: Settings) -> dict[str, str]:
@@ -145,17 +164,26 @@ def adopt(config: Settings, recorded: Mapping[str, Any]) -> None:
             config.left_out[name] = ""
 
 
-def recipe_beneath(values: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The settings of the built-in game's recipe that hold beneath what is given; often none.
+def recipe_beneath(values: Mapping[str, Any]) -> tuple[Mapping[str, Any], str]:
+    """The settings of a built-in task's recipe that hold beneath what is given; often none.
 
     Args:
         values: the settings that are given, by name.
+
+    Returns:
+        The settings, and why they hold.
     """
-    if WHAT_IS_TRAINED & set(values):
-        return {}
-    recipe = {name: value for name, value in GAME_RECIPE.items() if name not in values}
+    named = WHAT_IS_TRAINED & set(values)
+    data = str(values.get("dataset_name"))
+    if not named:
+        chosen, reason = GAME_RECIPE, NOTHING_NAMED
+    elif named == {"dataset_name"} and builtin_task(data) == WORD_PROBLEMS_NAME:
+        chosen, reason = WORD_RECIPE, NO_MODEL_NAMED
+    else:
+        return {}, ""
+    recipe = {name: value for name, value in chosen.items() if name not in values}
     steps = values.get("max_steps")
     if isinstance(steps, int) and "warmup_steps" in recipe:
         # the recipe's warm-up is a fifth of its steps
         recipe["warmup_steps"] = max(min(recipe["warmup_steps"], steps // 5), 0)
-    return recipe
+    return recipe, reason
