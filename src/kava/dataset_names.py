@@ -89,6 +89,7 @@ class ShellGameOptions(TaskOptions):
     fixed_start: bool = flag(True, "whether every game starts from abcd")
 
     def reasoning_words(self, keep_last_step: bool) -> tuple[int, int]:
+        """As many for every game."""
         words = WORDS_PER_STEP[self.form] * (self.num_moves - (not keep_last_step))
         return words, words
 
@@ -128,6 +129,7 @@ class WordProblemsOptions(TaskOptions):
         return _range_of("distractors", self.distractors, 0, MAX_DISTRACTORS)
 
     def reasoning_words(self, keep_last_step: bool) -> tuple[int, int]:
+        """Those of the problems with the fewest and the most steps."""
         fewest, most = (steps - (not keep_last_step) for steps in self.step_range)
         return WORDS_PER_EQUATION[self.form] * fewest, WORDS_PER_EQUATION[self.form] * most
 

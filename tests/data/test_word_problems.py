@@ -244,7 +244,7 @@ def test_bad_options_are_named(options: str, message: str) -> None:
 
 
 def test_more_records_than_there_are_problems_are_refused() -> None:
-    with pytest.raises(ValueError, match="num_test=9000 asks for more than the .* different"):
+    with pytest.raises(ValueError, match=r"num_test=9000 asks for more than the .* different"):
         load_records(
             "kava/word-problems?steps=1&max_number=10&distractors=0&num_test=9000", split="test"
         )

@@ -18,8 +18,8 @@ def oracle_positions(
 
     They are what a perfect eviction keeps, as an upper bound for the others; pass them to the
     collator with `with_oracle_positions`. Where more positions are to be kept than there are
-    results, later tokens that repeat a result fill them up, then the last others; where fewer, the first results are kept, since each later one
-    follows from them.
+    results, later tokens that repeat a result fill them up, then the last others; where fewer, the
+    first results are kept, since each later one follows from them.
 
     Args:
         record: a record of a built-in task.
@@ -66,7 +66,7 @@ def oracle_positions(
 def with_oracle_positions(
     records: list[Record], encoded: list[Encoded], target_len: int | None = None
 ) -> list[Encoded]:
-    """Fill `positions` of encoded samples of a built-in task with `oracle_positions`, matched by id."""
+    """Fill `positions` of samples of a built-in task with `oracle_positions`, matched by id."""
     by_id = {record.id: record for record in records}
     return [
         replace(item, positions=oracle_positions(by_id[item.id], item, target_len))

@@ -321,8 +321,13 @@ THEMES: tuple[Theme, ...] = (
 )
 
 _BARE: Mapping[Kind, str] = {
-    **{"start": "{n}", "add": "+ {n}", "sub": "- {n}", "mul": "* {n}", "div": "/ {n}"},
-    **{"ask": "makes", "distractor": ""},
+    "start": "{n}",
+    "add": "+ {n}",
+    "sub": "- {n}",
+    "mul": "* {n}",
+    "div": "/ {n}",
+    "ask": "makes",
+    "distractor": "",
 }
 SUMS = Theme(
     "sums",

@@ -1,8 +1,9 @@
 """The built-in word problems: arithmetic in a few English sentences, graded by its steps.
 
-    In January Ann has 12 apples. Ben is 9 years old. In February Ann gets 4 more apples. … How many apples does Ann have at the end? Results:
-    16 …
-    Answer: …
+    In January Ann has 12 apples. Ben is 9 years old. In February Ann gets 4 more apples.
+    In March Ann keeps half of the apples. How many apples does Ann have at the end? Results:
+    16 8
+    Answer: 8
 
 A problem starts with a number and changes it step by step: a number is added or taken away, the
 amount is multiplied by 2, 3, 4 or 5 or divided by one of them. Some sentences name a number that

@@ -12,6 +12,7 @@ import re
 import string
 from collections import Counter
 from functools import lru_cache
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from kava.data.word_phrases import GOODS, LETTERS, MONTHS, PARTS, PEOPLE, SUMS, THEMES, TIMES
@@ -72,7 +73,7 @@ def _trained() -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]]:
     characters = [*string.ascii_letters, *string.digits, *string.punctuation]
     words = [[*word[:-1], word[-1] + _END] for word in sorted(_words())]
     merges: list[tuple[str, str]] = []
-    while pairs := Counter(pair for word in words for pair in zip(word, word[1:])):
+    while pairs := Counter(pair for word in words for pair in pairwise(word)):
         best = min(pairs, key=lambda pair: (-pairs[pair], pair))
         merges.append(best)
         for word in words:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kava.data.encoded import Encoded
-from kava.data.records import Record
 from kava.data.oracle import oracle_positions
+from kava.data.records import Record
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

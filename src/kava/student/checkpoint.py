@@ -28,8 +28,8 @@ from safetensors import SafetensorError
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from kava import __version__
-from kava.data.records import Template
 from kava.data.builtin import template_of_model
+from kava.data.records import Template
 from kava.inputs import read_json
 from kava.models.folders import CONFIG_FILE, check_folder
 from kava.models.load import build_from, dtype_of, load_model, load_tokenizer

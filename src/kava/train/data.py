@@ -11,9 +11,9 @@ from transformers import PreTrainedTokenizerBase
 from kava.data.encode import encode_records
 from kava.data.encoded import Encoded, EncodeReport
 from kava.data.mix import draw_shares
+from kava.data.oracle import with_oracle_positions
 from kava.data.pairing import encode_for_teacher
 from kava.data.records import Record, Template
-from kava.data.oracle import with_oracle_positions
 from kava.data.sources import default_template, load_records
 from kava.data.splits import check_disjoint, data_hash, split_records
 from kava.dataset_names import is_mix
