@@ -108,7 +108,7 @@ class WordProblemsOptions(TaskOptions):
     steps: str = flag("2-4", "written steps of a problem, as 4 or 2-4")
     theme: str = flag("stories", "what problems are about; sums have no words", choices=THEMES)
     distractors: str = flag("0-2", "sentences with a number that is not needed, as 1 or 0-2")
-    max_number: int = flag(20, "the largest number", least=NUMBERS[0], most=NUMBERS[1])
+    max_number: int = flag(30, "the largest number", least=NUMBERS[0], most=NUMBERS[1])
     form: str = flag("compact", "how the reasoning is written", choices=WORD_FORMS)
     student_form: str | None = flag(
         None, "the form that the student's prompt asks for", choices=WORD_FORMS[:2]

@@ -1,30 +1,35 @@
-"""The sentences of the built-in word problems: what each kind of step reads like, by theme.
+"""The sentences of the built-in word problems: a small grammar for each theme and kind of step.
 
-Every kind of sentence has phrasings for the train split and others for the test split. No phrasing
-stands in both, and every word of a test phrasing stands in a train phrasing of the same theme and
-kind, so that a test asks for new sentences and not for new words.
+A pattern stands for all of its phrasings: `(gets|finds)` is one of several words, `[more]` may be
+left out. A phrasing belongs to the test split or to the train split by a hash of it, so that no
+phrasing stands in both; every word of a test phrasing stands in train phrasings of the same theme
+and kind. So a test asks for sentences that are new, and for no new words.
 
 Each step is labelled by a month or a letter, in their order ("In March …", "box C …"): a small
 model is to learn to calculate, and not to count sentences.
 
 Slots: {o} the label of a step and {r} the label before it, {p} whom the problem is about or the
-kind of thing that it compares, {q} somebody else, {g} the goods, {h} other goods, {n} a
-number, {times} "twice" or "3 times", {part} "half" or "a third".
+kind of thing that it compares, {q} somebody else, {g} the goods, {h} other goods, {n} a number,
+{times} "twice" or "3 times", {part} "half" or "a third".
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import product
 from typing import Literal, NamedTuple
 
 Kind = Literal["start", "add", "sub", "mul", "div", "ask", "distractor"]
 """What a sentence does. A distractor names a number that is not needed."""
 
-MONTHS = (*("January", "February", "March", "April", "May", "June", "July", "August", "September"),)
-LETTERS = ("A", "B", "C", "D", "E", "F", "G", "H", "I")
+TEST_SHARE = 1 / 4
 TIMES: Mapping[int, str] = {2: "twice", 3: "3 times", 4: "4 times", 5: "5 times"}
 PARTS: Mapping[int, str] = {2: "half", 3: "a third", 4: "a quarter", 5: "a fifth"}
+MONTHS = (*("January", "February", "March", "April", "May", "June", "July", "August", "September"),)
+LETTERS = ("A", "B", "C", "D", "E", "F", "G", "H", "I")
 
 PEOPLE = ("Ann", "Ben", "Cara", "Dan", "Eva", "Finn", "Gina", "Hugo", "Ida", "Jim", "Kate", "Leo")
 GOODS = ("apples", "pears", "books", "pens", "cups", "cards", "shells", "coins", "nuts", "eggs")
@@ -37,6 +42,52 @@ class Phrases(NamedTuple):
 
     train: tuple[str, ...]
     test: tuple[str, ...]
+
+
+def phrases(*patterns: str, dated: bool = False) -> Phrases:
+    """The phrasings of some patterns, divided between the splits.
+
+    One of the test split with a word that no train phrasing has is left out.
+
+    Args:
+        *patterns: of sentences.
+        dated: put the label before or behind each, "In {o} …" or "… in {o}".
+
+    Example:
+        >>> phrases("{p} (gets|finds) {n} [more] {g}.").train
+        ('{p} gets {n} more {g}.', '{p} gets {n} {g}.', '{p} finds {n} {g}.')
+    """
+    found = [one for pattern in patterns for one in _expanded(pattern)]
+    if dated:
+        found = [
+            one
+            for text in found
+            for one in (f"In {{o}} {text}", text.removesuffix(".") + " in {o}.")
+        ]
+    found = [one[0].upper() + one[1:] for one in found]
+    train = tuple(one for one in found if not _is_test(one))
+    known = {word for one in train for word in one.split()}
+    test = tuple(one for one in found if _is_test(one) and known.issuperset(one.split()))
+    return Phrases(train, test)
+
+
+def _expanded(pattern: str) -> Iterator[str]:
+    parts = re.split(r"(\([^)]*\)|\[[^]]*\])", pattern)
+    choices = [
+        part[1:-1].split("|")
+        if part.startswith("(")
+        else [*part[1:-1].split("|"), ""]
+        if part.startswith("[")
+        else [part]
+        for part in parts
+    ]
+    for chosen in product(*choices):
+        yield re.sub(r" +(?=[ .?])", "", "".join(chosen)).strip()
+
+
+def _is_test(phrasing: str) -> bool:
+    digest = hashlib.blake2b(phrasing.encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") < TEST_SHARE * 2**64
 
 
 @dataclass(frozen=True)
@@ -58,255 +109,136 @@ class Theme:
     phrases: Mapping[Kind, Phrases]
 
 
-_DISTRACTOR = Phrases(
-    train=(
-        "{q} has {n} {h}.",
-        "{q} is {n} years old.",
-        "The market has {n} {h}.",
-        "{q} lives in house {n}.",
-        "{q} sees {n} {h} in the market.",
-    ),
-    test=("{q} sees {n} {h}.", "{q} is in house {n}.", "{q} has {n} {h} in the market."),
+_DISTRACTOR = phrases(
+    "{q} (has|sees|holds|finds) {n} {h} [in the market].",
+    "{q} is {n} years old [now].",
+    "{q} (lives|works|waits) in (house|room) {n}.",
+    "[Now] the market (has|sells) {n} {h}.",
+)
+_GIVEN = (
+    "{q} (gives|brings|sends) {n} [more] {g} to {p}.",
+    "{q} (gives|brings|sends) {p} {n} [more] {g}.",
+)
+_TAKEN = (
+    "{p} (gives|brings|sends) {n} [of the] {g} to {q}.",
+    "{q} (takes|borrows|wins) {n} [of the] {g} from {p}.",
 )
 
 _OWN: Mapping[Kind, Phrases] = {
-    "start": Phrases(
-        train=(
-            "In {o} {p} has {n} {g}.",
-            "{p} starts in {o} with {n} {g}.",
-            "{o} begins with {n} {g} for {p}.",
-        ),
-        test=("{p} has {n} {g} in {o}.", "{p} begins {o} with {n} {g}."),
+    "start": phrases(
+        "{p} (has|owns|holds) {n} {g} [in the box].",
+        "{p} (starts|begins) with {n} {g} [in the box].",
+        dated=True,
     ),
-    "add": Phrases(
-        train=(
-            "In {o} {p} gets {n} more {g}.",
-            "In {o} {p} finds {n} {g}.",
-            "{q} gives {n} {g} to {p} in {o}.",
-            "In {o} {q} brings {n} {g} to {p}.",
-            "{p} gets {n} {g} from {q} in {o}.",
-            "{o} brings {n} more {g}.",
-        ),
-        test=(
-            "{p} finds {n} more {g} in {o}.",
-            "In {o} {q} gives {n} {g} to {p}.",
-            "{q} brings {n} more {g} to {p} in {o}.",
-        ),
+    "add": phrases(
+        "{p} (gets|finds|collects) {n} [more] {g} [from {q}].",
+        *_GIVEN,
+        dated=True,
     ),
-    "sub": Phrases(
-        train=(
-            "In {o} {p} loses {n} {g}.",
-            "{p} gives {n} {g} to {q} in {o}.",
-            "{q} takes {n} {g} from {p} in {o}.",
-            "In {o} {p} sends {n} of the {g} to {q}.",
-            "{o} costs {p} {n} {g}.",
-            "In {o} {q} takes {n} {g}.",
-        ),
-        test=(
-            "{p} loses {n} of the {g} in {o}.",
-            "In {o} {p} gives {n} {g} to {q}.",
-            "{p} sends {n} {g} to {q} in {o}.",
-        ),
+    "sub": phrases(
+        "{p} (loses|breaks|drops) {n} [of the] {g}.",
+        *_TAKEN,
+        dated=True,
     ),
-    "mul": Phrases(
-        train=(
-            "In {o} {p} has {times} as many {g}.",
-            "{p} has {times} as many in {o}.",
-            "In {o} {p} gets {times} as many {g} as before.",
-        ),
-        test=(
-            "{p} has {times} as many {g} in {o}.",
-            "{p} gets {times} as many {g} as before in {o}.",
-        ),
+    "mul": phrases(
+        "{p} (has|owns|holds) {times} as many {g} [as before].",
+        "{p} (has|owns|holds) {times} as many [as before].",
+        dated=True,
     ),
-    "div": Phrases(
-        train=(
-            "In {o} {p} keeps {part} of the {g}.",
-            "{p} keeps only {part} in {o}.",
-            "In {o} only {part} of the {g} stay with {p}.",
-            "{o} leaves {p} with {part}.",
-        ),
-        test=(
-            "{p} keeps {part} of the {g} in {o}.",
-            "In {o} {p} keeps only {part} of the {g}.",
-            "{o} leaves {p} with only {part} of the {g}.",
-        ),
+    "div": phrases(
+        "{p} (keeps|has|holds) [only] {part} of the {g}.",
+        "[only] {part} of the {g} (stay|remain|are left) with {p}.",
+        dated=True,
     ),
-    "ask": Phrases(
-        train=(
-            "How many {g} does {p} have in {o}?",
-            "How many {g} does {p} have at the end?",
-            "At the end how many {g} are with {p}?",
-        ),
-        test=(
-            "How many {g} are with {p} at the end?",
-            "How many {g} are with {p} in {o}?",
-            "At the end how many {g} does {p} have?",
-        ),
+    "ask": phrases(
+        "How many {g} (does {p} have|does {p} hold|are with {p}) (now|at the end|in {o})?",
+        "(Now|At the end|In {o}) how many {g} (does {p} have|does {p} hold|are with {p})?",
     ),
     "distractor": _DISTRACTOR,
 }
 
 _MONEY: Mapping[Kind, Phrases] = {
     **_OWN,
-    "add": Phrases(
-        train=(
-            "In {o} {p} earns {n} dollars.",
-            "{p} gets {n} dollars from {q} in {o}.",
-            "In {o} {q} gives {n} dollars to {p}.",
-            "{p} sells {h} for {n} dollars in {o}.",
-            "{o} brings {n} more dollars.",
-        ),
-        test=(
-            "{p} earns {n} more dollars in {o}.",
-            "In {o} {p} sells {h} for {n} dollars.",
-            "{q} gives {n} more dollars to {p} in {o}.",
-        ),
+    "add": phrases(
+        "{p} (earns|gets|finds) {n} [more] dollars.",
+        "{p} (sells|returns) (some|all) {h} for {n} dollars.",
+        *_GIVEN,
+        dated=True,
     ),
-    "sub": Phrases(
-        train=(
-            "In {o} {p} spends {n} dollars.",
-            "{p} pays {n} dollars for {h} in {o}.",
-            "In {o} {p} gives {n} dollars to {q}.",
-            "{p} buys {h} for {n} dollars in {o}.",
-            "{o} costs {p} {n} dollars.",
-        ),
-        test=(
-            "{p} spends {n} dollars for {h} in {o}.",
-            "In {o} {p} buys {h} for {n} dollars.",
-            "{p} gives {n} dollars to {q} in {o}.",
-        ),
+    "sub": phrases(
+        "{p} (spends|pays|loses) {n} [of the] dollars.",
+        "{p} (spends|pays) {n} dollars (for|on) (some|all) {h}.",
+        "{p} buys (some|all) {h} for {n} dollars.",
+        *_TAKEN,
+        dated=True,
     ),
 }
 
+_HAS = "{o} (has|holds|contains)"
 _PLACES: Mapping[Kind, Phrases] = {
-    "start": Phrases(
-        train=(
-            "{o} has {n} {g}.",
-            "There are {n} {g} in {o}.",
-            "In {o} there are {n} of the {g}.",
-        ),
-        test=("In {o} are {n} {g}.", "There are {n} of the {g} in {o}."),
+    "start": phrases(
+        _HAS + " {n} {g} [now].",
+        "There are {n} {g} in {o} [now].",
+        "In {o} there are {n} {g} [now].",
     ),
-    "add": Phrases(
-        train=(
-            "{o} has {n} more {g} than {r}.",
-            "{o} has {n} more than {r}.",
-            "There are {n} more {g} in {o} than in {r}.",
-            "{o} has as many {g} as {r} and {n} more.",
-        ),
-        test=(
-            "{o} has {n} {g} more than {r}.",
-            "There are {n} more in {o} than in {r}.",
-            "{o} has as many as {r} and {n} more.",
-        ),
+    "add": phrases(
+        _HAS + " {n} more [{g}] than {r} [does].",
+        _HAS + " {n} {g} more than {r} [does].",
+        "There are {n} more [{g}] in {o} than in {r}.",
+        _HAS + " as many [{g}] as {r} and {n} more.",
     ),
-    "sub": Phrases(
-        train=(
-            "{o} has {n} fewer {g} than {r}.",
-            "{o} has {n} fewer than {r}.",
-            "There are {n} fewer {g} in {o} than in {r}.",
-            "{o} has as many {g} as {r} but {n} fewer.",
-        ),
-        test=(
-            "{o} has {n} {g} fewer than {r}.",
-            "There are {n} fewer in {o} than in {r}.",
-            "{o} has as many as {r} but {n} fewer.",
-        ),
+    "sub": phrases(
+        _HAS + " {n} fewer [{g}] than {r} [does].",
+        _HAS + " {n} {g} fewer than {r} [does].",
+        "There are {n} fewer [{g}] in {o} than in {r}.",
+        _HAS + " as many [{g}] as {r} but {n} fewer.",
     ),
-    "mul": Phrases(
-        train=(
-            "{o} has {times} as many {g} as {r}.",
-            "There are {times} as many in {o} as in {r}.",
-            "{o} has {times} the {g} of {r}.",
-        ),
-        test=(
-            "{o} has {times} as many as {r}.",
-            "There are {times} as many {g} in {o} as in {r}.",
-        ),
+    "mul": phrases(
+        _HAS + " {times} as many [{g}] as {r} [does].",
+        _HAS + " {times} the {g} of {r}.",
+        "There are {times} as many [{g}] in {o} as in {r}.",
     ),
-    "div": Phrases(
-        train=(
-            "{o} has {part} as many {g} as {r}.",
-            "There are {part} as many in {o} as in {r}.",
-            "{o} has {part} of the {g} of {r}.",
-        ),
-        test=(
-            "{o} has {part} as many as {r}.",
-            "There are {part} as many {g} in {o} as in {r}.",
-        ),
+    "div": phrases(
+        _HAS + " [only] {part} as many [{g}] as {r} [does].",
+        _HAS + " [only] {part} of the {g} of {r}.",
+        "There are [only] {part} as many [{g}] in {o} as in {r}.",
     ),
-    "ask": Phrases(
-        train=(
-            "How many {g} does {o} have?",
-            "How many are in {o} now?",
-            "How many {g} has the last {p}?",
-        ),
-        test=("How many {g} are in {o}?", "How many does the last {p} have now?"),
+    "ask": phrases(
+        "How many {g} (does {o} have|does {o} hold|are in {o}) [now|at the end]?",
+        "How many {g} (does the last {p} have|does the last {p} hold|are in the last {p}) [now]?",
     ),
     "distractor": _DISTRACTOR,
 }
 
+_TAKES = "{o} (takes|lasts|needs)"
 _EVENTS: Mapping[Kind, Phrases] = {
-    "start": Phrases(
-        train=(
-            "{o} takes {n} minutes.",
-            "{o} lasts {n} minutes.",
-            "{n} minutes is the time of {o}.",
-        ),
-        test=("{n} minutes is the time {o} takes.",),
+    "start": phrases(
+        _TAKES + " {n} minutes [today|now].",
+        "[Today] {n} minutes (are|is) the time of {o}.",
     ),
-    "add": Phrases(
-        train=(
-            "{o} takes {n} minutes more than {r}.",
-            "{o} is {n} minutes longer than {r}.",
-            "{o} lasts as long as {r} and {n} minutes more.",
-        ),
-        test=(
-            "{o} lasts {n} minutes more than {r}.",
-            "{o} takes {n} minutes longer than {r}.",
-        ),
+    "add": phrases(
+        _TAKES + " {n} minutes (more|longer) than {r} [does].",
+        "{o} is {n} minutes longer than {r} [is].",
+        _TAKES + " as long as {r} and {n} minutes more.",
     ),
-    "sub": Phrases(
-        train=(
-            "{o} takes {n} minutes less than {r}.",
-            "{o} is {n} minutes shorter than {r}.",
-            "{o} lasts as long as {r} but {n} minutes less.",
-        ),
-        test=(
-            "{o} lasts {n} minutes less than {r}.",
-            "{o} takes as long as {r} but {n} minutes less.",
-        ),
+    "sub": phrases(
+        _TAKES + " {n} minutes (less|fewer) than {r} [does].",
+        "{o} is {n} minutes shorter than {r} [is].",
+        _TAKES + " as long as {r} but {n} minutes less.",
     ),
-    "mul": Phrases(
-        train=(
-            "{o} takes {times} as long as {r}.",
-            "{o} is {times} as long as {r}.",
-            "{o} lasts {times} the time of {r}.",
-        ),
-        test=(
-            "{o} lasts {times} as long as {r}.",
-            "{o} takes {times} the time of {r}.",
-        ),
+    "mul": phrases(
+        _TAKES + " {times} as long as {r} [does].",
+        "{o} is {times} as long as {r} [is].",
+        _TAKES + " {times} the (time|minutes) of {r}.",
     ),
-    "div": Phrases(
-        train=(
-            "{o} takes {part} as long as {r}.",
-            "{o} is {part} as long as {r}.",
-            "{o} lasts {part} of the time of {r}.",
-        ),
-        test=(
-            "{o} lasts {part} as long as {r}.",
-            "{o} takes {part} of the time of {r}.",
-        ),
+    "div": phrases(
+        _TAKES + " [only] {part} as long as {r} [does].",
+        "{o} is [only] {part} as long as {r} [is].",
+        _TAKES + " [only] {part} of the (time|minutes) of {r}.",
     ),
-    "ask": Phrases(
-        train=(
-            "How many minutes does {o} take?",
-            "How long is {o}?",
-            "How many minutes long is the last {p}?",
-        ),
-        test=("How many minutes does the last {p} take?", "How many minutes long is {o}?"),
+    "ask": phrases(
+        "How many minutes (does {o} take|does {o} last|long is {o}) [now|today]?",
+        "How many minutes (does the last {p} take|long is the last {p}) [now|today]?",
     ),
     "distractor": _DISTRACTOR,
 }

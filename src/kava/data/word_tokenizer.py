@@ -86,7 +86,9 @@ def _trained() -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]]:
 def _words() -> set[str]:
     """Every word and number that shall be one token."""
     texts = [str(number) for number in range(LARGEST_NUMBER + 1)]
-    texts += [*PEOPLE, *GOODS, *MONTHS, *LETTERS, *TIMES.values(), *PARTS.values()]
+    texts += [*PEOPLE, *GOODS, *MONTHS, *LETTERS, *TIMES.values()]
+    # what may begin a sentence is written with a capital there
+    texts += [word for part in PARTS.values() for word in (part, part.capitalize())]
     texts += [*ASK.values(), WORD_PROBLEMS_TEMPLATE.cue]
     for theme in (*THEMES, SUMS):
         texts += [*theme.subjects, *theme.goods, *(one.capitalize() for one in theme.subjects)]
