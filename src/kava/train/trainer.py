@@ -228,8 +228,8 @@ class KVDistillTrainer(ResumableTrainer):
         Returns:
             `eval_accuracy`, where the task counts written steps by their number too
             (`eval_accuracy_2_steps`), `eval_forward_passes`, the terms of the loss over the
-            held-out samples, the guard's report (`eval_kv_wrong_sample`, `eval_erank_student`, …), CKA
-            with the target and the entropy of the attention.
+            held-out samples, the guard's report (`eval_kv_wrong_sample`, `eval_erank_student`, …),
+            CKA with the target and the entropy of the attention.
         """
         metrics = self.held_out_losses(eval_dataset)
         distiller = self._tell_progress()
