@@ -75,12 +75,13 @@ def test_the_table_of_arms_holds_what_the_logs_hold(won: Path, page: Path) -> No
 def test_right_answers_are_told_by_written_steps_where_items_count_them(
     tmp_path: Path, won: Path
 ) -> None:
-    folder = write_study(tmp_path / "graded", {"flat": 0.4, "per_head": 0.9}, num_steps=(2, 3, 3))
+    abilities = {"flat": 0.4, "per_head": 0.9, "wrong": 0.3}
+    folder = write_study(tmp_path / "graded", abilities, num_steps=(2, 3, 3))
     study = load_study(folder)
     table = steps_table(study)
     assert table is not None
     assert table.head == ("arm", "2 steps (67)", "3 steps (133)")
-    assert [row[0].text for row in table.rows] == ["flat", "per_head"]
+    assert [row[0].text for row in table.rows] == [*abilities]
     for arm, (_, two, three) in zip(study.arms, table.rows):
         runs = [list(run.correct.values()) for run in arm.finished]
         right = [[answers[i] for i in range(200) if i % 3] for answers in runs]

@@ -116,11 +116,11 @@ _DISTRACTOR = phrases(
     "[Now] the market (has|sells) {n} {h}.",
 )
 _GIVEN = (
-    "{q} (gives|brings|sends) {n} [more] {g} to {p}.",
-    "{q} (gives|brings|sends) {p} {n} [more] {g}.",
+    "{q} (gives|brings|offers) {n} [more] {g} to {p}.",
+    "{q} (gives|brings|offers) {p} {n} [more] {g}.",
 )
 _TAKEN = (
-    "{p} (gives|brings|sends) {n} [of the] {g} to {q}.",
+    "{p} (sends|hands|returns) {n} [of the] {g} to {q}.",
     "{q} (takes|borrows|wins) {n} [of the] {g} from {p}.",
 )
 
@@ -161,7 +161,7 @@ _MONEY: Mapping[Kind, Phrases] = {
     **_OWN,
     "add": phrases(
         "{p} (earns|gets|finds) {n} [more] dollars.",
-        "{p} (sells|returns) (some|all) {h} for {n} dollars.",
+        "{p} sells (some|all) {h} for {n} dollars.",
         *_GIVEN,
         dated=True,
     ),

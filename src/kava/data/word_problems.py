@@ -257,8 +257,8 @@ def chance(train: Sequence[Record], test: Sequence[Record]) -> Chance:
 
     Example:
         >>> train, test = word_problems(), word_problems(split="test")
-        >>> round(chance(train, test).most_frequent, 1)
-        0.1
+        >>> chance(train, test).most_frequent < 0.1
+        True
     """
     answers: Counter[str] = Counter(record.answer for record in train)
     after: dict[object, Counter[str]] = defaultdict(Counter)
