@@ -105,7 +105,7 @@ class WordProblemsOptions(TaskOptions):
 
     task: ClassVar[str] = WORD_PROBLEMS_NAME
 
-    steps: str = flag("2-4", "written steps of a problem, as 4 or 2-4")
+    steps: str = flag("2-5", "written steps of a problem, as 4 or 2-5")
     theme: str = flag("stories", "what problems are about; sums have no words", choices=THEMES)
     distractors: str = flag("0-2", "sentences with a number that is not needed, as 1 or 0-2")
     max_number: int = flag(30, "the largest number", least=NUMBERS[0], most=NUMBERS[1])
@@ -139,7 +139,7 @@ def _range_of(name: str, text: str, least: int, most: int) -> tuple[int, int]:
     low, high = (int(found[1]), int(found[2] or found[1])) if found else (1, 0)
     if not least <= low <= high <= most:
         raise ValueError(
-            f"{WORD_PROBLEMS_NAME}?{name}={shown(text)} must be a number or a range such as 2-4, "
+            f"{WORD_PROBLEMS_NAME}?{name}={shown(text)} must be a number or a range such as 2-5, "
             f"from {least} to {most}"
         )
     return low, high

@@ -217,11 +217,11 @@ def test_chance_is_what_two_guesses_get() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("steps=0", "steps='0' must be a number or a range such as 2-4, from 1 to 8"),
+        ("steps=0", "steps='0' must be a number or a range such as 2-5, from 1 to 8"),
         ("steps=2-9", "steps='2-9' must be"),
         ("steps=4-2", "steps='4-2' must be"),
         ("steps=two", "steps='two' must be"),
-        ("distractors=5", "distractors='5' must be a number or a range such as 2-4, from 0 to 4"),
+        ("distractors=5", "distractors='5' must be a number or a range such as 2-5, from 0 to 4"),
         ("max_number=9", "max_number=9 must be from 10 to 99"),
         ("max_number=100", "max_number=100 must be from 10 to 99"),
         ("max_number=ten", "max_number=ten must be a whole number"),

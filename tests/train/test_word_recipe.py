@@ -28,7 +28,7 @@ def test_the_task_alone_takes_its_recipe_and_a_model_named_takes_none() -> None:
 @pytest.mark.parametrize(
     ("name", "given", "target_len", "keep_short"),
     [
-        (DATA, {}, 3, True),
+        (DATA, {}, 4, True),
         (f"{DATA}?steps=4", {}, 3, False),
         (f"{DATA}?steps=3-5", {"keep_last_step": True}, 5, True),
         (f"{DATA}?steps=3-5", {"keep_short": False}, 2, False),
@@ -64,5 +64,5 @@ def test_a_run_logs_its_accuracy_by_written_steps(tmp_path: Path) -> None:
     rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     (found,) = [row for row in rows if "eval_accuracy" in row]
     assert {key for key in found if key.startswith("eval_accuracy_")} == {
-        f"eval_accuracy_{steps}_steps" for steps in (2, 3, 4)
+        f"eval_accuracy_{steps}_steps" for steps in (2, 3, 4, 5)
     }
