@@ -12,7 +12,8 @@ import yaml
 from conftest import ROOT
 from kava.cli import run
 from kava.commands.train import main, train
-from kava.data.sources import GSM8K_NAMES, SHELL_GAME_NAME
+from kava.data.sources import GSM8K_NAMES
+from kava.dataset_names import BUILTIN_TASKS
 from kava.models.builtin import BUILTIN_NAMES
 from kava.train.config import TrainConfig
 from kava.train.flags import parse_config
@@ -67,12 +68,15 @@ def test_every_file_parses_to_what_it_says(path: Path) -> None:
         assert parsed == (float(value) if isinstance(parsed, float) else value), key
     names = {config.model_name, config.teacher_name} - {None}
     assert names <= {*HUB_NAMES, *BUILTIN_NAMES}
-    assert config.dataset_name.partition("?")[0] in {*GSM8K_NAMES, SHELL_GAME_NAME}
+    assert config.dataset_name.partition("?")[0] in {*GSM8K_NAMES, *BUILTIN_TASKS}
 
 
 def test_all_files_are_held_to_something() -> None:
-    others = {"shell_game_teacher", "shell_game_gpt2_teacher", "smoke"}
-    assert {path.stem for path in CONFIGS} == {*RECIPES, *ARMS, *others}
+    teachers = {"shell_game_teacher", "shell_game_gpt2_teacher"}
+    teachers |= {
+        f"word_problems_{name}" for name in ("sums", "teacher", "gpt2_sums", "gpt2_teacher")
+    }
+    assert {path.stem for path in CONFIGS} == {*RECIPES, *ARMS, *teachers, "smoke"}
 
 
 @pytest.mark.parametrize("name", RECIPES)

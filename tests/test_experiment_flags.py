@@ -21,7 +21,7 @@ NUMBERS = {
     "compare_evictions": ["num_samples", "target_len"],
     "compare_key_spaces": ["teacher_steps", "num_steps", "num_test"],
     "write_stories": ["num_stories", "max_characters", "max_new_tokens", "batch_size"],
-    "train_shell_teacher": ["batch_size", "target_len"],
+    "train_teacher": ["batch_size", "target_len"],
 }
 NEEDED = {"write_stories": ["--model_name", "x", "--output", "x.jsonl"]}
 BAD = [
@@ -34,7 +34,7 @@ BAD = [
     ("write_stories", "--temperature", "nan"),
     ("write_stories", "--temperature", "0"),
     ("write_stories", "--num_stories", "0"),
-    ("train_shell_teacher", "--which", "bert"),
+    ("train_teacher", "--which", "bert"),
     *((name, "--nonsense", "1") for name in (*NUMBERS, "test_v4_integration")),
 ]
 

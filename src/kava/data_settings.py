@@ -20,9 +20,9 @@ class Source:
 
     dataset_name: str = flag(
         "kava/shell-game",
-        "kava/shell-game (built in, with options such as ?num_moves=4&form=verbose), a task (from "
-        "the hub, or TASK:PATH), mix:TASK=SHARE,…, or the path of a .jsonl, .json, .csv or "
-        ".parquet file",
+        "kava/shell-game or kava/word-problems (built in, with options such as ?num_moves=4 or "
+        "?steps=2-5), a task (from the hub, or TASK:PATH), mix:TASK=SHARE,…, or the path of a "
+        ".jsonl, .json, .csv or .parquet file",
         check=check_dataset_name,
         group="data",
     )

@@ -1,4 +1,4 @@
-"""What a data set's name says: the options of the built-in game, and the shares of a mix.
+"""What a data set's name says: the options of a built-in task, and the shares of a mix.
 
     kava/shell-game?num_moves=6&form=verbose        mix:gsm8k=0.4,svamp:data/SVAMP.json=0.2,arc=0.4
 
@@ -9,8 +9,10 @@ is refused at once.
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 from urllib.parse import parse_qsl
 
 from kava.flags.check import FlagError, check_fields
@@ -19,31 +21,65 @@ from kava.flags.read import from_words
 from kava.flags.words import listed, near, shown
 
 SHELL_GAME_NAME = "kava/shell-game"
-SHELL_TOKENIZED = ("kava/shell-teacher", "kava/shell-llama")
-"""Built-in models that read the game word by word."""
+WORD_PROBLEMS_NAME = "kava/word-problems"
 
 MIX_PREFIX = "mix:"
 LEAST_SHARE = 1e-9
 MAX_MOVES = 12
-MAX_GAMES = 10_000_000
+MAX_RECORDS = 10_000_000
+MAX_STEPS = 8
+MAX_DISTRACTORS = 4
+NUMBERS = (10, 99)
+"""The least and the most that the largest number of a word problem may be."""
 
 Form = Literal["compact", "verbose", "both"]
 FORMS: tuple[Form, ...] = ("compact", "verbose", "both")
 WORDS_PER_STEP = {"compact": 1, "verbose": 5, "both": 1}
-"""Of a record's reasoning, at the least."""
+"""Of a shell game's reasoning, at the least."""
+
+WordForm = Literal["compact", "equations", "both"]
+WORD_FORMS: tuple[WordForm, ...] = ("compact", "equations", "both")
+THEMES = ("stories", "goods", "money", "places", "time", "sums")
+WORDS_PER_EQUATION = {"compact": 1, "equations": 5, "both": 1}
+"""Of a word problem's reasoning, at the least."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShellGameOptions:
-    """The options of `kava/shell-game`, behind the question mark.
+class TaskOptions:
+    """What the options of every built-in task have in common.
 
     Raises:
         ValueError: a value outside its range; the message names the option.
+    """
+
+    task: ClassVar[str]
+
+    seed: int = flag(0, "of the draw", least=0, most=2**32 - 1)
+    num_train: int = flag(20_000, "problems to train on", least=1, most=MAX_RECORDS)
+    num_test: int = flag(1_000, "problems to test on", least=1, most=MAX_RECORDS)
+
+    def __post_init__(self) -> None:
+        check_fields(self, self._spelled)
+
+    @classmethod
+    def _spelled(cls, setting: Setting, value: object) -> str:
+        return f"{cls.task}?{setting.name}={value if isinstance(value, int) else shown(value)}"
+
+    def reasoning_words(self, keep_last_step: bool) -> tuple[int, int]:
+        """The fewest and the most words of a short-form reasoning, without its last step or not."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShellGameOptions(TaskOptions):
+    """The options of `kava/shell-game`, behind the question mark.
 
     Example:
-        >>> shell_game_options("kava/shell-game?num_moves=6").num_moves
+        >>> builtin_options("kava/shell-game?num_moves=6").num_moves
         6
     """
+
+    task: ClassVar[str] = SHELL_GAME_NAME
 
     num_moves: int = flag(4, "moves of a game", least=1, most=MAX_MOVES)
     form: str = flag("compact", "how the reasoning is written", choices=FORMS)
@@ -51,44 +87,104 @@ class ShellGameOptions:
         None, "the form that the student's prompt asks for", choices=FORMS[:2]
     )
     fixed_start: bool = flag(True, "whether every game starts from abcd")
-    seed: int = flag(0, "of the draw", least=0, most=2**32 - 1)
-    num_train: int = flag(20_000, "games to train on", least=1, most=MAX_GAMES)
-    num_test: int = flag(1_000, "games to test on", least=1, most=MAX_GAMES)
 
-    def __post_init__(self) -> None:
-        check_fields(self, _as_option)
-
-    def num_reasoning_words(self, keep_last_step: bool) -> int:
-        """The fewest words of a sample's reasoning, whose last step states the answer."""
-        return WORDS_PER_STEP[self.form] * (self.num_moves - (not keep_last_step))
+    def reasoning_words(self, keep_last_step: bool) -> tuple[int, int]:
+        """As many for every game."""
+        words = WORDS_PER_STEP[self.form] * (self.num_moves - (not keep_last_step))
+        return words, words
 
 
-def _as_option(setting: Setting, value: object) -> str:
-    return f"{SHELL_GAME_NAME}?{setting.name}={value if isinstance(value, int) else shown(value)}"
-
-
-def is_shell_game(dataset_name: str) -> bool:
-    """Whether a name means the built-in game.
+@dataclass(frozen=True, kw_only=True)
+class WordProblemsOptions(TaskOptions):
+    """The options of `kava/word-problems`, behind the question mark.
 
     Example:
-        >>> is_shell_game("kava/shell-game?num_moves=6"), is_shell_game("gsm8k")
-        (True, False)
+        >>> builtin_options("kava/word-problems?steps=3-5").step_range
+        (3, 5)
     """
-    return dataset_name.partition("?")[0] == SHELL_GAME_NAME
+
+    task: ClassVar[str] = WORD_PROBLEMS_NAME
+
+    steps: str = flag("2-5", "written steps of a problem, as 4 or 2-5")
+    theme: str = flag("stories", "what problems are about; sums have no words", choices=THEMES)
+    distractors: str = flag("0-2", "sentences with a number that is not needed, as 1 or 0-2")
+    max_number: int = flag(30, "the largest number", least=NUMBERS[0], most=NUMBERS[1])
+    form: str = flag("compact", "how the reasoning is written", choices=WORD_FORMS)
+    student_form: str | None = flag(
+        None, "the form that the student's prompt asks for", choices=WORD_FORMS[:2]
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _ = self.step_range, self.distractor_range
+
+    @property
+    def step_range(self) -> tuple[int, int]:
+        """The fewest and the most written steps."""
+        return _range_of("steps", self.steps, 1, MAX_STEPS)
+
+    @property
+    def distractor_range(self) -> tuple[int, int]:
+        """The fewest and the most sentences with a number that is not needed."""
+        return _range_of("distractors", self.distractors, 0, MAX_DISTRACTORS)
+
+    def reasoning_words(self, keep_last_step: bool) -> tuple[int, int]:
+        """Those of the problems with the fewest and the most steps."""
+        fewest, most = (steps - (not keep_last_step) for steps in self.step_range)
+        return WORDS_PER_EQUATION[self.form] * fewest, WORDS_PER_EQUATION[self.form] * most
 
 
-def shell_game_options(dataset_name: str) -> ShellGameOptions:
-    """The options in the name of the built-in game.
+def _range_of(name: str, text: str, least: int, most: int) -> tuple[int, int]:
+    found = re.fullmatch(r"(\d{1,3})(?:-(\d{1,3}))?", text, re.ASCII)
+    low, high = (int(found[1]), int(found[2] or found[1])) if found else (1, 0)
+    if not least <= low <= high <= most:
+        raise ValueError(
+            f"{WORD_PROBLEMS_NAME}?{name}={shown(text)} must be a number or a range such as 2-5, "
+            f"from {least} to {most}"
+        )
+    return low, high
+
+
+BUILTIN_TASKS: Mapping[str, type[TaskOptions]] = {
+    kind.task: kind for kind in (ShellGameOptions, WordProblemsOptions)
+}
+"""The tasks that are made on the spot, with their options."""
+
+WORD_BY_WORD: Mapping[str, tuple[str, ...]] = {
+    SHELL_GAME_NAME: ("kava/shell-teacher", "kava/shell-llama"),
+    WORD_PROBLEMS_NAME: (
+        *("kava/word-teacher", "kava/word-llama"),
+        *("kava/word-gpt2-teacher", "kava/word-gpt2"),
+    ),
+}
+"""Built-in task → the built-in models that read a word of its reasoning as one token."""
+
+
+def builtin_task(dataset_name: str) -> str | None:
+    """The built-in task that a name means, without its options; None where it means none.
+
+    Example:
+        >>> builtin_task("kava/shell-game?num_moves=6"), builtin_task("gsm8k")
+        ('kava/shell-game', None)
+    """
+    task = dataset_name.partition("?")[0]
+    return task if task in BUILTIN_TASKS else None
+
+
+def builtin_options(dataset_name: str) -> TaskOptions:
+    """The options in the name of a built-in task.
 
     Raises:
         ValueError: an unknown option, one that stands twice, or a value that it does not take.
     """
-    settings = flags_of(ShellGameOptions)
+    task, _, options = dataset_name.partition("?")
+    kind = BUILTIN_TASKS[task]
+    settings = flags_of(kind)
     values = {}
-    for name, word in parse_qsl(dataset_name.partition("?")[2], keep_blank_values=True):
+    for name, word in parse_qsl(options, keep_blank_values=True):
         if name not in settings:
             raise ValueError(
-                f"{SHELL_GAME_NAME} has no option {name!r}{near(name, settings)}; choose from "
+                f"{task} has no option {name!r}{near(name, settings)}; choose from "
                 f"{listed(settings)}"
             )
         if name in values:
@@ -97,8 +193,8 @@ def shell_game_options(dataset_name: str) -> ShellGameOptions:
             values[name] = from_words(settings[name], [word])
         except FlagError as error:
             what = str(error).partition(" is not ")[2]
-            raise ValueError(f"{SHELL_GAME_NAME}?{name}={word} must be {what}") from None
-    return ShellGameOptions(**values)
+            raise ValueError(f"{task}?{name}={word} must be {what}") from None
+    return kind(**values)
 
 
 def is_mix(dataset_name: str) -> bool:
@@ -166,5 +262,5 @@ def check_dataset_name(dataset_name: str) -> None:
         >>> check_dataset_name("mix:kava/shell-game?num_moves=3=0.5,gsm8k=0.5")
     """
     for name in mix_parts(dataset_name) if is_mix(dataset_name) else (dataset_name,):
-        if is_shell_game(name):
-            shell_game_options(name)
+        if builtin_task(name) is not None:
+            builtin_options(name)

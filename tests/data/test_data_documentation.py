@@ -12,9 +12,10 @@ from transformers import PreTrainedTokenizerBase
 
 from kava import data
 
-PAGE = Path(__file__).parents[2] / "docs/data.md"
+DOCS = Path(__file__).parents[2] / "docs"
 MODULES = ["segments", *(f"data.{name}" for name in (
-    "collate", "encode", "records", "shell_game", "sources", "splits",
+    "builtin", "collate", "encode", "oracle", "records", "shell_game", "sources", "splits",
+    "word_phrases", "word_problems", "word_tokenizer",
 ))]  # fmt: skip
 
 
@@ -43,6 +44,7 @@ def test_the_examples_of_a_module_run(name: str, bpe: PreTrainedTokenizerBase) -
     assert (failures, count > 0) == (0, True)
 
 
-def test_the_examples_of_the_page_run() -> None:
-    failures, count = doctest.testfile(str(PAGE), module_relative=False)
-    assert (failures, count > 5) == (0, True)
+@pytest.mark.parametrize(("page", "fewest"), [("data.md", 6), ("word_problems.md", 5)])
+def test_the_examples_of_a_page_run(page: str, fewest: int) -> None:
+    failures, count = doctest.testfile(str(DOCS / page), module_relative=False)
+    assert (failures, count >= fewest) == (0, True)

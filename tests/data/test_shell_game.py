@@ -172,7 +172,7 @@ def test_oracle_positions_are_the_result_tokens() -> None:
     assert len(oracle_positions(records[0], encoded[0])) == 5
     with pytest.raises(ValueError, match="differ"):
         oracle_positions(records[0], encoded[1])
-    with pytest.raises(ValueError, match="not a shell-game record"):
+    with pytest.raises(ValueError, match="of no built-in task"):
         oracle_positions(Record(id="a", question="?", reasoning="", answer=""), encoded[0])
 
 

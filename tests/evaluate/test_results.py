@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from kava.evaluate.results import (
     table,
     write_results,
 )
+from kava.statistics import read_items
 from kava.student.answering import Answer, Answers
 
 ANSWERS = Answers(
@@ -49,6 +51,26 @@ def test_the_figures() -> None:
         "seconds_per_answer": 0.5,
         "tokens_per_second": 7.0,
     }
+
+
+def test_accuracy_is_told_by_written_steps_where_the_task_counts_them(tmp_path: Path) -> None:
+    items = tuple(replace(item, num_steps=2 + i % 2) for i, item in enumerate(ANSWERS.items))
+    answers = Answers(items, seconds=2.0)
+    summary = summarise(answers)
+    assert {
+        steps: (found["num_correct"], found["num_items"], found["accuracy"])
+        for steps, found in summary["by_num_steps"].items()
+    } == {"2": (1, 2, 0.5), "3": (2, 2, 1.0)}
+    assert table(summary).splitlines()[2:4] == [
+        "  2 steps       50.0 %  (1 of 2; 9.5 to 90.5 %)",
+        "  3 steps       100.0 %  (2 of 2; 34.2 to 100.0 %)",
+    ]
+    output = tmp_path / "items.jsonl"
+    write_results(output, answers, summary)
+    assert read_items(output).num_steps == (2, 3, 2, 3)
+    write_results(output, ANSWERS, summarise(ANSWERS))
+    assert read_items(output).num_steps == ()
+    assert "num_steps" not in output.read_text()
 
 
 def test_the_table() -> None:

@@ -69,6 +69,7 @@ def write_study(
     seeds: Sequence[int] = range(5),
     same: Mapping[str, str] | None = None,
     spread: float = 0.01,
+    num_steps: Sequence[int] = (),
     **primary: Any,
 ) -> Path:
     """A finished study.
@@ -80,6 +81,7 @@ def write_study(
         seeds: of every arm.
         same: arm → the arm whose answers it repeats.
         spread: of the ability over seeds.
+        num_steps: the written steps of the items, in turn; none where it is empty.
         primary: of the plan.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -102,12 +104,18 @@ def write_study(
             # items are hard for all arms alike, and a fifth of the noise is the run's own
             felt = np.argsort(np.argsort(hardness + 0.2 * draw.standard_normal(NUM_ITEMS)))
             correct = felt < round(float(share) * NUM_ITEMS)
-            write_run(folder, lock, arm, seed, correct, place)
+            write_run(folder, lock, arm, seed, correct, place, num_steps)
     return folder
 
 
 def write_run(
-    folder: Path, lock: Mapping[str, Any], arm: str, seed: int, correct: np.ndarray, place: int
+    folder: Path,
+    lock: Mapping[str, Any],
+    arm: str,
+    seed: int,
+    correct: np.ndarray,
+    place: int,
+    num_steps: Sequence[int] = (),
 ) -> None:
     """A finished run with its result, all numbers told apart by arm and seed."""
     run = folder / "runs" / arm / f"seed-{seed}"
@@ -120,6 +128,7 @@ def write_run(
         run / "items.jsonl",
         [
             {"id": f"q{i:03d}", "correct": bool(right), "gold": "abcd", "predicted": "abcd"}
+            | ({"num_steps": num_steps[i % len(num_steps)]} if num_steps else {})
             for i, right in enumerate(correct)
         ],
     )

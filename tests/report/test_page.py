@@ -11,7 +11,9 @@ from subprocess import run
 
 import pytest
 
+from kava.format import percent
 from kava.report import judge, load_study, write_report
+from kava.report.tables import steps_table
 from report.made_up import write_study
 
 VOID = {"meta", "br", "img", "link", "input", "hr", "path", "use", "rect"}
@@ -68,6 +70,25 @@ def test_the_table_of_arms_holds_what_the_logs_hold(won: Path, page: Path) -> No
             f"{100 * one.comparison.difference:+.1f}".replace("-", "−")
         )
         assert own["verdict"] == one.verdict.kind
+
+
+def test_right_answers_are_told_by_written_steps_where_items_count_them(
+    tmp_path: Path, won: Path
+) -> None:
+    abilities = {"flat": 0.4, "per_head": 0.9, "wrong": 0.3}
+    folder = write_study(tmp_path / "graded", abilities, num_steps=(2, 3, 3))
+    study = load_study(folder)
+    table = steps_table(study)
+    assert table is not None
+    assert table.head == ("arm", "2 steps (67)", "3 steps (133)")
+    assert [row[0].text for row in table.rows] == [*abilities]
+    for arm, (_, two, three) in zip(study.arms, table.rows):
+        runs = [list(run.correct.values()) for run in arm.finished]
+        right = [[answers[i] for i in range(200) if i % 3] for answers in runs]
+        assert three.text == percent(sum(map(sum, right)) / (133 * len(runs)))
+        assert two.text != three.text
+    assert steps_table(load_study(won)) is None
+    assert "Right answers by written steps" in write_report(folder).read_text()
 
 
 def test_the_verdict_comes_first_and_in_words(won: Path, page: Path) -> None:

@@ -57,4 +57,4 @@ def test_the_recipe_of_the_game_warms_up_over_a_fifth_of_its_steps_at_most(
     steps: int | None, warmup: int
 ) -> None:
     given = {} if steps is None else {"max_steps": steps}
-    assert recipe_beneath(given)["warmup_steps"] == warmup
+    assert recipe_beneath(given)[0]["warmup_steps"] == warmup

@@ -3,22 +3,24 @@
 from kava.data.collate import Batch, Collator
 from kava.data.encode import encode, encode_prompt, encode_records
 from kava.data.encoded import DoesNotFit, Encoded, EncodeReport
+from kava.data.oracle import oracle_positions, with_oracle_positions
 from kava.data.records import Record, Rendered, Template
 from kava.data.shell_game import (
     CHANCE,
     SHELL_GAME_TEMPLATE,
-    oracle_positions,
     shell_game,
     shell_game_splits,
     shell_game_tokenizer,
-    with_oracle_positions,
 )
 from kava.data.sources import default_template, load_records
 from kava.data.splits import check_disjoint, data_hash, normalize_question, split_records
+from kava.data.word_problems import WORD_PROBLEMS_TEMPLATE, chance, word_problems
+from kava.data.word_tokenizer import word_problems_tokenizer
 
 __all__ = [
     "CHANCE",
     "SHELL_GAME_TEMPLATE",
+    "WORD_PROBLEMS_TEMPLATE",
     "Batch",
     "Collator",
     "DoesNotFit",
@@ -27,6 +29,7 @@ __all__ = [
     "Record",
     "Rendered",
     "Template",
+    "chance",
     "check_disjoint",
     "data_hash",
     "default_template",
@@ -41,4 +44,6 @@ __all__ = [
     "shell_game_tokenizer",
     "split_records",
     "with_oracle_positions",
+    "word_problems",
+    "word_problems_tokenizer",
 ]

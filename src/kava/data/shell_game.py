@@ -25,7 +25,6 @@ Shapes: N records, K moves; states and moves are indices into the 24 permutation
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import lru_cache, partial
 from itertools import permutations
 from typing import TYPE_CHECKING, Literal
@@ -38,7 +37,6 @@ from kava.dataset_names import FORMS, MAX_MOVES, WORDS_PER_STEP, Form
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-    from kava.data.encoded import Encoded
 
 Split = Literal["train", "test"]
 
@@ -57,7 +55,6 @@ SHELL_GAME_TEMPLATE = Template(cue="Answer ")
 
 _ASK = {"compact": "order ?", "verbose": "steps ?"}
 _RESULT_WORD = 3
-_REPEATED_AFTER = 2  # words from a result to the start of the next row, which is the same word
 
 
 def shell_game(
@@ -173,65 +170,6 @@ def shell_game_splits(
         fixed_start=fixed_start,
     )
     return options(num_train, split="train"), options(num_test, split="test")
-
-
-def oracle_positions(
-    record: Record, encoded: Encoded, target_len: int | None = None
-) -> tuple[int, ...]:
-    """The token indices of the reasoning states, each the result of its step.
-
-    They are what a perfect eviction keeps, as an upper bound for the others; pass them to the
-    collator with `with_oracle_positions`. Where more positions are to be kept than there are
-    results, the tokens of the long form that repeat a result, the first of the next row, fill them
-    up, then the last others; where fewer, the first results are kept, since each later one
-    follows from them.
-
-    Args:
-        record: a record of this task.
-        encoded: the same record, encoded with `shell_game_tokenizer`.
-        target_len: how many positions to keep; None: the results, however many they are. Short
-            reasoning gives all of its tokens.
-
-    Returns:
-        Indices into `encoded.input_ids`, ascending; steps that were dropped are left out.
-
-    Raises:
-        ValueError: a record of another task, or of another id.
-
-    Example:
-        >>> from kava.data.encode import encode
-        >>> record = shell_game(1, form="verbose")[0]
-        >>> encoded = encode(record, shell_game_tokenizer(), SHELL_GAME_TEMPLATE, 64)
-        >>> oracle_positions(record, encoded), oracle_positions(record, encoded, 5)
-        ((12, 17, 22), (12, 14, 17, 19, 22))
-    """
-    if "result_words" not in record.meta:
-        raise ValueError(
-            f"record {record.id!r} is not a shell-game record: no result_words in meta"
-        )
-    if record.id != encoded.id:
-        raise ValueError(f"record {record.id!r} and encoded sample {encoded.id!r} differ")
-    columns = (encoded.prompt_length + word for word in record.meta["result_words"])
-    results = [column for column in columns if column < encoded.answer_start]
-    if target_len is None:
-        return tuple(results)
-    reasoning = range(encoded.prompt_length, encoded.answer_start)
-    others = [column for column in reasoning if column not in results]
-    again = [column for column in others if column - _REPEATED_AFTER in results]
-    fillers = again + [column for column in reversed(others) if column not in again]
-    num_more = max(target_len - len(results), 0)
-    return tuple(sorted(results[:target_len] + fillers[:num_more]))
-
-
-def with_oracle_positions(
-    records: list[Record], encoded: list[Encoded], target_len: int | None = None
-) -> list[Encoded]:
-    """Fill `positions` of encoded shell-game samples with `oracle_positions`, matched by id."""
-    by_id = {record.id: record for record in records}
-    return [
-        replace(item, positions=oracle_positions(by_id[item.id], item, target_len))
-        for item in encoded
-    ]
 
 
 def shell_game_tokenizer() -> PreTrainedTokenizerFast:

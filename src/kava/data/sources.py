@@ -1,28 +1,22 @@
-"""Load records from a task, a mix of tasks, a file, or the built-in shell game."""
+"""Load records from a task, a mix of tasks, a file, or a built-in task."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from kava.data.builtin import load_builtin, template_of_data
 from kava.data.files import READ, find_files, rows_of, stem_of
 from kava.data.gold import check_golds
 from kava.data.mix import ARC, draw_shares, load_mix
 from kava.data.records import Record, Template
 from kava.data.rows import PlacedRow, RowReader, read_rows
-from kava.data.shell_game import SHELL_GAME_TEMPLATE, Split, shell_game
 from kava.data.tables import is_saved
 from kava.data.tasks import TASKS, find_task
 from kava.data_settings import RowSettings
-from kava.dataset_names import (
-    SHELL_GAME_NAME,
-    is_mix,
-    is_shell_game,
-    mix_parts,
-    shell_game_options,
-)
+from kava.dataset_names import BUILTIN_TASKS, builtin_task, is_mix, mix_parts
 from kava.segments import OnMissing
 
 GSM8K_NAMES = ("gsm8k", "openai/gsm8k")
@@ -54,9 +48,8 @@ def load_records(
               GSM8K, in the answer before a marker ("#### 72"); or it has one field `text` (or
               another `rows.text_field`), whose parts are found by `SegmentIdentifier`. `id` and
               `student_question` are read where a row has them;
-            - "kava/shell-game", made on the spot, with options such as
-              "kava/shell-game?num_moves=6&form=verbose" (num_moves, form, student_form,
-              fixed_start, seed, num_train, num_test).
+            - a built-in task, made on the spot: "kava/shell-game" or "kava/word-problems", with
+              options such as "kava/shell-game?num_moves=6&form=verbose" (`kava.dataset_names`).
         split: "train" or "test"; ignored for a path to a file, which has only one split.
         subset_size: number of random records; a smaller subset of the same seed is contained in a
             larger one. None takes all. The order of the source is kept.
@@ -95,13 +88,13 @@ def load_records(
         if len(cues) > 1:
             raise ValueError(
                 f"{dataset_name}: its sources have different cues ({', '.join(sorted(cues))}); "
-                f"leave {SHELL_GAME_NAME} out"
+                f"leave {' and '.join(BUILTIN_TASKS)} out"
             )
         records = load_mix(dataset_name, load, seed=seed)
         if subset_size is not None and 1 <= subset_size <= len(records):
             return draw_shares(records, subset_size, seed)
-    elif is_shell_game(dataset_name):
-        records = _load_shell_game(dataset_name, split)
+    elif builtin_task(dataset_name) is not None:
+        records = load_builtin(dataset_name, split)
     elif (found := find_task(dataset_name)) is not None:
         task, path = found
         # a task has its own fields; only the form of its reasoning can be chosen
@@ -135,8 +128,7 @@ def default_template(dataset_name: str, *, drop_last_step: bool = True) -> Templ
         'Answer '
     """
     source = next(iter(mix_parts(dataset_name))) if is_mix(dataset_name) else dataset_name
-    cue = SHELL_GAME_TEMPLATE.cue if is_shell_game(source) else Template().cue
-    return Template(cue=cue, drop_last_step=drop_last_step)
+    return replace(template_of_data(source), drop_last_step=drop_last_step)
 
 
 def _load_files(name: str, split: str, reader: RowReader) -> list[Record]:
@@ -163,18 +155,9 @@ def _find_files(name: str, split: str) -> list[Path]:
     if not path.is_file() and not is_saved(path):
         raise ValueError(
             f"dataset {name!r} is neither a file nor a known name: give the path of a file, "
-            f"{READ}; a task ({', '.join(TASKS)}); or {SHELL_GAME_NAME}"
+            f"{READ}; a task ({', '.join(TASKS)}); or {' or '.join(BUILTIN_TASKS)}"
         )
     return [path]
-
-
-def _load_shell_game(dataset_name: str, split: str) -> list[Record]:
-    if split not in ("train", "test"):
-        raise ValueError(f"split={split!r} is not in {SHELL_GAME_NAME}; choose train or test")
-    options = asdict(shell_game_options(dataset_name))
-    sizes = {"train": options.pop("num_train"), "test": options.pop("num_test")}
-    part: Split = "train" if split == "train" else "test"
-    return shell_game(sizes[part], split=part, **options)
 
 
 def _subset(records: list[Record], size: int, seed: int, name: str) -> list[Record]:

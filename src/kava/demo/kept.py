@@ -46,7 +46,7 @@ def find_kept(config_of: Mapping[str, TrainConfig]) -> KeptTokens:
         config_of: rule → the configuration of one of its runs, whose rule and data are used.
     """
     from kava.data.encode import encode_records
-    from kava.data.shell_game import oracle_positions, with_oracle_positions
+    from kava.data.oracle import oracle_positions, with_oracle_positions
     from kava.data.sources import default_template, load_records
     from kava.models.load import load_model, load_tokenizer
 

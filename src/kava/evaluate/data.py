@@ -10,7 +10,7 @@ from kava.data.records import Record
 from kava.data.sources import load_records
 from kava.data.splits import data_hash, shared_questions, split_records
 from kava.data_settings import RowSettings
-from kava.dataset_names import is_shell_game
+from kava.dataset_names import builtin_task
 from kava.flags import flags_of
 from kava.train.recorded import recorded_values
 
@@ -103,8 +103,8 @@ def _overlap(
 ) -> str | None:
     """A warning about questions that are also in the training data, as in GSM8K-Aug's valid."""
     name = run.get("dataset_name")
-    if name is None or is_shell_game(name):
-        return None  # splits of the shell game share no problem
+    if name is None or builtin_task(name) is not None:
+        return None  # their splits share no problem
     try:
         seen = load_records(name, split=run.get("split", "train"), **options)
     except (ValueError, OSError):

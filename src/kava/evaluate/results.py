@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +23,14 @@ def summarise(answers: Answers) -> dict[str, Any]:
     Returns:
         num_items, num_correct, accuracy (0 to 1), its Wilson interval as `accuracy_low` and
         `accuracy_high` at `confidence`, forward_passes (mean per answer), num_tokens (all),
-        seconds (all), seconds_per_answer and tokens_per_second.
+        seconds (all), seconds_per_answer and tokens_per_second; and where the task counts written
+        steps, `by_num_steps`: their number → the same figures of accuracy.
     """
-    interval = wilson(answers.num_correct, answers.num_items, CONFIDENCE)
+    by_steps = {str(steps): _accuracy(*counts) for steps, counts in answers.by_num_steps.items()}
     return {
-        "num_items": answers.num_items,
-        "num_correct": answers.num_correct,
-        "accuracy": answers.accuracy,
-        "accuracy_low": interval.low,
-        "accuracy_high": interval.high,
+        **_accuracy(answers.num_correct, answers.num_items),
         "confidence": CONFIDENCE,
+        **({"by_num_steps": by_steps} if by_steps else {}),
         "forward_passes": answers.forward_passes,
         "num_tokens": answers.num_tokens,
         "seconds": answers.seconds,
@@ -42,17 +39,35 @@ def summarise(answers: Answers) -> dict[str, Any]:
     }
 
 
+def _accuracy(num_correct: int, num_items: int) -> dict[str, Any]:
+    interval = wilson(num_correct, num_items, CONFIDENCE)
+    return {
+        "num_items": num_items,
+        "num_correct": num_correct,
+        "accuracy": num_correct / num_items,
+        "accuracy_low": interval.low,
+        "accuracy_high": interval.high,
+    }
+
+
 def table(summary: Mapping[str, Any]) -> str:
     """A summary as a table for the terminal."""
-    accuracy, low, high = (
-        100 * summary[name] for name in ("accuracy", "accuracy_low", "accuracy_high")
-    )
+    low, high = (100 * summary[name] for name in ("accuracy_low", "accuracy_high"))
     rows = [
         ("items", f"{summary['num_items']}"),
         (
             "accuracy",
-            f"{accuracy:.1f} %  ({summary['num_correct']} right; {summary['confidence']:.0%} "
-            f"Wilson interval {low:.1f} to {high:.1f} %)",
+            f"{100 * summary['accuracy']:.1f} %  ({summary['num_correct']} right; "
+            f"{summary['confidence']:.0%} Wilson interval {low:.1f} to {high:.1f} %)",
+        ),
+        *(
+            (
+                f"  {steps} step" + "s" * (steps != "1"),
+                f"{100 * found['accuracy']:.1f} %  ({found['num_correct']} of "
+                f"{found['num_items']}; {100 * found['accuracy_low']:.1f} to "
+                f"{100 * found['accuracy_high']:.1f} %)",
+            )
+            for steps, found in summary.get("by_num_steps", {}).items()
         ),
         ("forward passes", f"{summary['forward_passes']:.1f} per answer"),
         ("tokens", f"{summary['num_tokens'] / summary['num_items']:.1f} per answer"),
@@ -79,7 +94,7 @@ def write_results(output: Path, answers: Answers, summary: Mapping[str, Any]) ->
         OSError: they cannot be written; earlier files are unchanged.
     """
     output.parent.mkdir(parents=True, exist_ok=True)
-    lines = (json.dumps(asdict(item), ensure_ascii=False) + "\n" for item in answers.items)
+    lines = (json.dumps(item.as_row(), ensure_ascii=False) + "\n" for item in answers.items)
     write_all(
         {
             output: "".join(lines),

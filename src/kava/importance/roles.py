@@ -1,26 +1,29 @@
-"""What a reasoning token is: its place in a step of the shell game, or its kind in other text.
+"""What a reasoning token is: its place in a step of a built-in task, or its kind in other text.
 
 Shapes: R reasoning tokens of a sample.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from kava.data.encoded import Encoded
+from kava.data.oracle import oracle_positions
 from kava.data.records import Record
-from kava.data.shell_game import oracle_positions
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-SHELL_ROLES = {
-    "verbose": ("state before", "move", ">", "state after", ";"),
-    "compact": ("state after",),
+STEP_ROLES: Mapping[tuple[str, str], tuple[str, ...]] = {
+    ("num_moves", "verbose"): ("state before", "move", ">", "state after", ";"),
+    ("num_moves", "compact"): ("state after",),
+    ("num_steps", "equations"): ("left operand", "operator", "right operand", "=", "result"),
+    ("num_steps", "compact"): ("result",),
 }
-"""The words of a step of the built-in task, in order."""
+"""What a built-in task counts by and its form → the words of a step, in order."""
 
 OPERATORS = frozenset("+-−*/×÷=<>%^")
 
@@ -36,7 +39,7 @@ def token_roles(
         tokenizer: to read the tokens by.
 
     Returns:
-        [R]; of the shell game the words of a step (`SHELL_ROLES`), of other text one of number,
+        [R]; of a built-in task the words of a step (`STEP_ROLES`), of other text one of number,
         operator, word and mark (punctuation, blanks and line breaks).
 
     Example:
@@ -44,9 +47,9 @@ def token_roles(
         ('state before', 'move', '>', 'state after', ';')
     """
     ids = sample.input_ids[sample.prompt_length : sample.answer_start].tolist()
-    words = SHELL_ROLES.get(record.meta.get("form", ""))
-    if words is not None and "result_words" in record.meta:
-        return tuple(words[place % len(words)] for place in range(len(ids)))
+    for (counted, form), words in STEP_ROLES.items():
+        if counted in record.meta and record.meta.get("form") == form:
+            return tuple(words[place % len(words)] for place in range(len(ids)))
     return tuple(_kind(str(tokenizer.decode([token]))) for token in ids)
 
 

@@ -1,7 +1,7 @@
 """The built-in models: tiny random ones of each family, and the trained teachers of the demo.
 
-Names that begin with `kava/` need no download. The tiny ones are for trying commands and for tests;
-`kava/shell-teacher` and `kava/shell-gpt2-teacher` are trained and part of the package.
+Names that begin with `kava/` need no download. The tiny ones are for trying out commands and for
+tests; the teachers of the built-in tasks (`TRAINED_MODELS`) are trained, and lie in the package.
 """
 
 from __future__ import annotations
@@ -24,8 +24,6 @@ from transformers import (
 from kava.models.tokenizers import byte_tokenizer
 
 _ASSETS = Path(__file__).parents[1] / "assets"
-SHELL_TEACHER = _ASSETS / "shell_teacher"
-SHELL_GPT2_TEACHER = _ASSETS / "shell_gpt2_teacher"
 _MAX_POSITIONS = 2048
 
 
@@ -109,6 +107,41 @@ def _shell_gpt2() -> PreTrainedConfig:
     )
 
 
+def _word_llama() -> PreTrainedConfig:
+    tokenizer = _word_tokenizer()
+    return LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=96,
+        num_hidden_layers=3,
+        num_attention_heads=3,
+        num_key_value_heads=3,
+        intermediate_size=192,
+        max_position_embeddings=1024,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+
+
+def _word_gpt2() -> PreTrainedConfig:
+    tokenizer = _word_tokenizer()
+    return GPT2Config(
+        vocab_size=len(tokenizer),
+        n_embd=96,
+        n_layer=4,
+        n_head=4,
+        n_positions=256,
+        activation_function="gelu_pytorch_tanh",  # GPT-2's, in one kernel
+        resid_pdrop=0.0,
+        embd_pdrop=0.0,
+        attn_pdrop=0.0,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+
+
 def _piece_tokenizer() -> PreTrainedTokenizerBase:
     from kava.data.shell_pieces import shell_piece_tokenizer
 
@@ -121,6 +154,12 @@ def _shell_tokenizer() -> PreTrainedTokenizerBase:
     return shell_game_tokenizer()
 
 
+def _word_tokenizer() -> PreTrainedTokenizerBase:
+    from kava.data.word_tokenizer import word_problems_tokenizer
+
+    return word_problems_tokenizer()
+
+
 RANDOM_MODELS: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
     "kava/tiny-gpt2": (_tiny_gpt2, byte_tokenizer),
     "kava/tiny-llama": (_tiny_llama, byte_tokenizer),
@@ -130,12 +169,16 @@ RANDOM_MODELS: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
     "kava/tiny-gpt-neox": (_tiny_gpt_neox, byte_tokenizer),
     "kava/shell-llama": (_shell_llama, _shell_tokenizer),
     "kava/shell-gpt2": (_shell_gpt2, _piece_tokenizer),
+    "kava/word-llama": (_word_llama, _word_tokenizer),
+    "kava/word-gpt2": (_word_gpt2, _word_tokenizer),
 }
 """Built-in name → (config, tokenizer) of a model with seeded random weights."""
 
 TRAINED_MODELS: dict[str, Path] = {
-    "kava/shell-teacher": SHELL_TEACHER,
-    "kava/shell-gpt2-teacher": SHELL_GPT2_TEACHER,
+    "kava/shell-teacher": _ASSETS / "shell_teacher",
+    "kava/shell-gpt2-teacher": _ASSETS / "shell_gpt2_teacher",
+    "kava/word-teacher": _ASSETS / "word_teacher",
+    "kava/word-gpt2-teacher": _ASSETS / "word_gpt2_teacher",
 }
 """Built-in name → folder, inside the package, of a trained model and its tokenizer."""
 

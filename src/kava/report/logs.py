@@ -6,7 +6,7 @@ Shapes: S seeds, N items.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -50,6 +50,8 @@ class RunLogs:
         result_hash: sha256 of result.json.
         metrics: the rows of metrics.jsonl.
         correct: whether the answer was right, by item id.
+        num_steps: the written steps that the problem takes, by item id; empty if its task counts
+            none.
         alignment: content of alignment.json, if the run matched a cache.
         calibration: content of calibration.json, if maps were fitted.
     """
@@ -61,6 +63,7 @@ class RunLogs:
     result_hash: str = ""
     metrics: tuple[Mapping[str, Any], ...] = ()
     correct: Mapping[str, bool]
+    num_steps: Mapping[str, int] = field(default_factory=dict)
     alignment: Mapping[str, Any] | None = None
     calibration: Mapping[str, Any] | None = None
 
@@ -270,6 +273,7 @@ def _read_run(folder: Path, arm: str, seed: int, lock: Mapping[str, Any]) -> Run
         check_hash(folder / name, expected)
     if ITEMS_FILE not in files:
         raise ValueError(f"{folder / RESULT_FILE} names no {ITEMS_FILE}; run its run again")
+    correct, num_steps = _read_items(folder / ITEMS_FILE)
     run = RunLogs(
         arm=arm,
         seed=seed,
@@ -277,7 +281,8 @@ def _read_run(folder: Path, arm: str, seed: int, lock: Mapping[str, Any]) -> Run
         result=result,
         result_hash=sha256_of(folder / RESULT_FILE),
         metrics=read_lines(folder / METRICS_FILE) if METRICS_FILE in files else (),
-        correct=_read_items(folder / ITEMS_FILE),
+        correct=correct,
+        num_steps=num_steps,
         alignment=read_json(folder / ALIGNMENT_FILE) if ALIGNMENT_FILE in files else None,
         calibration=read_json(folder / CALIBRATION_FILE) if CALIBRATION_FILE in files else None,
     )
@@ -289,12 +294,13 @@ def _read_run(folder: Path, arm: str, seed: int, lock: Mapping[str, Any]) -> Run
     return run
 
 
-def _read_items(path: Path) -> dict[str, bool]:
-    """Read the items by id, sorted, so that all runs have the same order."""
+def _read_items(path: Path) -> tuple[dict[str, bool], dict[str, int]]:
+    """Read answers and written steps by id, sorted, so that all runs have the same order."""
     from kava.statistics import read_items
 
     items = read_items(path)
-    return dict(sorted(zip(items.ids, items.correct.tolist())))
+    correct = dict(sorted(zip(items.ids, items.correct.tolist())))
+    return correct, dict(sorted(zip(items.ids, items.num_steps)))
 
 
 def _check_ids(folder: Path, runs: list[RunLogs]) -> tuple[str, ...]:

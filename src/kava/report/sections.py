@@ -135,7 +135,9 @@ def _answers(study: StudyLogs, judgement: Judgement) -> Section:
         title="Right answers",
         pictures=(*_curve(study, "reading_curves"), *drawn),
         text=(said,) if said else (),
-        tables=(tables.arms_table(study, judgement), *((learned,) if learned else ())),
+        tables=tuple(
+            filter(None, (tables.arms_table(study, judgement), learned, tables.steps_table(study)))
+        ),
         folded=(*tables.reading_table(study), accounts.runs_table(study)),
     )
 

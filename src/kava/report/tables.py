@@ -23,6 +23,8 @@ from kava.report.kinds import change_of_last, groups_of_kind, last_of
 from kava.report.logs import ArmLogs, StudyLogs
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from kava.statistics import Levels
 
 
@@ -88,13 +90,18 @@ def interval_of(
     arm: ArmLogs, confidence: float, levels: Levels | None = None
 ) -> tuple[float, float]:
     """The interval of an arm's accuracy, over new runs and new items; Wilson's for a single run."""
+    return _interval(arm.correct_SN, confidence, levels)
+
+
+def _interval(
+    correct_SN: np.ndarray, confidence: float, levels: Levels | None = None
+) -> tuple[float, float]:
     from kava.statistics import accuracy_interval
     from kava.statistics.intervals import wilson
 
-    if len(arm.finished) > 1:
-        return accuracy_interval(arm.correct_SN, confidence=confidence, levels=levels)
-    (run,) = arm.finished
-    return wilson(sum(run.correct.values()), len(run.correct), confidence)
+    if len(correct_SN) > 1:
+        return accuracy_interval(correct_SN, confidence=confidence, levels=levels)
+    return wilson(int(correct_SN.sum()), correct_SN.size, confidence)
 
 
 def arms_table(study: StudyLogs, judgement: Judgement) -> Table:
@@ -132,6 +139,28 @@ def arms_table(study: StudyLogs, judgement: Judgement) -> Table:
     )
     head = ("arm", "role", "right", "difference", "p", "d_z", "verdict", "area", "seeds")
     return make_table("arms", "Arms", head, rows, note)
+
+
+def steps_table(study: StudyLogs) -> Table | None:
+    """Accuracy of every arm by the written steps of an item; None where no item counts them."""
+    confidence = 1 - study.plan.primary.alpha
+    arms = [arm for arm in study.arms if arm.finished]
+    steps_N = list(arms[0].finished[0].num_steps.values()) if arms else []
+    counts = sorted(set(steps_N))
+    rows: list[Row] = []
+    for arm in arms if counts else []:
+        cells: list[Cell | str] = [arm_cell(arm, "")]
+        for count in counts:
+            correct_SN = arm.correct_SN[:, [steps == count for steps in steps_N]]
+            interval = percents(*_interval(correct_SN, confidence))
+            cells.append(Cell(percent(float(correct_SN.mean())), interval))
+        rows.append(cells)
+    note = (
+        f"Right answers to the items that take so many written steps, over the seeds of an arm. "
+        f"Below each its {confidence:.0%} interval."
+    )
+    head = ("arm", *(f"{counted(n, 'step')} ({steps_N.count(n)})" for n in counts))
+    return make_table("steps", "Right answers by written steps", head, rows, note) if rows else None
 
 
 def _against_baseline(one: Compared | None) -> list[Cell | str]:

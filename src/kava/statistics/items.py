@@ -21,12 +21,14 @@ class Items(NamedTuple):
         correct: [N] bool.
         path: where they come from.
         golds: the right answers, where the file names them; empty where it does not.
+        num_steps: the written steps of each item, where the file names them; else empty.
     """
 
     ids: tuple[str, ...]
     correct: np.ndarray
     path: str = ""
     golds: tuple[str, ...] = ()
+    num_steps: tuple[int, ...] = ()
 
     @property
     def num_correct(self) -> int:
@@ -103,7 +105,9 @@ def read_items(
         correct.append(_right(path, line, value, row[value]))
         golds += [str(row["gold"])] if "gold" in row else []
     known = tuple(golds) if len(golds) == len(correct) else ()
-    return Items(tuple(line_of), np.array(correct, dtype=bool), str(path), known)
+    counts = tuple(row["num_steps"] for _, row in rows if isinstance(row.get("num_steps"), int))
+    steps = counts if len(counts) == len(correct) else ()
+    return Items(tuple(line_of), np.array(correct, dtype=bool), str(path), known, steps)
 
 
 def pair(a: Items, b: Items) -> tuple[np.ndarray, np.ndarray]:

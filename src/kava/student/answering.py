@@ -11,10 +11,12 @@ Shapes: B batch, P prompt columns, N generated tokens.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -67,6 +69,7 @@ class Answer:
         text: the generated text up to a next question.
         num_tokens: generated tokens, with the end token.
         num_passes: forward passes of the answer's batch.
+        num_steps: written steps that the record takes, where its task counts them.
     """
 
     id: str
@@ -76,6 +79,14 @@ class Answer:
     text: str
     num_tokens: int
     num_passes: int
+    num_steps: int | None = None
+
+    def as_row(self) -> dict[str, Any]:
+        """As files of items have it; `num_steps` only where the task counts them."""
+        row = asdict(self)
+        if self.num_steps is None:
+            del row["num_steps"]
+        return row
 
 
 @dataclass(frozen=True)
@@ -104,6 +115,15 @@ class Answers:
     def accuracy(self) -> float:
         """Share of correct answers, 0 to 1."""
         return self.num_correct / self.num_items
+
+    @cached_property
+    def by_num_steps(self) -> dict[int, tuple[int, int]]:
+        """Written steps → right answers and all, where the task counts steps; else empty."""
+        counted = [(a.num_steps, a.correct) for a in self.items if a.num_steps is not None]
+        return {
+            steps: (sum(right for n, right in counted if n == steps), total)
+            for steps, total in sorted(Counter(n for n, _ in counted).items())
+        }
 
     @cached_property
     def forward_passes(self) -> float:
@@ -188,6 +208,7 @@ def answer_records(
                 text=completion.text,
                 num_tokens=completion.num_tokens,
                 num_passes=completion.num_passes,
+                num_steps=record.meta.get("num_steps"),
             )
         )
     return Answers(tuple(items), seconds)

@@ -28,8 +28,8 @@ from safetensors import SafetensorError
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from kava import __version__
+from kava.data.builtin import template_of_model
 from kava.data.records import Template
-from kava.data.shell_game import SHELL_GAME_TEMPLATE
 from kava.inputs import read_json
 from kava.models.folders import CONFIG_FILE, check_folder
 from kava.models.load import build_from, dtype_of, load_model, load_tokenizer
@@ -156,7 +156,7 @@ def load_student(
     Args:
         path: a checkpoint; a run's output folder, for its newest complete checkpoint; or a name for
             `load_model` (a plain Hugging Face folder, a built-in name, a hub id), for a model that
-            writes its reasoning, with the default template (the shell game's for its own models).
+            writes its reasoning, with the default template (its own task's for a built-in one).
         best: in an output folder, take the checkpoint that the run recorded as its best.
         device: where to put the model; None leaves it on the CPU.
         dtype: dtype of the weights, or its name; "auto" takes the files' dtype.
@@ -181,8 +181,7 @@ def load_student(
         raise ValueError(f"{path} is not a run's output folder: it has no best checkpoint")
     model = load_model(path, dtype=dtype, device=device)
     probe_cache(model, str(path))
-    # the default cue is not in the vocabulary of the shell game's models
-    template = SHELL_GAME_TEMPLATE if str(path).startswith("kava/shell-") else Template()
+    template = template_of_model(str(path))  # whose cue is in its vocabulary
     return LoadedStudent(model, _tokenizer_of(model, path), template, {}, str(path))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +24,7 @@ def num_parameters(model: Any) -> int:
 
 def write_items(path: Path, answers: Answers) -> None:
     """One line per item, as `kava evaluate --output` writes them."""
-    lines = (json.dumps(asdict(item), ensure_ascii=False) + "\n" for item in answers.items)
+    lines = (json.dumps(item.as_row(), ensure_ascii=False) + "\n" for item in answers.items)
     write_whole(path, "".join(lines))
 
 

@@ -13,7 +13,7 @@ import torch
 from kava.data.collate import Collator
 from kava.data.encoded import UNKNOWN_TOKEN, DoesNotFit
 from kava.data.neighbours import check_neighbours
-from kava.dataset_names import SHELL_GAME_NAME, SHELL_TOKENIZED
+from kava.dataset_names import WORD_BY_WORD
 from kava.fit.aligner import CalibrationReport
 from kava.fit.layer_map import LayerMapping
 from kava.models.devices import choose_device
@@ -72,10 +72,11 @@ def _other_words(config: TrainConfig) -> Iterator[None]:
     try:
         yield
     except DoesNotFit as problem:
-        if problem.reason != UNKNOWN_TOKEN or config.model_name not in SHELL_TOKENIZED:
+        tasks = [task for task, models in WORD_BY_WORD.items() if config.model_name in models]
+        if problem.reason != UNKNOWN_TOKEN or not tasks:
             raise
         raise ValueError(
-            f"--model_name {config.model_name} reads the words of {SHELL_GAME_NAME} alone, and not "
+            f"--model_name {config.model_name} reads the words of {tasks[0]} alone, and not "
             f"{config.dataset_name}: pass --model_name with a model that reads your text, such as "
             f"gpt2 or kava/tiny-gpt2 ({problem})"
         ) from problem

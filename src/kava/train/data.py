@@ -11,9 +11,9 @@ from transformers import PreTrainedTokenizerBase
 from kava.data.encode import encode_records
 from kava.data.encoded import Encoded, EncodeReport
 from kava.data.mix import draw_shares
+from kava.data.oracle import with_oracle_positions
 from kava.data.pairing import encode_for_teacher
 from kava.data.records import Record, Template
-from kava.data.shell_game import with_oracle_positions
 from kava.data.sources import default_template, load_records
 from kava.data.splits import check_disjoint, data_hash, split_records
 from kava.dataset_names import is_mix
@@ -176,7 +176,7 @@ def _encode(
         config.max_length,
         target_len=None if own_positions else target_len or None,
         overflow=config.overflow,  # type: ignore[arg-type]
-        answer_alone=config.keep_short,
+        answer_alone=bool(config.keep_short),
     )
     if teacher_tokenizer is not None:
         encoded, skipped = encode_for_teacher(
@@ -187,7 +187,7 @@ def _encode(
             config.max_length,
             target_len=target_len or None if own_positions else None,
             overflow=config.overflow,  # type: ignore[arg-type]
-            answer_alone=config.keep_short,
+            answer_alone=bool(config.keep_short),
         )
         for reason, ids in skipped.skipped.items():
             report.skipped[reason].extend(ids)

@@ -1,10 +1,12 @@
 """Defaults that depend on other settings, used for flags that are left out.
 
     alignment_mode   structured where another model teaches, else identity
-    target_len       6, or the number of reasoning tokens of the built-in game if smaller
+    keep_short       on if the problems of a built-in task differ in steps, else off
+    target_len       6, or the number of reasoning tokens of a built-in task if smaller
     text_ce_weight   1 for latents that another checkpoint teaches, else 0
     text_ce_steps    and inject_steps: 40 % of the run
-    kava train       with no model and no data named: the recipe of the built-in game
+    kava train       with no model and no data named: the recipe of the built-in game; with no
+                     model and the built-in word problems: theirs
 
 Another model is the teacher if `--teacher_name` names another checkpoint than `--model_name` and a
 loss reads its cache or hidden states. The same name twice, or two paths to one folder, mean one
@@ -17,7 +19,12 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from kava.dataset_names import SHELL_TOKENIZED, is_shell_game, shell_game_options
+from kava.dataset_names import (
+    WORD_BY_WORD,
+    WORD_PROBLEMS_NAME,
+    builtin_options,
+    builtin_task,
+)
 from kava.train.settings import Settings
 
 USUAL_TARGET_LEN = 6
@@ -43,6 +50,18 @@ GAME_RECIPE: Mapping[str, Any] = {
 }
 """Settings with which the built-in teacher learns the built-in game in latent tokens."""
 
+WORD_RECIPE: Mapping[str, Any] = {
+    **GAME_RECIPE,
+    "model_name": "kava/word-teacher",
+    "teacher_name": "kava/word-teacher",
+    "ce_weight": 0.1,
+    "max_steps": 1000,
+    "max_length": 128,
+    "max_new_tokens": 8,
+    "eval_steps": 250,
+}
+"""With which the built-in teacher learns to solve the word problems in latent tokens."""
+
 WHAT_IS_TRAINED = frozenset(
     {"model_name", "teacher_name", "student", "target_len", "dataset_name"}
     | {"keep_short", "overflow"}
@@ -50,6 +69,7 @@ WHAT_IS_TRAINED = frozenset(
 """The recipe does not apply if one of these is given."""
 
 NOTHING_NAMED = "no model and no data are named: the built-in teacher learns the built-in game"
+NO_MODEL_NAMED = "no model is named: the built-in teacher learns the built-in word problems"
 
 
 def settle(config: Settings) -> dict[str, str]:
@@ -64,6 +84,8 @@ def settle(config: Settings) -> dict[str, str]:
     left_out: dict[str, str] = {}
     if config.alignment_mode is None:
         config.alignment_mode, left_out["alignment_mode"] = _mode(config)
+    if config.keep_short is None:
+        config.keep_short, left_out["keep_short"] = _keep_short(config)
     if config.target_len is None:
         config.target_len, left_out["target_len"] = _target_len(config)
     if config.text_ce_weight is None:
@@ -108,15 +130,35 @@ def is_same_checkpoint(student: str, teacher: str | None) -> bool:
     return os.path.isdir(student) and os.path.realpath(student) == os.path.realpath(teacher)
 
 
+def _keep_short(config: Settings) -> tuple[bool, str]:
+    words = _reasoning_words(config)
+    if words is None or words[0] == words[1]:
+        return False, ""
+    return True, f"{config.dataset_name} has {words[0]} to {words[1]} reasoning tokens"
+
+
 def _target_len(config: Settings) -> tuple[int, str]:
-    strict = config.overflow == "error" and not config.keep_short
+    words = _reasoning_words(config)
+    if words is None or config.overflow != "error":
+        return USUAL_TARGET_LEN, ""
+    fewest, most = words
+    alike = fewest == most
+    if config.keep_short and alike:
+        return USUAL_TARGET_LEN, ""
+    needed = most if config.keep_short else fewest
+    if not 0 < needed < USUAL_TARGET_LEN:
+        return USUAL_TARGET_LEN, ""
+    told = f"{most}" if alike else f"{fewest} to {most}"
+    return needed, f"{config.dataset_name} has {told} reasoning tokens"
+
+
+def _reasoning_words(config: Settings) -> tuple[int, int] | None:
+    """Fewest and most reasoning tokens, where a built-in model reads its task word by word."""
+    task = builtin_task(config.dataset_name)
     matched = config.student == "latent" or config.matches_cache
-    word_by_word = config.model_name in SHELL_TOKENIZED and is_shell_game(config.dataset_name)
-    if strict and matched and word_by_word:
-        words = shell_game_options(config.dataset_name).num_reasoning_words(config.keep_last_step)
-        if 0 < words < USUAL_TARGET_LEN:
-            return words, f"{config.dataset_name} has {words} reasoning tokens"
-    return USUAL_TARGET_LEN, ""
+    if not matched or task is None or config.model_name not in WORD_BY_WORD[task]:
+        return None
+    return builtin_options(config.dataset_name).reasoning_words(config.keep_last_step)
 
 
 def default_lines(config: Settings) -> list[str]:
@@ -148,17 +190,26 @@ def adopt(config: Settings, recorded: Mapping[str, Any]) -> None:
             config.left_out[name] = ""
 
 
-def recipe_beneath(values: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The settings of the built-in game's recipe that apply below the given ones; often none.
+def recipe_beneath(values: Mapping[str, Any]) -> tuple[Mapping[str, Any], str]:
+    """The settings of a built-in task's recipe that apply below the given ones; often none.
 
     Args:
         values: the given settings, by name.
+
+    Returns:
+        The settings, and why they apply.
     """
-    if WHAT_IS_TRAINED & set(values):
-        return {}
-    recipe = {name: value for name, value in GAME_RECIPE.items() if name not in values}
+    named = WHAT_IS_TRAINED & set(values)
+    data = str(values.get("dataset_name"))
+    if not named:
+        chosen, reason = GAME_RECIPE, NOTHING_NAMED
+    elif named == {"dataset_name"} and builtin_task(data) == WORD_PROBLEMS_NAME:
+        chosen, reason = WORD_RECIPE, NO_MODEL_NAMED
+    else:
+        return {}, ""
+    recipe = {name: value for name, value in chosen.items() if name not in values}
     steps = values.get("max_steps")
     if isinstance(steps, int) and "warmup_steps" in recipe:
         # the recipe's warm-up is a fifth of its steps
         recipe["warmup_steps"] = max(min(recipe["warmup_steps"], steps // 5), 0)
-    return recipe
+    return recipe, reason

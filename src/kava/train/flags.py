@@ -10,7 +10,7 @@ from typing import Any
 from kava.flags import Usage, flag
 from kava.flags.aliases import TRAINING
 from kava.train.config import TrainConfig
-from kava.train.defaults import NOTHING_NAMED, recipe_beneath
+from kava.train.defaults import recipe_beneath
 
 
 @dataclass(kw_only=True)
@@ -38,7 +38,8 @@ USAGE = Usage(
     known=TRAINING,
     common=COMMON,
     more="Without a model and data, the built-in teacher learns to play the built-in game in "
-    "latent tokens, by a recipe that the first line names.",
+    "latent tokens, and with kava/word-problems alone named its teacher learns those, by a recipe "
+    "that the first line names.",
 )
 
 
@@ -82,7 +83,8 @@ def parse_config(argv: Sequence[str], prog: str = "kava train") -> TrainConfig:
 def config_of(usage: Usage[TrainConfig], values: dict[str, Any]) -> TrainConfig:
     """The configuration given by parsed flags and the file that they name.
 
-    If neither names models or data, the recipe of the built-in game fills in.
+    If neither names models or data, the recipe of the built-in game fills in; if they name only the
+    built-in word problems, the recipe of those.
 
     Raises:
         ValueError: a bad file, or a bad value in it.
@@ -91,7 +93,7 @@ def config_of(usage: Usage[TrainConfig], values: dict[str, Any]) -> TrainConfig:
     from_file = {} if file is None else read_yaml(file)
     origins = {name: f"--config {file}" for name in from_file if name not in values}
     given = {**from_file, **values}
-    recipe = recipe_beneath(given)
+    recipe, reason = recipe_beneath(given)
     config = usage.build({**recipe, **given}, origins)
-    config.left_out.update(dict.fromkeys(recipe, NOTHING_NAMED))
+    config.left_out.update(dict.fromkeys(recipe, reason))
     return config

@@ -182,7 +182,8 @@ class TargetBuilder:
             if "positions" not in batch:
                 raise ValueError(
                     "--kv_method positions needs data that give the kept positions, such as "
-                    "kava/shell-game?form=verbose; choose another method"
+                    "kava/shell-game?form=verbose or kava/word-problems?form=equations; choose "
+                    "another method"
                 )
             options["positions"] = batch["positions"]
         if EVICTIONS[self.config.kv_method].needs_scores:

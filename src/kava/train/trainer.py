@@ -232,10 +232,11 @@ class KVDistillTrainer(ResumableTrainer):
         The guard's verdict is said where it is another than before, and the run does not end here.
 
         Returns:
-            `eval_accuracy`, `eval_guessing` (the accuracy of always giving the most frequent
-            answer), `eval_forward_passes`, the loss terms on the held-out samples, the guard's
-            report (`eval_kv_wrong_sample`, `eval_erank_student`, …), CKA with the target and
-            attention entropy.
+            `eval_accuracy`, if the task counts written steps also for each number of them
+            (`eval_accuracy_2_steps`), `eval_guessing` (the accuracy of always giving the most
+            frequent answer), `eval_forward_passes`, the loss terms on the held-out samples, the
+            guard's report (`eval_kv_wrong_sample`, `eval_erank_student`, …), CKA with the target
+            and attention entropy.
         """
         metrics = self.held_out_losses(eval_dataset)
         changed = self.guard.judge(metrics, self.state)
@@ -258,6 +259,8 @@ class KVDistillTrainer(ResumableTrainer):
             found = judge_answers(answers.num_correct, answers.num_items, guessing)
             changed = self.guard.hear(found) or changed
             metrics["eval_forward_passes"] = answers.forward_passes
+            for steps, (right, total) in answers.by_num_steps.items():
+                metrics[f"eval_accuracy_{steps}_steps"] = right / total
         goes_on = self.state.global_step < self.state.max_steps
         if changed and goes_on and self.guard.verdict is not None:
             self._say_verdict()

@@ -35,9 +35,10 @@ class DataSettings(DataConfig, Samples):
         help="a sample that is too long, has fewer reasoning tokens than target_len, or whose "
         "segments are not found: error, or skip (counted and reported)",
     )
-    keep_short: bool = flag(
-        False,
+    keep_short: bool | None = flag(
+        None,
         "keep samples with fewer reasoning tokens than target_len: all of their positions are "
         "kept, and their last latents are left without a target; also samples of a task without "
         "reasoning, whose answer alone is learned",
+        unset="on where the problems of a built-in task differ in steps, else off",
     )

@@ -34,7 +34,7 @@ class ModelSettings:
         "M, the number of latents, and of kept cache positions; 0: none",
         least=0,
         most=names.MOST_LATENTS,
-        unset="6, or fewer where the built-in game has fewer tokens",
+        unset="6, or fewer where a built-in task has fewer tokens",
     )
     decoding: str = flag("sequential", "how latents are decoded", choices=names.DECODINGS)
     jacobi_iterations: int = flag(
