@@ -83,7 +83,7 @@ def test_the_eviction_story_speaks_of_its_latents(num_latents: int) -> None:
 
 
 def test_every_picture_of_a_study_has_its_words() -> None:
-    maps = {"accuracy", "curves", "losses"}
+    maps = {"reading", "accuracy", "curves", "losses"}
     assert set(story_of(HETERO).captions) == {*maps, "layers", "heads", "time"}
     assert set(story_of(RANK).captions) == {*maps, "rank"}
     assert set(story_of(JOINT).captions) == maps

@@ -137,7 +137,7 @@ def test_a_teacher_reads_its_own_ids_wherever_they_are_others(
     tokenizer = build_tokenizer(config)
     samples = load_data(config, tokenizer, build_teacher_tokenizer(config, tokenizer)).train
     reading = ReadingConfig(dataset_name=str(data), keep_last_step=True)
-    texts = read_texts(reading, "kava/tiny-llama", folder, 8, "num_samples")
+    texts = read_texts(reading, "kava/tiny-llama", folder, 8, "num_samples", usual=8)
     for sample in (*samples, *texts.samples):
         assert (sample.teacher is None) == (name == "the same")
         if sample.teacher is not None:

@@ -277,7 +277,7 @@ class Passes:
             readings=self.readings(),
         )
 
-    def read_text(self, embeds: Tensor, pairs: Pairs | None) -> Tensor:
+    def read_behind_prompt(self, embeds: Tensor, pairs: Pairs | None) -> Tensor:
         """One pass over `embeds` [B, C, W] behind the prompt: the logits [B, C, V] at them."""
         num_columns = embeds.shape[1]
         if pairs is None:

@@ -125,5 +125,5 @@ def read_written(
     vectors = parts.thought_embeddings.to(embeds.dtype)
     for index in (0, 1):
         embeds = torch.where(text.thought[..., None] == index, vectors[index], embeds)
-    logits = run.read_text(embeds, prompt_pairs)
+    logits = run.read_behind_prompt(embeds, prompt_pairs)
     return Written(logits, text, pairs_of(run.cache, run.P))

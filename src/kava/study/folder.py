@@ -23,6 +23,9 @@ from kava.study.plan_file import read_plan
 
 PLAN_FILE = "plan.yaml"
 LOCK_FILE = "plan.lock.json"
+DEFAULTS = 2
+"""In a lock: which defaults of `kava train` its runs have. Locks without it are from before latents
+that another checkpoint teaches were trained to be read (`--text_ce_weight`)."""
 RUNS_FOLDER = "runs"
 METRICS_FILE = "metrics.jsonl"
 ITEMS_FILE = "items.jsonl"
@@ -83,9 +86,19 @@ def lock_plan(
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": library_versions(),
         "command": command,
+        "defaults": DEFAULTS,
     }
     text = json.dumps(lock, indent=2, ensure_ascii=False) + "\n"
     write_all({folder / PLAN_FILE: source, path: text})
+
+
+def defaults_of(folder: Path) -> dict[str, Any]:
+    """Settings that are left out of a plan, where an earlier version began the study and its
+    defaults were others; empty of a study of today's, and of one that is not begun."""
+    path = folder / LOCK_FILE
+    if not path.is_file() or "defaults" in read_json(path):
+        return {}
+    return {"text_ce_weight": 0.0}
 
 
 def _differing(then: Any, now: Any, where: str = "") -> Iterator[str]:

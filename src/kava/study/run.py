@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -33,9 +34,13 @@ NOT_DECIDING = (
 )  # fmt: skip
 """Settings that do not affect a result."""
 
-ADDED_LATER = ("fp16",)
-"""Settings added after the first studies were run. At its default such a setting is not hashed, so
-that older folders can be continued; add a new field of `TrainConfig` here or above."""
+ADDED_LATER: Mapping[str, Any] = {
+    "fp16": False, "text_ce_weight": 0.0, "text_ce_steps": None, "ce_warmup": 0,
+    "inject_weight": 0.0, "inject_steps": None,
+}  # fmt: skip
+"""Settings added after the first studies were run, and what held before. With that value a setting
+is not hashed, so that older folders can be continued; add a new field of `TrainConfig` here or
+above."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +80,8 @@ class StudyRun:
     @cached_property
     def config(self) -> TrainConfig:
         """The configuration of the training."""
-        return train_config(self.plan, self.arm, self.seed, self.folder)
+        defaults = files.defaults_of(self.study)
+        return train_config(self.plan, self.arm, self.seed, self.folder, defaults)
 
     @property
     def num_steps(self) -> int:
@@ -91,13 +97,10 @@ class StudyRun:
     @cached_property
     def settings_hash(self) -> str:
         """SHA-256 of everything that affects the result, without the output folder."""
-        from kava.train.config import TrainConfig
-
-        defaults = {one.name: one.default for one in fields(TrainConfig)}
         config = {
             name: value
             for name, value in asdict(self.config).items()
-            if name not in NOT_DECIDING and not (name in ADDED_LATER and value == defaults[name])
+            if name not in NOT_DECIDING and not (name in ADDED_LATER and value == ADDED_LATER[name])
         }
         settings = {
             "config": config,

@@ -17,7 +17,13 @@ NUM_LOGS = 60
 NUM_CHECKPOINTS = 4
 
 
-def train_config(plan: Plan, arm: Arm, seed: int, output_dir: str | Path) -> TrainConfig:
+def train_config(
+    plan: Plan,
+    arm: Arm,
+    seed: int,
+    output_dir: str | Path,
+    defaults: Mapping[str, Any] | None = None,
+) -> TrainConfig:
     """The configuration of one run.
 
     Unless the base sets them, the intervals of logging, evaluating and saving follow from the
@@ -28,6 +34,7 @@ def train_config(plan: Plan, arm: Arm, seed: int, output_dir: str | Path) -> Tra
         arm: one of its arms.
         seed: seed of the initialisation, the order of the data and dropout.
         output_dir: the run's folder.
+        defaults: settings that hold if neither base nor arm names them.
 
     Raises:
         ValueError: a key that `TrainConfig` does not have, or a value that it refuses; the message
@@ -43,6 +50,7 @@ def train_config(plan: Plan, arm: Arm, seed: int, output_dir: str | Path) -> Tra
     changes = typed_settings(arm.changes, f"arms.{arm.name}")
     data, budget = plan.data, plan.budget
     settings: dict[str, Any] = {
+        **(defaults or {}),
         **_cadence(plan),
         "save_total_limit": 2,  # the best and the newest checkpoint
         "dataset_name": data.train,
