@@ -67,6 +67,14 @@ def test_a_run_in_which_every_cache_is_matched_alike_transfers_nothing() -> None
     assert details[0].startswith("so it is at the start of every run")
 
 
+def test_a_latent_that_no_sample_uses_is_no_exception() -> None:
+    found = report(1.0, 1.0, 5.0)
+    unused = found.slots[2]._replace(kv=0.0, kv_wrong_sample=0.0, num_pairs=0)
+    found = replace(found, slots=(*found.slots[:2], unused))
+    assert verdict(found).state == "nothing"
+    assert verdict(found).sentence.startswith("nothing transfers: every latent")
+
+
 def test_untaught_slots_are_named() -> None:
     state, sentence, _ = verdict(report(5.0, 1.0, 1.0, 4.0, 0.9))
     assert state == "partly"

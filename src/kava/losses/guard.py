@@ -161,6 +161,10 @@ class CollapseReport:
     erank_target: float
     slots: tuple[SlotLoss, ...]
 
+    def used(self) -> list[SlotLoss]:
+        """The slots that some sample uses; all of them where nothing was compared."""
+        return [slot for slot in self.slots if slot.num_pairs] or list(self.slots)
+
     def untaught(self, tolerance: float = CONTROL_TOLERANCE) -> list[SlotLoss]:
         """The slots in which the wrong sample's cache is matched as well as the right one.
 
@@ -169,17 +173,14 @@ class CollapseReport:
         Args:
             tolerance: the multiple of the real loss up to which the control counts as equally good.
         """
-        used = [slot for slot in self.slots if slot.num_pairs]
         # losses that are 0 everywhere do not distinguish samples
-        return [
-            slot for slot in used or self.slots if not slot.kv_wrong_sample > tolerance * slot.kv
-        ]
+        return [slot for slot in self.used() if not slot.kv_wrong_sample > tolerance * slot.kv]
 
     def metrics(self) -> dict[str, float]:
         """The numbers, and `slots_taught`, the share of the slots in use that carry their own
         sample."""
         numbers = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "slots"}
-        num_slots = sum(slot.last - slot.first + 1 for slot in self.slots if slot.num_pairs)
+        num_slots = sum(slot.last - slot.first + 1 for slot in self.used())
         untaught = sum(slot.last - slot.first + 1 for slot in self.untaught())
         return {**numbers, "slots_taught": 1 - untaught / max(num_slots, 1)}
 

@@ -114,7 +114,7 @@ def _judge(
             f"collapsed: held-out cross-entropy has risen from {start.ce:.4g} to {ce:.4g}",
             "the student loses its language to the cache; lower the weight of the KV loss",
         )
-    if len(untaught) == len(report.slots):
+    if len(untaught) == len(report.used()):
         return (
             "nothing",
             f"nothing transfers: {alike}",
@@ -128,7 +128,7 @@ def _judge(
 
 def _match(slots: list[SlotLoss], report: CollapseReport, unit: Unit) -> str:
     """`every latent matches another sample's cache`, `latents 2, 4 to 6 of 8 match …`."""
-    if len(slots) == len(report.slots):
+    if len(slots) == len(report.used()):
         return f"every {unit} matches another sample's cache"
     spans: list[list[int]] = []
     for slot in slots:
