@@ -34,13 +34,10 @@ NOT_DECIDING = (
 )  # fmt: skip
 """Settings that do not affect a result."""
 
-ADDED_LATER: Mapping[str, Any] = {
-    "fp16": False, "text_ce_weight": 0.0, "text_ce_steps": None, "ce_warmup": 0,
-    "inject_weight": 0.0, "inject_steps": None,
-}  # fmt: skip
-"""Settings added after the first studies were run, and what held before. With that value a setting
-is not hashed, so that older folders can be continued; add a new field of `TrainConfig` here or
-above."""
+ADDED_LATER: Mapping[str, Any] = {"fp16": False, "text_ce_weight": 0.0, "text_ce_steps": None,
+    "ce_warmup": 0, "inject_weight": 0.0, "inject_steps": None}  # fmt: skip
+"""Settings added after the first studies were run, and what held before: with that value one is not
+hashed, so that older folders can be continued. Add a new field of `TrainConfig` here or above."""
 
 
 @dataclass(frozen=True)
@@ -80,8 +77,8 @@ class StudyRun:
     @cached_property
     def config(self) -> TrainConfig:
         """The configuration of the training."""
-        defaults = files.defaults_of(self.study)
-        return train_config(self.plan, self.arm, self.seed, self.folder, defaults)
+        plan, study = self.plan, self.study
+        return train_config(plan, self.arm, self.seed, self.folder, files.defaults_of(study))
 
     @property
     def num_steps(self) -> int:
