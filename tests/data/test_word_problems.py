@@ -106,8 +106,8 @@ def test_the_records_stay_the_same_from_version_to_version() -> None:
 
 GOLDEN = (
     "Ida holds 4 eggs in the box in January. Only a quarter of the eggs are left with Ida in "
-    "February. Cara sees 16 cards. Ida owns 4 times as many in March. How many eggs does Ida have "
-    "in March? Results:",
+    "February. Cara counts 16 cards in the market. Ida owns 4 times as many in March. How many "
+    "eggs does Ida have in March? Results:",
     "1 4",
     "4",
 )

@@ -76,7 +76,7 @@ def test_evaluate_prints_a_table_and_writes_every_item(
         max_new_tokens=4,
     )
     rows = [json.loads(line) for line in output.read_text().splitlines()]
-    assert rows == [asdict(item) for item in expected.items]
+    assert rows == [item.as_row() for item in expected.items]
     summary = json.loads((tmp_path / "items.jsonl.summary.json").read_text())
     assert summary["num_items"] == 9
     assert summary["forward_passes"] == expected.forward_passes

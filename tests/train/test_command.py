@@ -159,7 +159,7 @@ def test_the_best_checkpoint_is_named_where_it_is_not_the_last(
 
     accuracies = iter([0.5, 0.25])
     answers = lambda *args, **kwargs: SimpleNamespace(  # noqa: E731
-        accuracy=next(accuracies), forward_passes=1.0, num_correct=2, num_items=4
+        accuracy=next(accuracies), forward_passes=1.0, num_correct=2, num_items=4, by_num_steps={}
     )
     monkeypatch.setattr(trainer_module, "answer_records", answers)
     train(small(tmp_path, max_steps=2, save_steps=1, eval_steps=1, eval_size=4, **TEACHER))

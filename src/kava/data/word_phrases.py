@@ -110,14 +110,14 @@ class Theme:
 
 
 _DISTRACTOR = phrases(
-    "{q} (has|sees|holds|finds) {n} {h} [in the market].",
+    "{q} (sees|counts|wants|likes) {n} {h} [in the market].",
     "{q} is {n} years old [now].",
     "{q} (lives|works|waits) in (house|room) {n}.",
-    "[Now] the market (has|sells) {n} {h}.",
+    "[Now] the market (offers|shows) {n} {h}.",
 )
 _GIVEN = (
-    "{q} (gives|brings|offers) {n} [more] {g} to {p}.",
-    "{q} (gives|brings|offers) {p} {n} [more] {g}.",
+    "{q} (gives|brings|lends) {n} [more] {g} to {p}.",
+    "{q} (gives|brings|lends) {p} {n} [more] {g}.",
 )
 _TAKEN = (
     "{p} (sends|hands|returns) {n} [of the] {g} to {q}.",
