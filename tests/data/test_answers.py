@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from kava.data.answers import (
@@ -223,6 +223,9 @@ TEXTS = st.text(
 
 
 @given(TEXTS)
+@example("a \\ \u20280")
+@example("a \\\r0")
+@example("a \\\x850")
 @settings(max_examples=200)
 def test_every_answer_that_says_something_judges_itself_right(gold: str) -> None:
     if normalize_answer(gold):

@@ -15,7 +15,10 @@ LEVELS: dict[str, type] = {
     "": Plan, "data.": DataPlan, "budget.": Budget, "arms.NAME.": Arm, "primary.": Primary,
 }  # fmt: skip
 OWN_LEVELS = ("data", "budget", "arms", "primary")
-OTHERWISE = {"description": "empty", "arms.NAME.changes": "none"}
+OTHERWISE = {
+    "description": "empty", "arms.NAME.changes": "none", "pilot": "none",
+    "primary.learned": "none", "primary.steps_to": "none",
+}  # fmt: skip
 """What a key that is left out is, where its default does not say it in a word."""
 EITHER = ("budget.steps", "budget.epochs")
 

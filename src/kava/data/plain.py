@@ -49,7 +49,7 @@ _COMMANDS = {
     "right": "", "displaystyle": "",
 }  # fmt: skip
 _MARKS = {
-    ",": " ", ";": " ", ":": " ", " ": " ", "!": "", "$": "$", "%": "%", "#": "#", "&": "&",
+    ",": " ", ";": " ", ":": " ", "!": "", "$": "$", "%": "%", "#": "#", "&": "&",
     "_": "_", "{": "{", "}": "}", "(": "", ")": "", "[": "", "]": "", "\\": " ",
 }  # fmt: skip
 _COMMAND = re.compile(r"\\(?:(?P<name>[A-Za-z]++)(?: (?=[^\s\d]))?|(?P<mark>[^A-Za-z0-9]))")
@@ -154,7 +154,9 @@ def _divided(fraction: re.Match[str]) -> str:
 
 
 def _symbol(command: re.Match[str]) -> str:
-    known = _MARKS.get(command["mark"]) if command["name"] is None else None
     if command["name"] is not None:
         known = _COMMANDS.get(command["name"])
+    else:
+        # a backslash before any blank or line break is a blank
+        known = " " if command["mark"].isspace() else _MARKS.get(command["mark"])
     return command[0] if known is None else known

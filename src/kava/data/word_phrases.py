@@ -72,7 +72,7 @@ def phrases(*patterns: str, dated: bool = False) -> Phrases:
 
 
 def _expanded(pattern: str) -> Iterator[str]:
-    parts = re.split(r"(\([^)]*\)|\[[^]]*\])", pattern)
+    parts = re.split(r"(\([^()]*\)|\[[^][]*\])", pattern)
     choices = [
         part[1:-1].split("|")
         if part.startswith("(")

@@ -7,6 +7,7 @@ fiftieth of the space. Students and TensorBoard files are not packed.
 from __future__ import annotations
 
 import io
+import shutil
 import tarfile
 import tempfile
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from pathlib import Path
 
 from kava.files.locks import lock_folder
 from kava.files.write import write_whole
-from kava.study.folder import RECORDED, RESULT_FILE, RUNS_FOLDER, read_lock
+from kava.study.folder import LOCK_FILE, RECORDED, RESULT_FILE, RUNS_FOLDER, read_lock
 
 PACKED_FILE = "runs.tar.xz"
 
@@ -62,7 +63,7 @@ def pack_runs(folder: Path) -> Path:
 
 @contextmanager
 def unpacked(folder: Path) -> Iterator[Path]:
-    """A folder with the study's runs/: its own, or a temporary one if the runs are packed.
+    """A folder with the study's runs/ and lock: its own, or a temporary one if the runs are packed.
 
     Raises:
         ValueError: the packed file is truncated or damaged. Errors of the block name the packed
@@ -78,6 +79,8 @@ def unpacked(folder: Path) -> Iterator[Path]:
                 archive.extractall(there, filter="data")
         except (tarfile.TarError, EOFError, OSError) as error:
             raise ValueError(f"{packed} is cut or damaged ({error}); restore it") from error
+        if (folder / LOCK_FILE).is_file():
+            shutil.copy(folder / LOCK_FILE, there)
         try:
             yield Path(there)
         except ValueError as error:
