@@ -19,6 +19,7 @@ DATA = "kava/word-problems"
 def test_the_task_alone_takes_its_recipe_and_a_model_named_takes_none() -> None:
     config = parse_config(["--dataset_name", f"{DATA}?steps=2-3", "--lr", "2e-3"])
     assert (config.model_name, config.teacher_name) == ("kava/word-teacher",) * 2
+    assert (config.eval_dataset_name, config.eval_split) == (config.dataset_name, "test")
     assert (config.lr, config.kv_method, config.batch_size) == (2e-3, "full", 64)
     assert any(line.endswith(NO_MODEL_NAMED) for line in default_lines(config))
     own = parse_config(["--dataset_name", DATA, "--model_name", "kava/word-llama"])

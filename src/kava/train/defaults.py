@@ -55,12 +55,12 @@ WORD_RECIPE: Mapping[str, Any] = {
     "model_name": "kava/word-teacher",
     "teacher_name": "kava/word-teacher",
     "ce_weight": 0.1,
-    "max_steps": 1000,
     "max_length": 128,
     "max_new_tokens": 8,
-    "eval_steps": 250,
 }
-"""With which the built-in teacher learns to solve the word problems in latent tokens."""
+"""With which the built-in teacher learns to solve word problems in latent tokens.
+
+It is evaluated on their test split, whose phrasings differ from those of training."""
 
 WHAT_IS_TRAINED = frozenset(
     {"model_name", "teacher_name", "student", "target_len", "dataset_name"}
@@ -204,7 +204,7 @@ def recipe_beneath(values: Mapping[str, Any]) -> tuple[Mapping[str, Any], str]:
     if not named:
         chosen, reason = GAME_RECIPE, NOTHING_NAMED
     elif named == {"dataset_name"} and builtin_task(data) == WORD_PROBLEMS_NAME:
-        chosen, reason = WORD_RECIPE, NO_MODEL_NAMED
+        chosen, reason = {**WORD_RECIPE, "eval_dataset_name": data}, NO_MODEL_NAMED
     else:
         return {}, ""
     recipe = {name: value for name, value in chosen.items() if name not in values}
