@@ -71,6 +71,7 @@ def made_up_run(result: Result, settings: Mapping[str, Any]) -> RunLogs:
     for step in (1, 2, 3):
         train = {"step": step, "loss": 2.0 / step, "ce": 1.0 / step}
         held_out = {"step": step, "eval_accuracy": result.accuracy * step / 3}
+        held_out |= {"eval_reading_written": 1.0, "eval_reading_latents": result.accuracy}
         if settings["codi_weight"]:
             train["codi"] = 0.4 / step
         if settings["kv_weight"]:

@@ -126,7 +126,7 @@ def test_the_page_says_verdict_expectations_example_and_command(
     assert "torch 2.13.0" in text
     example = re.search(r"Question(Cups abcd moves (?:\d{4} ){4}order \?)", text)
     assert example is not None
-    for name in ("accuracy", "curves", "losses", "passes"):
+    for name in ("reading", "accuracy", "curves", "losses", "passes"):
         title, caption = story_of(MAIN).captions[name]
         assert title in text
         assert caption in text
@@ -150,7 +150,7 @@ def test_references_inside_the_pictures_are_found_and_unique(html: str) -> None:
 
 def test_pictures_take_their_colours_from_the_page(html: str) -> None:
     body = html[html.index("<body>") :]
-    assert body.count("<svg") == 8
+    assert body.count("<svg") == 10  # five pictures, each wide and narrow
     assert not set(re.findall(r"#[0-9a-f]{6}\b", body))
     for variable in VARIABLES.values():
         assert len(re.findall(re.escape(variable) + r": #", html)) == 3  # light, dark, paper
@@ -175,7 +175,7 @@ def test_words_are_escaped(summaries: list[Summary]) -> None:
 
 
 def test_pngs_are_written_and_small(html: str, folder: Path) -> None:
-    for name in ("accuracy", "curves", "losses", "passes"):
+    for name in ("reading", "accuracy", "curves", "losses", "passes"):
         data = (folder / f"{name}.png").read_bytes()
         assert data.startswith(b"\x89PNG")
         assert len(data) < 150_000

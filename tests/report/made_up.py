@@ -193,7 +193,9 @@ def metric_lines(accuracy: float, cached: bool, seed: int, place: int) -> list[d
         lines.append(line)
         held_out = {"step": step, "seconds": 10 * share + 1, "eval_accuracy": share * accuracy}
         held_out |= {"eval_ce": 1.05 * ce, "eval_attention_entropy": 1.8 - 0.4 * share}
+        held_out |= {"eval_reading_written": 0.97, "eval_reading_latents": share * accuracy}
         if cached:
+            held_out |= {"eval_reading_target": 0.9, "eval_reading_wrong_sample": 0.05}
             held_out |= {"eval_kv": 0.3 - 0.2 * share, "eval_kv_wrong_sample": 0.33 - 0.1 * share}
             held_out |= {"eval_cka_keys": 0.4 + 0.4 * share, "eval_cka_values": 0.3 + 0.4 * share}
         lines.append(held_out)

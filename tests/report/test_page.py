@@ -91,6 +91,23 @@ def test_right_answers_are_told_by_written_steps_where_items_count_them(
     assert "Right answers by written steps" in write_report(folder).read_text()
 
 
+def test_what_answers_are_read_from_is_the_first_picture_and_a_table(won: Path, page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert text.index("What the answer can be read from") < text.index("Right answers by arm")
+    table = Page(text).tables["reading"]
+    assert table[0][1:] == [
+        "written reasoning", "the target", "the latents", "another sample's latents",
+    ]  # fmt: skip
+    by_arm = {row[0].split()[0]: row[1:] for row in table[1:]}
+    arms = {arm.name: arm for arm in load_study(won).arms}
+    for name, cells in by_arm.items():
+        last = [run.curve("eval_reading_latents")[1][-1] for run in arms[name].finished]
+        assert cells[2] == percent(sum(last) / len(last))
+        cached = arms[name].has("eval_kv")
+        assert (cells[1] == "90.0 %", cells[3] == "5.0 %") == (cached, cached)
+    assert len(by_arm) > 2
+
+
 def test_the_verdict_comes_first_and_in_words(won: Path, page: Path) -> None:
     text = Page(page.read_text()).text
     judgement = judge(load_study(won))

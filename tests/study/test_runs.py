@@ -174,7 +174,7 @@ def test_a_study_of_an_earlier_version_goes_on(name: str) -> None:
         runs = study_runs(plan, folder)
         then = [replace(run, fingerprint=written_result(run)["versions"]) for run in runs]
         assert all(run.finished() is not None for run in then), (
-            "a field of TrainConfig that is new belongs into study.run.ADDED_LATER or NOT_DECIDING"
+            "a field of TrainConfig that is new belongs into train.defaults.BEFORE or NOT_DECIDING"
         )
         other = replace(then[0], arm=replace(then[0].arm, changes={"fp16": True}))
         with pytest.raises(ValueError, match="this version of kava trains with other settings"):

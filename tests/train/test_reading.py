@@ -202,3 +202,28 @@ REFUSED = [
 def test_what_does_not_fit_is_refused(changes: dict[str, Any], named: str) -> None:
     with pytest.raises(ValueError, match=named):
         small(**changes)
+
+
+ALONE = {"teacher_ce_weight": 0.0, "kv_weight": 0.0}
+
+
+@pytest.mark.parametrize("changes", [TEACHER, ALONE], ids=["caches are matched", "no cache"])
+def test_the_guard_names_the_broken_link_and_remembers_it(
+    tmp_path: Path, changes: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = small(tmp_path, eval_size=8, eval_steps=2, **changes)
+    run(config)
+    said = capsys.readouterr().out
+    sentence = "the student does not read reasoning: answers right from written reasoning"
+    assert sentence in said.split("guard: ")[-1]
+    run(small(tmp_path, eval_size=8, eval_steps=2, resume=True, **changes))
+    assert sentence in capsys.readouterr().out.split("guard: ")[-1]
+
+
+def test_reading_that_an_earlier_evaluation_had_is_said_to_be_lost(tmp_path: Path) -> None:
+    trainer = run(small(tmp_path, eval_size=8, eval_steps=4, **ALONE)).trainer
+    rows = trainer.state.log_history
+    (last,) = (row for row in rows if "eval_reading_written" in row)
+    trainer.state.log_history = [{"step": 2, "eval_reading_written": 0.9}]
+    trainer.guard.judge(dict(last), trainer.state)
+    assert trainer.guard.last_word().startswith("the student no longer reads reasoning")

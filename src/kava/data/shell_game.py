@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from kava.data.builtin_tokenizer import EOS, PAD, UNKNOWN, builtin_tokenizer
 from kava.data.records import Record, Template
 from kava.dataset_names import FORMS, MAX_MOVES, WORDS_PER_STEP, Form
 
@@ -48,7 +49,6 @@ TEST_FRACTION = 1 / 8
 _PERMUTATIONS = np.array(list(permutations(range(4))))
 STATES: tuple[str, ...] = tuple("".join("abcd"[i] for i in row) for row in _PERMUTATIONS)
 MOVES: tuple[str, ...] = tuple("".join("1234"[i] for i in row) for row in _PERMUTATIONS)
-PAD, EOS, UNKNOWN = "<pad>", "<eos>", "<unk>"
 WORDS: tuple[str, ...] = ("Cups", "moves", "order", "steps", "?", "Answer", ">", ";")
 
 SHELL_GAME_TEMPLATE = Template(cue="Answer ")
@@ -186,19 +186,11 @@ def shell_game_tokenizer() -> PreTrainedTokenizerFast:
     from tokenizers import Tokenizer
     from tokenizers.models import WordLevel
     from tokenizers.pre_tokenizers import WhitespaceSplit
-    from transformers import PreTrainedTokenizerFast
 
     vocabulary = {w: i for i, w in enumerate((PAD, EOS, UNKNOWN, *WORDS, *STATES, *MOVES))}
     tokenizer = Tokenizer(WordLevel(vocabulary, unk_token=UNKNOWN))
     tokenizer.pre_tokenizer = WhitespaceSplit()
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token=PAD,
-        eos_token=EOS,
-        unk_token=UNKNOWN,
-        padding_side="left",
-        clean_up_tokenization_spaces=False,
-    )
+    return builtin_tokenizer(tokenizer)
 
 
 @lru_cache(maxsize=1)

@@ -11,7 +11,8 @@ from __future__ import annotations
 from itertools import permutations
 from typing import TYPE_CHECKING
 
-from kava.data.shell_game import EOS, MOVES, PAD, UNKNOWN, WORDS
+from kava.data.builtin_tokenizer import EOS, PAD, UNKNOWN, builtin_tokenizer
+from kava.data.shell_game import MOVES, WORDS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -30,7 +31,6 @@ def shell_piece_tokenizer() -> PreTrainedTokenizerFast:
     from tokenizers import Regex, Tokenizer, decoders
     from tokenizers.models import WordLevel
     from tokenizers.pre_tokenizers import Split
-    from transformers import PreTrainedTokenizerFast
 
     pieces = [*WORDS, *MOVES, *(a + b for a, b in permutations("abcd", 2))]
     tokens = (PAD, EOS, UNKNOWN, "\n", " ", *pieces, *(" " + piece for piece in pieces))
@@ -38,11 +38,4 @@ def shell_piece_tokenizer() -> PreTrainedTokenizerFast:
     tokenizer = Tokenizer(WordLevel(vocabulary, unk_token=UNKNOWN))
     tokenizer.pre_tokenizer = Split(Regex(_PATTERN), "isolated")
     tokenizer.decoder = decoders.Fuse()
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token=PAD,
-        eos_token=EOS,
-        unk_token=UNKNOWN,
-        padding_side="left",
-        clean_up_tokenization_spaces=False,
-    )
+    return builtin_tokenizer(tokenizer)

@@ -160,7 +160,7 @@ class _Draw:
 
 
 def draw_problem(draw: _Draw, num_steps: int, max_number: int) -> Problem:
-    """A problem of so many written steps."""
+    """Draw a problem with `num_steps` written steps."""
     start = amount = draw.between(2, max_number)
     steps: list[Step] = []
     while len(steps) < num_steps:

@@ -15,13 +15,13 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from kava.data.builtin_tokenizer import EOS, PAD, UNKNOWN, builtin_tokenizer
 from kava.data.word_phrases import GOODS, LETTERS, MONTHS, PARTS, PEOPLE, SUMS, THEMES, TIMES
 from kava.data.word_problems import ASK, WORD_PROBLEMS_TEMPLATE
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-PAD, EOS, UNKNOWN = "<pad>", "<eos>", "<unk>"
 LARGEST_NUMBER = 99
 _END = "</w>"
 _MARKS = (".", ",", ";", ":", "?", "!")
@@ -40,7 +40,6 @@ def word_problems_tokenizer() -> PreTrainedTokenizerFast:
     from tokenizers import Tokenizer, decoders
     from tokenizers.models import BPE
     from tokenizers.pre_tokenizers import Punctuation, Sequence, WhitespaceSplit
-    from transformers import PreTrainedTokenizerFast
 
     alphabet, merges = _trained()
     tokens = (PAD, EOS, UNKNOWN, *alphabet, *(a + b for a, b in merges))
@@ -54,14 +53,7 @@ def word_problems_tokenizer() -> PreTrainedTokenizerFast:
             *(decoders.Replace(" " + mark, mark) for mark in _MARKS),
         ]
     )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token=PAD,
-        eos_token=EOS,
-        unk_token=UNKNOWN,
-        padding_side="left",
-        clean_up_tokenization_spaces=False,
-    )
+    return builtin_tokenizer(tokenizer)
 
 
 @lru_cache(maxsize=1)

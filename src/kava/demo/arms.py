@@ -166,7 +166,7 @@ reasoning, and no position has to be chosen."""
 
 
 def eviction_demo(num_latents: int = NUM_LATENTS) -> Demo:
-    """The comparison of eviction rules, for so many latents and kept positions.
+    """The comparison of eviction rules, for M latents and kept positions.
 
     Raises:
         ValueError: fewer than the oracle keeps anyway, or more than there are.

@@ -76,7 +76,7 @@ MAIN_STORY = Story(
 
 
 def eviction_story(num_latents: int) -> Story:
-    """The words of the eviction study, for so many latents."""
+    """The words of the eviction study with `num_latents` latents."""
     more = (
         "."
         if num_latents == NUM_LATENTS

@@ -74,72 +74,55 @@ def _tiny_gpt_neox() -> PreTrainedConfig:
     )
 
 
+def _llama(tokenizer: PreTrainedTokenizerBase, **sizes: Any) -> PreTrainedConfig:
+    return LlamaConfig(max_position_embeddings=1024, **_vocabulary(tokenizer), **sizes)
+
+
+def _gpt2(tokenizer: PreTrainedTokenizerBase, **sizes: Any) -> PreTrainedConfig:
+    dropout: dict[str, Any] = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
+    return GPT2Config(n_positions=256, **dropout, **_vocabulary(tokenizer), **sizes)
+
+
+def _vocabulary(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    return {
+        "vocab_size": len(tokenizer),
+        "bos_token_id": None,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+
+
 def _shell_llama() -> PreTrainedConfig:
-    tokenizer = _shell_tokenizer()
-    return LlamaConfig(
-        vocab_size=len(tokenizer),
+    return _llama(
+        _shell_tokenizer(),
         hidden_size=64,
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=4,
         intermediate_size=172,
-        max_position_embeddings=1024,
-        bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
     )
 
 
 def _shell_gpt2() -> PreTrainedConfig:
-    tokenizer = _piece_tokenizer()
-    return GPT2Config(
-        vocab_size=len(tokenizer),
-        n_embd=96,
-        n_layer=4,
-        n_head=3,
-        n_positions=256,
-        resid_pdrop=0.0,
-        embd_pdrop=0.0,
-        attn_pdrop=0.0,
-        bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
+    return _gpt2(_piece_tokenizer(), n_embd=96, n_layer=4, n_head=3)
 
 
 def _word_llama() -> PreTrainedConfig:
-    tokenizer = _word_tokenizer()
-    return LlamaConfig(
-        vocab_size=len(tokenizer),
+    return _llama(
+        _word_tokenizer(),
         hidden_size=96,
         num_hidden_layers=3,
         num_attention_heads=3,
         num_key_value_heads=3,
         intermediate_size=192,
-        max_position_embeddings=1024,
         tie_word_embeddings=True,
-        bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
     )
 
 
 def _word_gpt2() -> PreTrainedConfig:
-    tokenizer = _word_tokenizer()
-    return GPT2Config(
-        vocab_size=len(tokenizer),
-        n_embd=96,
-        n_layer=4,
-        n_head=4,
-        n_positions=256,
-        activation_function="gelu_pytorch_tanh",  # GPT-2's, in one kernel
-        resid_pdrop=0.0,
-        embd_pdrop=0.0,
-        attn_pdrop=0.0,
-        bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
+    # this spelling of GPT-2's own activation is one kernel
+    activation = "gelu_pytorch_tanh"
+    return _gpt2(_word_tokenizer(), n_embd=96, n_layer=4, n_head=4, activation_function=activation)
 
 
 def _piece_tokenizer() -> PreTrainedTokenizerBase:

@@ -155,7 +155,7 @@ def time_map_picture(
 
 
 def _name_axes(axes: Axes, rows: Matrix, names: tuple[str, str], most: int) -> None:
-    """Numbers of layers or heads on both axes, at most so many across, and what they are of."""
+    """Numbers of layers or heads on both axes, at most `most` of them, and what they are of."""
     count_ticks(axes.yaxis, len(rows))
     count_ticks(axes.xaxis, len(rows[0]), most)
     axes.set_ylabel(names[0])
@@ -163,7 +163,7 @@ def _name_axes(axes: Axes, rows: Matrix, names: tuple[str, str], most: int) -> N
 
 
 def _some(count: int, most: int) -> list[int]:
-    """At most so many of `count` places, first and last among them, evenly apart."""
+    """At most `most` of `count` places, first and last among them, evenly apart."""
     if count <= most:
         return list(range(count))
     return sorted({round(i * (count - 1) / (most - 1)) for i in range(most)})

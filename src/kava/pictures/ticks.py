@@ -189,6 +189,6 @@ def step_axis(axes: Axes, last_step: int) -> None:
 
 
 def count_ticks(axis: Axis, count: int, most: int = 16) -> None:
-    """Ticks at so many things that are counted from 0, or at every second, third, … of them."""
+    """Ticks at `count` things that are counted from 0, or at every second, third, … of them."""
     places: Sequence[int] = range(0, count, -(-count // most))
     axis.set_ticks(list(places), [str(place) for place in places])

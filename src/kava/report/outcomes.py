@@ -45,7 +45,7 @@ class Steps:
 
 
 def reached_text(runs: Sequence[Reached]) -> str:
-    """How many of so many runs."""
+    """The number of runs that reached the target, out of all: `4 of 5 runs`."""
     return f"{sum(run.reached for run in runs)} of {counted(len(runs), 'run')}"
 
 

@@ -54,8 +54,8 @@ CAPTIONS: Mapping[str, tuple[str, str]] = {
         "What the answer can be read from",
         "Held-out answers predicted whole: after the written chain of thought, with the target's "
         "keys and values in place of the latents, from the student's own latents, and from another "
-        "sample's. A line that stays down is a link that is broken, and what follows it cannot do "
-        "better. An arm without latents has the first and the third alone.",
+        "sample's. A line that stays down is a link that is broken, and it limits those that "
+        "follow. An arm without latents has the first and the third alone.",
     ),
     "accuracy_curves": (
         "Right answers while training",

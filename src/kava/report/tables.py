@@ -156,7 +156,7 @@ def steps_table(study: StudyLogs) -> Table | None:
             cells.append(Cell(percent(float(correct_SN.mean())), interval))
         rows.append(cells)
     note = (
-        f"Right answers to the items that take so many written steps, over the seeds of an arm. "
+        f"Right answers to the items that take this number of written steps, over an arm's seeds. "
         f"Below each its {confidence:.0%} interval."
     )
     head = ("arm", *(f"{counted(n, 'step')} ({steps_N.count(n)})" for n in counts))

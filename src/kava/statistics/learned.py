@@ -6,7 +6,7 @@ are of two kinds, their accuracy is taken apart: the level of the run's kind, an
 
     accuracy = low + (high − low) · learned + rest,
 
-and the share of runs that learned is judged as a share of so many runs, exactly.
+and the share of runs that learned is judged exactly, from its count.
 
 Shapes: S seeds.
 """

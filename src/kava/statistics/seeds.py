@@ -119,7 +119,7 @@ def compare_arms(
     Where all answers differ alike, no t can be formed. If the difference is 0, p is 1. Otherwise
     p is that of the exact test that swaps labels: of runs between the arms (crossed), of the two
     runs of a seed (seeds), of the two answers to an item (items); and the interval is Wilson's
-    for so many items.
+    for that number of items.
 
     Args:
         treatment: [S, N] right or wrong.
@@ -221,7 +221,7 @@ def accuracy_interval(
     """The interval of an arm's accuracy, for other runs and other items.
 
     All runs alike in every item leave no spread between runs, and one accuracy of 0 or 1 none
-    between items either: then it is Wilson's interval, for so many items.
+    between items either: then it is Wilson's interval, for that number of items.
 
     Args:
         correct: [S, N] right or wrong, at least two runs.

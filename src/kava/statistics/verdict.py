@@ -38,7 +38,7 @@ class Verdict:
 def unseen_share(num_seeds: int, confidence: float = 0.95) -> float:
     """The largest share of an arm's runs that may end in a way that none of its runs has shown.
 
-    The upper end of the exact one-sided interval of 0 out of so many runs (Clopper & Pearson 1934).
+    The upper end of the exact one-sided interval of 0 out of S runs (Clopper & Pearson 1934).
 
     Raises:
         ValueError: no seed, or a confidence outside (0, 1).

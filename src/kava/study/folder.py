@@ -25,7 +25,7 @@ PLAN_FILE = "plan.yaml"
 LOCK_FILE = "plan.lock.json"
 DEFAULTS = 2
 """In a lock: which defaults of `kava train` its runs have. Locks without it are from before latents
-that another checkpoint teaches were trained to be read (`--text_ce_weight`)."""
+that a frozen teacher teaches were trained to be read (`--text_ce_weight`)."""
 RUNS_FOLDER = "runs"
 METRICS_FILE = "metrics.jsonl"
 ITEMS_FILE = "items.jsonl"
@@ -98,7 +98,9 @@ def defaults_of(folder: Path) -> dict[str, Any]:
     path = folder / LOCK_FILE
     if not path.is_file() or "defaults" in read_json(path):
         return {}
-    return {"text_ce_weight": 0.0}
+    from kava.train.defaults import BEFORE
+
+    return {"text_ce_weight": BEFORE["text_ce_weight"]}
 
 
 def _differing(then: Any, now: Any, where: str = "") -> Iterator[str]:

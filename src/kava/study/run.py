@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from multiprocessing.connection import Connection
@@ -33,11 +32,6 @@ NOT_DECIDING = (
     "output_dir", "resume", "resume_from", "overwrite", "no_progress", "save_only_model",
 )  # fmt: skip
 """Settings that do not affect a result."""
-
-ADDED_LATER: Mapping[str, Any] = {"fp16": False, "text_ce_weight": 0.0, "text_ce_steps": None,
-    "ce_warmup": 0, "inject_weight": 0.0, "inject_steps": None}  # fmt: skip
-"""Settings added after the first studies were run, and what held before: with that value one is not
-hashed, so that older folders can be continued. Add a new field of `TrainConfig` here or above."""
 
 
 @dataclass(frozen=True)
@@ -93,11 +87,17 @@ class StudyRun:
 
     @cached_property
     def settings_hash(self) -> str:
-        """SHA-256 of everything that affects the result, without the output folder."""
+        """SHA-256 of everything that affects the result, without the output folder.
+
+        A flag that came later is left out where it has the value that held before it, so that older
+        folders can be continued.
+        """
+        from kava.train.defaults import BEFORE
+
         config = {
             name: value
             for name, value in asdict(self.config).items()
-            if name not in NOT_DECIDING and not (name in ADDED_LATER and value == ADDED_LATER[name])
+            if name not in NOT_DECIDING and not (name in BEFORE and value == BEFORE[name])
         }
         settings = {
             "config": config,

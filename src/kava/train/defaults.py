@@ -3,7 +3,7 @@
     alignment_mode   structured where another model teaches, else identity
     keep_short       on if the problems of a built-in task differ in steps, else off
     target_len       6, or the number of reasoning tokens of a built-in task if smaller
-    text_ce_weight   1 for latents that another checkpoint teaches, else 0
+    text_ce_weight   1 for latents that a frozen teacher teaches, else 0
     text_ce_steps    and inject_steps: 40 % of the run
     kava train       with no model and no data named: the recipe of the built-in game; with no
                      model and the built-in word problems: theirs
@@ -30,8 +30,11 @@ from kava.train.settings import Settings
 USUAL_TARGET_LEN = 6
 FADING_PART = 0.4
 """Of a run's steps, after how many a term fades that is of use at its beginning."""
-ABSENT = {"text_ce_weight": 0.0}
-"""What held before a flag existed, for the runs whose record does not have it."""
+BEFORE: Mapping[str, Any] = {
+    "fp16": False, "text_ce_weight": 0.0, "text_ce_steps": None, "ce_warmup": 0,
+    "inject_weight": 0.0, "inject_steps": None,
+}  # fmt: skip
+"""Flags that runs of an earlier version do not record, and what held then."""
 
 GAME_RECIPE: Mapping[str, Any] = {
     "teacher_name": "kava/shell-teacher",
@@ -185,8 +188,8 @@ def adopt(config: Settings, recorded: Mapping[str, Any]) -> None:
         recorded: the configuration in the checkpoint.
     """
     for name in config.left_out:
-        if name in recorded or name in ABSENT:
-            setattr(config, name, recorded.get(name, ABSENT.get(name)))
+        if name in recorded or name in BEFORE:
+            setattr(config, name, recorded.get(name, BEFORE.get(name)))
             config.left_out[name] = ""
 
 

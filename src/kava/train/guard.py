@@ -108,22 +108,21 @@ class RunGuard:
         if self._waiting is not None:
             self._report(*self._waiting)
             self._waiting = None
+        last, last_reading = self.verdict, self.reading
+        if state.global_step:
+            earlier = [reading_of(row).get("written", 0.0) for row in state.log_history]
+            self.reading = reading_verdict(reading_of(metrics), max(earlier, default=0.0))
         if not self._reports:
             return False
         report = CollapseReport.mean(self._reports)
         metrics.update({f"eval_{name}": x for name, x in report.metrics().items() if name != "kv"})
         if state.global_step == 0:
             return False
-        last, last_reading = self.verdict, self.reading
-        earlier = [reading_of(row).get("written", 0.0) for row in state.log_history]
-        self.reading = reading_verdict(reading_of(metrics), max(earlier, default=0.0))
         start = start_of(state) if self.config.trains_target else None
         unit: Unit = "latent" if self.config.student == "latent" else "position"
         self.verdict = verdict(report, ce=metrics["eval_ce"], start=start, unit=unit)
         changed = last is None or last.state != self.verdict.state
-        return changed or (last_reading and last_reading.state) != (
-            self.reading and self.reading.state
-        )
+        return changed or _state(last_reading) != _state(self.reading)
 
     def hear(self, answers: AnswersVerdict | None) -> bool:
         """Take what the answers of the evaluation say; None where they say nothing.
@@ -132,25 +131,23 @@ class RunGuard:
             Whether their state is another than the last.
         """
         last, self.answers = self.answers, answers
-        return (last and last.state) != (answers and answers.state)
+        return _state(last) != _state(answers)
 
     def state(self) -> dict[str, Any] | None:
-        """The last verdict, as JSON holds it."""
-        if self.verdict is None:
-            return None
+        """The last verdict, as JSON holds it; None where there is none."""
+        caches = {} if self.verdict is None else self.verdict._asdict()
         parts = {"answers": self.answers, "reading": self.reading}
-        return {
-            **self.verdict._asdict(),
-            **{name: part and part._asdict() for name, part in parts.items()},
-        }
+        others = {name: part._asdict() for name, part in parts.items() if part is not None}
+        return {**caches, **others} or None
 
     def restore(self, state: Mapping[str, Any] | None) -> None:
         """Take the last verdict of an interrupted run, of an earlier version too."""
         self.verdict = self.answers = self.reading = None
         if state is None:
             return
-        details = tuple(state.get("details", ()))
-        self.verdict = CollapseVerdict(state["state"], state["sentence"], details)
+        if "state" in state:
+            details = tuple(state.get("details", ()))
+            self.verdict = CollapseVerdict(state["state"], state["sentence"], details)
         if state.get("answers") is not None:
             self.answers = AnswersVerdict(**state["answers"])
         if state.get("reading") is not None:
@@ -163,15 +160,15 @@ class RunGuard:
         return f"{self.verdict.state} (answers {self.answers.state})"
 
     def last_word(self) -> str | None:
-        """The verdict at the end of a run, in two lines or more; None of a run that matches no
-        cache.
+        """The verdict at the end of a run, in one line or more.
 
-        What the caches say comes first, and where the answers say less, that at once.
+        What the caches say comes first, and where the answers say less, that at once. A run that
+        matches no cache has the sentence on reading alone, or none (None).
         """
         if self.verdict is not None:
             return "\n".join(self._lines(self.verdict))
         if not self.config.matches_cache:
-            return None
+            return None if self.reading is None else self.reading.sentence
         if self.config.eval_size:
             return "no verdict: one sample was held out, which has no other; pass --eval_size 2"
         return "no verdict: nothing was held out to compare with the wrong sample; pass --eval_size"
@@ -184,6 +181,10 @@ class RunGuard:
             what, _, why = caches.sentence.partition(": ")
             return [f"{what}, but {self.answers.sentence}", *reading, why, *caches.details]
         return [caches.sentence, self.answers.sentence, *reading, *caches.details]
+
+
+def _state(part: AnswersVerdict | ReadingVerdict | None) -> str | None:
+    return None if part is None else part.state
 
 
 def start_of(state: TrainerState) -> InitialMetrics | None:

@@ -3,7 +3,7 @@
     L = CE(answer | latents, prompt) + CE(reasoning, answer | prompt) + α₁·L_CODI + α₂·L_KV
 
 (KaVa, arXiv 2510.02312; the second term is the teacher mode of self-distillation, where teacher
-and student share their weights.) Not in the paper: where another checkpoint teaches, nothing of
+and student share their weights.) Not in the paper: where a frozen teacher teaches, nothing of
 this trains the student to read a chain of thought between its thought vectors. `--text_ce_weight`
 adds the cross-entropy of the text in that layout, `--inject_weight` that of the answer behind the
 target's keys and values, and `--latent_ce_weight` that of what the latents themselves read as.

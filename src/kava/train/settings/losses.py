@@ -70,7 +70,7 @@ class LossSettings:
         "of the latents (prompt, begin-of-thought, chain of thought, end-of-thought, answer), from "
         "which a student learns to read there; 0 leaves it out",
         least=0,
-        unset="1 for latents that another checkpoint teaches, else 0",
+        unset="1 for latents that a frozen teacher (--teacher_name) teaches, else 0",
     )
     text_ce_steps: int | None = flag(
         None,

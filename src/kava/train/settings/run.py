@@ -15,8 +15,8 @@ class RunSettings:
     output_dir: str = flag(
         "outputs/run", "folder for checkpoints, metrics and TensorBoard", group="output"
     )
-    logging_steps: int = flag(10, "log every so many steps", least=1)
-    save_steps: int = flag(500, "write a checkpoint every so many steps, and at the end", least=1)
+    logging_steps: int = flag(10, "steps between two log lines", least=1)
+    save_steps: int = flag(500, "steps between two checkpoints; one more at the end", least=1)
     save_total_limit: int | None = flag(
         2, "keep this many newest checkpoints, and the best beside them; 0: all", least=0
     )
@@ -25,7 +25,7 @@ class RunSettings:
         "write checkpoints without optimiser and random states, a third of the size: they can be "
         "evaluated, but no run can go on from them",
     )
-    eval_steps: int = flag(500, "evaluate every so many steps, and at the end", least=1)
+    eval_steps: int = flag(500, "steps between two evaluations; one more at the end", least=1)
     eval_batch_size: int = flag(
         64, "samples per batch in evaluation", least=1, most=names.MOST_BATCH
     )
