@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from kava.align import align_offsets
+from kava.align.tokens.overlap import align_many
 from kava.data.encode import encode_records
 from kava.data.encoded import Encoded, EncodeReport, Overflow, TeacherText
 from kava.data.records import Record, Template
@@ -66,13 +66,10 @@ def encode_for_teacher(
         answer_alone=answer_alone,
     )
     ours = {item.id: item for item in encoded}
+    pairs = [(ours[item.id], item) for item in theirs]
+    alignments = align_many([item.offsets for item, _ in pairs], [item.offsets for item in theirs])
     paired = [
-        replace(
-            ours[item.id],
-            teacher=TeacherText(
-                encoded=item, alignment=align_offsets(ours[item.id].offsets, item.offsets)
-            ),
-        )
-        for item in theirs
+        replace(item, teacher=TeacherText(encoded=their, alignment=alignment))
+        for (item, their), alignment in zip(pairs, alignments)
     ]
     return paired, report

@@ -131,8 +131,8 @@ def align_many(
             f"offsets of {len(student_offsets)} student texts do not fit those of "
             f"{len(teacher_offsets)} teacher texts"
         )
-    student_arrays = [_checked(offsets, "student") for offsets in student_offsets]
-    teacher_arrays = [_checked(offsets, "teacher") for offsets in teacher_offsets]
+    student_arrays = _checked(student_offsets, "student")
+    teacher_arrays = _checked(teacher_offsets, "teacher")
     for text, (ours, theirs) in enumerate(zip(student_arrays, teacher_arrays)):
         if len(ours) and not len(theirs):
             raise ValueError(
@@ -161,28 +161,35 @@ def _align_chunk(
     return _overlap(_lay_out(student, base), _lay_out(teacher, base), same)
 
 
-def _checked(offsets: Offsets, whose: str) -> np.ndarray:
-    array = np.asarray(offsets, dtype=np.int64)
-    if array.size == 0:
-        return array.reshape(0, 2)
-    if array.ndim != 2 or array.shape[1] != 2:
-        raise ValueError(f"{whose} offsets must be [T, 2], begin and end, got {list(array.shape)}")
-    wrong = (array[:, 0] > array[:, 1]) | (array[:, 0] < 0)
-    if wrong.any():
-        token = int(wrong.argmax())
+def _checked(texts: Sequence[Offsets], whose: str) -> list[np.ndarray]:
+    arrays = [np.asarray(offsets, dtype=np.int64) for offsets in texts]
+    arrays = [array if array.size else array.reshape(0, 2) for array in arrays]
+    for array in arrays:
+        if array.ndim != 2 or array.shape[1] != 2:
+            raise ValueError(
+                f"{whose} offsets must be [T, 2], begin and end, got {list(array.shape)}"
+            )
+    if not arrays:
+        return []
+    begin, end = np.concatenate(arrays).T
+    text = np.repeat(np.arange(len(arrays)), [len(array) for array in arrays])
+    wrong = np.flatnonzero((begin > end) | (begin < 0))
+    if len(wrong):
+        token = wrong[0] - np.searchsorted(text, text[wrong[0]])
         raise ValueError(
-            f"{whose} token {token} has offsets {array[token].tolist()}; begin must be at least "
-            f"0 and at most the end"
+            f"{whose} token {token} has offsets {[int(begin[wrong[0]]), int(end[wrong[0]])]}; "
+            f"begin must be at least 0 and at most the end"
         )
-    solid = array[array[:, 0] < array[:, 1]]
-    falls = (np.diff(solid, axis=0) < 0).any(axis=1)
+    solid = np.flatnonzero(begin < end)
+    falls = (np.diff(begin[solid]) < 0) | (np.diff(end[solid]) < 0)
+    falls &= np.diff(text[solid]) == 0
     if falls.any():
-        token = int(falls.argmax())
+        one, other = solid[falls.argmax()], solid[falls.argmax() + 1]
         raise ValueError(
-            f"{whose} offsets fall back from {solid[token].tolist()} to "
-            f"{solid[token + 1].tolist()}; tokens must come in the order of the text"
+            f"{whose} offsets fall back from {[int(begin[one]), int(end[one])]} to "
+            f"{[int(begin[other]), int(end[other])]}; tokens must come in the order of the text"
         )
-    return array
+    return arrays
 
 
 class _Tokens(NamedTuple):
