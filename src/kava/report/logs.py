@@ -6,7 +6,7 @@ Shapes: S seeds, N items.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -121,6 +121,10 @@ class ArmLogs:
     def unfinished(self) -> tuple[RunLogs, ...]:
         """The planned runs that are not finished."""
         return tuple(run for run in self.runs if run.state != "finished")
+
+    def first(self, num_runs: int) -> ArmLogs:
+        """The arm with its first finished runs alone, those of the plan's first seeds."""
+        return replace(self, runs=self.finished[:num_runs])
 
     @property
     def correct_SN(self) -> np.ndarray:

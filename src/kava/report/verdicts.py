@@ -63,7 +63,7 @@ def has_teacher(arm: ArmLogs) -> bool:
 
 def is_untaught(arm: ArmLogs, study: StudyLogs) -> bool:
     """Whether an arm was trained with every seed and without a teacher; references count too."""
-    complete = len(arm.finished) == len(study.plan.seeds)
+    complete = len(arm.finished) == len(study.plan.seeds_of(arm.arm))
     return arm.arm.trained and arm.role != "control" and complete and not has_teacher(arm)
 
 
@@ -110,8 +110,9 @@ def _family(
     primary = study.plan.primary
     levels = study.levels
     test: Any = primary.test
+    same = [_same_seeds(*pair) for pair in pairs]
     found = []
-    for one, other in pairs:
+    for one, other in same:
         right = one.correct_SN, other.correct_SN
         strict = 1 - primary.alpha / len(pairs)
         least = compare_arms(*right, test=test, levels=levels, confidence=strict, num_resamples=0)
@@ -121,8 +122,8 @@ def _family(
                 minimum_detectable=least.minimum_detectable,
             )
         )
-    steps = compare_all_steps(study, pairs) if against_baseline else []
-    curves = compare_areas(pairs, 1 - primary.alpha) if against_baseline else [None] * len(pairs)
+    steps = compare_all_steps(study, same) if against_baseline else []
+    curves = compare_areas(same, 1 - primary.alpha) if against_baseline else [None] * len(pairs)
     adjusted = holm([one.p for one in found] + [one.p for _, one in steps])
     of_steps: list[Steps | None] = [
         Steps(target=target, found=one, p_adjusted=p)
@@ -150,3 +151,9 @@ def _family(
             pairs, found, adjusted, curves, of_shares, of_steps or [None] * len(pairs)
         )
     )
+
+
+def _same_seeds(one: ArmLogs, other: ArmLogs) -> tuple[ArmLogs, ArmLogs]:
+    """Two arms with the runs of the seeds that both have: an arm may have the first ones alone."""
+    num_runs = min(len(one.finished), len(other.finished))
+    return one.first(num_runs), other.first(num_runs)

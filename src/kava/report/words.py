@@ -154,10 +154,11 @@ def power_sentence(study: StudyLogs, compared: Sequence[Compared]) -> str:
             "The answers of the runs do not vary, so that no smallest detectable effect can be "
             "told."
         )
+    seeds = sorted({one.comparison.num_seeds for one in compared})
     found = compared[0].comparison
     least = study.plan.primary.minimum_effect
     most = max(known)
-    size = f"{counted(found.num_seeds, 'seed')} an arm and {counted(found.num_items, 'item')}"
+    size = f"{listed(map(str, seeds), 'or')} seeds an arm and {counted(found.num_items, 'item')}"
     span = points(min(most, 1.0)).lstrip("+")
     if min(known) > 1:
         return (
@@ -180,7 +181,7 @@ def power_sentence(study: StudyLogs, compared: Sequence[Compared]) -> str:
 
 def seeds_sentence(study: StudyLogs) -> str:
     """What a test with this number of seeds can and cannot show about other runs."""
-    num_seeds = len(study.plan.seeds)
+    num_seeds = study.plan.fewest_seeds
     if study.plan.primary.test == "items":
         return (
             "The plan's test is over items: it speaks of these very runs, and of other runs of an "

@@ -128,10 +128,12 @@ def _check_arm(arm: Arm, plan: Plan) -> None:
             raise ValueError(
                 f"{where}: seeds {arm.seeds} must be from 1 to the plan's {len(plan.seeds)}"
             )
-        if plan.primary.test != "none" and arm.role != "reference":
+        compared = arm.role != "reference" and plan.primary.test != "none"
+        if compared and arm.seeds < MIN_SEEDS:
             raise ValueError(
-                f"{where}: the test {plan.primary.test!r} compares runs of the same seeds; leave "
-                f"seeds out, or describe without a verdict by `test: none` under primary"
+                f"{where}: the test {plan.primary.test!r} needs at least {MIN_SEEDS} seeds, the "
+                f"arm has {arm.seeds}; run it with more, or describe without a verdict by "
+                f"`test: none` under primary"
             )
     own_budget = arm.role == "reference"
     for key in arm.changes:

@@ -55,17 +55,23 @@ def unfair_differences(plan: Plan, results: Results) -> list[str]:
 
 
 def seeds_apart(plan: Plan, results: Results) -> list[str]:
-    """The compared arms whose finished seeds differ from the baseline's."""
-    done = {
-        arm.name: [seed for seed in plan.seeds if (arm.name, seed) in results]
-        for arm in (plan.baseline, *plan.compared)
-    }
-    expected = done[plan.baseline.name]
-    return [
-        f"{name}: seeds {_listed(seeds)}, those of {plan.baseline.name} are {_listed(expected)}"
-        for name, seeds in done.items()
-        if seeds != expected
-    ]
+    """The compared arms that lack a finished run of a seed that the baseline has, or the reverse.
+
+    An arm that is planned for the first seeds alone is held against the baseline's runs of those.
+    """
+    lines = []
+    for arm in plan.compared:
+        seeds = plan.seeds_of(arm)
+        own, theirs = (
+            [seed for seed in seeds if (name, seed) in results]
+            for name in (arm.name, plan.baseline.name)
+        )
+        if own != theirs:
+            lines.append(
+                f"{arm.name}: seeds {_listed(own)}, those of {plan.baseline.name} are "
+                f"{_listed(theirs)}"
+            )
+    return lines
 
 
 def _differences(own: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:

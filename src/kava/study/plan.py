@@ -227,6 +227,12 @@ class Plan:
         """The seeds of an arm's runs; a model that is not trained is the same for all seeds."""
         return self.seeds[: arm.seeds if arm.trained else 1]
 
+    @property
+    def fewest_seeds(self) -> int:
+        """The seeds of the treatment that has the fewest, or of the baseline without one."""
+        arms = [arm for arm in self.arms if arm.role in ("baseline", "treatment")]
+        return min(len(self.seeds_of(arm)) for arm in arms)
+
     def check_seeds(self, seeds: Sequence[int]) -> None:
         """Refuse a seed that the plan does not have.
 

@@ -53,7 +53,7 @@ def power_lines(plan: Plan) -> list[str]:
         return ["power      not known before the data are read; give test_items under data"]
     tests = len(plan.compared) * (1 if primary.steps_to is None else 2)
     lines = [
-        f"power      to find {points(primary.minimum_effect)} with {len(plan.seeds)} seeds and "
+        f"power      to find {points(primary.minimum_effect)} with {plan.fewest_seeds} seeds and "
         f"{items:,} items at p < {primary.alpha:g} over {tests} comparisons:"
     ]
     level = primary.alpha / tests
@@ -61,7 +61,7 @@ def power_lines(plan: Plan) -> list[str]:
         return lines + _from_pilot(plan, plan.pilot, items, level)
     for std in ASSUMED_STDS:
         spread = RunSpread(seed_std=std, accuracy=0.5)
-        found = power_of(spread, primary.minimum_effect, len(plan.seeds), items, level)
+        found = power_of(spread, primary.minimum_effect, plan.fewest_seeds, items, level)
         spelled = points(std).removeprefix("+")
         lines.append(f"           {percent(found)} where runs of an arm spread by {spelled}")
     return lines
@@ -69,7 +69,7 @@ def power_lines(plan: Plan) -> list[str]:
 
 def _from_pilot(plan: Plan, pilot: Pilot, items: int, level: float) -> list[str]:
     spread = spread_of(pilot)
-    effect, has = plan.primary.minimum_effect, len(plan.seeds)
+    effect, has = plan.primary.minimum_effect, plan.fewest_seeds
     found = power_of(spread, effect, has, items, level)
     needed = next(
         (
