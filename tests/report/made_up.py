@@ -32,6 +32,7 @@ def made_up_plan(
     arms: Sequence[str],
     roles: Mapping[str, str] = ROLES,
     seeds: Sequence[int] = range(5),
+    fewer: Mapping[str, int] | None = None,
     **primary: Any,
 ) -> dict[str, Any]:
     """The canonical values of a plan with these arms."""
@@ -56,6 +57,8 @@ def made_up_plan(
             "role": roles.get(arm, "treatment"),
             "changes": changes,
         }
+        if fewer and arm in fewer:
+            values["arms"][arm]["seeds"] = fewer[arm]
         if arm == "raw":
             values["arms"][arm] = {"what": WHAT[arm], "role": "reference", "trained": False}
     return read_plan(values).canonical()
@@ -67,6 +70,7 @@ def write_study(
     *,
     roles: Mapping[str, str] = ROLES,
     seeds: Sequence[int] = range(5),
+    fewer: Mapping[str, int] | None = None,
     same: Mapping[str, str] | None = None,
     spread: float = 0.01,
     num_steps: Sequence[int] = (),
@@ -79,13 +83,14 @@ def write_study(
         abilities: arm → the share of items that it is to answer, in the plan's order.
         roles: arm → role.
         seeds: of every arm.
+        fewer: arm → the number of seeds that it has instead.
         same: arm → the arm whose answers it repeats.
         spread: of the ability over seeds.
         num_steps: the written steps of the items, in turn; none where it is empty.
         primary: of the plan.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    plan = made_up_plan(list(abilities), roles, seeds, **primary)
+    plan = made_up_plan(list(abilities), roles, seeds, fewer, **primary)
     lock = {
         "plan": plan,
         "plan_hash": canonical_hash(plan),
@@ -97,7 +102,8 @@ def write_study(
     (folder / "plan.lock.json").write_text(json.dumps(lock, indent=2))
     hardness = np.random.default_rng(7).uniform(size=NUM_ITEMS)
     for place, (arm, ability) in enumerate(abilities.items()):
-        for seed in plan["seeds"][:1] if arm == "raw" else plan["seeds"]:
+        num_seeds = 1 if arm == "raw" else (fewer or {}).get(arm)
+        for seed in plan["seeds"][:num_seeds]:
             source = (same or {}).get(arm, arm)
             draw = np.random.default_rng([seed, list(abilities).index(source)])
             share = np.clip(ability + spread * draw.standard_normal(), 0.0, 1.0)

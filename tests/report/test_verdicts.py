@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from kava.report import judge, load_study
+from kava.report import judge, load_study, write_report
 from kava.report.judgement import Judgement
 from kava.report.kinds import check_same_kind, differing_settings, groups_of_kind
-from report.made_up import write_study
+from report.made_up import ROLES, write_study
 
 
 def judged(folder: Path, abilities: dict[str, float], **options: object) -> Judgement:
@@ -120,3 +120,23 @@ def test_the_settings_that_kinds_know_are_settings() -> None:
     from kava.train.config import TrainConfig
 
     assert {field.name for field in fields(TrainConfig)} >= TRAINING_ONLY | STUDENT
+
+
+def test_an_arm_of_fewer_seeds_is_compared_over_those(tmp_path: Path) -> None:
+    abilities = {"flat": 0.5, "per_head": 0.9, "wrong": 0.5, "none": 0.5}
+    roles = {**ROLES, "none": "reference"}
+    small = write_study(tmp_path / "small", abilities, roles=roles, seeds=range(3))
+    large = write_study(
+        tmp_path / "large",
+        abilities,
+        roles=roles,
+        seeds=range(6),
+        fewer={"per_head": 3, "wrong": 3, "none": 3},
+    )
+    expected, found = judge(load_study(small)), judge(load_study(large))
+    assert [one.comparison for one in found.compared] == [
+        one.comparison for one in expected.compared
+    ]
+    assert len(found.untaught) == 1  # the reference counts, though it has fewer seeds
+    assert load_study(large).plan.fewest_seeds == 3
+    assert "What 3 seeds can say" in write_report(large).read_text(encoding="utf-8")

@@ -147,7 +147,7 @@ def test_a_mix_is_handed_on() -> None:
             {"arms__FLAT": {"what": "flat again", "role": "treatment"}},
             "arms.FLAT and arms.flat would share a folder where case does not count; rename one",
         ),
-        ({"arms__flat__seeds": 1}, "arms.flat: the test 'crossed' compares runs of the same seeds"),
+        ({"arms__flat__seeds": 1}, "arms.flat: the test 'crossed' needs at least 2 seeds"),
         ({"arms__flat__seeds": 3}, "arms.flat: seeds 3 must be from 1 to the plan's 2"),
         ({"arms__flat__seeds": 0}, "arms.flat: seeds 0 must be from 1 to the plan's 2"),
         (
