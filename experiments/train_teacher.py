@@ -3,7 +3,7 @@
     python experiments/train_teacher.py --which shell       # kava/shell-teacher, a Llama
     python experiments/train_teacher.py --which shell_gpt2  # kava/shell-gpt2-teacher, a GPT-2
     python experiments/train_teacher.py --which word        # kava/word-teacher, a Llama
-    python experiments/train_teacher.py --which word_gpt2   # kava/word-gpt2-teacher, a GPT-2
+    python experiments/train_teacher.py --which word_neox   # kava/word-neox-teacher, a GPT-NeoX
 
 Each recipe lies in configs/; a run is reproducible from its seed. A teacher is written only when
 it is right often enough on test problems, in every form that it was trained on.
@@ -63,8 +63,8 @@ TEACHERS = {
         tests=_tests("kava/word-problems", "compact", "equations"),
         required=0.97,
     ),
-    "word_gpt2": Teacher(
-        recipes=("word_problems_gpt2_sums.yaml", "word_problems_gpt2_teacher.yaml"),
+    "word_neox": Teacher(
+        recipes=("word_problems_neox_sums.yaml", "word_problems_neox_teacher.yaml"),
         tests=_tests("kava/word-problems", "compact", "equations"),
         required=0.97,
     ),

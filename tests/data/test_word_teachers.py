@@ -21,7 +21,7 @@ def test_it_lies_in_the_package_and_takes_less_than_four_megabytes() -> None:
 
 
 def test_the_two_families_differ_in_layers_heads_and_head_size() -> None:
-    one, other = (load_model(name).config for name in ("kava/word-teacher", "kava/word-gpt2"))
+    one, other = (load_model(name).config for name in ("kava/word-teacher", "kava/word-neox"))
     assert one.model_type != other.model_type
     assert one.num_hidden_layers != other.num_hidden_layers
     assert one.num_attention_heads != other.num_attention_heads

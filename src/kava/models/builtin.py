@@ -119,10 +119,21 @@ def _word_llama() -> PreTrainedConfig:
     )
 
 
-def _word_gpt2() -> PreTrainedConfig:
-    # this spelling of GPT-2's own activation is one kernel
-    activation = "gelu_pytorch_tanh"
-    return _gpt2(_word_tokenizer(), n_embd=96, n_layer=4, n_head=4, activation_function=activation)
+def _word_neox() -> PreTrainedConfig:
+    return GPTNeoXConfig(
+        hidden_size=96,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        intermediate_size=192,
+        max_position_embeddings=1024,
+        rope_parameters={
+            "rope_type": "default",
+            "rope_theta": 10000.0,
+            "partial_rotary_factor": 0.5,
+        },
+        tie_word_embeddings=True,
+        **_vocabulary(_word_tokenizer()),
+    )
 
 
 def _piece_tokenizer() -> PreTrainedTokenizerBase:
@@ -153,7 +164,7 @@ RANDOM_MODELS: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
     "kava/shell-llama": (_shell_llama, _shell_tokenizer),
     "kava/shell-gpt2": (_shell_gpt2, _piece_tokenizer),
     "kava/word-llama": (_word_llama, _word_tokenizer),
-    "kava/word-gpt2": (_word_gpt2, _word_tokenizer),
+    "kava/word-neox": (_word_neox, _word_tokenizer),
 }
 """Built-in name → (config, tokenizer) of a model with seeded random weights."""
 
