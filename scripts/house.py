@@ -28,7 +28,7 @@ FLOORS = {
         *("dataset_names", "data_settings"),
     ),
     "caches: pure tensors": (
-        *("attention", "trace", "segments", "rope", "eviction", "align", "losses"),
+        *("attention", "trace", "segments", "rope", "eviction", "align", "fuse", "losses"),
     ),
     "data and models": ("data", "models", "fit", "student", "importance"),
     "training": ("train", "profile", "jobs"),

@@ -76,6 +76,18 @@ class Names(Collection[str]):
         return len(self._known())
 
 
+ROUTERS = ("mlp", "gate", "attention")
+ROUTER_LEARNING = ("gradient", "likelihood", "policy")
+ENTROPY_TARGETS = ("diverse", "specialized")
+PROTOTYPES = ("mean", "cls", "max", "kmeans")
+SIMILARITIES = ("cosine", "dot", "l2")
+DISAGREEMENTS = ("drop", "weigh")
+TEACHER_ORDERS = ("together", "in_turn")
+FUSION_NAMES = Names(
+    "kava.fuse.base:FUSIONS",
+    "fixed", "similarity", "learnable", "confidence", "min_ce", "avg_ce", "oracle", "union",
+    "disagreement",
+)  # fmt: skip
 EVICTION_NAMES = Names(
     "kava.eviction.base:EVICTIONS",
     "full", "h2o", "key_norm", "knockout", "knockout_gradient", "positions", "random",

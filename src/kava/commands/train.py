@@ -93,11 +93,15 @@ def _say_what_is_next(config: TrainConfig, run: Run, checkpoint: Path) -> None:
 
 def _describe(config: TrainConfig, run: Run) -> None:
     from kava.data.mix import mix_sizes
+    from kava.train.teacher_names import teachers_of
 
     distiller = run.trainer.model
     trainable = sum(p.numel() for p in distiller.parameters() if p.requires_grad)
-    aligner = distiller.map_aligner.num_parameters
+    aligner = sum(one.num_parameters for one in distiller.aligners)
     teacher = config.teacher_name or "itself (self-distillation)"
+    if config.several:
+        names = (f"{one.label} ({one.model}, {one.dtype})" for one in teachers_of(config))
+        teacher = f"{', '.join(names)}; fusion: {config.fusion}"
     sizes = mix_sizes(run.data.train_records)
     if sizes:
         parts = ", ".join(f"{name} {size}" for name, size in sizes.items())
@@ -114,8 +118,10 @@ def _describe(config: TrainConfig, run: Run) -> None:
     print(f"disk:    {run.need}")
     if run.layers is not None:
         print(f"layers, by CKA of keys and values:\n{run.layers}")
-    if run.calibration is not None:
-        print(run.calibration)
+    for one, report in zip(teachers_of(config), run.calibrations):
+        if config.several:
+            print(f"map of teacher {one.label}:")
+        print(report)
     if run.checkpoint is not None:
         print(f"resumed: {run.checkpoint}")
         if run.trainer.is_finished(run.checkpoint):

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kava.data.encoded import Encoded
+from kava.data.encoded import Encoded, TeacherText
 from kava.trace import Segment
 
 IGNORED = -100
@@ -56,6 +56,9 @@ class Batch(TypedDict):
     scores: NotRequired[Tensor]
     teacher: NotRequired[TeacherBatch]
     before: NotRequired[Batch]
+    sides: NotRequired[list[TeacherBatch | None]]
+    present: NotRequired[Tensor]
+    teacher_index: NotRequired[Tensor]
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,8 @@ class Collator:
         teacher_pad_token_id: the padding token of a teacher's own text.
         neighbours: include the sample before the first one in every batch, not only in batches of
             one sample.
+        pad_token_ids: the padding tokens of several teachers; None of one that reads the
+            student's tokens.
 
     Example:
         >>> batch = Collator(tokenizer.pad_token_id)(encoded[:8])
@@ -78,6 +83,7 @@ class Collator:
     pad_token_id: int
     teacher_pad_token_id: int | None = None
     neighbours: bool = False
+    pad_token_ids: tuple[int | None, ...] = ()
 
     def __call__(self, samples: Sequence[Encoded]) -> Batch:
         """Make a batch.
@@ -102,6 +108,9 @@ class Collator:
                 [B, T], its column at which each column of `input_ids` is complete, and `covered`
                 and `shares` [B, T, W], its columns that each covers and their weights, which sum
                 to 1.
+            sides: of several teachers, what `teacher` is of one; None where it reads `input_ids`.
+            present [B, N]: which of several teachers reads the sample.
+            teacher_index [B]: which of them the data name, if they do.
             before: a batch of the sample before the first, if the samples have neighbours and the
                 batch has one sample or `neighbours` is on.
 
@@ -175,26 +184,54 @@ class Collator:
                 row_T[P : P + len(row_R)] = row_R
             batch["scores"] = torch.from_numpy(scores_BT)
         if any(s.teacher is not None for s in samples):
-            batch["teacher"] = self._teacher(samples, shift_B, input_ids.shape[1])
+            texts = [s.teacher for s in samples]
+            batch["teacher"] = self._teacher(
+                texts, self.teacher_pad_token_id, shift_B, input_ids.shape[1]
+            )
+        if samples[0].sides:
+            self._add_sides(batch, samples, shift_B)
         before = samples[0].before
         if before is not None and (self.neighbours or len(samples) == 1):
             batch["before"] = self([before])
         return batch
 
-    def _teacher(self, samples: Sequence[Encoded], shift_B: np.ndarray, T: int) -> TeacherBatch:
+    def _add_sides(self, batch: Batch, samples: Sequence[Encoded], shift_B: np.ndarray) -> None:
+        """What several teachers read."""
+        batch["sides"] = []
+        for n, pad in enumerate(self.pad_token_ids):
+            texts = [s.sides[n].text for s in samples]
+            some = next((text for text in texts if text is not None), None)
+            if some is None:
+                batch["sides"].append(None)
+                continue
+            filled = [_stand_in(some, s) if t is None else t for t, s in zip(texts, samples)]
+            part = self._teacher(filled, pad, shift_B, batch["input_ids"].shape[1])
+            batch["sides"].append(part)
+        batch["present"] = torch.tensor([[side.present for side in s.sides] for s in samples])
+        named = [s.teacher_index for s in samples if s.teacher_index is not None]
+        if len(named) == len(samples):
+            batch["teacher_index"] = torch.tensor(named)
+
+    def _teacher(
+        self,
+        given: Sequence[TeacherText | None],
+        pad_token_id: int | None,
+        shift_B: np.ndarray,
+        T: int,
+    ) -> TeacherBatch:
         """The teacher's own texts as a batch, with the columns that each student column covers."""
-        texts = [s.teacher for s in samples if s.teacher is not None]
-        if len(texts) < len(samples) or self.teacher_pad_token_id is None:
+        texts = [text for text in given if text is not None]
+        if len(texts) < len(given) or pad_token_id is None:
             raise ValueError(
-                f"{len(texts)} of {len(samples)} samples have a teacher's text: pair them all, and "
+                f"{len(texts)} of {len(given)} samples have a teacher's text: pair them all, and "
                 f"name the teacher's padding token"
             )
-        theirs = Collator(self.teacher_pad_token_id)([text.encoded for text in texts])
+        theirs = Collator(pad_token_id)([text.encoded for text in texts])
         P_t = max(text.encoded.prompt_length for text in texts)
         W = max(int(np.diff(text.alignment.indptr).max()) for text in texts)
-        last = np.zeros((len(samples), T), dtype=np.int64)
-        covered = np.zeros((len(samples), T, W), dtype=np.int64)
-        shares = np.zeros((len(samples), T, W), dtype=np.float32)
+        last = np.zeros((len(given), T), dtype=np.int64)
+        covered = np.zeros((len(given), T, W), dtype=np.int64)
+        shares = np.zeros((len(given), T, W), dtype=np.float32)
         for row, (text, start) in enumerate(zip(texts, shift_B.tolist())):
             alignment = text.alignment
             shift = P_t - text.encoded.prompt_length
@@ -216,6 +253,16 @@ class Collator:
         if "scores" in theirs:
             batch["scores"] = theirs["scores"]
         return batch
+
+
+def _stand_in(text: TeacherText, sample: Encoded) -> TeacherText:
+    """What fills the row of a sample that a teacher does not read, in place of its text."""
+    n = len(sample.input_ids)
+    zeros = np.zeros(n, dtype=np.int64)
+    alignment = text.alignment._replace(
+        last=zeros, indptr=np.arange(n + 1), indices=zeros, weights=np.ones(n)
+    )
+    return TeacherText(encoded=text.encoded, alignment=alignment)
 
 
 def _pad(rows: Sequence[np.ndarray], fill: int, side: str) -> tuple[np.ndarray, np.ndarray]:

@@ -57,6 +57,8 @@ class Encoded:
         scores: [R] float32, the teacher's score of each reasoning token (`kava.importance`), or
             None.
         before: the previous sample of the data set (`with_neighbours`), or None.
+        sides: what each of several teachers reads of the sample; empty with one teacher.
+        teacher_index: which of several teachers the data name for the sample, or None.
     """
 
     id: str
@@ -70,6 +72,8 @@ class Encoded:
     teacher: TeacherText | None = None
     scores: np.ndarray | None = None
     before: Encoded | None = None
+    sides: tuple[Side, ...] = ()
+    teacher_index: int | None = None
 
     @property
     def segment_ids(self) -> np.ndarray:
@@ -101,6 +105,19 @@ class TeacherText:
 
     encoded: Encoded
     alignment: TokenAlignment
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Side:
+    """What one of several teachers reads of a sample.
+
+    Args:
+        present: whether it reads the sample at all.
+        text: the sample in its own tokens; None where it reads the student's, or nothing.
+    """
+
+    present: bool = True
+    text: TeacherText | None = None
 
 
 @dataclass

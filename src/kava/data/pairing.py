@@ -12,9 +12,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from kava.align import TokenAlignment
 from kava.align.tokens.overlap import align_many
 from kava.data.encode import encode_records
-from kava.data.encoded import Encoded, EncodeReport, Overflow, TeacherText
+from kava.data.encoded import Encoded, EncodeReport, Overflow, Side, TeacherText
 from kava.data.records import Record, Template
 
 if TYPE_CHECKING:
@@ -73,3 +76,108 @@ def encode_for_teacher(
         for (item, their), alignment in zip(pairs, alignments)
     ]
     return paired, report
+
+
+def encode_for_teachers(
+    records: Sequence[Record],
+    encoded: Sequence[Encoded],
+    readers: Sequence[tuple[PreTrainedTokenizerBase | None, Template]],
+    template: Template,
+    max_length: int,
+    *,
+    target_len: int | None = None,
+    overflow: Overflow = "error",
+    answer_alone: bool = False,
+) -> tuple[list[Encoded], list[EncodeReport]]:
+    """Add what each of several teachers reads to encoded samples.
+
+    Args:
+        records: the records of the samples, possibly with others, matched by id.
+        encoded: the samples in the student's tokens.
+        readers: of each teacher its tokenizer, None where it reads the student's tokens, and its
+            template, which differs from the student's in the prompt alone.
+        template: the student's.
+        max_length: maximum tokens of a teacher's text.
+        target_len: minimum reasoning tokens of a teacher's text.
+        overflow: "error" raises at the first sample that does not fit a teacher; under "skip" the
+            others teach it alone.
+        answer_alone: as in `encode_records`.
+
+    Returns:
+        the samples that fit a teacher or more, with `Encoded.sides`, and a report for each teacher.
+
+    Raises:
+        DoesNotFit: under "error", the first record that does not fit.
+        ValueError: no sample is left.
+    """
+    by_id = {record.id: record for record in records}
+    sides: list[list[Side]] = [[] for _ in encoded]
+    reports = []
+    for tokenizer, own in readers:
+        if tokenizer is None:
+            for row in sides:
+                row.append(Side())
+            reports.append(EncodeReport(num_records=len(encoded)))
+            continue
+        theirs, report = encode_records(
+            [by_id[item.id] for item in encoded],
+            tokenizer,
+            own,
+            max_length,
+            target_len=target_len,
+            overflow=overflow,
+            answer_alone=answer_alone,
+        )
+        found = {item.id: item for item in theirs}
+        there = [item for item in encoded if item.id in found]
+        align = align_texts if own.question == template.question else align_behind_prompts
+        alignments = align(there, [found[item.id] for item in there])
+        texts = {
+            item.id: TeacherText(encoded=found[item.id], alignment=alignment)
+            for item, alignment in zip(there, alignments)
+        }
+        for item, row in zip(encoded, sides):
+            row.append(Side(present=item.id in texts, text=texts.get(item.id)))
+        reports.append(report)
+    kept = [
+        replace(item, sides=tuple(row))
+        for item, row in zip(encoded, sides)
+        if any(side.present for side in row)
+    ]
+    if not kept:
+        raise ValueError("no sample fits any of the teachers; raise --max_length")
+    return kept, reports
+
+
+def align_texts(ours: Sequence[Encoded], theirs: Sequence[Encoded]) -> list[TokenAlignment]:
+    """The teacher tokens that the student's tokens cover, of samples with one text."""
+    return align_many([item.offsets for item in ours], [item.offsets for item in theirs])
+
+
+def align_behind_prompts(
+    ours: Sequence[Encoded], theirs: Sequence[Encoded]
+) -> list[TokenAlignment]:
+    """The same, of samples whose prompts differ: a prompt's tokens read the end of the other's."""
+
+    def rest(item: Encoded) -> np.ndarray:
+        offsets = item.offsets[item.prompt_length :].astype(np.int64)
+        return offsets - offsets[0, 0]
+
+    found = align_many([rest(item) for item in ours], [rest(item) for item in theirs])
+    return [
+        _behind(alignment, own.prompt_length, their.prompt_length)
+        for alignment, own, their in zip(found, ours, theirs)
+    ]
+
+
+def _behind(alignment: TokenAlignment, own: int, their: int) -> TokenAlignment:
+    """An alignment of what follows the prompts, with the prompts before it."""
+    prompt = np.full(own, their - 1, dtype=np.int64)
+    return TokenAlignment(
+        last=np.concatenate([prompt, alignment.last + their]),
+        indptr=np.concatenate([np.arange(own), alignment.indptr + own]),
+        indices=np.concatenate([prompt, alignment.indices + their]),
+        weights=np.concatenate([np.ones(own), alignment.weights]),
+        num_teacher_tokens=alignment.num_teacher_tokens + their,
+        exact=alignment.exact,
+    )

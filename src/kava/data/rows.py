@@ -75,6 +75,7 @@ class RowReader:
             separator, reasoning = " ", equations(reasoning)
         elif rows.reasoning_form == "text":
             reasoning = strip_marks(reasoning)
+        teacher_id = optional_text(row, "teacher_id", where)
         return Record(
             id=id_of(row, default_id, where),
             question=question,
@@ -83,6 +84,7 @@ class RowReader:
             student_question=optional_text(row, "student_question", where),
             step_separator=separator,
             missing=missing,
+            meta={} if teacher_id is None else {"teacher_id": teacher_id},
             where=where,
         )
 

@@ -203,13 +203,17 @@ def train_and_test(
     from kava.student.prompts import check_questions
     from kava.study.alignment import alignment_of
     from kava.train.recording import loss_smoothness, peak_memory_bytes
+    from kava.train.teacher_names import teachers_of
 
     built = memory.build(replace(run.config, resume=resume))
     trainer = built.trainer
     for notice in built.start.notices:
         print(f"warning: {notice}")
-    if built.calibration is not None:
-        write_whole(run.folder / files.CALIBRATION_FILE, built.calibration.to_json() + "\n")
+    for one, report in zip(teachers_of(run.config), built.calibrations):
+        name = files.CALIBRATION_FILE
+        if run.config.several:
+            name = name.replace(".json", f"-{one.label}.json")
+        write_whole(run.folder / name, report.to_json() + "\n")
     questions = test_records(run.config, run.plan.data)
     tokenizer: Any = trainer.processing_class
     distiller = trainer.accelerator.unwrap_model(trainer.model)

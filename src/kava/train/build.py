@@ -19,7 +19,7 @@ from kava.fit.layer_map import LayerMapping
 from kava.models.devices import choose_device
 from kava.student.settings import read_settings
 from kava.train.bare import check_bare
-from kava.train.calibration import calibrate_aligner
+from kava.train.calibration import calibrate_aligners
 from kava.train.checks import check_warmup
 from kava.train.config import TrainConfig
 from kava.train.data import Data, load_data
@@ -27,7 +27,12 @@ from kava.train.defaults import adopt, default_lines
 from kava.train.disk import DiskNeed, check_disk, disk_need
 from kava.train.layer_mapping import layer_map_file, measure_layer_map
 from kava.train.limits import check_models, fit_data, num_update_steps
-from kava.train.models import build_distiller, build_teacher_tokenizer, build_tokenizer
+from kava.train.models import (
+    build_distiller,
+    build_teacher_tokenizer,
+    build_teacher_tokenizers,
+    build_tokenizer,
+)
 from kava.train.objective import Distiller
 from kava.train.precision import check_device_precision
 from kava.train.recorded import recorded_values
@@ -44,8 +49,14 @@ class Run:
     data: Data
     start: Start
     need: DiskNeed
-    calibration: CalibrationReport | None = None
+    calibrations: tuple[CalibrationReport, ...] = ()
+    """One for each teacher whose map was fitted."""
     layers: LayerMapping | None = None
+
+    @property
+    def calibration(self) -> CalibrationReport | None:
+        """The report of the first teacher's map."""
+        return self.calibrations[0] if self.calibrations else None
 
     @property
     def checkpoint(self) -> Path | None:
@@ -103,12 +114,13 @@ def build_run(config: TrainConfig, data: Data | None = None) -> Run:
     # large models are loaded last, so that a wrong path or a bad sample is reported at once
     tokenizer = build_tokenizer(config)
     teacher_tokenizer = build_teacher_tokenizer(config, tokenizer)
+    several = build_teacher_tokenizers(config, tokenizer)
     for line in default_lines(config):
         print(line, flush=True)
     given = data is not None
     if data is None:
         with _other_words(config):
-            data = load_data(config, tokenizer, teacher_tokenizer)
+            data = load_data(config, tokenizer, teacher_tokenizer, several)
     data = fit_data(config, data, tokenizer, readers)
     if start.checkpoint is not None:
         check_same_run(start.checkpoint, config, data.hash)
@@ -121,6 +133,7 @@ def build_run(config: TrainConfig, data: Data | None = None) -> Run:
     if needs_scores(config) and not given:
         data = _scored(config, distiller, data)
     theirs = None if teacher_tokenizer is None else teacher_tokenizer.pad_token_id
+    pads = tuple(one.pad_token_id for one in several)
     trainer = KVDistillTrainer(
         distiller,
         config,
@@ -131,6 +144,7 @@ def build_run(config: TrainConfig, data: Data | None = None) -> Run:
         eval_records=data.eval_records,
         data_hash=data.hash,
         teacher_pad_token_id=theirs,
+        pad_token_ids=pads,
     )
     trainer.writer.gives_way = start.gives_way
     notices = [*start.notices]
@@ -140,13 +154,14 @@ def build_run(config: TrainConfig, data: Data | None = None) -> Run:
     need = disk_need(trainer, start.gives_way)
     notices += check_disk(need, config.output_dir)
     start = start._replace(notices=tuple(notices))
-    calibration = layers = None
+    calibrations: tuple[CalibrationReport, ...] = ()
+    layers = None
     anew = start.checkpoint is None
-    collate = Collator(tokenizer.pad_token_id, theirs)
+    collate = Collator(tokenizer.pad_token_id, theirs, pad_token_ids=pads)
     written = [sample for sample in data.train if sample.num_reasoning]
     if config.measures_layers and config.matches_cache and anew:
         layers = measure_layer_map(distiller, config, written, collate, data.hash)
         trainer.after_first_step.do.append(partial(layers.save, layer_map_file(config)))
     if config.calibrates and config.matches_cache and anew:
-        calibration = calibrate_aligner(distiller, config, written, collate)
-    return Run(trainer, data, start, need, calibration, layers)
+        calibrations = calibrate_aligners(distiller, config, written, collate)
+    return Run(trainer, data, start, need, calibrations, layers)

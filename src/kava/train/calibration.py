@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from kava.data.collate import Collator
 from kava.data.encoded import Encoded
@@ -12,40 +13,60 @@ from kava.train.config import TrainConfig
 from kava.train.objective import Distiller
 
 
-def calibrate_aligner(
+def calibrate_aligners(
     distiller: Distiller, config: TrainConfig, samples: Sequence[Encoded], collate: Collator
-) -> CalibrationReport:
-    """Fit the distiller's aligner in place, on the reasoning of its training samples.
+) -> tuple[CalibrationReport, ...]:
+    """Fit the distiller's aligners in place, on the reasoning of its training samples.
 
     Both models read the written text, the student with its weights from before training. The maps
     are fitted on what the loss compares: keys in the configured key space, at the student's tokens.
 
     Args:
-        distiller: student, aligner and teacher.
+        distiller: student, aligner and teacher, or several of them.
         config: the run's configuration.
-        samples: the training samples; the first `calibration_samples` of them are read.
+        samples: the training samples; the first `calibration_samples` of them are read, of those
+            that a teacher reads.
         collate: turns samples into batches.
+
+    Returns:
+        One report for each teacher.
 
     Raises:
         ValueError: too few samples for the maps.
     """
     training = distiller.training
     distiller.eval()
-    report = calibrate_on(
-        samples[: config.calibration_samples],
-        distiller.teacher if distiller.teacher is not None else distiller.base,
-        distiller.base,
-        distiller.map_aligner,
-        collate,
-        rank=_rank(config),
-        # under "none" the texts share no token positions: use the hard alignment for the fit
-        token_alignment="soft" if config.token_alignment == "soft" else "hard",
-        rotated=config.key_space == "rotated",
-        queries=distiller.queries,
-    )
+    reports = []
+    for n, (teacher, aligner) in enumerate(zip(distiller.readers, distiller.aligners)):
+        own = [sample for sample in samples if not sample.sides or sample.sides[n].present]
+        reports.append(
+            calibrate_on(
+                [_as_read_by(sample, n) for sample in own[: config.calibration_samples]],
+                teacher,
+                distiller.base,
+                aligner,
+                _for_side(collate, n),
+                rank=_rank(config),
+                # under "none" the texts share no positions: use the hard alignment for the fit
+                token_alignment="soft" if config.token_alignment == "soft" else "hard",
+                rotated=config.key_space == "rotated",
+                queries=distiller.queries,
+            )
+        )
+        aligner.requires_grad_(config.trains_aligner)
     distiller.train(training)
-    distiller.map_aligner.requires_grad_(config.trains_aligner)
-    return report
+    return tuple(reports)
+
+
+def _as_read_by(sample: Encoded, n: int) -> Encoded:
+    """A sample as one of several teachers reads it."""
+    return replace(sample, sides=(), teacher=sample.sides[n].text) if sample.sides else sample
+
+
+def _for_side(collate: Collator, n: int) -> Collator:
+    if not collate.pad_token_ids:
+        return collate
+    return replace(collate, teacher_pad_token_id=collate.pad_token_ids[n], pad_token_ids=())
 
 
 def _rank(config: TrainConfig) -> int | str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from kava.train.resampling import INTERPOLATED, REASONING_ONLY
 from kava.train.settings import Settings
+from kava.train.teacher_names import check_teachers
 
 
 def check_config(config: Settings) -> None:
@@ -13,6 +14,7 @@ def check_config(config: Settings) -> None:
         ValueError: the first conflict; the message names the flags and the fix.
     """
     _check_latents(config)
+    check_teachers(config)
     if config.student == "explicit" and config.codi_weight:
         raise ValueError(
             "--codi_weight needs a latent student: an explicit one reads the same text as its "

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
@@ -12,16 +13,19 @@ from kava.data.encode import encode_records
 from kava.data.encoded import Encoded, EncodeReport
 from kava.data.mix import draw_shares
 from kava.data.oracle import with_oracle_positions
-from kava.data.pairing import encode_for_teacher
+from kava.data.pairing import encode_for_teacher, encode_for_teachers
 from kava.data.records import Record, Template
 from kava.data.sources import default_template, load_records
 from kava.data.splits import check_disjoint, data_hash, split_records
 from kava.dataset_names import is_mix
-from kava.flags import flags_of
+from kava.flags import flags_of, listed
 from kava.models.tokenizers import reads_alike
 from kava.train.config import TrainConfig
 from kava.train.scores import needs_scores
 from kava.train.settings.data import DataSettings
+from kava.train.teacher_names import teachers_of
+
+Readers = Sequence[tuple[PreTrainedTokenizerBase | None, Template]]
 
 DATA_FIELDS = (
     *("model_name", "student", "target_len", "kv_method", "token_alignment"),
@@ -47,6 +51,7 @@ def load_data(
     config: TrainConfig,
     tokenizer: PreTrainedTokenizerBase,
     teacher_tokenizer: PreTrainedTokenizerBase | None = None,
+    several: Sequence[PreTrainedTokenizerBase] = (),
 ) -> Data:
     """Read, split and encode the records of a configuration.
 
@@ -55,6 +60,7 @@ def load_data(
         tokenizer: the student's tokenizer.
         teacher_tokenizer: the tokenizer of another teacher model. The teacher reads the student's
             tokens if both tokenizers give every text the same ids, else its own tokens.
+        several: the tokenizers of several teachers, in place of it.
 
     Raises:
         ValueError: data that cannot be read or do not fit, or that overlap between training and
@@ -66,13 +72,15 @@ def load_data(
         texts = (template.render(record).text for record in _found([*train, *held_out]))
         if reads_alike(tokenizer, teacher_tokenizer, texts):
             teacher_tokenizer = None
+    readers = _readers(config, several, tokenizer, template, [*train, *held_out])
     matched = config.student == "latent" or config.matches_cache
     target_len = config.target_len if matched and not config.keep_short else None
     tokenizers = (tokenizer, teacher_tokenizer)
-    encoded, report = _encode(config, train, tokenizers, template, target_len)
+    encode = partial(_encode, config, tokenizers=tokenizers, template=template, readers=readers)
+    encoded, report = encode(train, target_len=target_len)
     eval_encoded: list[Encoded] = []
     if held_out:
-        eval_encoded, _ = _encode(config, held_out, tokenizers, template, target_len)
+        eval_encoded, _ = encode(held_out, target_len=target_len)
     return Data(
         train=encoded,
         train_records=train,
@@ -128,6 +136,9 @@ def data_key(config: TrainConfig) -> tuple[Any, ...]:
         *(getattr(config, name) for name in DATA_FIELDS),
         config.seed if drawn else None,
         config.teacher_name if config.needs_teacher else None,
+        (tuple(config.teachers or ()), tuple(config.teacher_prompts or ()), config.fusion)
+        if config.several
+        else None,
         config.matches_cache,
         (config.knockout_reach, config.kv_scores_path, config.dtype) if scored else None,
     )
@@ -163,12 +174,15 @@ def _subset(records: list[Record], config: TrainConfig) -> list[Record]:
 def _encode(
     config: TrainConfig,
     records: Sequence[Record],
+    *,
     tokenizers: tuple[PreTrainedTokenizerBase, PreTrainedTokenizerBase | None],
     template: Template,
+    readers: Readers,
     target_len: int | None,
 ) -> tuple[list[Encoded], EncodeReport]:
     tokenizer, teacher_tokenizer = tokenizers
-    own_positions = teacher_tokenizer is not None and config.token_alignment == "none"
+    own = teacher_tokenizer is not None or any(theirs is not None for theirs, _ in readers)
+    own_positions = own and config.token_alignment == "none"
     encoded, report = encode_records(
         records,
         tokenizer,
@@ -191,9 +205,66 @@ def _encode(
         )
         for reason, ids in skipped.skipped.items():
             report.skipped[reason].extend(ids)
+    if readers:
+        encoded, reports = encode_for_teachers(
+            records,
+            encoded,
+            readers,
+            template,
+            config.max_length,
+            target_len=target_len or None if own_positions else None,
+            overflow=config.overflow,  # type: ignore[arg-type]
+            answer_alone=bool(config.keep_short),
+        )
+        for one, theirs in zip(teachers_of(config), reports):
+            if theirs.skipped:
+                print(f"teacher {one.label} reads {theirs}", flush=True)
+        encoded = _named(config, records, encoded)
     if config.kv_method == "positions":
         kept = {item.id for item in encoded}
         encoded = with_oracle_positions(
             [r for r in records if r.id in kept], encoded, config.target_len
         )
     return encoded, report
+
+
+def _readers(
+    config: TrainConfig,
+    several: Sequence[PreTrainedTokenizerBase],
+    tokenizer: PreTrainedTokenizerBase,
+    template: Template,
+    records: list[Record],
+) -> Readers:
+    """Tokenizer and template of each of several teachers; no tokenizer for the student's tokens."""
+    readers: list[tuple[PreTrainedTokenizerBase | None, Template]] = []
+    for one, theirs in zip(teachers_of(config), several):
+        own = template if one.prompt is None else replace(template, question=one.prompt)
+        texts = (template.render(record).text for record in _found(records))
+        alike = own == template and (theirs is tokenizer or reads_alike(tokenizer, theirs, texts))
+        readers.append((None if alike else theirs, own))
+    return readers
+
+
+def _named(
+    config: TrainConfig, records: Sequence[Record], encoded: Sequence[Encoded]
+) -> list[Encoded]:
+    """The samples with the teacher that the data name for each, where a fusion asks for it."""
+    if config.fusion != "oracle":
+        return list(encoded)
+    labels = [one.label for one in teachers_of(config)]
+    named = {record.id: (record, record.meta.get("teacher_id")) for record in records}
+    found = []
+    for item in encoded:
+        record, label = named[item.id]
+        if label is None:
+            raise ValueError(
+                f"--fusion oracle needs the column teacher_id, which {record.named} has not: add "
+                f"it, or choose another fusion"
+            )
+        if label not in labels:
+            raise ValueError(
+                f"{record.named} has the teacher_id {label!r}, and --teachers names "
+                f"{listed(labels)}: label the teachers as the data do, LABEL=NAME"
+            )
+        found.append(replace(item, teacher_index=labels.index(label)))
+    return found

@@ -25,7 +25,10 @@ from kava.dataset_names import (
     builtin_options,
     builtin_task,
 )
+from kava.flags import flags_of
 from kava.train.settings import Settings
+from kava.train.settings.teachers import TeachersSettings
+from kava.train.teacher_names import teachers_of
 
 USUAL_TARGET_LEN = 6
 FADING_PART = 0.4
@@ -33,6 +36,7 @@ FADING_PART = 0.4
 BEFORE: Mapping[str, Any] = {
     "fp16": False, "text_ce_weight": 0.0, "text_ce_steps": None, "ce_warmup": 0,
     "inject_weight": 0.0, "inject_steps": None,
+    **{name: setting.default for name, setting in flags_of(TeachersSettings).items()},
 }  # fmt: skip
 """Flags that runs of an earlier version do not record, and what held then."""
 
@@ -85,6 +89,9 @@ def settle(config: Settings) -> dict[str, str]:
         `Settings.left_out`.
     """
     left_out: dict[str, str] = {}
+    if config.teachers and config.teacher_name is None:
+        # what needs one teacher alone, such as CKA with the layers of a map, reads the first
+        config.teacher_name = teachers_of(config)[0].model
     if config.alignment_mode is None:
         config.alignment_mode, left_out["alignment_mode"] = _mode(config)
     if config.keep_short is None:
@@ -116,6 +123,8 @@ def _needs_reader(config: Settings) -> bool:
 
 def _mode(config: Settings) -> tuple[str, str]:
     reads_teacher = config.matches_cache or config.codi_weight > 0
+    if config.several and config.matches_cache:
+        return "structured", f"{len(config.teachers or ())} teachers teach"
     if not reads_teacher or is_same_checkpoint(config.model_name, config.teacher_name):
         return "identity", ""
     return "structured", f"{config.teacher_name} is another model than {config.model_name}"

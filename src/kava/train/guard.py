@@ -25,6 +25,8 @@ from kava.losses.verdict import Unit
 from kava.trace import KVTrace, join_samples
 from kava.train.answers import AnswersVerdict
 from kava.train.config import TrainConfig
+from kava.train.routing import routing_verdict
+from kava.train.teacher_names import teachers_of
 
 GROUP_SAMPLES = 8
 """Samples of the held-out set that make one report, in their order; what remains at the end joins
@@ -53,6 +55,7 @@ class RunGuard:
         self.verdict: CollapseVerdict | None = None
         self.answers: AnswersVerdict | None = None
         self.reading: ReadingVerdict | None = None
+        self.routing: str | None = None
 
     def begin(self, last: Forward | None = None, num_slots: int | None = None) -> None:
         """Begin an evaluation.
@@ -112,6 +115,9 @@ class RunGuard:
         if state.global_step:
             earlier = [reading_of(row).get("written", 0.0) for row in state.log_history]
             self.reading = reading_verdict(reading_of(metrics), max(earlier, default=0.0))
+            labels = [one.label for one in teachers_of(self.config)]
+            learned = self.config.trains_router
+            self.routing = routing_verdict(metrics, labels, learned) if labels else None
         if not self._reports:
             return False
         report = CollapseReport.mean(self._reports)
@@ -138,13 +144,15 @@ class RunGuard:
         caches = {} if self.verdict is None else self.verdict._asdict()
         parts = {"answers": self.answers, "reading": self.reading}
         others = {name: part._asdict() for name, part in parts.items() if part is not None}
-        return {**caches, **others} or None
+        routing = {} if self.routing is None else {"routing": self.routing}
+        return {**caches, **others, **routing} or None
 
     def restore(self, state: Mapping[str, Any] | None) -> None:
         """Take the last verdict of an interrupted run, of an earlier version too."""
-        self.verdict = self.answers = self.reading = None
+        self.verdict = self.answers = self.reading = self.routing = None
         if state is None:
             return
+        self.routing = state.get("routing")
         if "state" in state:
             details = tuple(state.get("details", ()))
             self.verdict = CollapseVerdict(state["state"], state["sentence"], details)
@@ -175,6 +183,7 @@ class RunGuard:
 
     def _lines(self, caches: CollapseVerdict) -> list[str]:
         reading = [] if self.reading is None else [self.reading.sentence]
+        reading += [] if self.routing is None else [self.routing]
         if self.answers is None:
             return [caches.sentence, *reading, *caches.details]
         if self.answers.doubts and caches.state in ("transfers", "partly"):

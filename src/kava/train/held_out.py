@@ -10,7 +10,7 @@ with `--eval_batch_size`, and so does the loss that it is a part of.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
@@ -25,6 +25,8 @@ from kava.train.items import count_items
 from kava.train.objective import Distiller
 from kava.train.probes import ENTROPY_SAMPLES, CacheLikeness, attention_entropy, mean_entropy
 from kava.train.reading import ReadingCounts, gradient_shares
+from kava.train.routing import RoutingCounts
+from kava.train.teacher_names import teachers_of
 from kava.train.terms import Forward
 from kava.train.wrong_sample import compared_slots
 
@@ -39,6 +41,7 @@ def held_out_losses(
     batch_size: int,
     prepare: Callable[[Batch], Batch],
     autocast: Callable[[], AbstractContextManager[Any]],
+    groups: Mapping[str, str] | None = None,
 ) -> dict[str, float]:
     """The terms of the loss over the held-out samples, CKA with the target, entropy of attention.
 
@@ -50,6 +53,7 @@ def held_out_losses(
         batch_size: samples at a time.
         prepare: brings a batch to the device.
         autocast: makes the context of the forward passes.
+        groups: sample id → its kind, by which the routing of several teachers is told.
 
     Returns:
         Their names with `eval_` before them.
@@ -86,6 +90,7 @@ def held_out_losses(
     guard.begin(last, num_slots=config.target_len if config.student == "latent" else most_slots)
     readings.borrow_from(last and last.reading)
     likeness, entropies, unread = CacheLikeness(), [], ENTROPY_SAMPLES
+    routings = RoutingCounts([one.label for one in teachers_of(config)])
     for batch in map(prepare, loader):
         found = forward(batch)
         for name, value in {"loss": found.loss, **found.metrics}.items():
@@ -93,6 +98,7 @@ def held_out_losses(
         guard.look(found)
         likeness.look(found.student, None if found.target is None else found.target.trace)
         readings.look(found.reading)
+        routings.look(found.routing)
         if unread > 0:
             entropies.append(attention_entropy(distiller.student, batch, unread))
             unread -= len(batch["ids"])
@@ -100,6 +106,7 @@ def held_out_losses(
     metrics.update({f"eval_gradient_{name}": share for name, share in shares.items()})
     metrics.update({f"eval_{name}": value for name, value in likeness.metrics().items()})
     metrics.update({f"eval_reading_{name}": x for name, x in readings.accuracy().items()})
+    metrics.update({f"eval_{name}": x for name, x in routings.metrics(groups or {}).items()})
     entropy = mean_entropy([part for part in entropies if part is not None])
     if entropy is not None:
         metrics["eval_attention_entropy"] = entropy

@@ -139,7 +139,7 @@ def kv_loss_of(config: TrainConfig) -> KVLossFunction:
         "key_weight": 0.0 if no_keys else 1.0,
         "value_weight": 0.0 if no_values else 1.0,
         "layer_std": config.kv_layer_std,
-        "detach_target": not config.trains_target,
+        "detach_target": not (config.trains_target or config.trains_fusion),
     }
     known = kv_loss_options(config.kv_loss)
     if config.kv_layer_std and "layer_std" not in known:
@@ -166,5 +166,5 @@ def cka_loss_of(config: TrainConfig, debiased: bool = False) -> CKALoss:
         key_weight=0.0 if config.distill_v_only else 1.0,
         value_weight=0.0 if config.distill_k_only else 1.0,
         debiased=debiased,
-        detach_target=not config.trains_target,
+        detach_target=not (config.trains_target or config.trains_fusion),
     )

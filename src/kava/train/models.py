@@ -18,6 +18,7 @@ from kava.train.config import TrainConfig
 from kava.train.limits import check_rank
 from kava.train.matching import compares_queries
 from kava.train.objective import Distiller
+from kava.train.teacher_names import teachers_of
 
 
 def build_student(config: TrainConfig) -> PreTrainedModel:
@@ -97,11 +98,28 @@ def build_teacher_tokenizer(
         OSError: a tokenizer that cannot be read.
         ValueError: one without what reading data needs.
     """
-    if config.teacher_name is None or not config.needs_teacher:
+    if config.teacher_name is None or not config.needs_teacher or config.several:
         return None
     if config.teacher_name == config.model_name:
         return tokenizer
     return _tokenizer(config.teacher_name, "--teacher_name")
+
+
+def build_teacher_tokenizers(
+    config: TrainConfig, tokenizer: PreTrainedTokenizerBase
+) -> list[PreTrainedTokenizerBase]:
+    """Load the tokenizer of each of several teachers; none with one teacher.
+
+    Raises:
+        OSError: a tokenizer that cannot be read.
+        ValueError: one without what reading data needs.
+    """
+    if not config.several:
+        return []
+    return [
+        tokenizer if one.model == config.model_name else _tokenizer(one.model, "--teachers")
+        for one in teachers_of(config)
+    ]
 
 
 def _tokenizer(name: str, flag: str) -> PreTrainedTokenizerBase:
@@ -114,7 +132,7 @@ def _tokenizer(name: str, flag: str) -> PreTrainedTokenizerBase:
 
 
 def build_distiller(config: TrainConfig, checkpoint: Path | None = None) -> Distiller:
-    """Build student, teacher, aligner and losses.
+    """Build student, teachers, aligners and losses.
 
     Args:
         config: the run's configuration.
@@ -127,9 +145,18 @@ def build_distiller(config: TrainConfig, checkpoint: Path | None = None) -> Dist
     student = build_student(config)
     base = base_of(student)
     probe_cache(base, config.model_name, vectors=config.student == "latent")
-    teacher = None
-    if config.teacher_name is not None and config.needs_teacher:
-        teacher = load_model(config.teacher_name, dtype=config.dtype)
-        probe_cache(teacher, config.teacher_name)
-    aligner = build_aligner(config, base if teacher is None else teacher, base, checkpoint)
-    return Distiller(student, config, aligner, teacher)
+    if not config.needs_teacher or config.teacher_name is None:
+        return Distiller(student, config, build_aligner(config, base, base, checkpoint))
+    loaded: dict[tuple[str, str], PreTrainedModel] = {}
+    for one in teachers_of(config):
+        if (one.model, one.dtype) not in loaded:
+            teacher = load_model(one.model, dtype=one.dtype)
+            probe_cache(teacher, one.model)
+            loaded[one.model, one.dtype] = teacher
+    teachers = [loaded[one.model, one.dtype] for one in teachers_of(config)]
+    aligners = [build_aligner(config, teacher, base, checkpoint) for teacher in teachers]
+    if config.several:
+        from kava.train.several import SeveralDistiller
+
+        return SeveralDistiller(student, config, aligners, teachers)
+    return Distiller(student, config, aligners[0], teachers[0])

@@ -22,6 +22,7 @@ Shapes: B batch, P prompt columns, T text columns, A answer columns, M slots, V 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -43,6 +44,7 @@ from kava.rope import Rotary, at_length_of, rotate_trace, unrotate_trace
 from kava.student.answering import evaluating
 from kava.student.cache import Pairs, pairs_of
 from kava.student.latent import LatentStudent
+from kava.student.passes import LatentOutput
 from kava.student.written import Written
 from kava.trace import KVTrace, Segment
 from kava.train.config import TrainConfig
@@ -54,6 +56,22 @@ from kava.train.target import Target, TargetBuilder, attention_flag, map_student
 from kava.train.teacher_pass import TeacherPass
 from kava.train.terms import Forward, Terms, token_loss
 from kava.train.wrong_sample import of_sample_before, reasoning_to_read
+
+
+class Around(NamedTuple):
+    """A batch and the student's pass over it, from which a target may be chosen."""
+
+    batch: Batch
+    student: KVTrace
+    """The latents, or an explicit student's whole text."""
+    output: LatentOutput | None
+    """None of an explicit student."""
+    rotary: Rotary | None
+    """The student's."""
+    labels: Tensor
+    """[B, A] of the answer."""
+    items: Items
+    diagnose: bool
 
 
 class Distiller(nn.Module):
@@ -110,6 +128,16 @@ class Distiller(nn.Module):
         """The frozen teacher, if there is one."""
         return self._teacher[0] if self._teacher else None
 
+    @property
+    def readers(self) -> tuple[PreTrainedModel, ...]:
+        """The models that leave the caches to be matched, one for each of `aligners`."""
+        return (self.base if self.teacher is None else self.teacher,)
+
+    @property
+    def aligners(self) -> tuple[MapProjectionAligner, ...]:
+        """The aligner of each teacher."""
+        return (self.map_aligner,)
+
     def move_teacher(self, device: torch.device) -> None:
         """The trainer moves this module; the teacher is not part of it."""
         if self.teacher is not None:
@@ -136,7 +164,7 @@ class Distiller(nn.Module):
         items = Items(*(max(n, 1) if isinstance(n, int) else n.clamp(min=1) for n in counts))
         if isinstance(self.student, LatentStudent):
             return self._latent(self.student, batch, items, diagnose, before)
-        return self._explicit(batch, items)
+        return self._explicit(batch, items, diagnose)
 
     def _latent(
         self,
@@ -148,7 +176,7 @@ class Distiller(nn.Module):
     ) -> Forward:
         config = self.settings
         prompt = batch["prompt_ids"], batch["prompt_mask"]
-        teacher = self._read_teacher(batch) if config.needs_teacher else None
+        teacher = self._first_teacher(batch)
         pairs: Pairs | None = None
         if teacher is not None and self.teacher is None and batch["shared_prompt"]:
             pairs = pairs_of(teacher.cache, batch["prompt_ids"].shape[1])
@@ -198,10 +226,10 @@ class Distiller(nn.Module):
         latents, target, rotary = output.trace, None, None
         if latents is not None:
             rotary = self._rotary_of_latents(latents, batch["answer_ids"].shape[1])
-        if teacher is not None and config.matches_cache:
+        if config.matches_cache:
             assert latents is not None
-            theirs_trace = None if others is None else others.trace
-            target = self.build_target(teacher.trace, batch, theirs_trace)
+            around = Around(batch, latents, output, rotary, labels, items, diagnose)
+            target = self._target(teacher, others, around, terms)
             share = self._fading(config.inject_steps) if config.inject_weight else 0.0
             if share:
                 logits = answer_from(student, batch, output, target.trace, rotary)
@@ -218,6 +246,30 @@ class Distiller(nn.Module):
         if target is None or latents is None:
             return terms.done()
         return self._match(terms, latents, target, items, rotary)
+
+    def _first_teacher(self, batch: Batch) -> TeacherPass | None:
+        """The pass of a teacher that reads before the student does."""
+        return self._read_teacher(batch) if self.settings.needs_teacher else None
+
+    def _target(
+        self,
+        teacher: TeacherPass | None,
+        before: TeacherPass | None,
+        around: Around,
+        terms: Terms,
+    ) -> Target:
+        """What the student's cache is matched with.
+
+        Args:
+            teacher: its pass.
+            before: the pass over the sample before the first, for the wrong-sample control.
+            around: the batch, and the student's pass over it.
+            terms: takes further terms and what is logged.
+        """
+        assert teacher is not None
+        return self.build_target(
+            teacher.trace, around.batch, None if before is None else before.trace
+        )
 
     def _read_written(self, student: LatentStudent, batch: Batch, pairs: Pairs | None) -> Written:
         text = written_text(batch)
@@ -296,7 +348,7 @@ class Distiller(nn.Module):
             return None
         return self._read_teacher(batch["before"])
 
-    def _explicit(self, batch: Batch, items: Items) -> Forward:
+    def _explicit(self, batch: Batch, items: Items, diagnose: bool) -> Forward:
         config = self.settings
         P = _prompt_columns(batch)
         columns = torch.arange(P - 1, batch["input_ids"].shape[1] - 1)
@@ -313,10 +365,12 @@ class Distiller(nn.Module):
         self._add_ce(terms, token_loss(outputs.logits, batch["labels"][:, P:], items.answer_tokens))
         if not config.matches_cache:
             return terms.done()
-        teacher, before = self._read_teacher(batch).trace, self._read_before(batch)
-        target = self.build_target(teacher, batch, None if before is None else before.trace)
+        rotary = at_length_of(trace, self.rotary)
+        around = Around(batch, trace, None, rotary, batch["labels"], items, diagnose)
+        before = self._read_before(batch)
+        target = self._target(self._first_teacher(batch), before, around, terms)
         ours = trace.gather(target.columns, mask=target.trace.mask, scope=target.trace.scope)
-        return self._match(terms, ours, target, items, at_length_of(trace, self.rotary))
+        return self._match(terms, ours, target, items, rotary)
 
     def _match(
         self,

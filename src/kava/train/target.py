@@ -58,13 +58,21 @@ class TargetBuilder:
         config: the run's configuration.
         aligner: maps the teacher's geometry to the student's.
         rotary: the teacher's rotary embedding; None where its positions are learned.
+        target_len: slots of the target; None: the run's, of which several teachers may have a part.
 
     Raises:
         ValueError: options that the eviction does not have.
     """
 
-    def __init__(self, config: TrainConfig, aligner: MapProjectionAligner, rotary: Rotary | None):
+    def __init__(
+        self,
+        config: TrainConfig,
+        aligner: MapProjectionAligner,
+        rotary: Rotary | None,
+        target_len: int | None = None,
+    ):
         self.config = config
+        self.target_len = config.target_len if target_len is None else target_len
         self.aligner = aligner
         self.rotary = rotary if config.unrotates else None
         self.resampling = config.resampling
@@ -91,7 +99,7 @@ class TargetBuilder:
             kept = (sample_before if latent else wrong_sample)(kept, other)
             if weights is not None and looks is not None:
                 weights = wrong_weights(weights, looks)
-        slots = self.config.target_len
+        slots = self.target_len
         warped = self._is_warped(kept)
         if warped and weights is not None:
             raise ValueError(
@@ -108,7 +116,7 @@ class TargetBuilder:
         """Whether the kept positions are warped to the latents; a text has a slot for each."""
         if self.config.student != "latent":
             return False
-        if kept.length != self.config.target_len:
+        if kept.length != self.target_len:
             return True
         # of a whole cache every sample is warped, however long the others of its batch are
         whole = self.config.kv_method == "full" and self.resampling is None
@@ -129,7 +137,7 @@ class TargetBuilder:
         at_tokens = trace if tokens == "none" else read_tokens(trace, batch)
         at_tokens, bare_B = _stand_in(at_tokens)
         eviction = self._eviction(batch)
-        indices_BLHM, mask_BM = eviction.choose(at_tokens, self.config.target_len)
+        indices_BLHM, mask_BM = eviction.choose(at_tokens, self.target_len)
         kept = eviction.take(self._compared(at_tokens), indices_BLHM, mask_BM & ~bare_B[:, None])
         columns = indices_BLHM[:, 0, 0] if kept.scope == "model" else indices_BLHM
         looked_at = self.config.attention_weighted_kv
@@ -155,7 +163,7 @@ class TargetBuilder:
         if tokens != "none":
             trace = to_student_tokens(trace, batch, tokens)
         if self.config.student == "latent":
-            return resampling.to_latents(trace, self.config.target_len)
+            return resampling.to_latents(trace, self.target_len)
         return resampling.to_text(trace, batch["segment_ids"], batch["attention_mask"])
 
     def _mean_over_tokens(

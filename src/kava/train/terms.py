@@ -11,6 +11,7 @@ from torch.nn.functional import cross_entropy
 from kava.data.collate import IGNORED
 from kava.trace import KVTrace
 from kava.train.reading import Reading
+from kava.train.routing import Routing
 from kava.train.target import Target
 
 
@@ -26,6 +27,8 @@ class Forward(NamedTuple):
     """The terms as they are added up, with their gradients."""
     reading: Reading | None = None
     """Which samples are answered, and from what; None unless asked for."""
+    routing: Routing | None = None
+    """How much of each of several teachers was taken; None unless asked for."""
 
 
 class Terms:
@@ -35,6 +38,7 @@ class Terms:
         self.weighted: dict[str, Tensor] = {}
         self.metrics: dict[str, Tensor] = {}
         self.reading: Reading | None = None
+        self.routing: Routing | None = None
 
     def add(self, name: str, weight: float, term: Tensor, share: float = 1.0) -> None:
         """Add a term.
@@ -56,7 +60,9 @@ class Terms:
         """The sum."""
         loss = sum(self.weighted.values())
         assert isinstance(loss, Tensor)
-        return Forward(loss, self.metrics, student, target, self.weighted, self.reading)
+        return Forward(
+            loss, self.metrics, student, target, self.weighted, self.reading, self.routing
+        )
 
 
 def token_loss(logits: Tensor, labels: Tensor, num_tokens: Tensor | float) -> Tensor:

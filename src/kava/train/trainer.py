@@ -47,6 +47,7 @@ from kava.train.precision import MIN_LOSS_SCALE
 from kava.train.randomness import random_states_kept
 from kava.train.recording import Recorder, RunRecord, peak_memory_bytes
 from kava.train.resumable import ResumableTrainer
+from kava.train.routing import groups_of
 from kava.train.stop import StopAtSignal
 
 
@@ -63,6 +64,7 @@ class KVDistillTrainer(ResumableTrainer):
         eval_records: the same samples as records, for accuracy.
         data_hash: hash of the training records, stored in every checkpoint.
         teacher_pad_token_id: padding token of a teacher with its own tokenizer.
+        pad_token_ids: padding tokens of several teachers.
 
     Raises:
         KavaError: a loss or a gradient that is not finite, naming the batch.
@@ -81,6 +83,7 @@ class KVDistillTrainer(ResumableTrainer):
         eval_records: Sequence[Record] = (),
         data_hash: str = "",
         teacher_pad_token_id: int | None = None,
+        pad_token_ids: tuple[int | None, ...] = (),
     ):
         self.config = config
         self.template = template
@@ -97,7 +100,9 @@ class KVDistillTrainer(ResumableTrainer):
             args=training_arguments(config, bool(eval_data), bool(eval_data and eval_records)),
             train_dataset=list(train_data),
             eval_dataset=list(eval_data) or None,
-            data_collator=Collator(pad, teacher_pad_token_id),  # type: ignore[arg-type]
+            data_collator=Collator(  # type: ignore[arg-type]
+                pad, teacher_pad_token_id, pad_token_ids=pad_token_ids
+            ),
             processing_class=tokenizer,
             callbacks=[
                 MetricsFile(config.output_dir),
@@ -287,6 +292,7 @@ class KVDistillTrainer(ResumableTrainer):
                 batch_size=self.args.per_device_eval_batch_size,
                 prepare=self._prepare_inputs,  # type: ignore[arg-type]
                 autocast=self.autocast_smart_context_manager,
+                groups=groups_of(self.eval_records),
             )
         distiller.train()
         return metrics

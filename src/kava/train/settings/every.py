@@ -12,6 +12,7 @@ from kava.train.settings.models import ModelSettings
 from kava.train.settings.optimisation import OptimisationSettings
 from kava.train.settings.run import RunSettings
 from kava.train.settings.target import TargetSettings
+from kava.train.settings.teachers import TeachersSettings
 
 if TYPE_CHECKING:
     from kava.align.time.resample import SegmentResampling
@@ -36,6 +37,7 @@ class Settings(
     OptimisationSettings,
     LossSettings,
     TargetSettings,
+    TeachersSettings,
     DataSettings,
     ModelSettings,
     LeftOut,
@@ -71,6 +73,21 @@ class Settings(
     def matches_cache(self) -> bool:
         """Whether the student's cache is compared with the teacher's."""
         return self.kv_weight > 0 or self.cka_weight > 0
+
+    @property
+    def several(self) -> bool:
+        """Whether more than one teacher teaches."""
+        return self.teachers is not None and len(self.teachers) > 1
+
+    @property
+    def trains_router(self) -> bool:
+        """Whether a router is trained beside the student."""
+        return self.several and self.fusion == "learnable"
+
+    @property
+    def trains_fusion(self) -> bool:
+        """Whether the KV loss sends a gradient into the weights of the teachers."""
+        return self.trains_router and self.router_learning == "gradient"
 
     @property
     def no_matching(self) -> str:

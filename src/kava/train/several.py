@@ -1,0 +1,500 @@
+"""The objective with several teachers, whose caches are fused into one target.
+
+    each teacher's trace ─► its kept positions ─► its map ─┐
+    …                                                      ├─► fusion ─► target
+    the student's values where the reasoning begins ───────┘
+
+The student's part of a step is that of one teacher. Where the teacher of each sample is known
+before any reads (the data name it, a policy draws it, one weight is 1), a teacher reads its own
+samples alone, so that N teachers cost about as much as one.
+
+A router learns in one of three ways. *gradient*: the KV loss goes through the weights into it.
+*likelihood*: the target takes the place of the latents, the student reads the answer, and the
+gradient of its cross-entropy goes through the weights alone; this is one step of the inner problem,
+taken in the space of caches, in which the student's cache arrives at its target (bilevel
+optimisation moves the weights instead, as in DARTS, arXiv 1806.09055). *policy*: REINFORCE
+(Williams, 1992) with a running mean as baseline; the reward of a drawn teacher is how much better
+the student reads the answer from that teacher's target than from its own latents.
+
+Shapes: B batch, L layers, H key/value heads, M slots, D head dim, N teachers, C = H·D.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from transformers import PreTrainedModel, set_seed
+
+from kava.align import MapProjectionAligner
+from kava.data.collate import IGNORED, Batch
+from kava.fuse import (
+    EntropyRegularizer,
+    Fused,
+    Fusion,
+    LayerRouters,
+    LearnableFusion,
+    Offers,
+    UnionFusion,
+    agreement,
+    build_fusion,
+    load_balance_loss,
+    mix,
+)
+from kava.fuse.base import one_hot
+from kava.models.capture import capture, check_attention
+from kava.models.rotary import rotary_of
+from kava.student.latent import LatentStudent
+from kava.trace import KVTrace, Segment
+from kava.train.config import TrainConfig
+from kava.train.objective import Around, Distiller
+from kava.train.reading import answer_from
+from kava.train.routing import Routing
+from kava.train.side_batch import part_of, place, text_of, to_text
+from kava.train.target import Target, TargetBuilder, attention_flag
+from kava.train.teacher_names import teachers_of
+from kava.train.teacher_pass import TeacherPass
+from kava.train.terms import Terms
+from kava.train.wrong_sample import of_sample_before
+
+MOMENTUM = 0.95
+"""Of the running mean that is REINFORCE's baseline."""
+
+
+@dataclass(frozen=True)
+class Read:
+    """What one teacher left behind over its samples.
+
+    Attributes:
+        target: at the student's slots.
+        answer_B: log-probability of the answer, summed over its tokens.
+        text_B: cross-entropy of reasoning and answer, summed over the teacher's tokens.
+    """
+
+    target: KVTrace
+    answer_B: Tensor | None = None
+    text_B: Tensor | None = None
+
+
+class SeveralDistiller(Distiller):
+    """Student, the aligners of all teachers, the fusion, and a router if one is trained.
+
+    Args:
+        student: as `Distiller` takes it.
+        config: the run's configuration, of two teachers or more.
+        aligners: one for each teacher.
+        teachers: the frozen models; one may stand there twice.
+
+    Raises:
+        ValueError: as `Distiller`.
+    """
+
+    def __init__(
+        self,
+        student: PreTrainedModel,
+        config: TrainConfig,
+        aligners: Sequence[MapProjectionAligner],
+        teachers: Sequence[PreTrainedModel],
+    ):
+        super().__init__(student, config, aligners[0], teachers[0])
+        for n, aligner in enumerate(aligners[1:], start=1):
+            self.add_module(f"map_aligner_{n}", aligner.requires_grad_(config.trains_aligner))
+        self._all = tuple(teacher.eval().requires_grad_(False) for teacher in teachers)
+        self.labels = [one.label for one in teachers_of(config)]
+        geometry = aligners[0].student
+        if config.trains_router:
+            set_seed(config.seed)
+            self.router = LayerRouters(
+                geometry.num_layers,
+                geometry.num_heads * geometry.head_dim,
+                len(teachers),
+                per_layer=config.fusion_per_layer,
+                router_type=config.router_type,
+            )
+            # mean reward, and whether there is one
+            self.reward_baseline: Tensor
+            self.register_buffer("reward_baseline", torch.zeros(2))
+        self.fusion: Fusion = build_fusion(
+            config.fusion,
+            weights=None if config.fixed_weights is None else tuple(config.fixed_weights),
+            temperature=config.fusion_temperature,
+            per_layer=config.fusion_per_layer,
+            prototype=config.prototype,
+            similarity=config.similarity,
+            disagreement=config.disagreement,
+            threshold=config.disagreement_threshold,
+            router=getattr(self, "router", None),
+            learning=config.router_learning,
+        )
+        slots: Sequence[int | None] = [None] * len(teachers)
+        if isinstance(self.fusion, UnionFusion):
+            slots = self.fusion.slots(config.target_len, len(teachers))
+        flag = attention_flag(config)
+        self.builders = []
+        for aligner, teacher, count in zip(aligners, teachers, slots):
+            rotary = rotary_of(teacher) if config.unrotates else None
+            self.builders.append(TargetBuilder(config, aligner, rotary, count))
+            if flag is not None:
+                check_attention(teacher, flag)
+
+    @property
+    def aligners(self) -> tuple[MapProjectionAligner, ...]:
+        """The aligner of each teacher."""
+        others = (getattr(self, f"map_aligner_{n}") for n in range(1, len(self._all)))
+        return (self.map_aligner, *others)
+
+    @property
+    def readers(self) -> tuple[PreTrainedModel, ...]:
+        """The frozen teachers."""
+        return self._all
+
+    def move_teacher(self, device: torch.device) -> None:
+        """Move all teachers."""
+        for teacher in self._all:
+            teacher.to(device)  # type: ignore[arg-type]
+
+    def _first_teacher(self, batch: Batch) -> TeacherPass | None:
+        return None
+
+    def _read_before(self, batch: Batch) -> TeacherPass | None:
+        return None
+
+    def _target(
+        self,
+        teacher: TeacherPass | None,
+        before: TeacherPass | None,
+        around: Around,
+        terms: Terms,
+    ) -> Target:
+        config = self.settings
+        fusion = self._fusion()
+        offers = self._offers(around)
+        chosen_B = None
+        # the wrong sample's cache is that of another row, and a diagnosis looks at all teachers
+        if not config.wrong_sample and not around.diagnose:
+            chosen_B = fusion.choose(offers)
+        read = self._read_all(around, offers.present_BN, chosen_B)
+        offers = self._with(offers, read, around)
+        if config.trains_router and config.router_learning == "policy":
+            drawn = fusion.choose(offers) if chosen_B is None else chosen_B
+            offers = replace(offers, chosen_B=drawn)
+        fused = fusion(offers)
+        target = fused.trace
+        if isinstance(fusion, LearnableFusion):
+            if config.router_learning != "gradient":
+                target = target.detach()
+            self._train_router(fusion, offers, fused, around, terms)
+        self._record(fused, offers, around, terms)
+        columns = torch.zeros(1, dtype=torch.long, device=target.keys.device)
+        if config.student == "explicit":
+            columns = torch.arange(target.length, device=target.keys.device)
+            columns = columns.expand(target.batch_size, -1)
+        return Target(target, columns, fused.position_weights)
+
+    def _fusion(self) -> Fusion:
+        """The fusion at this step's temperature."""
+        end = self.settings.fusion_temperature_end
+        if end is None or not hasattr(self.fusion, "temperature"):
+            return self.fusion
+        done = min(self.progress.step / max(self.progress.num_steps, 1), 1.0)
+        start = self.settings.fusion_temperature
+        found: Fusion = replace(
+            self.fusion,  # type: ignore[type-var]
+            temperature=start + done * (end - start),
+        )
+        return found
+
+    def _offers(self, around: Around) -> Offers:
+        """What is known before any teacher reads."""
+        batch = around.batch
+        present_BN = batch["present"].bool()
+        if self.training and self.settings.teacher_order == "in_turn":
+            turn = self.progress.step % len(self._all)
+            only = torch.arange(len(self._all), device=present_BN.device) == turn
+            present_BN = present_BN & only
+        return Offers(
+            traces=(),
+            present_BN=present_BN,
+            query_BLC=_query(around),
+            chosen_B=batch.get("teacher_index"),
+            explore=self.training,
+        )
+
+    def _read_all(
+        self, around: Around, present_BN: Tensor, chosen_B: Tensor | None
+    ) -> list[Read | None]:
+        """Each teacher's reading of its samples; None of one that reads none."""
+        whole, wrong = around.batch, self.settings.wrong_sample
+        passes: dict[tuple[int, int], TeacherPass] = {}
+        read: list[Read | None] = []
+        for n in range(len(self._all)):
+            mine_B = present_BN[:, n]
+            if chosen_B is not None:
+                mine_B = mine_B & (chosen_B == n)
+            if not bool(mine_B.any()):
+                read.append(None)
+                continue
+            batch = text_of(whole, n)
+            rows = None if wrong or bool(mine_B.all()) else mine_B.nonzero()[:, 0]
+            if rows is not None:
+                read.append(self._read_one(n, part_of(batch, rows), rows, len(mine_B), passes))
+            else:
+                read.append(self._read_one(n, batch, None, len(mine_B), passes))
+        return read
+
+    def _read_one(
+        self,
+        n: int,
+        batch: Batch,
+        rows: Tensor | None,
+        batch_size: int,
+        passes: dict[tuple[int, int], TeacherPass],
+    ) -> Read:
+        key = (id(self._all[n]), id(batch.get("teacher")))
+        if rows is not None or key not in passes:
+            found = self._pass(n, batch)
+            if rows is None:
+                passes[key] = found
+        else:
+            found = passes[key]
+        before = None
+        if self.settings.wrong_sample and "before" in batch:
+            before = self._pass(n, text_of(batch["before"], n)).trace
+        target = self.builders[n](found.trace, batch, before)
+        trace = target.trace
+        if self.settings.student == "explicit":
+            trace = to_text(trace, target.columns, batch["input_ids"].shape[1])
+        answer_B, text_B = _likelihood(found, self._reads)
+        if rows is not None:
+            trace = place(trace, rows, batch_size)
+            answer_B, text_B = (
+                None if part is None else part.new_zeros(batch_size).index_copy(0, rows, part)
+                for part in (answer_B, text_B)
+            )
+        return Read(trace, answer_B, text_B)
+
+    @property
+    def _reads(self) -> frozenset[str]:
+        return self.fusion.reads
+
+    @torch.no_grad()
+    def _pass(self, n: int, batch: Batch) -> TeacherPass:
+        """One forward of a teacher; its output head only where a fusion reads likelihoods."""
+        text = batch.get("teacher", batch)
+        start = _text_columns(text["segment_ids"])
+        keep: int | Tensor = 1
+        if self._reads & {"answer_BN", "text_BN"}:
+            columns = torch.arange(start - 1, text["input_ids"].shape[1] - 1)
+            keep = columns.to(text["input_ids"].device)
+        outputs, trace = capture(
+            self._all[n],
+            text["input_ids"],
+            text["attention_mask"],
+            text["segment_ids"],
+            queries=self.teacher_queries,
+            hidden_states=False,
+            logits_to_keep=keep,
+        )
+        written = text["segment_ids"][:, start:] > Segment.PROMPT
+        labels = text["input_ids"][:, start:].masked_fill(~written, IGNORED)
+        answer = text["segment_ids"][:, start:] == Segment.ANSWER
+        return TeacherPass(
+            logits=outputs.logits,
+            labels=labels,
+            answer_labels=labels.masked_fill(~answer, IGNORED),
+            writes=False,
+            hidden_states=None,
+            cache=None,
+            trace=trace.detach(),
+            codi_columns=text["teacher_codi"],
+        )
+
+    def _with(self, offers: Offers, read: Sequence[Read | None], around: Around) -> Offers:
+        """The offers with what the teachers left behind."""
+        some = next((one for one in read if one is not None), None)
+        if some is None:
+            raise ValueError("no teacher reads a sample of the batch")
+        union = isinstance(self.fusion, UnionFusion)
+        traces = []
+        for one, builder in zip(read, self.builders):
+            if one is not None:
+                traces.append(one.target)
+                continue
+            empty = some.target.slice(0, builder.target_len) if union else some.target
+            traces.append(replace(empty, mask=torch.zeros_like(empty.valid_BT())))
+        there_N = torch.tensor([one is not None for one in read], device=some.target.keys.device)
+
+        def signal(name: str) -> Tensor | None:
+            parts = [None if one is None else getattr(one, name) for one in read]
+            known = next((part for part in parts if part is not None), None)
+            if known is None:
+                return None
+            whole = torch.stack([torch.zeros_like(known) if p is None else p for p in parts], -1)
+            return of_sample_before(whole) if self.settings.wrong_sample else whole
+
+        text_BN = signal("text_B")
+        if text_BN is not None:
+            # per token of the student's text, of which all teachers read the same number
+            written_B = (around.batch["segment_ids"] > Segment.PROMPT).sum(1)
+            text_BN = text_BN / written_B[:, None].clamp(min=1)
+        student = around.student.detach().in_float32() if not union else None
+        if student is not None and student.length != traces[0].length:
+            student = None
+        if student is not None:
+            student = self._compared_student(student, around)
+        return replace(
+            offers,
+            traces=tuple(traces),
+            present_BN=offers.present_BN & there_N,
+            student=student,
+            answer_BN=signal("answer_B"),
+            text_BN=text_BN,
+        )
+
+    def _compared_student(self, student: KVTrace, around: Around) -> KVTrace:
+        """The student's trace in the key space of the targets."""
+        from kava.rope import unrotate_trace
+
+        if self.settings.unrotates:
+            return unrotate_trace(student, around.rotary)
+        return student
+
+    def _train_router(
+        self,
+        fusion: LearnableFusion,
+        offers: Offers,
+        fused: Fused,
+        around: Around,
+        terms: Terms,
+    ) -> None:
+        """The terms that train the router, beside the KV loss."""
+        config = self.settings
+        shares_BLN = fusion.shares(offers)
+        part = shares_BLN.shape[0] / around.items.samples
+        if config.entropy_reg_strength:
+            regulariser = EntropyRegularizer(config.entropy_target, 1.0)
+            loss = regulariser.compute_loss(shares_BLN) * part
+            terms.add("route_entropy", config.entropy_reg_strength, loss)
+        if config.balance_weight:
+            terms.add("route_balance", config.balance_weight, load_balance_loss(shares_BLN) * part)
+        if config.router_learning == "likelihood" and config.router_weight:
+            ce_B = self._answer_ce(around, mix(offers, fused.weights))
+            loss = _through(ce_B.sum() / around.items.samples, fused.weights)
+            terms.add("route_likelihood", config.router_weight, loss)
+        if config.router_learning == "policy" and config.router_weight:
+            loss = self._policy(shares_BLN[:, 0], offers, fused, around)
+            terms.add("route_policy", config.router_weight, loss)
+
+    def _answer_ce(self, around: Around, target: KVTrace) -> Tensor:
+        """Cross-entropy of each sample's answer, read from a target, summed over its tokens."""
+        assert isinstance(self.student, LatentStudent)
+        assert around.output is not None
+        logits = answer_from(self.student, around.batch, around.output, target, around.rotary)
+        return _summed_ce(logits, around.labels)
+
+    def _policy(self, shares_BN: Tensor, offers: Offers, fused: Fused, around: Around) -> Tensor:
+        """REINFORCE: −(reward − baseline) · log share of the drawn teacher."""
+        assert around.output is not None
+        assert offers.chosen_B is not None
+        with torch.no_grad():
+            own_B = _summed_ce(around.output.logits, around.labels)
+            reward_B = own_B - self._answer_ce(around, fused.trace)
+            baseline, seen = self.reward_baseline.unbind()
+            advantage_B = reward_B - (baseline if seen else reward_B.mean())
+            if self.training:
+                mean = reward_B.mean()
+                kept = MOMENTUM * baseline + (1 - MOMENTUM) * mean if seen else mean
+                self.reward_baseline.copy_(torch.stack([kept, torch.ones_like(kept)]))
+        taken_B = shares_BN.gather(1, offers.chosen_B[:, None])[:, 0]
+        there_B = offers.present_BN.gather(1, offers.chosen_B[:, None])[:, 0]
+        loss_B = -advantage_B * taken_B.clamp(min=1e-9).log() * there_B
+        return loss_B.sum() / around.items.samples
+
+    @torch.no_grad()
+    def _record(self, fused: Fused, offers: Offers, around: Around, terms: Terms) -> None:
+        """Log the weights; in a diagnosis also sample by sample, and what can be read."""
+        L, M = fused.trace.num_layers, fused.trace.length
+        weights_BLMN = (
+            fused.weights.detach() * offers.valid_BMN()[:, None]
+            if not isinstance(self.fusion, UnionFusion)
+            else fused.weights.detach()
+        )
+        weights_BLN = weights_BLMN.expand(-1, -1, M, -1).mean(2)
+        for n, label in enumerate(self.labels):
+            share = weights_BLN[..., n].mean(1).sum() / around.items.samples
+            terms.metrics[f"route_{label}"] = share
+        if not around.diagnose:
+            return
+        cosine = None
+        if offers.student is not None:
+            cosine_BLM, several_BM = agreement(offers)
+            counted_BM = several_BM.float()
+            cosine = (cosine_BLM * counted_BM[:, None]).sum(-1)
+            cosine = cosine / counted_BM.sum(-1).clamp(min=1)[:, None]
+        routed = alone = None
+        if isinstance(self.student, LatentStudent):
+            routed = self._answer_ce(around, fused.trace)
+            if not isinstance(self.fusion, UnionFusion):
+                alone = torch.stack(
+                    [self._alone(n, offers, around) for n in range(len(self._all))], -1
+                )
+        terms.routing = Routing(
+            ids=around.batch["ids"],
+            weights_BLN=weights_BLN.expand(-1, L if weights_BLN.shape[1] > 1 else 1, -1),
+            agreement_BL=cosine,
+            chosen_B=around.batch.get("teacher_index"),
+            answer_ce_B=routed,
+            answer_ce_BN=alone,
+        )
+
+    def _alone(self, n: int, offers: Offers, around: Around) -> Tensor:
+        """[B]: the answer's cross-entropy, read from one teacher's target alone."""
+        there_B = offers.present_BN[:, n]
+        only = one_hot(torch.full_like(there_B, n, dtype=torch.long), offers.num_teachers)
+        ce_B = self._answer_ce(around, mix(offers, only))
+        return ce_B.masked_fill(~there_B, float("nan"))
+
+
+def _through(loss: Tensor, weights: Tensor) -> Tensor:
+    """A term of the value of `loss` whose gradient reaches what made `weights`, and nothing else.
+
+    The student that reads the target stays as it is: no gradient of the router's term goes into its
+    parameters.
+    """
+    if not torch.is_grad_enabled() or not weights.requires_grad:
+        return loss.detach()
+    (slope,) = torch.autograd.grad(loss, weights, retain_graph=True)
+    surrogate = (weights * slope).sum()
+    return surrogate - surrogate.detach() + loss.detach()
+
+
+def _summed_ce(logits: Tensor, labels: Tensor) -> Tensor:
+    """[B]: cross-entropy of [B, A, V] against [B, A], summed over the tokens of each sample."""
+    losses = cross_entropy(
+        logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORED, reduction="none"
+    )
+    return losses.view_as(labels).sum(1)
+
+
+def _likelihood(found: TeacherPass, reads: frozenset[str]) -> tuple[Tensor | None, Tensor | None]:
+    """Log-probability of the answer, and cross-entropy of the text, where a fusion reads them."""
+    answer = -_summed_ce(found.logits, found.answer_labels) if "answer_BN" in reads else None
+    text = _summed_ce(found.logits, found.labels) if "text_BN" in reads else None
+    return answer, text
+
+
+def _query(around: Around) -> Tensor:
+    """[B, L, C]: the student's values where the reasoning begins."""
+    if around.output is not None:
+        values = [layer[1][:, :, -1] for layer in around.output.begin_pairs]
+        return torch.stack(values, dim=1).flatten(2).detach().float()
+    last = _text_columns(around.batch["segment_ids"]) - 1
+    return around.student.values[:, :, :, last].flatten(2).detach().float()
+
+
+def _text_columns(segment_ids: Tensor) -> int:
+    """The first column behind the prompt."""
+    return int(segment_ids.ge(Segment.REASONING).any(0).nonzero()[0])

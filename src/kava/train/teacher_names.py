@@ -1,0 +1,182 @@
+"""The names of several teachers, and the checks of the flags that count them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from kava.flags import listed
+from kava.train.settings import Settings
+
+CHOOSES_ALONE = ("full", "right_crop", "streaming_llm", "uniform", "random", "positions")
+"""Evictions that keep the same positions whoever the teacher is."""
+
+
+class TeacherName(NamedTuple):
+    """A teacher as it is named.
+
+    Attributes:
+        label: what tables and logs call it.
+        model: a hub id, a folder, or a built-in name.
+        dtype: of its weights.
+        prompt: its prompt, with {question} in it; None: the student's.
+    """
+
+    label: str
+    model: str
+    dtype: str
+    prompt: str | None
+
+
+def teachers_of(config: Settings) -> list[TeacherName]:
+    """The teachers of a run; of one without `--teachers`, the one of `--teacher_name`.
+
+    Raises:
+        ValueError: two teachers of one label, or as many dtypes, prompts or weights as do not fit.
+
+    Example:
+        >>> [one.label for one in teachers_of(TrainConfig(teachers=["gpt2", "big=gpt2-large"]))]
+        ['gpt2', 'big']
+    """
+    named = config.teachers
+    if not named:
+        return (
+            []
+            if config.teacher_name is None
+            else [TeacherName("teacher", config.teacher_name, config.dtype, None)]
+        )
+    count = len(named)
+    dtypes = _each(config.teacher_dtypes, "teacher_dtypes", count) or [config.dtype] * count
+    prompts: list[str] | list[None] = [None] * count
+    prompts = _each(config.teacher_prompts, "teacher_prompts", count) or prompts
+    found = []
+    for name, dtype, prompt in zip(named, dtypes, prompts):
+        label, model = _split(name)
+        found.append(TeacherName(label, model, dtype, prompt))
+    labels = [one.label for one in found]
+    for one in found:
+        if labels.count(one.label) > 1:
+            raise ValueError(
+                f"--teachers: two teachers are named {one.label!r}; tell them apart by labels, "
+                f"such as a={one.model} b={one.model}"
+            )
+    return found
+
+
+def _split(name: str) -> tuple[str, str]:
+    label, equals, model = name.partition("=")
+    if not equals:
+        return name.rstrip("/").rsplit("/", 1)[-1], name
+    if not label or not model or not label.replace("-", "").replace("_", "").isalnum():
+        raise ValueError(
+            f"--teachers {name!r}: a labelled teacher is LABEL=NAME, the label of letters, digits, "
+            f"- and _"
+        )
+    return label, model
+
+
+def _each(values: list[str] | None, flag: str, num_teachers: int) -> list[str] | None:
+    if values is not None and len(values) != num_teachers:
+        raise ValueError(
+            f"--{flag} gives {len(values)}, and --teachers names {num_teachers}: give one for each"
+        )
+    return values
+
+
+def check_teachers(config: Settings) -> None:
+    """Check the flags of several teachers against each other.
+
+    Raises:
+        ValueError: the first conflict; the message names the flags and the mend.
+    """
+    if not config.teachers:
+        for name in ("fixed_weights", "teacher_dtypes", "teacher_prompts"):
+            if getattr(config, name) is not None:
+                raise ValueError(f"--{name} is about several teachers: name them by --teachers")
+        return
+    named = teachers_of(config)
+    if config.teacher_name not in (None, named[0].model):
+        raise ValueError(
+            f"--teachers and --teacher_name {config.teacher_name} each name teachers: leave one out"
+        )
+    if not config.several:
+        return
+    _check_weights(config, len(named))
+    if not config.matches_cache:
+        raise ValueError(
+            "--teachers: their caches are fused into the target of the KV loss, and this run has "
+            "none; give --kv_weight a value above 0"
+        )
+    for prompt in config.teacher_prompts or []:
+        if prompt.count("{question}") != 1:
+            raise ValueError(f"--teacher_prompts {prompt!r} must hold {{question}} exactly once")
+    refused = {
+        "--codi_weight": config.codi_weight > 0 and "matches the hidden state of one teacher",
+        "--align_direction student_to_teacher": config.align_direction != "teacher_to_student"
+        and "compares in the geometry of one teacher",
+        "--key_space rotated": config.key_space == "rotated"
+        and "compares keys that each teacher rotated to positions of its own",
+        f"--kv_method {config.kv_method}": config.kv_method in ("knockout", "knockout_gradient")
+        and "keeps positions by scores of one teacher",
+        "--attention_weighted_kv": config.attention_weighted_kv
+        and "weighs slots by the attention of one teacher",
+        "--layer_mapping_path": config.layer_mapping_path is not None
+        and "is the layer map of one teacher",
+        "--use_cka_layer_mapping": config.use_cka_layer_mapping
+        and "measures the layers of one teacher",
+        "--map_rank auto": config.map_rank == "auto" and "is chosen for one teacher",
+    }
+    for flag, why in refused.items():
+        if why:
+            raise ValueError(f"{flag} {why}, and --teachers names {len(named)}: leave it out")
+    if config.student == "explicit":
+        _check_explicit(config)
+    if config.fusion == "union" and config.target_len < len(named):
+        raise ValueError(
+            f"--fusion union lays {len(named)} teachers side by side over --target_len "
+            f"{config.target_len}: raise it to {len(named)} or more"
+        )
+    if config.trains_router and config.router_learning == "policy" and config.fusion_per_layer:
+        raise ValueError(
+            "--router_learning policy draws one teacher for a sample: leave --fusion_per_layer out"
+        )
+    if not config.trains_router:
+        for name in ("entropy_reg_strength", "balance_weight"):
+            if getattr(config, name):
+                raise ValueError(
+                    f"--{name} is about the shares of a router: pass --fusion learnable too"
+                )
+
+
+def _check_weights(config: Settings, num_teachers: int) -> None:
+    if config.fixed_weights is None:
+        return
+    readers = ("fixed", "union", "disagreement")
+    if config.fusion not in readers:
+        raise ValueError(
+            f"--fixed_weights is read by --fusion {listed(readers)}, not by {config.fusion}; leave "
+            f"it out"
+        )
+    from kava.fuse.fixed import check_weights
+
+    try:
+        check_weights(config.fixed_weights, num_teachers)
+    except ValueError as error:
+        raise ValueError(f"--fixed_{error}") from error
+
+
+def _check_explicit(config: Settings) -> None:
+    if config.kv_method not in CHOOSES_ALONE:
+        raise ValueError(
+            f"--kv_method {config.kv_method} keeps other positions of each teacher, and an "
+            f"explicit student has one set of its own: choose {listed(CHOOSES_ALONE)}"
+        )
+    if config.fusion == "union":
+        raise ValueError(
+            "--fusion union shares latents among the teachers, which an explicit student does not "
+            "have: choose another fusion"
+        )
+    if config.trains_router and config.router_learning != "gradient":
+        raise ValueError(
+            f"--router_learning {config.router_learning} puts targets in place of latents, which "
+            f"an explicit student does not have: pass --router_learning gradient"
+        )
