@@ -57,6 +57,7 @@ class Batch(TypedDict):
     teacher: NotRequired[TeacherBatch]
     before: NotRequired[Batch]
     sides: NotRequired[list[TeacherBatch | None]]
+    first_reader: NotRequired[list[int]]
     present: NotRequired[Tensor]
     teacher_index: NotRequired[Tensor]
 
@@ -109,6 +110,7 @@ class Collator:
                 and `shares` [B, T, W], its columns that each covers and their weights, which sum
                 to 1.
             sides: of several teachers, what `teacher` is of one; None where it reads `input_ids`.
+            first_reader: of several teachers, the first that reads the same text.
             present [B, N]: which of several teachers reads the sample.
             teacher_index [B]: which of them the data name, if they do.
             before: a batch of the sample before the first, if the samples have neighbours and the
@@ -197,9 +199,16 @@ class Collator:
 
     def _add_sides(self, batch: Batch, samples: Sequence[Encoded], shift_B: np.ndarray) -> None:
         """What several teachers read."""
-        batch["sides"] = []
+        batch["sides"], batch["first_reader"] = [], []
         for n, pad in enumerate(self.pad_token_ids):
             texts = [s.sides[n].text for s in samples]
+            same = (
+                k for k in range(n) if all(s.sides[k].text is t for s, t in zip(samples, texts))
+            )
+            batch["first_reader"].append(next(same, n))
+            if batch["first_reader"][n] < n:
+                batch["sides"].append(batch["sides"][batch["first_reader"][n]])
+                continue
             some = next((text for text in texts if text is not None), None)
             if some is None:
                 batch["sides"].append(None)

@@ -112,12 +112,19 @@ def encode_for_teachers(
     """
     by_id = {record.id: record for record in records}
     sides: list[list[Side]] = [[] for _ in encoded]
-    reports = []
-    for tokenizer, own in readers:
+    reports: list[EncodeReport] = []
+    read: dict[tuple[int, Template], int] = {}
+    for n, (tokenizer, own) in enumerate(readers):
         if tokenizer is None:
             for row in sides:
                 row.append(Side())
             reports.append(EncodeReport(num_records=len(encoded)))
+            continue
+        earlier = read.setdefault((id(tokenizer), own), n)
+        if earlier != n:
+            for row in sides:
+                row.append(row[earlier])
+            reports.append(reports[earlier])
             continue
         theirs, report = encode_records(
             [by_id[item.id] for item in encoded],

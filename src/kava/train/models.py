@@ -116,10 +116,11 @@ def build_teacher_tokenizers(
     """
     if not config.several:
         return []
-    return [
-        tokenizer if one.model == config.model_name else _tokenizer(one.model, "--teachers")
-        for one in teachers_of(config)
-    ]
+    loaded = {config.model_name: tokenizer}
+    for one in teachers_of(config):
+        if one.model not in loaded:
+            loaded[one.model] = _tokenizer(one.model, "--teachers")
+    return [loaded[one.model] for one in teachers_of(config)]
 
 
 def _tokenizer(name: str, flag: str) -> PreTrainedTokenizerBase:

@@ -154,7 +154,7 @@ class SeveralDistiller(Distiller):
     def move_teacher(self, device: torch.device) -> None:
         """Move all teachers."""
         for teacher in self._all:
-            teacher.to(device)  # type: ignore[arg-type]
+            teacher.to(device)
 
     def _first_teacher(self, batch: Batch) -> TeacherPass | None:
         return None
@@ -190,7 +190,10 @@ class SeveralDistiller(Distiller):
         self._record(fused, offers, around, terms)
         columns = torch.zeros(1, dtype=torch.long, device=target.keys.device)
         if config.student == "explicit":
-            columns = torch.arange(target.length, device=target.keys.device)
+            used = target.valid_BT().any(0).nonzero()[:, 0]
+            first, last = (int(used[0]), int(used[-1])) if len(used) else (0, 0)
+            target = target.slice(first, last + 1)
+            columns = torch.arange(first, last + 1, device=target.keys.device)
             columns = columns.expand(target.batch_size, -1)
         return Target(target, columns, fused.position_weights)
 
@@ -253,7 +256,7 @@ class SeveralDistiller(Distiller):
         batch_size: int,
         passes: dict[tuple[int, int], TeacherPass],
     ) -> Read:
-        key = (id(self._all[n]), id(batch.get("teacher")))
+        key = (id(self._all[n]), batch["first_reader"][n])
         if rows is not None or key not in passes:
             found = self._pass(n, batch)
             if rows is None:

@@ -1,0 +1,366 @@
+"""Several teachers: fused targets, routed passes, routers, and what a run does with them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from runs import metrics, run, small, weights
+
+from kava.losses import TrainingProgress
+from kava.names import FUSION_NAMES
+from kava.train.build import Run, build_run
+from kava.train.config import TrainConfig
+from kava.train.items import count_items
+
+GPT2, LLAMA = "kava/shell-gpt2-teacher", "kava/shell-teacher"
+SEVERAL: dict[str, Any] = {
+    "model_name": LLAMA,
+    "teachers": [GPT2, LLAMA],
+    "kv_method": "full",
+    "alignment_mode": "structured",
+    "calibration_samples": 64,
+    "dataset_name": "kava/shell-game?num_train=160",
+    "text_ce_weight": 0.0,
+    "max_steps": 2,
+}
+
+
+@pytest.fixture(scope="module")
+def named(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Data that name a teacher for each sample, the two by turns; of different lengths."""
+    path = tmp_path_factory.mktemp("data") / "named.jsonl"
+    rows = []
+    for place in range(64):
+        steps = [f"{place} + {n} = {place + n}" for n in range(1, 3 + place % 4)]
+        row = {"question": f"{place} and some?", "reasoning": "\n".join(steps), "answer": "7"}
+        rows.append(json.dumps({**row, "teacher_id": ("gpt2", "llama")[place % 2]}))
+    path.write_text("\n".join(rows) + "\n", encoding="utf-8")
+    return str(path)
+
+
+TINY: dict[str, Any] = {
+    "model_name": "kava/tiny-qwen2",
+    "teachers": ["gpt2=kava/tiny-gpt2", "llama=kava/tiny-llama"],
+    "max_length": 128,
+    "kv_method": "rkv",
+}
+NAMED = {**TINY, "fusion": "oracle"}
+
+
+def several(output_dir: Path | str = "unused", **changes: Any) -> TrainConfig:
+    return small(output_dir, **{**SEVERAL, **changes})
+
+
+def built(output_dir: Path, **changes: Any) -> Run:
+    return build_run(several(output_dir, **changes))
+
+
+def batch_of(one: Run, size: int = 8) -> Any:
+    return one.trainer.data_collator(one.data.train[:size])
+
+
+def rows_read(one: Run) -> dict[int, list[int]]:
+    """The number of samples of each forward of each teacher, from now on."""
+    seen: dict[int, list[int]] = defaultdict(list)
+    for n, teacher in enumerate(one.trainer.model.readers):
+        teacher.register_forward_pre_hook(
+            lambda _, args, kwargs, n=n: seen[n].append(
+                len(args[0] if args else kwargs["input_ids"])
+            ),
+            with_kwargs=True,
+        )
+    return seen
+
+
+def gradients(one: Run) -> dict[str, torch.Tensor]:
+    return {
+        name: part.grad.clone()
+        for name, part in one.trainer.model.named_parameters()
+        if part.grad is not None
+    }
+
+
+@pytest.mark.parametrize("alone", [0, 1])
+@pytest.mark.parametrize("student", ["latent", "explicit"])
+def test_one_hot_weights_are_the_run_of_one_teacher_bit_for_bit(
+    tmp_path: Path, alone: int, student: str
+) -> None:
+    name = SEVERAL["teachers"][alone]
+    hot = [float(n == alone) for n in range(2)]
+    shared = {"student": student, "eval_size": 8, "eval_steps": 2, "alignment_mode": "structured"}
+    of_one = several(tmp_path / "one", teachers=None, teacher_name=name, **shared)
+    expected = run(of_one)
+    found = run(several(tmp_path / "two", fixed_weights=hot, **shared))
+    ours, theirs = weights(found.trainer.model.student), weights(expected.trainer.model.student)
+    assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+    for one, other in zip(metrics(tmp_path / "one"), metrics(tmp_path / "two")):
+        assert one["loss"] == other["loss"]
+        assert one["kv"] == other["kv"]
+
+
+@pytest.mark.parametrize(
+    "fusion", ["fixed", "similarity", "learnable", "confidence", "min_ce", "avg_ce"]
+)
+def test_copies_of_one_teacher_are_one_teacher(tmp_path: Path, fusion: str) -> None:
+    copies = [f"{letter}={GPT2}" for letter in "abc"]
+    one = built(tmp_path / "one", teachers=None, teacher_name=GPT2)
+    three = built(tmp_path / "three", teachers=copies, fusion=fusion)
+    seen = rows_read(three)
+    assert len({id(model) for model in three.trainer.model.readers}) == 1
+    losses = [x.trainer.model.eval()(batch_of(x)) for x in (one, three)]
+    assert float(losses[0].metrics["kv"]) == pytest.approx(float(losses[1].metrics["kv"]), abs=1e-6)
+    # the three hooks are on one model, which reads the batch once
+    assert seen == {0: [8], 1: [8], 2: [8]}
+
+
+@pytest.mark.parametrize("fusion", FUSION_NAMES.shipped)
+def test_every_fusion_trains_the_student_and_no_teacher(
+    tmp_path: Path, fusion: str, named: str
+) -> None:
+    changes = {**NAMED, "dataset_name": named} if fusion == "oracle" else {"fusion": fusion}
+    one = built(tmp_path, eval_size=16, eval_steps=2, **changes)
+    model = one.trainer.model
+    before = weights(model)
+    theirs = [weights(teacher) for teacher in model.readers]
+    one.trainer.train()
+    moved = {n.split(".")[0] for n, p in weights(model).items() if not torch.equal(before[n], p)}
+    assert moved == {"student"} | ({"router"} if fusion == "learnable" else set())
+    for teacher, earlier in zip(model.readers, theirs):
+        assert all(torch.equal(part, earlier[n]) for n, part in weights(teacher).items())
+    last = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    last = next(row for row in reversed(rows) if "eval_kv" in row)
+    shares = [last[f"eval_route_{label}"] for label in model.labels]
+    assert sum(shares) == pytest.approx(1.0, abs=1e-5)
+    assert "teachers_cos_layer_0" in str(last) or fusion == "union"
+
+
+@pytest.mark.parametrize("learning", ["gradient", "likelihood", "policy"])
+def test_each_way_of_learning_moves_the_router_alone_or_with_the_kv_loss(
+    tmp_path: Path, learning: str
+) -> None:
+    """The router's own term sends no gradient into the student."""
+    options = {"fusion": "learnable", "router_learning": learning, "ce_weight": 0.0}
+    one = built(tmp_path, **options)
+    model = one.trainer.model.train()
+    torch.manual_seed(0)
+    forward = model(batch_of(one))
+    term = {"likelihood": "route_likelihood", "policy": "route_policy"}.get(learning, "kv")
+    assert term in forward.weighted
+    forward.weighted[term].backward()
+    moved = {name.split(".")[0] for name, part in gradients(one).items() if part.abs().sum() > 0}
+    assert moved == ({"student", "router"} if term == "kv" else {"router"})
+
+
+def test_likelihood_goes_towards_the_teacher_whose_target_gives_the_answer(tmp_path: Path) -> None:
+    """Oracle: the slope by the weights is that of a small change in them."""
+    one = built(tmp_path, fusion="learnable", router_learning="likelihood", router_type="gate")
+    model, batch = one.trainer.model.eval(), batch_of(one)
+    model(batch).weighted["route_likelihood"].backward()
+    bias = model.router.routers[0].layers[-1].bias
+    slope, size = bias.grad.clone(), 1e-2
+
+    def loss(shift: float) -> float:
+        with torch.no_grad():
+            bias[0] += shift
+            found = float(model(batch).metrics["route_likelihood"])
+            bias[0] -= shift
+        return found
+
+    measured = (loss(size) - loss(-size)) / (2 * size)
+    assert measured == pytest.approx(float(slope[0]), rel=0.02, abs=1e-3)
+
+
+def test_a_routed_teacher_reads_its_own_samples_alone(tmp_path: Path, named: str) -> None:
+    one = built(tmp_path, dataset_name=named, **NAMED)
+    seen = rows_read(one)
+    batch = batch_of(one)
+    routed = one.trainer.model.train()(batch)
+    assert seen == {0: [4], 1: [4]}
+    # the fused target is what all teachers' targets would have given
+    whole = one.trainer.model(batch, diagnose=True)
+    assert seen == {0: [4, 8], 1: [4, 8]}
+    mask = routed.target.trace.valid_BT()
+    assert mask.all()
+    torch.testing.assert_close(routed.target.trace.keys, whole.target.trace.keys)
+    torch.testing.assert_close(routed.target.trace.values, whole.target.trace.values)
+    assert routed.loss.item() == pytest.approx(whole.loss.item(), rel=1e-5)
+
+
+def test_a_policy_asks_the_drawn_teacher_alone(tmp_path: Path) -> None:
+    one = built(tmp_path, fusion="learnable", router_learning="policy")
+    seen = rows_read(one)
+    torch.manual_seed(0)
+    one.trainer.model.train()(batch_of(one))
+    assert sum(map(sum, seen.values())) == 8
+    assert float(one.trainer.model.reward_baseline[1]) == 1
+
+
+def test_teachers_take_turns(tmp_path: Path) -> None:
+    one = built(tmp_path, teacher_order="in_turn")
+    model = one.trainer.model.train()
+    seen = rows_read(one)
+    for step in range(4):
+        model.progress = TrainingProgress(step, 4)
+        model(batch_of(one))
+    assert seen == {0: [8, 8], 1: [8, 8]}
+
+
+@pytest.mark.parametrize("fusion", ["fixed", "confidence", "learnable"])
+@pytest.mark.parametrize("size", [1, 4])
+def test_gradients_do_not_depend_on_the_batchs_split(
+    tmp_path: Path, fusion: str, size: int
+) -> None:
+    options = {"fusion": fusion, "router_learning": "likelihood"}
+    whole, parts = (built(tmp_path / name, **options) for name in ("whole", "parts"))
+    batch = batch_of(whole)
+    counts = torch.tensor(count_items(batch, whole.trainer.config)).float()
+    whole.trainer.model.eval()(batch).loss.backward()
+    model = parts.trainer.model.eval()
+    for start in range(0, 8, size):
+        chunk = parts.trainer.data_collator(parts.data.train[start : start + size])
+        model(chunk, counts).loss.backward()
+    expected, found = gradients(whole), gradients(parts)
+    assert expected.keys() == found.keys()
+    for name, part in expected.items():
+        torch.testing.assert_close(found[name], part, atol=2e-5, rtol=1e-3)
+
+
+def test_a_sample_that_one_teacher_cannot_read_is_taught_by_the_others(
+    tmp_path: Path, named: str
+) -> None:
+    long = "Please answer at your leisure: {question}\n"
+    options = {**TINY, "dataset_name": named, "teacher_prompts": [long, "{question}\n"]}
+    options |= {"max_length": 92, "calibration_samples": 40}
+    one = built(tmp_path / "a", overflow="skip", **options)
+    sides = [sample.sides for sample in one.data.train]
+    assert all(llama.present for _, llama in sides)
+    lost = [index for index, (gpt2, _) in enumerate(sides) if not gpt2.present]
+    assert 0 < len(lost) < len(sides)
+    weights = [0.0, 1.0]
+    other = built(tmp_path / "b", overflow="skip", fixed_weights=weights, **options)
+    batch = one.trainer.data_collator([one.data.train[index] for index in lost[:4]])
+    mixed = one.trainer.data_collator(one.data.train[:8])
+    for x in (one, other):
+        x.trainer.model.eval()
+    found, expected = (x.trainer.model(batch).target.trace for x in (one, other))
+    assert torch.equal(found.keys, expected.keys)
+    assert torch.equal(found.valid_BT(), expected.valid_BT())
+    found, expected = (x.trainer.model(mixed).target.trace for x in (one, other))
+    same = [torch.equal(a, b) for a, b in zip(found.keys, expected.keys)]
+    assert same == [not gpt2.present for gpt2, _ in sides[:8]]
+    with pytest.raises(ValueError, match="more than --max_length 92"):
+        built(tmp_path / "c", **options)
+
+
+def test_one_model_under_two_prompts_is_two_teachers(tmp_path: Path) -> None:
+    prompts = ["{question}\n", "moves {question}\n"]
+    copies = [f"plain={LLAMA}", f"other={LLAMA}"]
+    one = built(tmp_path, teachers=copies, teacher_prompts=prompts, fixed_weights=[0.7, 0.3])
+    seen = rows_read(one)
+    batch = batch_of(one)
+    forward = one.trainer.model.eval()(batch)
+    assert torch.isfinite(forward.loss)
+    assert sum(map(len, seen.values())) == 4  # two hooks on one model, two passes
+    own, other = batch["sides"]
+    assert own is None or own["input_ids"].shape != other["input_ids"].shape
+    # behind the prompts the tokens are the same ones, shifted by the longer prompt
+    reasoning = batch["segment_ids"] == 1
+    shift = other["last"][reasoning] - reasoning.nonzero()[:, 1]
+    assert (shift == shift[0]).all()
+    assert shift[0] == 1
+
+
+def test_resume_goes_on_exactly_with_a_router(tmp_path: Path) -> None:
+    options = {"fusion": "learnable", "router_learning": "policy", "max_steps": 4}
+    whole = run(several(tmp_path / "whole", **options))
+    run(several(tmp_path / "parts", **{**options, "save_steps": 2}))
+    for folder in (tmp_path / "parts").glob("checkpoint-4"):
+        for file in folder.iterdir():
+            file.unlink()
+        folder.rmdir()
+    parts = run(several(tmp_path / "parts", resume=True, **{**options, "save_steps": 2}))
+    ours, theirs = weights(parts.trainer.model), weights(whole.trainer.model)
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+@pytest.mark.parametrize("fusion", ["fixed", "confidence", "learnable"])
+def test_the_wrong_sample_gives_everything(tmp_path: Path, fusion: str) -> None:
+    one = built(tmp_path / "own", fusion=fusion)
+    other = built(tmp_path / "wrong", fusion=fusion, wrong_sample=True)
+    batch = batch_of(one)
+    own, wrong = (x.trainer.model.eval()(batch).target.trace for x in (one, other))
+    if fusion == "learnable":  # its router reads the sample's own question
+        assert not torch.allclose(own.keys, wrong.keys)
+        return
+    torch.testing.assert_close(wrong.values, own.values.roll(1, 0), atol=1e-5, rtol=1e-4)
+
+
+def test_the_temperature_moves_linearly(tmp_path: Path) -> None:
+    one = built(tmp_path, fusion="confidence", fusion_temperature=2.0, fusion_temperature_end=1.0)
+    model = one.trainer.model
+    for step, expected in ((0, 2.0), (5, 1.5), (10, 1.0)):
+        model.progress = TrainingProgress(step, 10)
+        assert model._fusion().temperature == pytest.approx(expected)
+
+
+TWO = [GPT2, LLAMA]
+REFUSED = [
+    ({"teachers": [GPT2, GPT2]}, "two teachers are named 'shell-gpt2-teacher'"),
+    ({"teachers": ["=x", LLAMA]}, "a labelled teacher is LABEL=NAME"),
+    ({"teacher_name": "gpt2"}, "--teachers and --teacher_name gpt2 each name teachers"),
+    ({"fixed_weights": [0.5]}, "--fixed_weights 0.5 are 1, and there are 2 teachers"),
+    ({"fixed_weights": [0.5, 0.6]}, "--fixed_weights 0.5 0.6 sum to 1.1"),
+    ({"fixed_weights": [1.5, -0.5]}, "--fixed_weights 1.5 must be from 0 to 1"),
+    ({"fixed_weights": [0.5, 0.5], "fusion": "confidence"}, "is read by --fusion"),
+    ({"teachers": None, "fixed_weights": [1.0]}, "--fixed_weights is about several teachers"),
+    ({"teacher_dtypes": ["float32"]}, "--teacher_dtypes gives 1, and --teachers names 2"),
+    ({"teacher_dtypes": ["float32", "int8"]}, "--teacher_dtypes 'int8' is unknown"),
+    ({"teacher_prompts": ["{question}", "no hole"]}, "must hold {question} exactly once"),
+    ({"kv_weight": 0.0}, "give --kv_weight a value above 0"),
+    ({"codi_weight": 1.0}, "--codi_weight matches the hidden state of one teacher"),
+    ({"key_space": "rotated"}, "--key_space rotated compares keys that each teacher rotated"),
+    ({"align_direction": "student_to_teacher"}, "compares in the geometry of one teacher"),
+    ({"kv_method": "knockout"}, "--kv_method knockout keeps positions by scores of one teacher"),
+    ({"map_rank": "auto"}, "--map_rank auto is chosen for one teacher"),
+    ({"fusion": "union", "target_len": 1}, "raise it to 2 or more"),
+    ({"fusion": "average"}, "--fusion 'average' is unknown"),
+    ({"student": "explicit", "kv_method": "rkv"}, "an explicit student has one set of its own"),
+    ({"student": "explicit", "fusion": "union"}, "choose another fusion"),
+    ({"student": "explicit", "fusion": "learnable"}, "pass --router_learning gradient"),
+    ({"fusion": "learnable", "router_learning": "policy", "fusion_per_layer": True},
+     "leave --fusion_per_layer out"),
+    ({"balance_weight": 0.1}, "--balance_weight is about the shares of a router"),
+    ({"fusion_temperature": 0.0}, "--fusion_temperature 0.0 must be above 0"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("changes", "said"), REFUSED)
+def test_what_does_not_fit_is_refused(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(said)) as error:
+        several(**changes)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({**SEVERAL, "fusion": "oracle"}, "--fusion oracle needs the column teacher_id"),
+        ({"teachers": ["a=kava/tiny-gpt2", "b=kava/tiny-llama"]}, "has the teacher_id 'gpt2', and"),
+        ({"teachers": ["gpt2=kava/tiny-gpt2", "llama=no/such-folder"]}, "no/such-folder"),
+    ],
+)
+def test_what_does_not_fit_the_data_is_refused(
+    tmp_path: Path, named: str, changes: dict[str, Any], said: str
+) -> None:
+    with pytest.raises((ValueError, OSError)) as error:
+        built(tmp_path / "run", **{"dataset_name": named, **NAMED, **changes})
+    assert said in str(error.value)
+    assert not list((tmp_path / "run").glob("checkpoint-*"))
