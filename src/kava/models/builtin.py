@@ -183,6 +183,7 @@ TRAINED_MODELS: dict[str, Path] = {
     "kava/shell-teacher": _ASSETS / "shell_teacher",
     "kava/shell-gpt2-teacher": _ASSETS / "shell_gpt2_teacher",
     "kava/word-teacher": _ASSETS / "word_teacher",
+    "kava/word-neox-teacher": _ASSETS / "word_neox_teacher",
 }
 """Built-in name → folder, inside the package, of a trained model and its tokenizer."""
 
