@@ -364,3 +364,30 @@ def test_what_does_not_fit_the_data_is_refused(
         built(tmp_path / "run", **{"dataset_name": named, **NAMED, **changes})
     assert said in str(error.value)
     assert not list((tmp_path / "run").glob("checkpoint-*"))
+
+
+def test_a_text_beyond_one_teachers_positions_is_left_to_the_others(tmp_path: Path) -> None:
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    from kava.models.load import load_tokenizer
+
+    short = tmp_path / "short"
+    tokenizer = load_tokenizer("kava/tiny-gpt2")
+    config = GPT2Config(vocab_size=len(tokenizer), n_positions=48, n_embd=16, n_layer=2, n_head=2)
+    GPT2LMHeadModel(config).save_pretrained(short)
+    tokenizer.save_pretrained(short)
+    rows = [
+        {"question": "2 and 3?", "reasoning": "2\n" + "3\n" * n + "5", "answer": "5", "id": str(n)}
+        for n in (3, 3, 3, 3, 40, 40)
+    ]
+    data = tmp_path / "rows.jsonl"
+    lines = [json.dumps({**row, "id": str(place)}) for place, row in enumerate(rows)]
+    data.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    options = {**TINY, "teachers": [f"short={short}", "llama=kava/tiny-llama"]}
+    options |= {"dataset_name": str(data), "aligner_fit": "frozen", "max_length": 256}
+    one = built(tmp_path / "run", overflow="skip", **options)
+    present = [tuple(side.present for side in sample.sides) for sample in one.data.train]
+    assert present == [(True, True)] * 4 + [(False, True)] * 2
+    assert torch.isfinite(one.trainer.model(batch_of(one, 6)).loss)
+    with pytest.raises(ValueError, match="more than the 48 positions"):
+        built(tmp_path / "other", **options)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 
-def fingerprint_of(model_name: str, teacher_name: str | None = None) -> dict[str, str]:
+def fingerprint_of(
+    model_name: str, teacher_name: str | None = None, teachers: Sequence[str] = ()
+) -> dict[str, str]:
     """The libraries' versions, and the hashes of local models' weights.
 
     Args:
         model_name: a hub id, a local folder, or a built-in kava/ name.
         teacher_name: the same; None where the student teaches itself.
+        teachers: the names of several teachers, without their labels.
 
     Example:
         >>> fingerprint_of("kava/shell-teacher").keys()
@@ -21,7 +25,9 @@ def fingerprint_of(model_name: str, teacher_name: str | None = None) -> dict[str
     from kava.student.checkpoint import WEIGHTS_FILE, library_versions
 
     known = {}
-    for name, key in ((model_name, "weights"), (teacher_name, "teacher_weights")):
+    named = [(model_name, "weights"), (teacher_name, "teacher_weights")]
+    named += [(name, f"teacher_{n}_weights") for n, name in enumerate(teachers)]
+    for name, key in named:
         if name is None:
             continue
         weights = TRAINED_MODELS.get(name, Path(name)) / WEIGHTS_FILE

@@ -20,6 +20,7 @@ from kava.study.settings import train_config
 from kava.train.config import TrainConfig
 from kava.train.data import read_data, records_of
 from kava.train.limits import check_models
+from kava.train.teacher_names import teachers_of
 
 
 def check_inputs(plan: Plan, arms: Sequence[Arm], path: Path) -> None:
@@ -46,8 +47,8 @@ def check_inputs(plan: Plan, arms: Sequence[Arm], path: Path) -> None:
 
 
 def _check_models(config: TrainConfig) -> None:
-    names = [config.model_name, config.teacher_name]
-    if all(name is None or is_local_model(name) for name in names):
+    names = [config.model_name, *(one.model for one in teachers_of(config))]
+    if all(is_local_model(name) for name in names):
         check_models(config)
 
 
