@@ -73,3 +73,13 @@ def test_the_table_has_a_row_per_arm_and_the_ratio(
         assert float(mib) >= 0
     assert rows["1 teacher"][1:5] == ["1.00", "1.00", "–", "1.00"]
     assert lines[7].startswith(f"hard routing among 4 ÷ 1 teacher: {rows['4 teachers, hard'][1]} (")
+
+
+def test_ratios_are_medians_of_rounds(
+    benchmark: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = benchmark.Measured(seconds=[1.0, 2.0, 4.0], shares=[0.5] * 3, peak_bytes=2**20)
+    hard = benchmark.Measured(seconds=[3.0, 3.0, 4.0], shares=[0.25] * 3, peak_bytes=2**21)
+    assert benchmark.show({"1 teacher": one, "4 teachers, hard": hard}) == 1.5
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.split() == "4 teachers, hard 3000.0 1.50 1.00 – 3.00 25 % 2.0".split()
