@@ -82,4 +82,4 @@ def test_ratios_are_medians_of_rounds(
     hard = benchmark.Measured(seconds=[3.0, 3.0, 4.0], shares=[0.25] * 3, peak_bytes=2**21)
     assert benchmark.show({"1 teacher": one, "4 teachers, hard": hard}) == 1.5
     last = capsys.readouterr().out.splitlines()[-1]
-    assert last.split() == "4 teachers, hard 3000.0 1.50 1.00 – 3.00 25 % 2.0".split()
+    assert " ".join(last.split()) == "4 teachers, hard 3000.0 1.50 1.00 – 3.00 25 % 2.0"
