@@ -137,9 +137,9 @@ def _describe(config: TrainConfig, run: Run) -> None:
     print(f"disk:    {run.need}")
     if run.layers is not None:
         print(f"layers, by CKA of keys and values:\n{run.layers}")
-    for one, report in zip(teachers_of(config), run.calibrations):
+    for n, report in enumerate(run.calibrations):
         if config.several:
-            print(f"map of teacher {one.label}:")
+            print(f"map of teacher {teachers_of(config)[n].label}:")
         print(report)
     if run.checkpoint is not None:
         print(f"resumed: {run.checkpoint}")
