@@ -17,6 +17,7 @@ from kava.names import FUSION_NAMES
 from kava.train.build import Run, build_run
 from kava.train.config import TrainConfig
 from kava.train.items import count_items
+from kava.train.loss_line import formula, log_line, loss_weights
 
 GPT2, LLAMA = "kava/shell-gpt2-teacher", "kava/shell-teacher"
 SEVERAL: dict[str, Any] = {
@@ -156,6 +157,36 @@ def test_each_way_of_learning_moves_the_router_alone_or_with_the_kv_loss(
     forward.weighted[term].backward()
     moved = {name.split(".")[0] for name, part in gradients(one).items() if part.abs().sum() > 0}
     assert moved == ({"student", "router"} if term == "kv" else {"router"})
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"fusion": "fixed"}, "CE + KV"),
+        ({"router_learning": "gradient"}, "CE + KV"),
+        ({"router_learning": "likelihood"}, "CE + KV + routeLikelihood"),
+        ({"router_learning": "likelihood", "router_weight": 0.0}, "CE + KV"),
+        (
+            {"router_learning": "policy", "router_weight": 0.5, "entropy_reg_strength": 0.01},
+            "CE + KV + 0.5·routePolicy + 0.01·routeEntropy",
+        ),
+        (
+            {"router_learning": "gradient", "entropy_reg_strength": 1.0, "balance_weight": 2.0},
+            "CE + KV + routeEntropy + 2·routeBalance",
+        ),
+    ],
+)
+def test_the_formula_names_the_terms_of_the_router(
+    tmp_path: Path, changes: dict[str, Any], line: str
+) -> None:
+    one = built(tmp_path, **{"fusion": "learnable", **changes})
+    assert formula(one.trainer.config) == line
+    found = one.trainer.model.train()(batch_of(one))
+    assert found.weighted.keys() == loss_weights(one.trainer.config).keys()
+    logs = {name: float(found.metrics[name]) for name in found.weighted}
+    shown = log_line(1, {"loss": 1.0, **logs}, "structured")
+    terms = [term.split("·")[-1] for term in line.split(" + ")]
+    assert re.findall(r"(\w+)=", shown) == ["loss", *terms[:2], "CODI", *terms[2:]]
 
 
 def test_likelihood_goes_towards_the_teacher_whose_target_gives_the_answer(tmp_path: Path) -> None:
