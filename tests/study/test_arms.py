@@ -14,7 +14,10 @@ MEASURED = {"routing_cka"}
 
 CASES = [
     (plan, arm.name)
-    for plan in ("ablations", "baselines", "eviction", "every_seed", "flat_vs_structured")
+    for plan in (
+        *("ablations", "baselines", "eviction", "every_seed", "flat_vs_structured"),
+        *("word_arms", "word_maps"),
+    )
     for arm in load_plan(plan, check_settings=False).arms
     if arm.role != "baseline" and arm.name not in MEASURED
 ]
