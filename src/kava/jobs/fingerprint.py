@@ -6,22 +6,33 @@ import hashlib
 from pathlib import Path
 
 
-def fingerprint_of(model_name: str, teacher_name: str | None = None) -> dict[str, str]:
+def fingerprint_of(
+    model_name: str, teacher_name: str | None = None, start_from: str | None = None
+) -> dict[str, str]:
     """The libraries' versions, and the hashes of local models' weights.
 
     Args:
         model_name: a hub id, a local folder, or a built-in kava/ name.
         teacher_name: the same; None where the student teaches itself.
+        start_from: an earlier run's student that the student starts from, if there is one.
+
+    Raises:
+        OSError, ValueError: there is no such student.
 
     Example:
         >>> fingerprint_of("kava/shell-teacher").keys()
         dict_keys(['python', 'kava', 'torch', 'transformers', 'weights'])
     """
     from kava.models.builtin import TRAINED_MODELS
-    from kava.student.checkpoint import WEIGHTS_FILE, library_versions
+    from kava.student.checkpoint import WEIGHTS_FILE, find_student, library_versions
 
     known = {}
-    for name, key in ((model_name, "weights"), (teacher_name, "teacher_weights")):
+    start = None if start_from is None else str(find_student(start_from))
+    for name, key in (
+        (model_name, "weights"),
+        (teacher_name, "teacher_weights"),
+        (start, "start_weights"),
+    ):
         if name is None:
             continue
         weights = TRAINED_MODELS.get(name, Path(name)) / WEIGHTS_FILE

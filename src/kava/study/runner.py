@@ -64,7 +64,9 @@ def study_runs(
     plan.check_seeds(seeds or ())
     prints = {
         arm.name: fingerprint_of(
-            settings.get("model_name", "kava/shell-teacher"), settings.get("teacher_name")
+            settings.get("model_name", "kava/shell-teacher"),
+            settings.get("teacher_name"),
+            settings.get("start_from"),
         )
         for arm in chosen
         if (settings := {**plan.base, **arm.changes}) is not None

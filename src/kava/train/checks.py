@@ -63,6 +63,13 @@ def check_config(config: Settings) -> None:
                 f"--kv_scores_path holds knockout's scores, which --kv_method {config.kv_method} "
                 f"does not read; leave it out"
             )
+    if not config.eval_size:
+        for name in ("eval_first", "eval_train_size"):
+            if getattr(config, name):
+                raise ValueError(
+                    f"--{name} is about evaluations, and --eval_size 0 leaves them out: give it a "
+                    f"value above 0"
+                )
     if config.resume and config.overwrite:
         raise ValueError("--resume and --overwrite exclude each other")
 

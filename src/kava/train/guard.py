@@ -205,18 +205,19 @@ def start_of(state: TrainerState) -> InitialMetrics | None:
 
 
 class MakeUpEvaluation(TrainerCallback):
-    """Look at a run before its first step where the target can move; after a resume, evaluate
+    """Look at a run before its first step where that is asked for; after a resume, evaluate
     where the evaluation of the checkpoint's step was interrupted.
 
     Args:
-        look: logs the losses over the held-out samples; None where nothing is looked at.
+        look: logs the losses over the held-out samples, or evaluates; None where nothing is
+            looked at.
         is_due: whether the evaluation of a state's step was interrupted.
         make_up: evaluates.
     """
 
     def __init__(
         self,
-        look: Callable[[], None] | None,
+        look: Callable[[], object] | None,
         is_due: Callable[[TrainerState], bool],
         make_up: Callable[[], None],
     ):

@@ -111,3 +111,44 @@ def held_out_losses(
     if entropy is not None:
         metrics["eval_attention_entropy"] = entropy
     return metrics
+
+
+@torch.no_grad()
+def losses_on_training_samples(
+    distiller: Distiller,
+    samples: Sequence[Encoded],
+    *,
+    collate: Collator,
+    batch_size: int,
+    prepare: Callable[[Batch], Batch],
+    autocast: Callable[[], AbstractContextManager[Any]],
+) -> dict[str, float]:
+    """The terms of the loss on a part of the training samples, as on the held-out ones.
+
+    Beside those on held-out samples they show the gap of generalisation: what is logged while
+    training is of weights that move, and of samples that were not yet met.
+
+    Args:
+        distiller: what is trained, in evaluation mode.
+        samples: those that are trained on; of them `--eval_train_size` are taken, evenly.
+        collate: as `held_out_losses` takes it, and the rest too.
+        batch_size: samples at a time.
+        prepare: brings a batch to the device.
+        autocast: makes the context of the forward passes.
+
+    Returns:
+        Their names with `eval_train_` before them.
+    """
+    config = distiller.settings
+    size = min(config.eval_train_size, len(samples))
+    taken = [samples[place * len(samples) // size] for place in range(size)]
+    collate = replace(collate, neighbours=True)
+    batches = [collate(taken[at : at + batch_size]) for at in range(0, size, batch_size)]
+    total = torch.tensor([count_items(batch, config) for batch in batches]).sum(0).float()
+    totals: dict[str, float] = defaultdict(float)
+    for batch in map(prepare, batches):
+        with autocast():
+            found: Forward = distiller(batch, total.to(batch["input_ids"].device))
+        for name, value in {"loss": found.loss, **found.metrics}.items():
+            totals[name] += float(value)
+    return {f"eval_train_{name}": value for name, value in totals.items()}

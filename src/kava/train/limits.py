@@ -23,6 +23,7 @@ from kava.models.readable import Limits, fitting
 from kava.student.prompts import encode_prompts, question_of
 from kava.train.config import TrainConfig
 from kava.train.matching import compares_queries
+from kava.train.start import check_start
 from kava.train.target import attention_flag
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ def check_models(config: TrainConfig) -> Readers:
         2048
     """
     own = teacher = load_model_config(config.model_name)
+    check_start(config)
     if hasattr(own, "quantization_config"):
         raise ValueError(
             f"--model_name {config.model_name!r} has quantised weights, which no step can change: "
