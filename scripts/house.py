@@ -32,7 +32,7 @@ FLOORS = {
     ),
     "data and models": ("data", "models", "fit", "student", "importance"),
     "training": ("train", "profile", "jobs"),
-    "experiments": ("statistics", "evaluate", "study"),
+    "experiments": ("statistics", "evaluate", "study", "curriculum"),
     "reports": ("pictures", "report", "demo"),
     "the command line": ("commands", "cli", "__main__"),
 }

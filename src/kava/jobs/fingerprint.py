@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 
 def fingerprint_of(
-    model_name: str, teacher_name: str | None = None, start_from: str | None = None
+    model_name: str,
+    teacher_name: str | None = None,
+    start_from: str | None = None,
+    teachers: Sequence[str] = (),
 ) -> dict[str, str]:
     """The libraries' versions, and the hashes of local models' weights.
 
@@ -15,6 +19,7 @@ def fingerprint_of(
         model_name: a hub id, a local folder, or a built-in kava/ name.
         teacher_name: the same; None where the student teaches itself.
         start_from: an earlier run's student that the student starts from, if there is one.
+        teachers: several teachers, as NAME or LABEL=NAME.
 
     Raises:
         OSError, ValueError: there is no such student.
@@ -32,6 +37,7 @@ def fingerprint_of(
         (model_name, "weights"),
         (teacher_name, "teacher_weights"),
         (start, "start_weights"),
+        *((name.rpartition("=")[2], f"teacher_weights_{n}") for n, name in enumerate(teachers)),
     ):
         if name is None:
             continue

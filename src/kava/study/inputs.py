@@ -20,6 +20,7 @@ from kava.study.settings import train_config
 from kava.train.config import TrainConfig
 from kava.train.data import read_data, records_of
 from kava.train.limits import check_models
+from kava.train.teacher_names import teachers_of
 
 
 def check_inputs(plan: Plan, arms: Sequence[Arm], path: Path) -> None:
@@ -41,13 +42,18 @@ def check_inputs(plan: Plan, arms: Sequence[Arm], path: Path) -> None:
     with _named(str(path)):
         for arm in arms:
             with _named(f"arms.{arm.name}"):
-                _check_models(train_config(plan, arm, plan.seeds[0], "outputs/study"))
+                check_local_models(train_config(plan, arm, plan.seeds[0], "outputs/study"))
         _check_data(plan, config)
 
 
-def _check_models(config: TrainConfig) -> None:
-    names = [config.model_name, config.teacher_name]
-    if all(name is None or is_local_model(name) for name in names):
+def check_local_models(config: TrainConfig) -> None:
+    """Refuse models that a run cannot use, where all of them are on this machine.
+
+    Raises:
+        OSError, ValueError: as `kava.train.limits.check_models`.
+    """
+    names = [config.model_name, *(one.model for one in teachers_of(config))]
+    if all(map(is_local_model, names)):
         check_models(config)
 
 

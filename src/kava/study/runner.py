@@ -67,6 +67,7 @@ def study_runs(
             settings.get("model_name", "kava/shell-teacher"),
             settings.get("teacher_name"),
             settings.get("start_from"),
+            settings.get("teachers") or (),
         )
         for arm in chosen
         if (settings := {**plan.base, **arm.changes}) is not None

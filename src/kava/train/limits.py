@@ -25,6 +25,7 @@ from kava.train.config import TrainConfig
 from kava.train.matching import compares_queries
 from kava.train.start import check_start
 from kava.train.target import attention_flag
+from kava.train.teacher_names import teachers_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -67,6 +68,8 @@ def check_models(config: TrainConfig) -> Readers:
     if config.teacher_name is not None and config.needs_teacher:
         teacher = load_model_config(config.teacher_name)
         readers = readers._replace(teacher=Limits.of(config.teacher_name, teacher))
+        for one in teachers_of(config)[1:]:
+            load_model_config(one.model)
     if config.student == "latent":
         check_latents_fit(config.model_name, readers.student.positions, config.target_len)
     _check_answers(config, readers.student)
