@@ -28,7 +28,8 @@ FLOORS = {
         *("dataset_names", "data_settings"),
     ),
     "caches: pure tensors": (
-        *("attention", "trace", "segments", "rope", "eviction", "align", "fuse", "losses"),
+        *("attention", "trace", "segments", "rope", "eviction", "align", "fuse"),
+        *("losses", "shared"),
     ),
     "data and models": ("data", "models", "fit", "student", "importance"),
     "training": ("train", "profile", "jobs"),

@@ -26,6 +26,7 @@ from kava.train.objective import Distiller
 from kava.train.probes import ENTROPY_SAMPLES, CacheLikeness, attention_entropy, mean_entropy
 from kava.train.reading import ReadingCounts, gradient_shares
 from kava.train.routing import RoutingCounts
+from kava.train.shared_space import SpaceCounts
 from kava.train.teacher_names import teachers_of
 from kava.train.terms import Forward
 from kava.train.wrong_sample import compared_slots
@@ -91,6 +92,7 @@ def held_out_losses(
     readings.borrow_from(last and last.reading)
     likeness, entropies, unread = CacheLikeness(), [], ENTROPY_SAMPLES
     routings = RoutingCounts([one.label for one in teachers_of(config)])
+    spaces = SpaceCounts(distiller.space)
     for batch in map(prepare, loader):
         found = forward(batch)
         for name, value in {"loss": found.loss, **found.metrics}.items():
@@ -99,6 +101,7 @@ def held_out_losses(
         likeness.look(found.student, None if found.target is None else found.target.trace)
         readings.look(found.reading)
         routings.look(found.routing)
+        spaces.look(found.points)
         if unread > 0:
             entropies.append(attention_entropy(distiller.student, batch, unread))
             unread -= len(batch["ids"])
@@ -107,6 +110,7 @@ def held_out_losses(
     metrics.update({f"eval_{name}": value for name, value in likeness.metrics().items()})
     metrics.update({f"eval_reading_{name}": x for name, x in readings.accuracy().items()})
     metrics.update({f"eval_{name}": x for name, x in routings.metrics(groups or {}).items()})
+    metrics.update({f"eval_{name}": x for name, x in spaces.metrics().items()})
     entropy = mean_entropy([part for part in entropies if part is not None])
     if entropy is not None:
         metrics["eval_attention_entropy"] = entropy

@@ -52,6 +52,7 @@ from kava.train.defaults import steps_to_fade
 from kava.train.items import Items, count_items
 from kava.train.matching import Matching, compares_queries
 from kava.train.reading import answer_from, read_answers, written_text
+from kava.train.shared_space import TERM, build_space, points_of
 from kava.train.target import Target, TargetBuilder, attention_flag, map_student
 from kava.train.teacher_pass import TeacherPass
 from kava.train.terms import Forward, Terms, token_loss
@@ -107,6 +108,9 @@ class Distiller(nn.Module):
         self.rotary: Rotary | None = rotary_of(self.base) if unrotates else None
         self.build_target = TargetBuilder(config, aligner, rotary_of(reader) if unrotates else None)
         self.matching = Matching(config, aligner.student.num_layers)
+        geometry, layers = aligner.student, self.matching.layers
+        num_layers = geometry.num_layers if layers is None else len(layers)
+        self.space = build_space(config, num_layers, geometry.num_heads, geometry.head_dim)
         self.progress = TrainingProgress()
         if config.codi_weight:
             self.codi = CODILoss(self.base.config.hidden_size, reader.config.hidden_size)
@@ -394,6 +398,11 @@ class Distiller(nn.Module):
         ):
             terms.add(name, weight, loss)
             terms.metrics.update(metrics)
+        if self.space is not None:
+            trace = target.trace
+            terms.points = points_of(self.space, self.settings, student, trace, target.points)
+            shared = self.space.compare(*terms.points, items.slots)
+            terms.add(TERM, self.settings.shared_space_weight, shared)
         return terms.done(student, target)
 
 

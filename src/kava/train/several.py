@@ -188,14 +188,26 @@ class SeveralDistiller(Distiller):
                 target = target.detach()
             self._train_router(fusion, offers, fused, around, terms)
         self._record(fused, offers, around, terms)
+        points = self._points(offers, fused)
         columns = torch.zeros(1, dtype=torch.long, device=target.keys.device)
         if config.student == "explicit":
             used = target.valid_BT().any(0).nonzero()[:, 0]
             first, last = (int(used[0]), int(used[-1])) if len(used) else (0, 0)
             target = target.slice(first, last + 1)
+            points = None if points is None else points[:, first : last + 1]
             columns = torch.arange(first, last + 1, device=target.keys.device)
             columns = columns.expand(target.batch_size, -1)
-        return Target(target, columns, fused.position_weights)
+        return Target(target, columns, fused.position_weights, points)
+
+    def _points(self, offers: Offers, fused: Fused) -> Tensor | None:
+        """[B, M, Z]: the teachers' points in the shared space, mixed as their caches are."""
+        if self.space is None:
+            return None
+        traces = [self.matching.select(trace) for trace in offers.traces]
+        if isinstance(self.fusion, UnionFusion):
+            return self.space.side_by_side(traces)
+        weights = fused.weights if self.settings.trains_fusion else fused.weights.detach()
+        return self.space.mixed(traces, offers, weights)
 
     def _fusion(self) -> Fusion:
         """The fusion at this step's temperature."""

@@ -12,6 +12,7 @@ from kava.data.collate import IGNORED
 from kava.trace import KVTrace
 from kava.train.reading import Reading
 from kava.train.routing import Routing
+from kava.train.shared_space import Points
 from kava.train.target import Target
 
 
@@ -29,6 +30,8 @@ class Forward(NamedTuple):
     """Which samples are answered, and from what; None unless asked for."""
     routing: Routing | None = None
     """How much of each of several teachers was taken; None unless asked for."""
+    points: Points | None = None
+    """In the shared space; None without one."""
 
 
 class Terms:
@@ -39,6 +42,7 @@ class Terms:
         self.metrics: dict[str, Tensor] = {}
         self.reading: Reading | None = None
         self.routing: Routing | None = None
+        self.points: Points | None = None
 
     def add(self, name: str, weight: float, term: Tensor, share: float = 1.0) -> None:
         """Add a term.
@@ -61,7 +65,14 @@ class Terms:
         loss = sum(self.weighted.values())
         assert isinstance(loss, Tensor)
         return Forward(
-            loss, self.metrics, student, target, self.weighted, self.reading, self.routing
+            loss=loss,
+            metrics=self.metrics,
+            student=student,
+            target=target,
+            weighted=self.weighted,
+            reading=self.reading,
+            routing=self.routing,
+            points=self.points,
         )
 
 
