@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from transformers import PreTrainedConfig
 
 from kava.align import CacheGeometry
+from kava.models.encoders import is_encoder
 from kava.models.limits import (
     THOUGHT_TOKENS,
     check_answers_fit,
@@ -23,9 +24,10 @@ from kava.models.readable import Limits, fitting
 from kava.student.prompts import encode_prompts, question_of
 from kava.train.config import TrainConfig
 from kava.train.matching import compares_queries
+from kava.train.scores import needs_scores
 from kava.train.start import check_start
 from kava.train.target import attention_flag
-from kava.train.teacher_names import teachers_of
+from kava.train.teacher_names import TeacherName, teachers_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -66,10 +68,10 @@ def check_models(config: TrainConfig) -> Readers:
         )
     readers = Readers(Limits.of(config.model_name, own), None)
     if config.teacher_name is not None and config.needs_teacher:
-        teacher = load_model_config(config.teacher_name)
+        teacher = load_model_config(config.teacher_name, encoders=True)
         readers = readers._replace(teacher=Limits.of(config.teacher_name, teacher))
-        for one in teachers_of(config)[1:]:
-            load_model_config(one.model)
+        for one in teachers_of(config):
+            check_encoder(config, one, load_model_config(one.model, encoders=True))
     if config.student == "latent":
         check_latents_fit(config.model_name, readers.student.positions, config.target_len)
     _check_answers(config, readers.student)
@@ -79,6 +81,35 @@ def check_models(config: TrainConfig) -> Readers:
         check_layer_map_file(config.layer_mapping_path, *sides)
     check_queries(config, own, teacher)
     return readers
+
+
+def check_encoder(config: TrainConfig, teacher: TeacherName, its: PreTrainedConfig) -> None:
+    """Refuse an encoder as a teacher of what it does not give: logits, queries, an answer.
+
+    Args:
+        config: the run's configuration.
+        teacher: one of its teachers.
+        its: that teacher's configuration.
+
+    Raises:
+        ValueError: names the teacher and the flag.
+    """
+    if not is_encoder(its):
+        return
+    flag = attention_flag(config)
+    reads_likelihood = config.several and config.fusion in ("confidence", "min_ce", "avg_ce")
+    asked = [
+        (flag, flag is not None, "looks at attention"),
+        ("--codi_weight", config.codi_weight > 0, "matches its hidden state before the answer"),
+        (f"--kv_method {config.kv_method}", needs_scores(config), "scores its answers"),
+        (f"--fusion {config.fusion}", reads_likelihood, "weighs its likelihood of the text"),
+    ]
+    for name, wanted, why in asked:
+        if wanted:
+            raise ValueError(
+                f"teacher {teacher.model} is an encoder ({its.model_type}), and {name} {why}: "
+                f"choose what reads keys and values alone, such as --kv_method uniform"
+            )
 
 
 def check_rank(config: TrainConfig, teacher: Any, student: Any) -> None:

@@ -135,7 +135,7 @@ def _tokenizer(name: str, flag: str) -> PreTrainedTokenizerBase:
         tokenizer = load_tokenizer(name)
     except OSError as error:
         raise OSError(f"{flag}: {error}") from error
-    check_tokenizer(tokenizer, name, load_model_config(name).vocab_size)
+    check_tokenizer(tokenizer, name, load_model_config(name, encoders=True).vocab_size)
     return tokenizer
 
 
@@ -158,7 +158,7 @@ def build_distiller(config: TrainConfig, checkpoint: Path | None = None) -> Dist
     loaded: dict[tuple[str, str], PreTrainedModel] = {}
     for one in teachers_of(config):
         if (one.model, one.dtype) not in loaded:
-            teacher = load_model(one.model, dtype=one.dtype)
+            teacher = load_model(one.model, dtype=one.dtype, encoders=True)
             probe_cache(teacher, one.model)
             loaded[one.model, one.dtype] = teacher
     teachers = [loaded[one.model, one.dtype] for one in teachers_of(config)]
