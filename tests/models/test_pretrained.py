@@ -83,7 +83,7 @@ def test_a_bert_encoder_leaves_keys_and_values_at_a_llamas_tokens() -> None:
     with torch.no_grad():
         _, trace = capture(model, text["input_ids"], text["attention_mask"], text["segment_ids"])
     assert (trace.num_layers, trace.num_heads, trace.head_dim) == (6, 12, 32)
-    at_tokens = to_student_tokens(trace, batch, "soft")
+    at_tokens = to_student_tokens(unrotate_trace(trace, rotary_of(model)), batch, "soft")
     assert at_tokens.length == len(paired.input_ids)
     reasoning = batch["segment_ids"][0] == Segment.REASONING
     assert torch.isfinite(at_tokens.keys[:, :, :, reasoning]).all()
