@@ -58,6 +58,14 @@ SMALL: dict[str, Any] = {
                 "learnable": {"fusion": "learnable", "entropy_reg_strength": 0.01},
             },
         },
+        "shared_space": {
+            "what": "points of three families",
+            "changes": {
+                "teachers": [f"gpt2={GPT2}", "bert=kava/shell-bert", "t5=kava/shell-t5"],
+                "kv_weight": 0.0, "kv_layer_std": False, "shared_space_weight": 5.0,
+                "shared_space_dim": 8,
+            },
+        },
     },
 }  # fmt: skip
 
@@ -119,5 +127,6 @@ def here(patch: pytest.MonkeyPatch) -> None:
         with path.open("a" if append else "w") as file:
             file.write("resumed\n" if append else "begun\n")
 
+    patch.setattr("kava.shared.fit.NUM_STEPS", 100)
     patch.setattr("kava.study.runner.Crew", Here)
     patch.setattr("kava.study.run.print_to", to_log)

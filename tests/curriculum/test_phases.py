@@ -25,7 +25,7 @@ from kava.study.folder import metric_lines, read_result
 
 STAGES = (
     "1-dual_prompt", "2-samples", "3-checkpoints",
-    "4-routing-fixed", "4-routing-similarity", "4-routing-learnable",
+    "4-routing-fixed", "4-routing-similarity", "4-routing-learnable", "5-shared_space",
 )  # fmt: skip
 
 
@@ -77,14 +77,16 @@ def test_the_summary_says_what_each_stage_added(
     rows = summary(whole)
     assert [row["label"] for row in rows] == [
         "1 dual_prompt", "2 samples", "3 checkpoints",
-        "4 routing: fixed", "4 routing: similarity", "4 routing: learnable",
+        "4 routing: fixed", "4 routing: similarity", "4 routing: learnable", "5 shared_space",
     ]  # fmt: skip
     for row, stage in zip(rows, STAGES):
         end = last(whole, stage)
-        assert row["kv"][1] == end["eval_kv"]
         assert row["kv_wrong_sample"] == end["eval_kv_wrong_sample"]
-        assert row["kv"][0] != row["kv"][1]
         assert row["num_items"] == 8
+        if row["kv"] is not None:
+            assert row["kv"][1] == end["eval_kv"]
+            assert row["kv"][0] != row["kv"][1]
+    assert [row["label"] for row in rows if row["kv"] is None] == ["5 shared_space"]
     assert run(main, ["status", str(whole)]) == 0
     said = capsys.readouterr().out
     assert said.count("finished") == len(STAGES)
@@ -127,13 +129,28 @@ def test_checkpoints_have_a_map_each(whole: Path) -> None:
 
 
 def test_routing_goes_from_given_weights_to_a_router(whole: Path) -> None:
-    fixed, similar, learned = (last(whole, stage) for stage in STAGES[3:])
+    fixed, similar, learned = (last(whole, stage) for stage in STAGES[3:6])
     assert fixed["eval_route_llama"] == pytest.approx(0.5, abs=1e-6)
     assert "eval_route_llama_layer_1" in similar
     assert "eval_route_likelihood" in learned
-    beside = [load_file(find_student(student(whole, one)) / ALIGNER_FILE) for one in STAGES[3:]]
+    beside = [load_file(find_student(student(whole, one)) / ALIGNER_FILE) for one in STAGES[3:6]]
     has = [any(name.startswith("router.") for name in part) for part in beside]
     assert has == [False, False, True]
+
+
+def test_shared_space_compares_points_of_gpt_bert_and_t5(
+    whole: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    end, row = last(whole, "5-shared_space"), summary(whole)[-1]
+    assert row["space"][1:] == [
+        end["eval_shared_space_own"], end["eval_shared_space_wrong_sample"],
+    ]  # fmt: skip
+    assert end["eval_shared_space_spread_teacher"] > 0.1
+    assert {f"eval_route_{one}" for one in ("gpt2", "bert", "t5")} <= end.keys()
+    beside = load_file(find_student(student(whole, "5-shared_space")) / ALIGNER_FILE)
+    assert sum(name.endswith("hidden.weight") for name in beside) == 4  # three teachers' and one
+    run(main, ["status", str(whole)])
+    assert "5 shared_space: in the shared space points were " in capsys.readouterr().out
 
 
 class Cut(TrainerCallback):
@@ -196,7 +213,7 @@ def test_a_phase_is_the_plan_of_a_study(
     from kava.commands.study import main as study
 
     plan = str(written(tmp_path, SMALL))
-    for phase in ("1", "samples", "3", "routing"):
+    for phase in ("1", "samples", "3", "routing", "5"):
         output = str(tmp_path / "study.yaml")
         argv = ["plan", plan, "--phase", phase, "--folder", str(whole), "--output", output]
         assert run(main, argv) == 0

@@ -40,7 +40,7 @@ def test_the_runs_of_a_plan() -> None:
     stages = {stage.slug: stage for stage in plan.stages()}
     assert list(stages) == [
         "1-dual_prompt", "2-samples", "3-checkpoints", "4-routing-fixed", "4-routing-similarity",
-        "4-routing-learnable",
+        "4-routing-learnable", "5-shared_space",
     ]  # fmt: skip
     assert [stage.slug for stage in plan.stages("samples")] == list(stages)[:2]
     assert stages["2-samples"].budget.steps == 3
@@ -89,6 +89,8 @@ REFUSED = [
      "fusion fixed does not"),
     ({"phases__routing__stages": {"a": 1}}, "stages.a must hold settings of kava train"),
     ({"phases__routing__stages__fixed__fusion": "average"}, "--fusion 'average' is unknown"),
+    ({"phases__shared_space__changes__shared_space_weight": 0.0},
+     "phases.shared_space: shared_space_weight must be above 0"),
     ({"base__seed": 1}, "base: seed is set by seeds"),
 ]  # fmt: skip
 

@@ -13,6 +13,7 @@ from kava.curriculum.studies import BEFORE
 from kava.format import NOTHING, columns, percent, points, seconds
 from kava.study.folder import LOG_FILE, metric_lines, read_result, run_folder
 
+SPACE = "eval_shared_space_"
 GAP_LIMIT = 0.03
 """The relative gap between training and held-out KV loss from which on it is named."""
 
@@ -48,6 +49,8 @@ class Added:
             where none is matched.
         kv_wrong_sample: after, against another sample's target.
         ce: cross-entropy of the answer on held-out samples, before and after.
+        space: distance of points in the shared space, before and after, and after that to another
+            sample's; None where there is no such space.
         gap: name of a loss → on training and held-out samples; empty where it is not measured.
         train_seconds: of the training.
     """
@@ -59,6 +62,7 @@ class Added:
     kv: tuple[float, float] | None
     kv_wrong_sample: float | None
     ce: tuple[float, float]
+    space: tuple[float, float, float] | None
     gap: Mapping[str, Gap]
     train_seconds: float
 
@@ -95,6 +99,9 @@ def added_by(folder: Path, curriculum: Curriculum, stage: Stage) -> Added | None
         kv=(first["eval_kv"], last["eval_kv"]) if "eval_kv" in last else None,
         kv_wrong_sample=last.get("eval_kv_wrong_sample"),
         ce=(first["eval_ce"], last["eval_ce"]),
+        space=(first[f"{SPACE}own"], last[f"{SPACE}own"], last[f"{SPACE}wrong_sample"])
+        if f"{SPACE}own" in last
+        else None,
         gap=gaps,
         train_seconds=after["train_seconds"],
     )
@@ -119,7 +126,8 @@ def added_table(stages: Sequence[Added]) -> str:
                 seconds(one.train_seconds),
             )
         )
-    return "\n".join([*columns(rows, left=1), *(line for one in stages for line in gap_lines(one))])
+    notes = [line for one in stages for line in (*gap_lines(one), *space_lines(one))]
+    return "\n".join([*columns(rows, left=1), *notes])
 
 
 def gap_lines(added: Added) -> list[str]:
@@ -136,6 +144,17 @@ def gap_lines(added: Added) -> list[str]:
         if kv.relative > GAP_LIMIT:
             line += f", above {100 * GAP_LIMIT:.0f} %: more questions, or fewer steps"
     return [line]
+
+
+def space_lines(added: Added) -> list[str]:
+    """What the shared space says, in one line; none without one."""
+    if added.space is None:
+        return []
+    before, after, other = added.space
+    return [
+        f"{added.label}: in the shared space points were {before:.3g} from the teachers' and are "
+        f"{after:.3g}; another sample's are {other:.3g} away"
+    ]
 
 
 def state_of(folder: Path, curriculum: Curriculum, stage: Stage, busy: bool) -> str:
