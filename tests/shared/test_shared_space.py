@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from kava import names
 from kava.fuse import Offers
 from kava.shared import (
     SHARED_LOSSES,
@@ -298,3 +299,7 @@ def test_points_that_are_equal_or_on_a_line_are_seen() -> None:
     report = space_report(same, same, mask, SHARED_LOSSES["mse"])
     assert report.erank_teacher > 3  # noise fills all directions: the spread tells
     assert "points are one (spread 0.0011)" in space_verdict(report)
+
+
+def test_the_names_of_the_flag_are_those_of_the_losses() -> None:
+    assert list(names.SHARED_LOSSES) == list(SHARED_LOSSES)

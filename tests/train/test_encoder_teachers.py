@@ -99,7 +99,8 @@ def test_gpt_bert_and_t5_share_a_space(tmp_path: Path, changes: dict[str, Any]) 
         assert said.startswith("the shared space tells samples apart")
     (row,) = [row for row in all_rows(tmp_path) if "eval_ce" in row]
     assert row["eval_shared_space"] > 0
-    assert ("eval_kv" in row) == (not changes)
+    assert row["eval_kv"] > 0  # watched where it is not trained
+    assert ("eval_gradient_kv" in row) == (not changes)
     assert sum(row[f"eval_route_{one}"] for one in ("gpt2", "bert", "t5")) == pytest.approx(1)
 
 

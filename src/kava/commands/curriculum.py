@@ -194,6 +194,7 @@ def _plan(args: PlanConfig, argv: Sequence[str]) -> int:
         check_output(args.output)
     from kava.curriculum.folder import default_folder
     from kava.curriculum.tables import comparison_text
+    from kava.files.locks import lock_file
     from kava.files.write import write_whole
 
     folder = Path(args.folder) if args.folder else default_folder(curriculum)
@@ -201,7 +202,8 @@ def _plan(args: PlanConfig, argv: Sequence[str]) -> int:
     if args.output is None:
         print(text, end="")
     else:
-        write_whole(args.output, text)
+        with lock_file(args.output, "kava curriculum plan"):
+            write_whole(args.output, text)
         print(f"plan: {args.output}; next: kava study run {args.output} --dry_run")
     return 0
 

@@ -128,7 +128,12 @@ class RunGuard:
         if not self._reports:
             return False
         report = CollapseReport.mean(self._reports)
-        metrics.update({f"eval_{name}": x for name, x in report.metrics().items() if name != "kv"})
+        config = self.config
+        trained = config.kv_weight or config.cka_weight
+        # a KV loss that is trained is there already, as a term; one that is not is only watched
+        metrics.update(
+            {f"eval_{n}": x for n, x in report.metrics().items() if n != "kv" or not trained}
+        )
         if state.global_step == 0:
             return False
         start = start_of(state) if self.config.trains_target else None
