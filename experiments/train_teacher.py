@@ -3,6 +3,8 @@
     python experiments/train_teacher.py --which shell       # kava/shell-teacher, a Llama
     python experiments/train_teacher.py --which shell_gpt2  # kava/shell-gpt2-teacher, a GPT-2
     python experiments/train_teacher.py --which word        # kava/word-teacher, a Llama
+    python experiments/train_teacher.py --which word_adder       # kava/word-adder, a Llama
+    python experiments/train_teacher.py --which word_multiplier  # kava/word-multiplier, a GPT-NeoX
     python experiments/train_teacher.py --which word_neox   # kava/word-neox-teacher, a GPT-NeoX
 
 Each recipe lies in configs/; a run is reproducible from its seed. A teacher is written only when
@@ -66,6 +68,16 @@ TEACHERS = {
     "word_neox": Teacher(
         recipes=("word_problems_neox_sums.yaml", "word_problems_neox_teacher.yaml"),
         tests=_tests("kava/word-problems", "compact", "equations"),
+        required=0.97,
+    ),
+    "word_adder": Teacher(
+        recipes=("word_problems_adder_sums.yaml", "word_problems_adder_teacher.yaml"),
+        tests={"additive": "kava/word-problems?operations=additive"},
+        required=0.97,
+    ),
+    "word_multiplier": Teacher(
+        recipes=("word_problems_multiplier_sums.yaml", "word_problems_multiplier_teacher.yaml"),
+        tests={"multiplicative": "kava/word-problems?operations=multiplicative"},
         required=0.97,
     ),
 }

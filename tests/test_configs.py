@@ -74,7 +74,9 @@ def test_every_file_parses_to_what_it_says(path: Path) -> None:
 def test_all_files_are_held_to_something() -> None:
     teachers = {"shell_game_teacher", "shell_game_gpt2_teacher"}
     teachers |= {
-        f"word_problems_{name}" for name in ("sums", "teacher", "gpt2_sums", "gpt2_teacher")
+        f"word_problems_{name}{stage}"
+        for name in ("", "neox_", "adder_", "multiplier_")
+        for stage in ("sums", "teacher")
     }
     assert {path.stem for path in CONFIGS} == {*RECIPES, *ARMS, *teachers, "smoke"}
 

@@ -203,6 +203,76 @@ def test_truncated_weights_are_one_line_that_names_the_file(script: Script) -> N
     assert "broken/model.safetensors is damaged or truncated" in line
 
 
+# ------------------------------------------------------------------ several teachers
+
+TEACHERS = ("--teacher_models", "kava/tiny-gpt2", "kava/tiny-llama")
+DATA = ("--dataset_name", "kava/shell-game?num_train=32")
+
+
+def several(script: Script, *flags: str) -> Result:
+    """The known program, on built-in models and a device that all machines have."""
+    first = ("--student_model", "kava/tiny-qwen2", "--no_progress", "--device", "cpu")
+    return script("train_multi_teacher_kv", *first, *flags)
+
+
+@pytest.mark.parametrize(
+    ("flags", "changed"),
+    [
+        ((), {"fusion": "fixed", "entropy_reg_strength": 0.0}),
+        (
+            ("--fusion_method", "learnable", "--router_type", "gate", "--phase", "4"),
+            {"fusion": "learnable", "router_type": "gate", "entropy_reg_strength": 0.01},
+        ),
+    ],
+)
+def test_the_known_program_for_several_teachers_keeps_its_defaults(
+    flags: tuple[str, ...], changed: dict[str, Any], script: Script
+) -> None:
+    result = several(script, *TEACHERS, *DATA, "--warmup_steps", "1", "--target_len", "3", *flags)
+    assert result.code == 0, result.err
+    assert result.out.startswith("defaults that are others here: all samples (--max_samples), ")
+    checkpoint = Path("outputs/multi_teacher/checkpoint-3")  # three epochs of 4 × 8 samples
+    config = json.loads((checkpoint / "kava.json").read_text())["config"]
+    kept = {
+        "teachers": ["kava/tiny-gpt2", "kava/tiny-llama"], "entropy_target": "specialized",
+        "kv_loss": "mse", "max_length": 512, "epochs": 3.0, "batch_size": 4,
+        "gradient_accumulation_steps": 8, "lr": 2e-5, "save_steps": 1000, "logging_steps": 100,
+    }  # fmt: skip
+    assert {name: config[name] for name in [*kept, *changed]} == kept | changed
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (DATA, "--teachers is missing, as in: python experiments/train_multi_teacher_kv.py"),
+        (TEACHERS, "--dataset_name is missing"),
+        ((*TEACHERS, "--dataset_name", "wikitext"), "wikitext has no reasoning whose cache could"),
+        ((*TEACHERS, *DATA, "--dataset_config", "wikitext-2-raw-v1"), "a task knows its own"),
+        ((*TEACHERS, *DATA, "--kv_loss_type", "cosine"), "--kv_loss 'cosine' is unknown"),
+        ((*TEACHERS, *DATA, "--gamma_kl", "0.01"), "--alpha_attn does"),
+        ((*TEACHERS, *DATA, "--max_samples", "10000"), "more than the 32 training records"),
+        ((*TEACHERS, *DATA, "--warmup_steps", "500"), "--warmup_steps 500"),
+        (("--teacher_models", "kava/tiny-gpt2", *DATA, "--phase", "3"), "--phase 3 is several"),
+        ((*TEACHERS, "kava/tiny-qwen2", *DATA, "--phase", "1"), "--phase 1 is two --teachers"),
+        (
+            (*TEACHERS, *DATA, "--fusion_method", "similarity", "--phase", "2"),
+            "--phase 2 is several --teachers with --fusion fixed",
+        ),
+        ((*TEACHERS, *DATA, "--phase", "4"), "the other flags ask for 2 with --fusion fixed"),
+        ((*TEACHERS, *DATA, "--phase", "5"), "let kava curriculum run go through the phases"),
+        ((*TEACHERS, *DATA, "--phase", "6"), "--phase 6 is unknown; choose 1, 2, 3, 4, 5"),
+    ],
+)
+def test_what_the_known_program_for_several_teachers_refuses_is_one_line(
+    flags: tuple[str, ...], message: str, script: Script
+) -> None:
+    result = several(script, *flags)
+    assert result.code in (1, 2)
+    (line,) = result.err
+    assert message in line
+    assert not Path("outputs").exists()
+
+
 def contents(folder: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 

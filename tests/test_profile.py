@@ -134,6 +134,12 @@ def test_one_model_name_makes_it_its_own_teacher(flag: str) -> None:
     assert found.shapes["target"] == found.shapes["kept positions"] == [2, 2, 2, 6, 16]
 
 
+@pytest.mark.parametrize("flag", ["--teachers", "--teacher_models"])
+def test_several_teachers_are_not_profiled(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+    line = refusal(main, [flag, "kava/tiny-gpt2", "kava/tiny-llama"], capsys)
+    assert "--teachers names 2, and the stages of one teacher's step are timed" in line
+
+
 def test_the_training_flags_mean_the_same() -> None:
     flags = ["--decoding", "jacobi", "--target_len", "5", "--codi_weight", "1"]
     found = profile(

@@ -38,6 +38,7 @@ WORDS_PER_STEP = {"compact": 1, "verbose": 5, "both": 1, "each": 1}
 """Of a shell game's reasoning, at the least."""
 
 WordForm = Literal["compact", "equations", "both"]
+OPERATIONS = ("any", "additive", "multiplicative", "parts")
 WORD_FORMS: tuple[WordForm, ...] = ("compact", "equations", "both")
 THEMES = ("stories", "goods", "money", "places", "time", "sums")
 WORDS_PER_EQUATION = {"compact": 1, "equations": 5, "both": 1}
@@ -108,6 +109,12 @@ class WordProblemsOptions(TaskOptions):
     steps: str = flag("2-5", "written steps of a problem, as 4 or 2-5")
     theme: str = flag("stories", "what problems are about; sums have no words", choices=THEMES)
     distractors: str = flag("0-2", "sentences with a number that is not needed, as 1 or 0-2")
+    operations: str = flag(
+        "any",
+        "what a problem calculates with; parts: additive and multiplicative problems by turns, "
+        "each with the name of its part as teacher_id",
+        choices=OPERATIONS,
+    )
     max_number: int = flag(30, "the largest number", least=NUMBERS[0], most=NUMBERS[1])
     form: str = flag("compact", "how the reasoning is written", choices=WORD_FORMS)
     student_form: str | None = flag(
@@ -154,7 +161,7 @@ WORD_BY_WORD: Mapping[str, tuple[str, ...]] = {
     SHELL_GAME_NAME: ("kava/shell-teacher", "kava/shell-llama"),
     WORD_PROBLEMS_NAME: (
         *("kava/word-teacher", "kava/word-llama"),
-        "kava/word-neox",
+        *("kava/word-neox-teacher", "kava/word-neox", "kava/word-adder"),
     ),
 }
 """Built-in task → the built-in models that read a word of its reasoning as one token."""

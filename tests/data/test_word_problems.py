@@ -21,7 +21,12 @@ from kava.data import (
 )
 from kava.data.answers import judge
 from kava.data.word_phrases import THEMES, Phrases
-from kava.dataset_names import WordProblemsOptions, builtin_options, check_dataset_name
+from kava.dataset_names import (
+    WORD_PROBLEMS_NAME,
+    WordProblemsOptions,
+    builtin_options,
+    check_dataset_name,
+)
 from kava.importance.roles import token_roles
 from kava.models.builtin import BUILTIN_NAMES
 from kava.models.load import load_tokenizer
@@ -169,8 +174,45 @@ def test_the_tokenizer_is_the_same_each_time_and_spells_other_words(tmp_path: Pa
 
 
 @pytest.mark.parametrize("name", [name for name in BUILTIN_NAMES if name.startswith("kava/word-")])
-def test_every_model_of_the_task_reads_it_by_this_tokenizer(name: str) -> None:
-    assert load_tokenizer(name).get_vocab() == TOKENIZER.get_vocab()
+def test_every_model_of_the_task_reads_it_by_a_tokenizer_of_its_words(name: str) -> None:
+    pieces = 2 if name.endswith(("pieces", "multiplier")) else 1
+    expected = word_problems_tokenizer(pieces).get_vocab()
+    assert load_tokenizer(name).get_vocab() == expected
+
+
+def test_longer_words_may_take_two_tokens_and_the_text_comes_back() -> None:
+    whole, pieces = word_problems_tokenizer(), word_problems_tokenizer(pieces=2)
+    texts = [record.question for record in load_records(WORD_PROBLEMS_NAME + "?num_train=200")]
+    words = {word for text in texts for word in re.findall(r"[A-Za-z]+|[0-9]+", text)}
+    counts = {word: len(pieces.tokenize(word)) for word in words}
+    assert all(counts[word] == 1 for word in words if len(word) <= 4)
+    assert set(counts.values()) == {1, 2}
+    assert all(pieces.decode(pieces(text)["input_ids"]) == text for text in texts)
+    assert all(len(pieces(t)["input_ids"]) > len(whole(t)["input_ids"]) for t in texts)
+
+
+@pytest.mark.parametrize(
+    ("operations", "signs"), [("additive", "+-"), ("multiplicative", "*/"), ("any", "+-*/")]
+)
+@pytest.mark.parametrize("steps", ["2-5", "8"])
+def test_a_part_of_the_task_has_its_operations_alone(
+    operations: str, signs: str, steps: str
+) -> None:
+    name = f"{WORD_PROBLEMS_NAME}?operations={operations}&form=equations&steps={steps}&num_train=60"
+    records = load_records(name)
+    found = {sign for record in records for sign in re.findall(r" ([-+*/]) ", record.reasoning)}
+    assert found == set(signs)
+    named = {record.meta.get("teacher_id") for record in records}
+    assert named == {None if operations == "any" else operations}
+
+
+def test_parts_come_by_turns_and_name_their_teacher() -> None:
+    records = load_records(f"{WORD_PROBLEMS_NAME}?operations=parts&form=equations&num_train=60")
+    for place, record in enumerate(records):
+        part = ("additive", "multiplicative")[place % 2]
+        assert record.meta["teacher_id"] == part
+        signs = set(re.findall(r" ([-+*/]) ", record.reasoning))
+        assert signs <= set("+-" if part == "additive" else "*/")
 
 
 def test_the_judge_takes_the_gold_answer_and_no_other() -> None:
@@ -225,6 +267,7 @@ def test_chance_is_what_two_guesses_get() -> None:
         ("max_number=9", "max_number=9 must be from 10 to 99"),
         ("max_number=100", "max_number=100 must be from 10 to 99"),
         ("max_number=ten", "max_number=ten must be a whole number"),
+        ("operations=powers", "operations='powers' is unknown"),
         ("form=verbose", "form='verbose' is unknown"),
         ("student_form=both", "student_form='both' is unknown"),
         ("num_moves=3", "kava/word-problems has no option 'num_moves'"),

@@ -94,8 +94,9 @@ def test_a_misspelt_word_is_answered_by_the_nearest(
 def test_a_configuration_made_in_python_is_held_to_the_same(value: Any) -> None:
     for setting in flags_of(TrainConfig).values():
         if setting.kind is float and not (value is None and setting.default is None):
+            given = [value] if setting.many else value
             with pytest.raises(ValueError, match=f"--{setting.name} .*(finite|is not a number)"):
-                TrainConfig(**{setting.name: value})
+                TrainConfig(**{setting.name: given})
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,8 @@ USAGE = Usage(
         "files": Same("path", several="takes one file"),
         "fp16": Instead("is not there: use --lr", OFF),
         "part": Instead("is not there", ("main",), ("kind", ("hot",))),
+        "draws": Same("seeds", commas=True),
+        "num_seeds": Instead("counts the seeds", counts="seeds"),
     },
 )
 
@@ -49,6 +51,10 @@ USAGE = Usage(
         ("--files file", {"path": "file"}),
         ("file --fp16 false", {"path": "file"}),
         ("file --part main --kind hot", {"path": "file", "kind": "hot"}),
+        ("file --seeds 1,2 3", {"path": "file", "seeds": [1, 2, 3]}),
+        ("file --draws 1,2 3", {"path": "file", "seeds": [1, 2, 3]}),
+        ("file --num_seeds 2 --seeds 1,2", {"path": "file", "seeds": [1, 2]}),
+        ("file --draws=4", {"path": "file", "seeds": [4]}),
     ],
 )
 def test_what_is_given_is_read(argv: str, values: dict[str, Any]) -> None:
@@ -77,6 +83,9 @@ def test_what_is_given_is_read(argv: str, values: dict[str, Any]) -> None:
         ("f --part main --kind mild", "--part is not there"),
         ("--files a,b", "--files takes one file"),
         ("--files a b", "--files takes one file"),
+        ("f --seeds 1,,2", "--seeds '' is not a whole number"),
+        ("f --num_seeds 3 --seeds 1 2", "--num_seeds counts the seeds"),
+        ("f --num_seeds 2", "--num_seeds counts the seeds"),
     ],
 )
 def test_what_is_wrong_is_one_line(
@@ -104,6 +113,8 @@ def test_what_is_missing_is_named_with_a_call_that_runs(
         ({"temper": "warm", "fp16": False}, {"kind": "hot"}),
         ({"seeds": [1, 2]}, {"seeds": [1, 2]}),
         ({"part": "main", "kind": "hot"}, {"kind": "hot"}),
+        ({"part": "main", "temper": "warm"}, {"kind": "hot"}),
+        ({"num_seeds": 2, "seeds": [1, 2]}, {"seeds": [1, 2]}),
     ],
 )
 def test_a_file_takes_the_same_names(mapping: dict[str, Any], values: dict[str, Any]) -> None:
@@ -117,6 +128,7 @@ def test_a_file_takes_the_same_names(mapping: dict[str, Any], values: dict[str, 
         ({"lr": 1, "learning_rate": 1}, "x.yaml: lr and learning_rate mean the same"),
         ({"fp16": True}, "x.yaml: fp16 is not there: use --lr"),
         ({"files": "a,b"}, "x.yaml: files takes one file"),
+        ({"num_seeds": 3, "seeds": [1, 2]}, "x.yaml: num_seeds counts the seeds"),
         ({"size": 2.5}, "x.yaml: size: 2.5 is not a whole number"),
         ({"size": True}, "x.yaml: size: True is not a whole number"),
         ({"size": None}, "x.yaml: size: None is not a whole number"),

@@ -6,10 +6,11 @@ from typing import Any
 
 from kava.cli import COMMANDS, module_of
 from kava.commands.compare_evictions import USAGE as COMPARE_EVICTIONS
+from kava.commands.train_several import USAGE as TRAIN_SEVERAL
 from kava.flags import Parts, Usage
 from kava.flags.fields import Setting
 
-USAGES: dict[str, Usage[Any]] = {"compare_evictions.py": COMPARE_EVICTIONS}
+USAGES: dict[str, Usage[Any]] = {one.prog: one for one in (COMPARE_EVICTIONS, TRAIN_SEVERAL)}
 for _name in COMMANDS:
     _usage = module_of(_name).USAGE
     if isinstance(_usage, Parts):

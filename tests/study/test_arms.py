@@ -1,5 +1,7 @@
 """Every arm of the plans for the CPU takes another path than its baseline."""
 
+import re
+
 import pytest
 import torch
 
@@ -12,7 +14,7 @@ MEASURED = {"routing_cka"}
 
 CASES = [
     (plan, arm.name)
-    for plan in ("ablations", "baselines", "flat_vs_structured")
+    for plan in ("ablations", "baselines", "eviction", "every_seed", "flat_vs_structured")
     for arm in load_plan(plan, check_settings=False).arms
     if arm.role != "baseline" and arm.name not in MEASURED
 ]
@@ -24,7 +26,8 @@ def loss_of(plan_name: str, arm_name: str) -> float:
     plan = load_plan(plan_name, check_settings=False)
     arm = plan.baseline if arm_name == "baseline" else plan.arm(arm_name)
     config = train_config(plan, arm, 0, "unused")
-    config = replace(config, dataset_name="kava/shell-game?num_train=16", eval_size=0)
+    small = re.sub(r"num_train=\d+", "num_train=16", config.dataset_name)
+    config = replace(config, dataset_name=small, eval_size=0)
     distiller, batch = distiller_and_batch(config)
     with torch.no_grad():
         return float(distiller.eval()(batch).loss)

@@ -247,11 +247,18 @@ def test_a_shipped_plan_dry_runs(name: str) -> None:
 def test_the_shipped_plans_ask_what_they_are_for() -> None:
     plans = {name: load_plan(name) for name in shipped_plans()}
     assert {*plans} == {
-        "ablations", "baselines", "every_seed", "flat_vs_structured", "gpt2_gsm8k",
-        "qwen_reasoning_mix", "shared_families", "shared_space",
+        "ablations", "baselines", "eviction", "every_seed", "flat_vs_structured", "gpt2_gsm8k",
+        "more_teachers", "qwen_reasoning_mix", "several_teachers", "shared_families",
+        "shared_space",
     }  # fmt: skip
     main: Plan = plans["flat_vs_structured"]
-    assert (len(main.seeds), main.budget.steps, main.data.test_items) == (5, 1500, 1000)
+    assert len(main.seeds) >= 10
+    assert main.primary.minimum_effect == 0.03
+    for name, plan in plans.items():
+        if name.startswith(("gpt2", "qwen")):
+            continue
+        controls = [arm for arm in plan.arms if arm.role == "control"]
+        assert any(arm.changes.get("wrong_sample") for arm in controls), name
     gpt2 = plans["gpt2_gsm8k"]
     assert (gpt2.data.subset_size, gpt2.budget.epochs, gpt2.budget.batch_size) == (1000, 3, 8)
     assert train_config(gpt2, gpt2.baseline, 0, "x").lr == 5e-5

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from kava.names import FUSION_NAMES
 from kava.train.build import Run, build_run
 from kava.train.config import TrainConfig
 from kava.train.items import count_items
+from kava.train.loss_line import formula, log_line, loss_weights
 
 GPT2, LLAMA = "kava/shell-gpt2-teacher", "kava/shell-teacher"
 SEVERAL: dict[str, Any] = {
@@ -156,6 +158,36 @@ def test_each_way_of_learning_moves_the_router_alone_or_with_the_kv_loss(
     forward.weighted[term].backward()
     moved = {name.split(".")[0] for name, part in gradients(one).items() if part.abs().sum() > 0}
     assert moved == ({"student", "router"} if term == "kv" else {"router"})
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"fusion": "fixed"}, "CE + KV"),
+        ({"router_learning": "gradient"}, "CE + KV"),
+        ({"router_learning": "likelihood"}, "CE + KV + routeLikelihood"),
+        ({"router_learning": "likelihood", "router_weight": 0.0}, "CE + KV"),
+        (
+            {"router_learning": "policy", "router_weight": 0.5, "entropy_reg_strength": 0.01},
+            "CE + KV + 0.5·routePolicy + 0.01·routeEntropy",
+        ),
+        (
+            {"router_learning": "gradient", "entropy_reg_strength": 1.0, "balance_weight": 2.0},
+            "CE + KV + routeEntropy + 2·routeBalance",
+        ),
+    ],
+)
+def test_the_formula_names_the_terms_of_the_router(
+    tmp_path: Path, changes: dict[str, Any], line: str
+) -> None:
+    one = built(tmp_path, **{"fusion": "learnable", **changes})
+    assert formula(one.trainer.config) == line
+    found = one.trainer.model.train()(batch_of(one))
+    assert found.weighted.keys() == loss_weights(one.trainer.config).keys()
+    logs = {name: float(found.metrics[name]) for name in found.weighted}
+    shown = log_line(1, {"loss": 1.0, **logs}, "structured")
+    terms = [term.split("·")[-1] for term in line.split(" + ")]
+    assert re.findall(r"(\w+)=", shown) == ["loss", *terms[:2], "CODI", *terms[2:]]
 
 
 def test_likelihood_goes_towards_the_teacher_whose_target_gives_the_answer(tmp_path: Path) -> None:
@@ -364,3 +396,45 @@ def test_what_does_not_fit_the_data_is_refused(
         built(tmp_path / "run", **{"dataset_name": named, **NAMED, **changes})
     assert said in str(error.value)
     assert not list((tmp_path / "run").glob("checkpoint-*"))
+
+
+def test_a_text_beyond_one_teachers_positions_is_left_to_the_others(tmp_path: Path) -> None:
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    from kava.models.load import load_tokenizer
+
+    short = tmp_path / "short"
+    tokenizer = load_tokenizer("kava/tiny-gpt2")
+    config = GPT2Config(vocab_size=len(tokenizer), n_positions=48, n_embd=16, n_layer=2, n_head=2)
+    GPT2LMHeadModel(config).save_pretrained(short)
+    tokenizer.save_pretrained(short)
+    rows = [
+        {"question": "2 and 3?", "reasoning": "2\n" + "3\n" * n + "5", "answer": "5", "id": str(n)}
+        for n in (3, 3, 3, 3, 40, 40)
+    ]
+    data = tmp_path / "rows.jsonl"
+    lines = [json.dumps({**row, "id": str(place)}) for place, row in enumerate(rows)]
+    data.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    options = {**TINY, "teachers": [f"short={short}", "llama=kava/tiny-llama"]}
+    options |= {"dataset_name": str(data), "aligner_fit": "frozen", "max_length": 256}
+    one = built(tmp_path / "run", overflow="skip", **options)
+    present = [tuple(side.present for side in sample.sides) for sample in one.data.train]
+    assert present == [(True, True)] * 4 + [(False, True)] * 2
+    assert torch.isfinite(one.trainer.model(batch_of(one, 6)).loss)
+    with pytest.raises(ValueError, match="more than the 48 positions"):
+        built(tmp_path / "other", **options)
+
+
+def test_the_wrong_sample_of_a_first_sample_is_read_in_the_teachers_own_tokens(
+    tmp_path: Path,
+) -> None:
+    """A batch that brings the sample before its first along, as evaluations do."""
+    data = {"dataset_name": "kava/shell-game?num_train=160", "kv_method": "positions"}
+    own = built(tmp_path / "own", fixed_weights=[1.0, 0.0], **data)
+    wrong = built(tmp_path / "wrong", fixed_weights=[1.0, 0.0], wrong_sample=True, **data)
+    collate = replace(wrong.trainer.data_collator, neighbours=True)
+    samples = wrong.trainer.train_dataset[5:9]
+    first = own.trainer.data_collator([*own.data.train[4:9]])
+    expected = own.trainer.model.eval()(first).target.trace.values[:4]
+    found = wrong.trainer.model.eval()(collate(samples)).target.trace.values
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-3)

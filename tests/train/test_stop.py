@@ -160,3 +160,4 @@ def test_the_second_signal_in_a_save_harms_nothing(
 )
 def test_the_command_that_goes_on(flags: str, again: str) -> None:
     assert command_to_go_on(flags.split()) == f"kava train {again}"
+    assert command_to_go_on(flags.split(), "python x.py") == f"python x.py {again}"

@@ -21,6 +21,7 @@ from kava.align.layers.layer_map import (
     save_layer_map,
 )
 from kava.align.layers.streaming_cka import StreamingCKA
+from kava.align.several import MultiTeacherHeadDimAdapter, build_multi_teacher_layer_map
 from kava.align.time.time_warp import TimeWarp, TimeWarper
 from kava.align.tokens.aligner import TokenAligner, TokenAlignment, align_offsets, token_offsets
 from kava.align.trace import align_trace
@@ -41,6 +42,7 @@ __all__ = [
     "KVDimensionProjector",
     "LayerwiseProjector",
     "MapProjectionAligner",
+    "MultiTeacherHeadDimAdapter",
     "StreamingCKA",
     "StudentToTeacherProjector",
     "TimeWarp",
@@ -49,6 +51,7 @@ __all__ = [
     "TokenAlignment",
     "align_offsets",
     "align_trace",
+    "build_multi_teacher_layer_map",
     "cka_layer_map",
     "layer_map",
     "linear_cka",

@@ -58,10 +58,16 @@ def parse(argv: Sequence[str]) -> tuple[TrainConfig, ProfileConfig]:
     )
     if own.mode is not None and values.setdefault("alignment_mode", own.mode) != own.mode:
         USAGE.fail("--mode and --alignment_mode mean the same: leave one out")
-    if values.keys().isdisjoint({"config", "model_name", "teacher_name"}):
+    if values.keys().isdisjoint({"config", "model_name", "teacher_name", "teachers"}):
         values["teacher_name"] = LARGER_TEACHER
     beneath = {} if "config" in values else DEFAULTS
-    return config_of(USAGE, {**beneath, **values}), own
+    config = config_of(USAGE, {**beneath, **values})
+    if config.several:
+        USAGE.fail(
+            f"--teachers names {len(config.teachers or ())}, and the stages of one teacher's step "
+            f"are timed: name it by --teacher_name"
+        )
+    return config, own
 
 
 def main(argv: list[str]) -> int:

@@ -23,17 +23,36 @@ if TYPE_CHECKING:
 
 def main(argv: list[str]) -> int:
     """Parse flags, train, and say where everything was written."""
-    config = config_of(USAGE, USAGE.read(argv))
+    train_as(USAGE.prog, argv, config_of(USAGE, USAGE.read(argv)))
+    return 0
+
+
+def train_as(program: str, argv: list[str], config: TrainConfig) -> Path:
+    """Run a configuration to its end; where a signal stops it, say how to go on.
+
+    Args:
+        program: what was called.
+        argv: with which arguments.
+        config: what they say.
+
+    Returns:
+        The newest checkpoint.
+
+    Raises:
+        Stopped: a signal came.
+        ValueError, KavaError: as `train`.
+    """
     quiet_libraries()
     try:
-        train(config)
+        return train(config)
     except Stopped as stop:
         from kava.train.stop import command_to_go_on
 
-        again = command_to_go_on(argv) if stop.advice else shlex.join(["kava", "train", *argv])
+        again = f"{program} {shlex.join(argv)}".rstrip()
+        if stop.advice:
+            again = command_to_go_on(argv, program)
         stop.advice = f"{stop.advice or 'no step was done'}; go on with: {again}"
         raise
-    return 0
 
 
 def train(config: TrainConfig) -> Path:
@@ -119,9 +138,9 @@ def _describe(config: TrainConfig, run: Run) -> None:
     print(f"disk:    {run.need}")
     if run.layers is not None:
         print(f"layers, by CKA of keys and values:\n{run.layers}")
-    for one, report in zip(teachers_of(config), run.calibrations):
+    for n, report in enumerate(run.calibrations):
         if config.several:
-            print(f"map of teacher {one.label}:")
+            print(f"map of teacher {teachers_of(config)[n].label}:")
         print(report)
     if run.space is not None:
         print(space_lines(config, run.space))

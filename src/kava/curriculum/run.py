@@ -35,6 +35,7 @@ from kava.study.run import StudyRun
 from kava.study.runner import run_study
 from kava.study.settings import train_config
 from kava.train.data import read_data
+from kava.train.teacher_names import split_label
 
 if TYPE_CHECKING:
     from kava.train.config import TrainConfig
@@ -144,7 +145,7 @@ def _runs(curriculum: Curriculum, plan: Plan, home: Path, start: Path | None) ->
     prints = fingerprint_of(
         settings.get("model_name", "kava/shell-teacher"),
         settings.get("teacher_name"),
+        [split_label(name)[1] for name in settings.get("teachers") or ()],
         None if start is None else str(start),
-        settings.get("teachers") or (),
     )
     return [StageRun(plan, arm, curriculum.seed, home, prints, start) for arm in plan.arms]

@@ -25,6 +25,7 @@ import operator
 import random
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Literal, NamedTuple, TypeVar
 
 from kava.data.records import Record, Template
@@ -38,6 +39,8 @@ WORD_PROBLEMS_TEMPLATE = Template(cue="Answer: ")
 ASK = {"compact": "Results:", "equations": "Equations:"}
 TEST_FRACTION = 1 / 8
 MOST_OPERAND = 12
+_DEAD_END = 60
+"""Draws of a step that did not fit, after which a problem is begun again."""
 _PATIENCE = 2000
 """Draws in a row that give no new problem, after which there are taken to be none left."""
 
@@ -73,6 +76,12 @@ class Problem(NamedTuple):
 
 
 _SIGN: Mapping[Kind, str] = {"add": "+", "sub": "-", "mul": "*", "div": "/"}
+KINDS: Mapping[str, tuple[Kind, ...]] = {
+    "any": tuple(_SIGN),
+    "additive": ("add", "sub"),
+    "multiplicative": ("mul", "div"),
+}
+"""The kinds of step that a part of the task has."""
 _APPLY: Mapping[Kind, Callable[[int, int], int]] = {
     "add": operator.add,
     "sub": operator.sub,
@@ -97,7 +106,8 @@ def word_problems(
     Returns:
         The records. `meta` holds `num_steps`, `theme`, `form`, the operator and right operand of
         the last step (`last_operation`), and the indices, among the words of the reasoning, of
-        each step's result (`result_words`).
+        each step's result (`result_words`); of additive and multiplicative problems also the
+        name of that part (`teacher_id`).
 
     Raises:
         ValueError: an unknown split, or more records than there are problems.
@@ -113,12 +123,16 @@ def word_problems(
     draw = _Draw(f"{options.seed}-{split}")
     themes = THEMES if options.theme == "stories" else (_THEME[options.theme],)
     forms = list(ASK) if options.form == "both" else [options.form]
+    parts = ["additive", "multiplicative"]
+    if options.operations != "parts":
+        parts = [options.operations]
     records: list[Record] = []
     seen: set[str] = set()
     failures = 0
     while len(records) < num_records:
+        part = parts[len(records) % len(parts)]
         num_steps = draw.between(*options.step_range)
-        problem = draw_problem(draw, num_steps, options.max_number)
+        problem = draw_problem(draw, num_steps, options.max_number, KINDS[part])
         if problem.is_test == (split == "test"):
             theme = draw.one_of(themes)
             text = write(draw, problem, theme, split, options)
@@ -126,7 +140,10 @@ def word_problems(
                 seen.add(text)
                 form = forms[len(records) % len(forms)]
                 asked = (text, form, options.student_form)
-                records.append(_record(f"{split}-{len(records)}", problem, theme.name, *asked))
+                record = _record(f"{split}-{len(records)}", problem, theme.name, *asked)
+                if part != "any":
+                    record = replace(record, meta={**record.meta, "teacher_id": part})
+                records.append(record)
                 failures = 0
                 continue
         failures += 1
@@ -159,13 +176,21 @@ class _Draw:
         return [left.pop(int(self._random() * len(left))) for _ in range(num)]
 
 
-def draw_problem(draw: _Draw, num_steps: int, max_number: int) -> Problem:
-    """Draw a problem with `num_steps` written steps."""
+def draw_problem(
+    draw: _Draw, num_steps: int, max_number: int, kinds: Sequence[Kind] | None = None
+) -> Problem:
+    """Draw a problem with `num_steps` written steps, of all kinds or of some."""
     start = amount = draw.between(2, max_number)
     steps: list[Step] = []
+    failures = 0
     while len(steps) < num_steps:
-        step = _draw_step(draw, draw.one_of(tuple(_SIGN)), amount, max_number)
+        if failures > _DEAD_END:  # 29 can be neither multiplied nor divided
+            start = amount = draw.between(2, max_number)
+            steps, failures = [], 0
+        step = _draw_step(draw, draw.one_of(kinds or tuple(_SIGN)), amount, max_number)
+        failures += 1
         if step is not None:
+            failures = 0
             steps.append(step)
             amount = _APPLY[step.kind](amount, step.operand)
     return Problem(start, tuple(steps))

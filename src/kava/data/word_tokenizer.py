@@ -23,12 +23,17 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 LARGEST_NUMBER = 99
+SHORT = 4
+"""Words of up to this many characters are one token, however many pieces a word may have."""
 _END = "</w>"
 _MARKS = (".", ",", ";", ":", "?", "!")
 
 
-def word_problems_tokenizer() -> PreTrainedTokenizerFast:
+def word_problems_tokenizer(pieces: int = 1) -> PreTrainedTokenizerFast:
     """Build the tokenizer of the word problems.
+
+    Args:
+        pieces: the most tokens of a word; a number, and a word of up to four letters, is one.
 
     A character outside ASCII becomes "<unk>", which `encode_records` refuses by name.
 
@@ -41,7 +46,7 @@ def word_problems_tokenizer() -> PreTrainedTokenizerFast:
     from tokenizers.models import BPE
     from tokenizers.pre_tokenizers import Punctuation, Sequence, WhitespaceSplit
 
-    alphabet, merges = _trained()
+    alphabet, merges = _trained(pieces)
     tokens = (PAD, EOS, UNKNOWN, *alphabet, *(a + b for a, b in merges))
     vocabulary = {token: index for index, token in enumerate(dict.fromkeys(tokens))}
     tokenizer = Tokenizer(BPE(vocabulary, list(merges), unk_token=UNKNOWN, end_of_word_suffix=_END))
@@ -56,8 +61,8 @@ def word_problems_tokenizer() -> PreTrainedTokenizerFast:
     return builtin_tokenizer(tokenizer)
 
 
-@lru_cache(maxsize=1)
-def _trained() -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]]:
+@lru_cache(maxsize=2)
+def _trained(pieces: int) -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]]:
     """The characters and the merges, in order: the most frequent pair first, ties by the alphabet.
 
     The trainer of `tokenizers` breaks ties at random, and would give every build other ids.
@@ -65,7 +70,11 @@ def _trained() -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]]:
     characters = [*string.ascii_letters, *string.digits, *string.punctuation]
     words = [[*word[:-1], word[-1] + _END] for word in sorted(_words())]
     merges: list[tuple[str, str]] = []
-    while pairs := Counter(pair for word in words for pair in pairwise(word)):
+    # a word's characters: the last one carries the end mark
+    most = [1 if len(word) <= SHORT else pieces for word in words]
+    while pairs := Counter(
+        pair for word, length in zip(words, most) if len(word) > length for pair in pairwise(word)
+    ):
         best = min(pairs, key=lambda pair: (-pairs[pair], pair))
         merges.append(best)
         for word in words:

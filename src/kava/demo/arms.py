@@ -28,7 +28,6 @@ COMMON: dict[str, Any] = {
     "target_len": NUM_LATENTS,
     "kv_weight": 0.0,
     "codi_weight": 0.0,
-    "text_ce_weight": 0.0,
     "kv_method": "full",
     "kv_loss": "smooth_l1",
     "kv_layer_std": True,
@@ -39,6 +38,9 @@ COMMON: dict[str, Any] = {
     "max_new_tokens": 24,
 }
 """The settings of every run, where its arm does not say otherwise."""
+
+UNREAD: dict[str, Any] = {"text_ce_weight": 0.0}
+"""Reading is not trained: so the demos of evictions and of maps were measured."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,6 +140,7 @@ def arm(
 
 
 _WRITES = {"student": "explicit", "max_new_tokens": 24}
+_READS = {"text_ce_weight": 1.0}
 _PAUSE = {"decoding": "jacobi", "jacobi_iterations": 0}
 _JACOBI = {"decoding": "jacobi", "jacobi_iterations": 2}
 _KV = {"kv_weight": 5.0}
@@ -152,6 +155,7 @@ MAIN = Demo(
         arm("none", "answers at once", "control", {"target_len": 0}, seeds=1),
         arm("pause", "3 pause tokens", "control", _PAUSE, seeds=1),
         arm("ce", "3 latents, the answer's loss alone", "baseline", seeds=1),
+        arm("text_ce", "the same, and trained to read reasoning", "control", _READS, seeds=1),
         arm("codi", "3 latents + teacher's hidden state", "control", _CODI),
         arm("kv", "3 latents + teacher's KV cache", "treatment", _KV),
         arm("kv_jacobi", "the same, decoded in parallel (T = 2)", "treatment", _KV, _JACOBI),
@@ -159,6 +163,7 @@ MAIN = Demo(
     ),
     # cue, value and end: a student of latents has no room to write its reasoning after all
     common={**COMMON, "max_new_tokens": 3},
+    num_steps=500,
     num_seeds=2,
 )
 """Of four steps the last, which states the answer, is left out: M = 3 is all of the written
@@ -202,6 +207,7 @@ def eviction_demo(num_latents: int = NUM_LATENTS) -> Demo:
         # their last layer, which they learn, but late. The first layer's says which token was kept.
         common={
             **COMMON,
+            **UNREAD,
             "target_len": num_latents,
             "kv_weight": 5.0,
             "distill_layers": "0",

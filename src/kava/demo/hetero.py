@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from kava.demo.arms import COMMON, Demo, Kind, arm
+from kava.demo.arms import COMMON, UNREAD, Demo, Kind, arm
 from kava.study.plan import Arm
 
 HETERO_TEACHER = "kava/shell-gpt2-teacher"
@@ -19,6 +19,7 @@ HETERO_TEACHER = "kava/shell-gpt2-teacher"
 # then comes too late, and one that never does ends in a spike now and then
 _COMMON: dict[str, Any] = {
     **COMMON,
+    **UNREAD,
     "lr": 2e-3,
     "max_new_tokens": 3,
     "token_alignment": "soft",

@@ -10,14 +10,16 @@ from collections.abc import Iterator
 
 from kava.flags.known import OFF, Instead, Known, Same
 
-_ONE_TEACHER = "is about several teachers, and a run has one: name it by --teacher_name"
+_PHASE = (
+    "selects nothing by itself: say what a phase is by --teachers, --teacher_prompts and --fusion, "
+    "or let kava curriculum run go through all of them"
+)
 _NO_ADAPTERS = "belongs to LoRA adapters, which are not there: all weights are trained, with --lr"
 _NO_QUANTISATION = (
     "asks for quantised weights, which are not there; --dtype bfloat16 halves a frozen teacher's"
 )
-_STRUCTURAL = (
-    "weighs a term of another loss; --kv_loss structural has --alpha_k, --alpha_v and --alpha_attn"
-)
+_ONE = ("1", "1.0")
+_ZERO = ("0", "0.0")
 
 ANYWHERE: Known = {
     "trust_remote_code": Instead(
@@ -67,13 +69,36 @@ MODELS: Known = {
     "teacher": Same("teacher_name"),
     "teacher_model": Same("teacher_name"),
     "teacher_model_name_or_path": Same("teacher_name"),
-    "teacher_models": Same("teacher_name", several=_ONE_TEACHER),
 }
 """Of commands with a student and a teacher."""
+
+TEACHERS: Known = {
+    "teacher_models": Same("teachers", commas=True),
+    "num_teachers": Instead(
+        "is the number of names behind --teachers: leave it out",
+        ("1",),
+        where=("teachers", (None,)),
+        counts="teachers",
+    ),
+    "fusion_method": Same("fusion"),
+    "fusion_strategy": Same("fusion"),
+    "temperature": Same("fusion_temperature"),
+    "similarity_metric": Same("similarity", {"euclidean": "l2"}),
+    "learnable_router_type": Same("router_type"),
+    "router_hidden_dim": Instead(
+        "is the size of what the router reads, the student's values at one position: leave it out"
+    ),
+    "router_entropy_weight": Same("entropy_reg_strength"),
+    "entropy_reg_weight": Same("entropy_reg_strength"),
+    "phase": Instead(_PHASE),
+    "train_phase": Instead(_PHASE),
+}
+"""Of commands with several teachers."""
 
 TRAINING: Known = {
     **READING,
     **MODELS,
+    **TEACHERS,
     "gradient_checkpointing": Instead(
         "drops the cache that the KV loss compares: for less memory lower --batch_size and raise "
         "--gradient_accumulation_steps",
@@ -115,29 +140,22 @@ TRAINING: Known = {
     "rope_scaling_method": Instead(
         "is read from each model's own configuration; --key_space unrotated takes the rotation out"
     ),
-    "lambda_k": Instead(_STRUCTURAL),
-    "lambda_v": Instead(_STRUCTURAL),
-    "beta_cos": Instead(_STRUCTURAL),
-    "gamma_kl": Instead(_STRUCTURAL),
-    "teacher_kv_dir": Instead(
-        "reads a stored cache, and the teacher is run in the training step: name it by "
-        "--teacher_name"
+    "lambda_k": Instead(
+        "weighs keys: --alpha_k does, with --kv_loss structural or smooth_l1_alpha", _ONE
     ),
-    "teacher_prompts": Instead("gives the teacher several prompts, and it reads the data's own"),
-    "fusion_strategy": Instead(_ONE_TEACHER),
-    "fusion_method": Instead(_ONE_TEACHER),
-    "fixed_weights": Instead(_ONE_TEACHER),
-    "similarity_metric": Instead(_ONE_TEACHER),
-    "router_type": Instead(_ONE_TEACHER),
-    "learnable_router_type": Instead(_ONE_TEACHER),
-    "router_hidden_dim": Instead(_ONE_TEACHER),
-    "router_entropy_weight": Instead(_ONE_TEACHER),
-    "entropy_reg_weight": Instead(_ONE_TEACHER),
-    "entropy_reg_strength": Instead(_ONE_TEACHER),
-    "entropy_target": Instead(_ONE_TEACHER),
-    "num_teachers": Instead(_ONE_TEACHER, ("1",)),
-    "phase": Instead(_ONE_TEACHER),
-    "train_phase": Instead(_ONE_TEACHER),
+    "lambda_v": Instead(
+        "weighs values: --alpha_v does, with --kv_loss structural or smooth_l1_alpha", _ONE
+    ),
+    "beta_cos": Instead(
+        "weighs directions beside the distance: --kv_loss mercator compares directions", _ZERO
+    ),
+    "gamma_kl": Instead(
+        "weighs a divergence of attention: --alpha_attn does, with --kv_loss structural", _ZERO
+    ),
+    "teacher_kv_dir": Instead(
+        "reads a stored cache, and teachers are run in the training step: name them by "
+        "--teacher_name or --teachers"
+    ),
     "max_samples": Same("subset_size"),
     "train_samples": Same("subset_size"),
     "val_samples": Same("eval_size"),
@@ -197,7 +215,14 @@ COMPARING_LAYERS: Known = {
 }
 """Of `kava layer-map`."""
 
-CALIBRATING: Known = {**READING, **MODELS, "num_samples": Same("calibration_samples")}
+CALIBRATING: Known = {
+    **READING,
+    **MODELS,
+    "teacher_models": Same(
+        "teacher_name", several="names several, and a map is of one: name it by --teacher_name"
+    ),
+    "num_samples": Same("calibration_samples"),
+}
 """Of `kava calibrate`."""
 
 ANSWERING: Known = {
@@ -228,8 +253,10 @@ def table() -> Iterator[tuple[str, str]]:
     for name, meant in PROFILING.items():
         if isinstance(meant, Instead):
             nothing = f" (`{'`, `'.join(meant.harmless)}`: taken)" if meant.harmless else ""
+            if meant.counts is not None:
+                nothing = " (the right number: taken)"
             yield name, f"refused: {meant.answer}{nothing}"
         else:
             words = "".join(f"; `{theirs}` is `{ours}`" for theirs, ours in meant.values.items())
-            alone = "; one name" if meant.several else ""
-            yield name, f"`--{meant.flag}`{words}{alone}"
+            how = "; with spaces or commas between them" if meant.commas else ""
+            yield name, f"`--{meant.flag}`{words}{how}"

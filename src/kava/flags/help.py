@@ -10,8 +10,9 @@ from collections.abc import Collection, Mapping
 from kava.flags.fields import Setting
 
 HEADINGS = (
-    *("arguments", "profile", "models", "questions", "data", "latents", "compression"),
-    *("alignment", "losses", "training", "answers", "running", "output", "settings", "flags"),
+    *("arguments", "profile", "models", "teachers", "questions", "data", "latents"),
+    *("compression", "alignment", "losses", "training", "answers", "running", "output"),
+    *("settings", "flags"),
 )
 """In the order in which they are shown; `flags` is that of flags without one."""
 

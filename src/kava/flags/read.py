@@ -18,11 +18,13 @@ def from_words(setting: Setting, words: list[str]) -> Any:
 
     Args:
         setting: the flag.
-        words: one, or of a list one or more.
+        words: one, or of a list one or more; numbers of a list may have commas between them.
 
     Raises:
         FlagError: a word of another type.
     """
+    if setting.many and setting.kind in (int, float):
+        words = [part for word in words for part in word.split(",")]
     values = [_from_word(setting, word) for word in words]
     return values if setting.many else values[0]
 

@@ -29,6 +29,8 @@ ALL = "all"
 _SHORT = re.compile(r"-[A-Za-z]+")
 
 Config = TypeVar("Config")
+Answered = tuple[str, list[str], Instead]
+"""A flag of another program as it was written, the words behind it, and what is said of it."""
 
 
 def refuse(prog: str, message: str) -> NoReturn:
@@ -98,7 +100,7 @@ class Usage(Generic[Config]):
 
         Leaves by `SystemExit`: 0 after `--help`, 2 after one line of what is wrong.
         """
-        given = self._words(argv)
+        given, answered = self._words(argv)
         values: dict[str, Any] = {}
         for name, words in given.items():
             setting = self.settings[name]
@@ -107,6 +109,9 @@ class Usage(Generic[Config]):
                 check_value(setting, values[name])
             except FlagError as error:
                 self.fail(str(error))
+        for written, words, instead in answered:
+            if not instead.changes_nothing(words, values):
+                self.fail(f"--{written} {instead.answer}")
         return values
 
     def build(self, values: Mapping[str, Any], origins: Mapping[str, str] | None = None) -> Config:
@@ -165,11 +170,11 @@ class Usage(Generic[Config]):
         settings = flags_of(self.kind)
         values: dict[str, Any] = {}
         spelled: dict[str, str] = {}
+        answered: dict[str, Instead] = {}
         for key, value in mapping.items():
             meant = None if key in settings else self.known.get(key)
             if isinstance(meant, Instead):
-                if not meant.changes_nothing([str(value)], mapping):
-                    raise ValueError(f"{where}: {key} {meant.answer}")
+                answered[key] = meant
                 continue
             name = key if meant is None else meant.flag
             if name not in settings:
@@ -184,11 +189,15 @@ class Usage(Generic[Config]):
             if meant is not None and isinstance(value, str):
                 if refusal := meant.refusal([value]):
                     raise ValueError(f"{where}: {key} {refusal}")
-                (value,) = meant.translated([value])
+                words = meant.translated([value])
+                value = words if settings[name].many and meant.commas else words[0]
             try:
                 values[name] = from_file(settings[name], value)
             except FlagError as error:
                 raise ValueError(f"{where}: {error}") from error
+        for key, instead in answered.items():
+            if not instead.changes_nothing([str(mapping[key])], values):
+                raise ValueError(f"{where}: {key} {instead.answer}")
         return values
 
     def unknown(self, name: str) -> str:
@@ -205,12 +214,12 @@ class Usage(Generic[Config]):
         here = f", here --{meant.flag}" if isinstance(meant, Same) else ""
         return f" (did you mean --{close}{here}?)"
 
-    def _words(self, argv: Sequence[str]) -> dict[str, list[str]]:
-        """The words that belong to each setting."""
+    def _words(self, argv: Sequence[str]) -> tuple[dict[str, list[str]], list[Answered]]:
+        """The words that belong to each setting, and the flags that get an answer."""
         tokens = deque(argv)
         words: dict[str, list[str]] = {}
         spelled: dict[str, str] = {}  # setting → as it was written
-        answered: list[tuple[str, list[str], Instead]] = []
+        answered: list[Answered] = []
         places: list[str] = []
         while tokens:
             token = tokens.popleft()
@@ -244,11 +253,7 @@ class Usage(Generic[Config]):
                 places += more
             words[name] = [*words.get(name, []), *taken] if setting.many else taken
         self._place(places, words)
-        chosen = {name: values[0] for name, values in words.items()}
-        for written, values, instead in answered:
-            if not instead.changes_nothing(values, chosen):
-                self.fail(f"--{written} {instead.answer}")
-        return words
+        return words, answered
 
     def _meant(self, written: str) -> Same | Instead | None:
         """What a name means that is no setting; None of a setting."""

@@ -21,6 +21,7 @@ from kava.fuse.known import (
     fuse_kvs_fixed,
     fuse_kvs_learnable,
     fuse_kvs_similarity,
+    fuse_multi_teacher_kv,
     merge_multi_teacher_kvs,
 )
 from kava.fuse.learnable import LearnableFusion
@@ -63,6 +64,7 @@ __all__ = [
     "fuse_kvs_fixed",
     "fuse_kvs_learnable",
     "fuse_kvs_similarity",
+    "fuse_multi_teacher_kv",
     "load_balance_loss",
     "merge_multi_teacher_kvs",
     "mix",

@@ -39,7 +39,8 @@ def compute_teacher_prototype(
         has zeros.
 
     Raises:
-        ValueError: another shape, an unknown method, or a mask of another shape.
+        ValueError: another shape, an unknown method, fewer than 1 cluster, or a mask of another
+            shape.
 
     Example:
         >>> compute_teacher_prototype(torch.ones(2, 5, 4)).shape
@@ -49,6 +50,8 @@ def compute_teacher_prototype(
         raise ValueError(f"kvs must be [B, T, D] or [L, B, T, D], got {list(kvs.shape)}")
     if method not in PROTOTYPES:
         raise ValueError(f"method={method!r} is unknown; choose from {', '.join(PROTOTYPES)}")
+    if num_clusters < 1:
+        raise ValueError(f"num_clusters={num_clusters} must be at least 1")
     B, T = kvs.shape[-3], kvs.shape[-2]
     valid_BT = kvs.new_ones(B, T) if attention_mask is None else attention_mask.to(kvs.dtype)
     if valid_BT.shape != (B, T):
@@ -113,11 +116,16 @@ def compute_similarity(query: Tensor, prototype: Tensor, method: str = "cosine")
         [..].
 
     Raises:
-        ValueError: an unknown method.
+        ValueError: an unknown method, or features that differ.
     """
     method = KNOWN_SIMILARITIES.get(method, method)
     if method not in SIMILARITIES:
         raise ValueError(f"method={method!r} is unknown; choose from {', '.join(SIMILARITIES)}")
+    if query.shape[-1] != prototype.shape[-1]:
+        raise ValueError(
+            f"a query of {query.shape[-1]} features cannot be compared with a prototype of "
+            f"{prototype.shape[-1]}: align the teacher's cache to the student first"
+        )
     clustered = prototype.ndim > query.ndim
     if clustered:
         query = query[..., None, :]

@@ -10,16 +10,16 @@ from pathlib import Path
 def fingerprint_of(
     model_name: str,
     teacher_name: str | None = None,
-    start_from: str | None = None,
     teachers: Sequence[str] = (),
+    start_from: str | None = None,
 ) -> dict[str, str]:
     """The libraries' versions, and the hashes of local models' weights.
 
     Args:
         model_name: a hub id, a local folder, or a built-in kava/ name.
         teacher_name: the same; None where the student teaches itself.
+        teachers: the names of several teachers, without their labels.
         start_from: an earlier run's student that the student starts from, if there is one.
-        teachers: several teachers, as NAME or LABEL=NAME.
 
     Raises:
         OSError, ValueError: there is no such student.
@@ -32,13 +32,11 @@ def fingerprint_of(
     from kava.student.checkpoint import WEIGHTS_FILE, find_student, library_versions
 
     known = {}
-    start = None if start_from is None else str(find_student(start_from))
-    for name, key in (
-        (model_name, "weights"),
-        (teacher_name, "teacher_weights"),
-        (start, "start_weights"),
-        *((name.rpartition("=")[2], f"teacher_weights_{n}") for n, name in enumerate(teachers)),
-    ):
+    named = [(model_name, "weights"), (teacher_name, "teacher_weights")]
+    named += [(name, f"teacher_{n}_weights") for n, name in enumerate(teachers)]
+    if start_from is not None:
+        named.append((str(find_student(start_from)), "start_weights"))
+    for name, key in named:
         if name is None:
             continue
         weights = TRAINED_MODELS.get(name, Path(name)) / WEIGHTS_FILE

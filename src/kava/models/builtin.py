@@ -150,7 +150,7 @@ def _word_llama() -> PreTrainedConfig:
     )
 
 
-def _word_neox() -> PreTrainedConfig:
+def _word_neox(tokenizer: PreTrainedTokenizerBase | None = None) -> PreTrainedConfig:
     return GPTNeoXConfig(
         hidden_size=96,
         num_hidden_layers=4,
@@ -163,8 +163,12 @@ def _word_neox() -> PreTrainedConfig:
             "partial_rotary_factor": 0.5,
         },
         tie_word_embeddings=True,
-        **_vocabulary(_word_tokenizer()),
+        **_vocabulary(tokenizer or _word_tokenizer()),
     )
+
+
+def _word_neox_pieces() -> PreTrainedConfig:
+    return _word_neox(_word_piece_tokenizer())
 
 
 def _piece_tokenizer() -> PreTrainedTokenizerBase:
@@ -185,6 +189,12 @@ def _word_tokenizer() -> PreTrainedTokenizerBase:
     return word_problems_tokenizer()
 
 
+def _word_piece_tokenizer() -> PreTrainedTokenizerBase:
+    from kava.data.word_tokenizer import word_problems_tokenizer
+
+    return word_problems_tokenizer(pieces=2)
+
+
 RANDOM_MODELS: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
     "kava/tiny-gpt2": (_tiny_gpt2, byte_tokenizer),
     "kava/tiny-llama": (_tiny_llama, byte_tokenizer),
@@ -196,6 +206,7 @@ RANDOM_MODELS: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
     "kava/shell-gpt2": (_shell_gpt2, _piece_tokenizer),
     "kava/word-llama": (_word_llama, _word_tokenizer),
     "kava/word-neox": (_word_neox, _word_tokenizer),
+    "kava/word-neox-pieces": (_word_neox_pieces, _word_piece_tokenizer),
 }
 """Built-in name → (config, tokenizer) of a model with seeded random weights."""
 
@@ -209,6 +220,8 @@ TRAINED_MODELS: dict[str, Path] = {
     "kava/shell-teacher": _ASSETS / "shell_teacher",
     "kava/shell-gpt2-teacher": _ASSETS / "shell_gpt2_teacher",
     "kava/word-teacher": _ASSETS / "word_teacher",
+    "kava/word-neox-teacher": _ASSETS / "word_neox_teacher",
+    "kava/word-multiplier": _ASSETS / "word_multiplier_teacher",
 }
 """Built-in name → folder, inside the package, of a trained model and its tokenizer."""
 

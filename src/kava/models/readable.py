@@ -7,12 +7,12 @@ middle of a run, so every command checks its data when they are encoded.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kava.data.encoded import DoesNotFit, Encoded, EncodeReport
+from kava.data.encoded import DoesNotFit, Encoded, EncodeReport, Side
 from kava.models.limits import positions_of, table_of_positions
 
 if TYPE_CHECKING:
@@ -111,6 +111,39 @@ def fitting(
             f"reads further"
         )
     return chosen
+
+
+def fitting_sides(
+    samples: Sequence[Encoded], readers: Sequence[Limits], overflow: str
+) -> list[Encoded]:
+    """Samples without the texts that one of several teachers cannot read.
+
+    Args:
+        samples: encoded texts, with what each teacher reads.
+        readers: limits of the teachers.
+        overflow: "error" raises at the first text; under "skip" the other teachers teach it.
+
+    Raises:
+        DoesNotFit: under "error", the first text that is too long.
+        ValueError: a token that a teacher has no embedding for, or no sample is left.
+    """
+    kept = []
+    for sample in samples:
+        sides = []
+        for side, reader in zip(sample.sides, readers):
+            ids = sample.input_ids if side.text is None else side.text.encoded.input_ids
+            unknown = reader.unknown_token(ids) if side.present else None
+            if unknown is not None:
+                raise ValueError(f"sample {sample.id!r} has {unknown}")
+            long = side.present and reader.too_long(len(ids))
+            if long and overflow == "error":
+                raise _too_long(sample, f"{len(ids)} tokens", reader)
+            sides.append(Side(present=False) if long else side)
+        if any(side.present for side in sides):
+            kept.append(replace(sample, sides=tuple(sides)))
+    if samples and not kept:
+        raise ValueError("no sample fits the positions of any teacher: lower --max_length")
+    return kept
 
 
 def _check(sample: Encoded, student: Limits, teacher: Limits | None, thought: int | None) -> None:

@@ -24,6 +24,7 @@ from kava.report.pictures import (
     with_curves,
 )
 from kava.report.tables import Table, interval_of
+from kava.report.teachers import routing_pictures, routing_table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +90,7 @@ def sections_of(study: StudyLogs, judgement: Judgement) -> list[Section]:
         _answers(study, judgement),
         _learning(study, judgement),
         _controls(study, judgement),
+        _teachers(study),
         _alignment(study),
         _health(study),
         _budget(study),
@@ -169,6 +171,16 @@ def _controls(study: StudyLogs, judgement: Judgement) -> Section:
         text=tuple(trust.sentence for trust in judgement.trust),
         pictures=tuple(_curve(study, "kv_curves")),
         tables=tuple(table for table in found if table is not None),
+    )
+
+
+def _teachers(study: StudyLogs) -> Section:
+    table = routing_table(study)
+    return Section(
+        name="teachers",
+        title="Which teacher is listened to",
+        pictures=tuple(routing_pictures(study)),
+        tables=(table,) if table else (),
     )
 
 

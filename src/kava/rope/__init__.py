@@ -6,10 +6,12 @@ texts, and `trace` both for a whole trace. `kava.models.rotary` reads a model's 
 
 from kava.rope.rotary import Rotary, rerotate, rotate, unrotate
 from kava.rope.scaling import ROPE_SCALINGS, RopeScaling, build_scaling, scaling_of
+from kava.rope.several import MultiTeacherRoPEScaler
 from kava.rope.trace import at_length_of, rotate_trace, unrotate_trace
 
 __all__ = [
     "ROPE_SCALINGS",
+    "MultiTeacherRoPEScaler",
     "RopeScaling",
     "Rotary",
     "at_length_of",

@@ -3,18 +3,35 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kava.files.write import write_whole
+from kava.study.folder import CALIBRATION_FILE
 
 if TYPE_CHECKING:
+    from kava.fit.aligner import CalibrationReport
     from kava.student.answering import Answers
+    from kava.train.config import TrainConfig
 
 
 def write_json(path: Path, value: Any) -> None:
     """Write a value as JSON; the file is whole or absent."""
     write_whole(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_calibrations(
+    folder: Path, config: TrainConfig, reports: Sequence[CalibrationReport]
+) -> None:
+    """How well the map of each teacher fits; of several teachers one file each."""
+    from kava.train.teacher_names import teachers_of
+
+    for teacher, report in zip(teachers_of(config), reports):
+        name = CALIBRATION_FILE
+        if config.several:
+            name = name.replace(".json", f"-{teacher.label}.json")
+        write_whole(folder / name, report.to_json() + "\n")
 
 
 def num_parameters(model: Any) -> int:

@@ -19,8 +19,8 @@ from kava.files.locks import clear_folder, lock_folder
 from kava.files.write import write_whole
 from kava.jobs.worker import Memory, make_watch, print_to
 from kava.study import folder as files
+from kava.study import results as results_of
 from kava.study.plan import Arm, DataPlan, Plan, canonical_hash
-from kava.study.results import cost_of, last_of, num_parameters, scores_of, write_items, write_json
 from kava.study.settings import train_config
 
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ class StudyRun:
             **result,
             "versions": self.fingerprint,
         }
-        write_json(self.folder / files.RESULT_FILE, whole)
+        results_of.write_json(self.folder / files.RESULT_FILE, whole)
         return whole
 
     def _prepare(self) -> bool:
@@ -174,7 +174,7 @@ class StudyRun:
         if begun and whole_checkpoint(self.folder) is not None:
             return True
         clear_folder(self.folder)
-        write_json(path, {"settings_hash": self.settings_hash})
+        results_of.write_json(path, {"settings_hash": self.settings_hash})
         return False
 
 
@@ -204,17 +204,12 @@ def train_and_test(
     from kava.student.prompts import check_questions
     from kava.study.alignment import alignment_of
     from kava.train.recording import loss_smoothness, peak_memory_bytes
-    from kava.train.teacher_names import teachers_of
 
     built = memory.build(replace(run.config, resume=resume))
     trainer = built.trainer
     for notice in built.start.notices:
         print(f"warning: {notice}")
-    for one, report in zip(teachers_of(run.config), built.calibrations):
-        name = files.CALIBRATION_FILE
-        if run.config.several:
-            name = name.replace(".json", f"-{one.label}.json")
-        write_whole(run.folder / name, report.to_json() + "\n")
+    results_of.write_calibrations(run.folder, run.config, built.calibrations)
     questions = test_records(run.config, run.plan.data)
     tokenizer: Any = trainer.processing_class
     distiller = trainer.accelerator.unwrap_model(trainer.model)
@@ -226,7 +221,7 @@ def train_and_test(
     memory_bytes = peak_memory_bytes(trainer.args.device)
     alignment = alignment_of(built)
     if alignment is not None:
-        write_json(run.folder / files.ALIGNMENT_FILE, alignment)
+        results_of.write_json(run.folder / files.ALIGNMENT_FILE, alignment)
     answers = answer_records(
         distiller.student,
         tokenizer,
@@ -235,12 +230,12 @@ def train_and_test(
         batch_size=run.config.eval_batch_size,
         max_new_tokens=run.config.max_new_tokens,
     )
-    write_items(run.folder / files.ITEMS_FILE, answers)
+    results_of.write_items(run.folder / files.ITEMS_FILE, answers)
     record = trainer.recorded()
     lines = files.metric_lines(run.folder)
     return run.finish(
         {
-            **scores_of(answers),
+            **results_of.scores_of(answers),
             "budget": {
                 "optimizer_steps": trainer.state.global_step,
                 "samples": record.samples,
@@ -249,7 +244,7 @@ def train_and_test(
                 "data_hash": built.data.hash,
                 "test_hash": data_hash(questions),
             },
-            "parameters": num_parameters(distiller.student),
+            "parameters": results_of.num_parameters(distiller.student),
             "aligner_parameters": distiller.map_aligner.num_parameters,
             "train_seconds": round(record.seconds, 3),
             "peak_memory_bytes": memory_bytes,
@@ -260,8 +255,8 @@ def train_and_test(
                 "nonfinite_steps": record.nonfinite_steps,
                 "loss_smoothness": loss_smoothness([x["loss"] for x in lines if "loss" in x]),
             },
-            "last": last_of(lines),
-            "cost": cost_of(answers),
+            "last": results_of.last_of(lines),
+            "cost": results_of.cost_of(answers),
         }
     )
 
@@ -301,10 +296,10 @@ def evaluate_untrained(run: StudyRun) -> dict[str, Any]:
     write_whole(run.folder / files.METRICS_FILE, json.dumps(line) + "\n")
     questions = test_records(run.config, run.plan.data)
     answers = answer(records=questions)
-    write_items(run.folder / files.ITEMS_FILE, answers)
+    results_of.write_items(run.folder / files.ITEMS_FILE, answers)
     return run.finish(
         {
-            **scores_of(answers),
+            **results_of.scores_of(answers),
             "budget": {
                 "optimizer_steps": 0,
                 "samples": 0,
@@ -313,7 +308,7 @@ def evaluate_untrained(run: StudyRun) -> dict[str, Any]:
                 "data_hash": None,
                 "test_hash": data_hash(questions),
             },
-            "parameters": num_parameters(student),
+            "parameters": results_of.num_parameters(student),
             "aligner_parameters": 0,
             "train_seconds": 0.0,
             "peak_memory_bytes": peak_memory_bytes(student.device),
@@ -321,8 +316,8 @@ def evaluate_untrained(run: StudyRun) -> dict[str, Any]:
             "health": dict.fromkeys(
                 ("grad_norm_mean", "grad_norm_max", "nonfinite_steps", "loss_smoothness")
             ),
-            "last": last_of([]),
-            "cost": cost_of(answers),
+            "last": results_of.last_of([]),
+            "cost": results_of.cost_of(answers),
         }
     )
 
@@ -341,8 +336,7 @@ def test_records(config: TrainConfig, data: DataPlan) -> list[Record]:
     from kava.train.data import records_of
 
     records = records_of(config, data.test, data.test_split)
-    found = [record for record in records[config.eval_size :] if not record.missing]
-    found = unique_questions(found)
+    found = unique_questions([r for r in records[config.eval_size :] if not r.missing])
     if data.test_items is not None and len(found) < data.test_items:
         raise ValueError(
             f"data: test_items {data.test_items} is more than the {len(found)} records of "

@@ -25,6 +25,7 @@ from kava.study.folder import OTHER_FOLDER, lock_plan, read_result, run_folder
 from kava.study.packed import check_unpacked
 from kava.study.plan import Plan
 from kava.study.run import StudyRun
+from kava.train.teacher_names import split_label
 
 
 @dataclass(frozen=True)
@@ -66,8 +67,8 @@ def study_runs(
         arm.name: fingerprint_of(
             settings.get("model_name", "kava/shell-teacher"),
             settings.get("teacher_name"),
+            [split_label(name)[1] for name in settings.get("teachers") or ()],
             settings.get("start_from"),
-            settings.get("teachers") or (),
         )
         for arm in chosen
         if (settings := {**plan.base, **arm.changes}) is not None

@@ -72,7 +72,7 @@ WORD_RECIPE: Mapping[str, Any] = {
 It is evaluated on their test split, whose phrasings differ from those of training."""
 
 WHAT_IS_TRAINED = frozenset(
-    {"model_name", "teacher_name", "student", "target_len", "dataset_name"}
+    {"model_name", "teacher_name", "teachers", "student", "target_len", "dataset_name"}
     | {"keep_short", "overflow"}
 )
 """The recipe does not apply if one of these is given."""

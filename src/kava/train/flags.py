@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from kava.flags import Usage, flag
 from kava.flags.aliases import TRAINING
 from kava.train.config import TrainConfig
 from kava.train.defaults import recipe_beneath
+
+Config = TypeVar("Config", bound=TrainConfig)
 
 
 @dataclass(kw_only=True)
@@ -80,7 +82,7 @@ def parse_config(argv: Sequence[str], prog: str = "kava train") -> TrainConfig:
     return config_of(usage, usage.read(argv))
 
 
-def config_of(usage: Usage[TrainConfig], values: dict[str, Any]) -> TrainConfig:
+def config_of(usage: Usage[Config], values: dict[str, Any]) -> Config:
     """The configuration given by parsed flags and the file that they name.
 
     If neither names models or data, the recipe of the built-in game fills in; if they name only the

@@ -20,14 +20,14 @@ from kava.models.limits import (
 )
 from kava.models.load import load_model_config
 from kava.models.queries import check_records
-from kava.models.readable import Limits, fitting
+from kava.models.readable import Limits, fitting, fitting_sides
 from kava.student.prompts import encode_prompts, question_of
 from kava.train.config import TrainConfig
 from kava.train.matching import compares_queries
 from kava.train.scores import needs_scores
 from kava.train.start import check_start
 from kava.train.target import attention_flag
-from kava.train.teacher_names import TeacherName, teachers_of
+from kava.train.teacher_names import teachers_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -40,7 +40,8 @@ class Readers(NamedTuple):
 
     student: Limits
     teacher: Limits | None
-    """None in self-distillation."""
+    """None in self-distillation, and of several teachers."""
+    several: tuple[Limits, ...] = ()
 
 
 def check_models(config: TrainConfig) -> Readers:
@@ -70,8 +71,17 @@ def check_models(config: TrainConfig) -> Readers:
     if config.teacher_name is not None and config.needs_teacher:
         teacher = load_model_config(config.teacher_name, encoders=True)
         readers = readers._replace(teacher=Limits.of(config.teacher_name, teacher))
+        check_encoder(config, config.teacher_name, teacher)
+    if config.several:
+        several = []
         for one in teachers_of(config):
-            check_encoder(config, one, load_model_config(one.model, encoders=True))
+            also = load_model_config(one.model, encoders=True)
+            check_encoder(config, one.model, also)
+            several.append(Limits.of(one.model, also))
+            check_rank(config, also, own)
+            if (flag := attention_flag(config)) is not None:
+                check_records(also, one.model, flag)
+        readers = readers._replace(teacher=None, several=tuple(several))
     if config.student == "latent":
         check_latents_fit(config.model_name, readers.student.positions, config.target_len)
     _check_answers(config, readers.student)
@@ -83,12 +93,12 @@ def check_models(config: TrainConfig) -> Readers:
     return readers
 
 
-def check_encoder(config: TrainConfig, teacher: TeacherName, its: PreTrainedConfig) -> None:
+def check_encoder(config: TrainConfig, teacher: str, its: PreTrainedConfig) -> None:
     """Refuse an encoder as a teacher of what it does not give: logits, queries, an answer.
 
     Args:
         config: the run's configuration.
-        teacher: one of its teachers.
+        teacher: the name of one of its teachers.
         its: that teacher's configuration.
 
     Raises:
@@ -107,7 +117,7 @@ def check_encoder(config: TrainConfig, teacher: TeacherName, its: PreTrainedConf
     for name, wanted, why in asked:
         if wanted:
             raise ValueError(
-                f"teacher {teacher.model} is an encoder ({its.model_type}), and {name} {why}: "
+                f"teacher {teacher} is an encoder ({its.model_type}), and {name} {why}: "
                 f"choose what reads keys and values alone, such as --kv_method uniform"
             )
 
@@ -172,8 +182,12 @@ def fit_data(
             questions whose answers would run past the student's positions.
     """
     thought = config.target_len + THOUGHT_TOKENS if config.student == "latent" else None
-    train = fitting(data.train, *readers, config.overflow, thought=thought, report=data.report)
-    held_out = fitting(data.eval, *readers, config.overflow, thought=thought)
+    both = readers.student, readers.teacher
+    train = fitting(data.train, *both, config.overflow, thought=thought, report=data.report)
+    held_out = fitting(data.eval, *both, config.overflow, thought=thought)
+    if readers.several:
+        train = fitting_sides(train, readers.several, config.overflow)
+        held_out = fitting_sides(held_out, readers.several, config.overflow)
     if data.eval_records:
         # evaluation asks all questions, including those whose reasoning was skipped
         names = [record.id for record in data.eval_records]
@@ -181,7 +195,8 @@ def fit_data(
         prompts = encode_prompts(questions, names, tokenizer, data.template)
         lengths = [(name, len(prompt)) for name, prompt in zip(names, prompts)]
         _check_answers(config, readers.student, lengths)
-    if (len(train), len(held_out)) == (len(data.train), len(data.eval)):
+    same = (len(train), len(held_out)) == (len(data.train), len(data.eval))
+    if same and not readers.several:
         return data  # runs that share data keep one copy
     return replace(data, train=train, eval=held_out)
 

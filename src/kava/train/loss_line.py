@@ -17,6 +17,10 @@ WHERE_USED = {
     "shared_space": "sharedSpace",
     "latent_ce": "latentCE",
     "teacher_ce": "teacherCE",
+    "route_likelihood": "routeLikelihood",
+    "route_policy": "routePolicy",
+    "route_entropy": "routeEntropy",
+    "route_balance": "routeBalance",
 }
 """Terms printed only if their weight is not 0."""
 
@@ -40,6 +44,11 @@ def loss_weights(config: TrainConfig) -> dict[str, float]:
         "latent_ce": config.latent_ce_weight,
         "teacher_ce": config.teacher_ce_weight if writes else 0.0,
     }
+    if config.trains_router:
+        if config.router_learning != "gradient":
+            weights[f"route_{config.router_learning}"] = config.router_weight
+        weights["route_entropy"] = config.entropy_reg_strength
+        weights["route_balance"] = config.balance_weight
     return {name: weight for name, weight in weights.items() if weight}
 
 

@@ -22,7 +22,6 @@ Shapes: B batch, P prompt columns, T text columns, A answer columns, M slots, V 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -41,38 +40,21 @@ from kava.losses import (
 from kava.models.capture import capture, check_attention
 from kava.models.rotary import rotary_of
 from kava.rope import Rotary, at_length_of, rotate_trace, unrotate_trace
-from kava.student.answering import evaluating
 from kava.student.cache import Pairs, pairs_of
 from kava.student.latent import LatentStudent
-from kava.student.passes import LatentOutput
 from kava.student.written import Written
-from kava.trace import KVTrace, Segment
+from kava.trace import KVTrace
+from kava.train.around import Around
 from kava.train.config import TrainConfig
 from kava.train.defaults import steps_to_fade
 from kava.train.items import Items, count_items
 from kava.train.matching import Matching, compares_queries
 from kava.train.reading import answer_from, read_answers, written_text
-from kava.train.shared_space import TERM, build_space, points_of
+from kava.train.shared_space import build_space
 from kava.train.target import Target, TargetBuilder, attention_flag, map_student
-from kava.train.teacher_pass import TeacherPass
+from kava.train.teacher_pass import TeacherPass, read_teacher, text_column
 from kava.train.terms import Forward, Terms, token_loss
 from kava.train.wrong_sample import of_sample_before, reasoning_to_read
-
-
-class Around(NamedTuple):
-    """A batch and the student's pass over it, from which a target may be chosen."""
-
-    batch: Batch
-    student: KVTrace
-    """The latents, or an explicit student's whole text."""
-    output: LatentOutput | None
-    """None of an explicit student."""
-    rotary: Rotary | None
-    """The student's."""
-    labels: Tensor
-    """[B, A] of the answer."""
-    items: Items
-    diagnose: bool
 
 
 class Distiller(nn.Module):
@@ -102,15 +84,13 @@ class Distiller(nn.Module):
         self.map_aligner = aligner
         self.map_aligner.requires_grad_(config.trains_aligner)
         # in a tuple: not a submodule, so neither trained, saved, wrapped nor counted
-        self._teacher = (teacher.eval().requires_grad_(False),) if teacher is not None else ()
-        reader = teacher if teacher is not None else self.base
+        self._teacher = () if teacher is None else (teacher.eval().requires_grad_(False),)
+        reader = self.base if teacher is None else teacher
         unrotates = config.matches_cache and config.unrotates
         self.rotary: Rotary | None = rotary_of(self.base) if unrotates else None
         self.build_target = TargetBuilder(config, aligner, rotary_of(reader) if unrotates else None)
         self.matching = Matching(config, aligner.student.num_layers)
-        geometry, layers = aligner.student, self.matching.layers
-        num_layers = geometry.num_layers if layers is None else len(layers)
-        self.space = build_space(config, num_layers, geometry.num_heads, geometry.head_dim)
+        self.space = build_space(config, aligner.student, self.matching.layers)
         self.progress = TrainingProgress()
         if config.codi_weight:
             self.codi = CODILoss(self.base.config.hidden_size, reader.config.hidden_size)
@@ -307,43 +287,12 @@ class Distiller(nn.Module):
         return None if weights.shape[0] == weights.shape[1] else weights
 
     def _read_teacher(self, batch: Batch) -> TeacherPass:
-        """One forward of the teacher, with gradients only where its text is trained too.
-
-        It is read without dropout, in self-distillation too, so that a batch has one target and
-        one choice of kept positions in every pass. The same forward trains the written text and
-        leaves the cache of a shared prompt to the student: these have no dropout either. The
-        student's own passes, from begin-of-thought on, keep it.
-        """
+        """One forward of the teacher, with gradients only where its text is trained too."""
         own = self.teacher is None
         model = self.base if own or self.teacher is None else self.teacher
-        P = batch["prompt_ids"].shape[1] if batch["shared_prompt"] else _prompt_columns(batch)
         trained = own and self.settings.teacher_ce_weight > 0
-        # the head only where a label stands; a frozen teacher's logits are not read
-        columns = torch.arange(P - 1, batch["input_ids"].shape[1] - 1)
-        keep: int | Tensor = columns.to(batch["input_ids"].device) if trained else 1
-        read = batch.get("teacher", batch)
-        with torch.set_grad_enabled(own and torch.is_grad_enabled()), evaluating(model):
-            outputs, trace = capture(
-                model,
-                read["input_ids"],
-                read["attention_mask"],
-                read["segment_ids"],
-                queries=self.teacher_queries,
-                hidden_states=self.settings.codi_weight > 0,
-                logits_to_keep=keep,
-            )
-        return TeacherPass(
-            logits=outputs.logits,
-            labels=batch["labels"][:, P:],
-            answer_labels=batch["labels"][:, P:].masked_fill(
-                batch["segment_ids"][:, P:] != Segment.ANSWER, IGNORED
-            ),
-            writes=trained,
-            hidden_states=outputs.hidden_states,
-            cache=outputs.past_key_values,
-            trace=trace.detach(),
-            codi_columns=read["teacher_codi"],
-        )
+        hidden = self.settings.codi_weight > 0
+        return read_teacher(model, batch, own, trained, self.teacher_queries, hidden)
 
     @torch.no_grad()
     def _read_before(self, batch: Batch) -> TeacherPass | None:
@@ -354,7 +303,7 @@ class Distiller(nn.Module):
 
     def _explicit(self, batch: Batch, items: Items, diagnose: bool) -> Forward:
         config = self.settings
-        P = _prompt_columns(batch)
+        P = text_column(batch["segment_ids"])
         columns = torch.arange(P - 1, batch["input_ids"].shape[1] - 1)
         outputs, trace = capture(
             self.base,
@@ -390,23 +339,12 @@ class Distiller(nn.Module):
             target = replace(target, trace=there)
         elif self.settings.unrotates:
             student = unrotate_trace(student, rotary)
-        student = map_student(self.map_aligner, student)
-        student = self.matching.select(student)
+        student = self.matching.select(map_student(self.map_aligner, student))
         target = replace(target, trace=self.matching.select(target.trace))
         for name, weight, loss, metrics in self.matching.terms(
             student, target.trace, items.slots, self.progress, target.weights
         ):
             terms.add(name, weight, loss)
             terms.metrics.update(metrics)
-        if self.space is not None:
-            trace = target.trace
-            terms.points = points_of(self.space, self.settings, student, trace, target.points)
-            shared = self.space.compare(*terms.points, items.slots)
-            terms.add(TERM, self.settings.shared_space_weight, shared)
+        terms.add_points(self.space, self.settings, student, target, items.slots)
         return terms.done(student, target)
-
-
-def _prompt_columns(batch: Batch) -> int:
-    """P, the columns of the teacher's prompt."""
-    reasoning = batch["segment_ids"].ge(Segment.REASONING)
-    return int(reasoning.any(0).nonzero()[0])

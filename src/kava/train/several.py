@@ -22,15 +22,14 @@ Shapes: B batch, L layers, H key/value heads, M slots, D head dim, N teachers, C
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel, set_seed
 
 from kava.align import MapProjectionAligner
-from kava.data.collate import IGNORED, Batch
+from kava.data.collate import Batch
 from kava.fuse import (
     EntropyRegularizer,
     Fused,
@@ -45,38 +44,23 @@ from kava.fuse import (
     mix,
 )
 from kava.fuse.base import one_hot
-from kava.models.capture import capture, check_attention
+from kava.models.capture import check_attention
 from kava.models.rotary import rotary_of
+from kava.rope import unrotate_trace
 from kava.student.latent import LatentStudent
 from kava.trace import KVTrace, Segment
+from kava.train.around import Around, query_of
 from kava.train.config import TrainConfig
-from kava.train.objective import Around, Distiller
-from kava.train.reading import answer_from
+from kava.train.objective import Distiller
+from kava.train.router_terms import answer_ce, policy_loss, summed_ce, through_weights
 from kava.train.routing import Routing
-from kava.train.side_batch import part_of, place, text_of, to_text
+from kava.train.shared_space import mixed_points
+from kava.train.side_passes import Read, SidePasses
 from kava.train.target import Target, TargetBuilder, attention_flag
 from kava.train.teacher_names import teachers_of
 from kava.train.teacher_pass import TeacherPass
 from kava.train.terms import Terms
 from kava.train.wrong_sample import of_sample_before
-
-MOMENTUM = 0.95
-"""Of the running mean that is REINFORCE's baseline."""
-
-
-@dataclass(frozen=True)
-class Read:
-    """What one teacher left behind over its samples.
-
-    Attributes:
-        target: at the student's slots.
-        answer_B: log-probability of the answer, summed over its tokens.
-        text_B: cross-entropy of reasoning and answer, summed over the teacher's tokens.
-    """
-
-    target: KVTrace
-    answer_B: Tensor | None = None
-    text_B: Tensor | None = None
 
 
 class SeveralDistiller(Distiller):
@@ -139,6 +123,9 @@ class SeveralDistiller(Distiller):
             self.builders.append(TargetBuilder(config, aligner, rotary, count))
             if flag is not None:
                 check_attention(teacher, flag)
+        self.passes = SidePasses(
+            config, self._all, self.builders, self.fusion.reads, self.teacher_queries
+        )
 
     @property
     def aligners(self) -> tuple[MapProjectionAligner, ...]:
@@ -176,7 +163,7 @@ class SeveralDistiller(Distiller):
         # the wrong sample's cache is that of another row, and a diagnosis looks at all teachers
         if not config.wrong_sample and not around.diagnose:
             chosen_B = fusion.choose(offers)
-        read = self._read_all(around, offers.present_BN, chosen_B)
+        read = self.passes.read(around.batch, offers.present_BN, chosen_B)
         offers = self._with(offers, read, around)
         if config.trains_router and config.router_learning == "policy":
             drawn = fusion.choose(offers) if chosen_B is None else chosen_B
@@ -188,26 +175,15 @@ class SeveralDistiller(Distiller):
                 target = target.detach()
             self._train_router(fusion, offers, fused, around, terms)
         self._record(fused, offers, around, terms)
-        points = self._points(offers, fused)
+        points = mixed_points(self.space, config, self.matching.select, offers, fused)
         columns = torch.zeros(1, dtype=torch.long, device=target.keys.device)
         if config.student == "explicit":
             used = target.valid_BT().any(0).nonzero()[:, 0]
-            first, last = (int(used[0]), int(used[-1])) if len(used) else (0, 0)
-            target = target.slice(first, last + 1)
-            points = None if points is None else points[:, first : last + 1]
-            columns = torch.arange(first, last + 1, device=target.keys.device)
-            columns = columns.expand(target.batch_size, -1)
+            first, stop = (int(used[0]), int(used[-1]) + 1) if len(used) else (0, 1)
+            target = target.slice(first, stop)
+            points = None if points is None else points[:, first:stop]
+            columns = torch.arange(first, stop, device=columns.device).expand(len(target.keys), -1)
         return Target(target, columns, fused.position_weights, points)
-
-    def _points(self, offers: Offers, fused: Fused) -> Tensor | None:
-        """[B, M, Z]: the teachers' points in the shared space, mixed as their caches are."""
-        if self.space is None:
-            return None
-        traces = [self.matching.select(trace) for trace in offers.traces]
-        if isinstance(self.fusion, UnionFusion):
-            return self.space.side_by_side(traces)
-        weights = fused.weights if self.settings.trains_fusion else fused.weights.detach()
-        return self.space.mixed(traces, offers, weights)
 
     def _fusion(self) -> Fusion:
         """The fusion at this step's temperature."""
@@ -216,10 +192,8 @@ class SeveralDistiller(Distiller):
             return self.fusion
         done = min(self.progress.step / max(self.progress.num_steps, 1), 1.0)
         start = self.settings.fusion_temperature
-        found: Fusion = replace(
-            self.fusion,  # type: ignore[type-var]
-            temperature=start + done * (end - start),
-        )
+        now = start + done * (end - start)
+        found: Fusion = replace(self.fusion, temperature=now)  # type: ignore[type-var]
         return found
 
     def _offers(self, around: Around) -> Offers:
@@ -233,98 +207,9 @@ class SeveralDistiller(Distiller):
         return Offers(
             traces=(),
             present_BN=present_BN,
-            query_BLC=_query(around),
+            query_BLC=query_of(around),
             chosen_B=batch.get("teacher_index"),
             explore=self.training,
-        )
-
-    def _read_all(
-        self, around: Around, present_BN: Tensor, chosen_B: Tensor | None
-    ) -> list[Read | None]:
-        """Each teacher's reading of its samples; None of one that reads none."""
-        whole, wrong = around.batch, self.settings.wrong_sample
-        passes: dict[tuple[int, int], TeacherPass] = {}
-        read: list[Read | None] = []
-        for n in range(len(self._all)):
-            mine_B = present_BN[:, n]
-            if chosen_B is not None:
-                mine_B = mine_B & (chosen_B == n)
-            if not bool(mine_B.any()):
-                read.append(None)
-                continue
-            batch = text_of(whole, n)
-            rows = None if wrong or bool(mine_B.all()) else mine_B.nonzero()[:, 0]
-            if rows is not None:
-                read.append(self._read_one(n, part_of(batch, rows), rows, len(mine_B), passes))
-            else:
-                read.append(self._read_one(n, batch, None, len(mine_B), passes))
-        return read
-
-    def _read_one(
-        self,
-        n: int,
-        batch: Batch,
-        rows: Tensor | None,
-        batch_size: int,
-        passes: dict[tuple[int, int], TeacherPass],
-    ) -> Read:
-        key = (id(self._all[n]), batch["first_reader"][n])
-        if rows is not None or key not in passes:
-            found = self._pass(n, batch)
-            if rows is None:
-                passes[key] = found
-        else:
-            found = passes[key]
-        before = None
-        if self.settings.wrong_sample and "before" in batch:
-            before = self._pass(n, text_of(batch["before"], n)).trace
-        target = self.builders[n](found.trace, batch, before)
-        trace = target.trace
-        if self.settings.student == "explicit":
-            trace = to_text(trace, target.columns, batch["input_ids"].shape[1])
-        answer_B, text_B = _likelihood(found, self._reads)
-        if rows is not None:
-            trace = place(trace, rows, batch_size)
-            answer_B, text_B = (
-                None if part is None else part.new_zeros(batch_size).index_copy(0, rows, part)
-                for part in (answer_B, text_B)
-            )
-        return Read(trace, answer_B, text_B)
-
-    @property
-    def _reads(self) -> frozenset[str]:
-        return self.fusion.reads
-
-    @torch.no_grad()
-    def _pass(self, n: int, batch: Batch) -> TeacherPass:
-        """One forward of a teacher; its output head only where a fusion reads likelihoods."""
-        text = batch.get("teacher", batch)
-        start = _text_columns(text["segment_ids"])
-        keep: int | Tensor = 1
-        if self._reads & {"answer_BN", "text_BN"}:
-            columns = torch.arange(start - 1, text["input_ids"].shape[1] - 1)
-            keep = columns.to(text["input_ids"].device)
-        outputs, trace = capture(
-            self._all[n],
-            text["input_ids"],
-            text["attention_mask"],
-            text["segment_ids"],
-            queries=self.teacher_queries,
-            hidden_states=False,
-            logits_to_keep=keep,
-        )
-        written = text["segment_ids"][:, start:] > Segment.PROMPT
-        labels = text["input_ids"][:, start:].masked_fill(~written, IGNORED)
-        answer = text["segment_ids"][:, start:] == Segment.ANSWER
-        return TeacherPass(
-            logits=outputs.logits,
-            labels=labels,
-            answer_labels=labels.masked_fill(~answer, IGNORED),
-            writes=False,
-            hidden_states=None,
-            cache=None,
-            trace=trace.detach(),
-            codi_columns=text["teacher_codi"],
         )
 
     def _with(self, offers: Offers, read: Sequence[Read | None], around: Around) -> Offers:
@@ -371,11 +256,7 @@ class SeveralDistiller(Distiller):
 
     def _compared_student(self, student: KVTrace, around: Around) -> KVTrace:
         """The student's trace in the key space of the targets."""
-        from kava.rope import unrotate_trace
-
-        if self.settings.unrotates:
-            return unrotate_trace(student, around.rotary)
-        return student
+        return unrotate_trace(student, around.rotary) if self.settings.unrotates else student
 
     def _train_router(
         self,
@@ -397,36 +278,31 @@ class SeveralDistiller(Distiller):
             terms.add("route_balance", config.balance_weight, load_balance_loss(shares_BLN) * part)
         if config.router_learning == "likelihood" and config.router_weight:
             ce_B = self._answer_ce(around, mix(offers, fused.weights))
-            loss = _through(ce_B.sum() / around.items.samples, fused.weights)
+            loss = through_weights(ce_B.sum() / around.items.samples, fused.weights)
             terms.add("route_likelihood", config.router_weight, loss)
         if config.router_learning == "policy" and config.router_weight:
             loss = self._policy(shares_BLN[:, 0], offers, fused, around)
             terms.add("route_policy", config.router_weight, loss)
 
     def _answer_ce(self, around: Around, target: KVTrace) -> Tensor:
-        """Cross-entropy of each sample's answer, read from a target, summed over its tokens."""
         assert isinstance(self.student, LatentStudent)
-        assert around.output is not None
-        logits = answer_from(self.student, around.batch, around.output, target, around.rotary)
-        return _summed_ce(logits, around.labels)
+        return answer_ce(self.student, around, target)
 
     def _policy(self, shares_BN: Tensor, offers: Offers, fused: Fused, around: Around) -> Tensor:
-        """REINFORCE: −(reward − baseline) · log share of the drawn teacher."""
         assert around.output is not None
         assert offers.chosen_B is not None
         with torch.no_grad():
-            own_B = _summed_ce(around.output.logits, around.labels)
+            own_B = summed_ce(around.output.logits, around.labels)
             reward_B = own_B - self._answer_ce(around, fused.trace)
-            baseline, seen = self.reward_baseline.unbind()
-            advantage_B = reward_B - (baseline if seen else reward_B.mean())
-            if self.training:
-                mean = reward_B.mean()
-                kept = MOMENTUM * baseline + (1 - MOMENTUM) * mean if seen else mean
-                self.reward_baseline.copy_(torch.stack([kept, torch.ones_like(kept)]))
-        taken_B = shares_BN.gather(1, offers.chosen_B[:, None])[:, 0]
-        there_B = offers.present_BN.gather(1, offers.chosen_B[:, None])[:, 0]
-        loss_B = -advantage_B * taken_B.clamp(min=1e-9).log() * there_B
-        return loss_B.sum() / around.items.samples
+        loss = policy_loss(
+            shares_BN,
+            offers.chosen_B,
+            offers.present_BN,
+            reward_B,
+            self.reward_baseline,
+            moves=self.training,
+        )
+        return loss / around.items.samples
 
     @torch.no_grad()
     def _record(self, fused: Fused, offers: Offers, around: Around, terms: Terms) -> None:
@@ -471,45 +347,3 @@ class SeveralDistiller(Distiller):
         only = one_hot(torch.full_like(there_B, n, dtype=torch.long), offers.num_teachers)
         ce_B = self._answer_ce(around, mix(offers, only))
         return ce_B.masked_fill(~there_B, float("nan"))
-
-
-def _through(loss: Tensor, weights: Tensor) -> Tensor:
-    """A term of the value of `loss` whose gradient reaches what made `weights`, and nothing else.
-
-    The student that reads the target stays as it is: no gradient of the router's term goes into its
-    parameters.
-    """
-    if not torch.is_grad_enabled() or not weights.requires_grad:
-        return loss.detach()
-    (slope,) = torch.autograd.grad(loss, weights, retain_graph=True)
-    surrogate = (weights * slope).sum()
-    return surrogate - surrogate.detach() + loss.detach()
-
-
-def _summed_ce(logits: Tensor, labels: Tensor) -> Tensor:
-    """[B]: cross-entropy of [B, A, V] against [B, A], summed over the tokens of each sample."""
-    losses = cross_entropy(
-        logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORED, reduction="none"
-    )
-    return losses.view_as(labels).sum(1)
-
-
-def _likelihood(found: TeacherPass, reads: frozenset[str]) -> tuple[Tensor | None, Tensor | None]:
-    """Log-probability of the answer, and cross-entropy of the text, where a fusion reads them."""
-    answer = -_summed_ce(found.logits, found.answer_labels) if "answer_BN" in reads else None
-    text = _summed_ce(found.logits, found.labels) if "text_BN" in reads else None
-    return answer, text
-
-
-def _query(around: Around) -> Tensor:
-    """[B, L, C]: the student's values where the reasoning begins."""
-    if around.output is not None:
-        values = [layer[1][:, :, -1] for layer in around.output.begin_pairs]
-        return torch.stack(values, dim=1).flatten(2).detach().float()
-    last = _text_columns(around.batch["segment_ids"]) - 1
-    return around.student.values[:, :, :, last].flatten(2).detach().float()
-
-
-def _text_columns(segment_ids: Tensor) -> int:
-    """The first column behind the prompt."""
-    return int(segment_ids.ge(Segment.REASONING).any(0).nonzero()[0])

@@ -9,11 +9,14 @@ Shapes: B batch, M slots, Z dims.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from kava.align import CacheGeometry
+from kava.fuse import Fused, Offers
 from kava.shared import SharedSpace, space_report
 from kava.trace import KVTrace
 from kava.train.settings import Settings
@@ -35,23 +38,23 @@ class Points(NamedTuple):
 
 
 def build_space(
-    config: Settings, num_layers: int, num_heads: int, head_dim: int
+    config: Settings, student: CacheGeometry, layers: Sequence[int] | None
 ) -> SharedSpace | None:
     """The encoders of a run, initialised from its seed; None where it compares no points.
 
     Args:
         config: the run's configuration.
-        num_layers: of the student, those that are matched.
-        num_heads: of the student.
-        head_dim: of the student.
+        student: the geometry of its cache.
+        layers: those that are matched; None: all.
     """
     if not config.shared_space_weight:
         return None
+    num_layers = student.num_layers if layers is None else len(layers)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         space = SharedSpace(
             max(len(teachers_of(config)), 1),
-            (num_layers, num_heads, head_dim),
+            (num_layers, student.num_heads, student.head_dim),
             dim=config.shared_space_dim,
             loss=config.shared_space_loss,
         )
@@ -80,6 +83,31 @@ def points_of(
         teacher_BMZ = teacher_BMZ.detach()
     mask_BM = student.valid_BT() & target.valid_BT()
     return Points(space.student(student), teacher_BMZ, mask_BM)
+
+
+def mixed_points(
+    space: SharedSpace | None,
+    config: Settings,
+    select: Callable[[KVTrace], KVTrace],
+    offers: Offers,
+    fused: Fused,
+) -> Tensor | None:
+    """[B, M, Z]: the points of several teachers, mixed as their caches are; None without a space.
+
+    Args:
+        space: the encoders.
+        config: the run's configuration.
+        select: takes the layers that are matched.
+        offers: the teachers' targets.
+        fused: what the fusion made of them.
+    """
+    if space is None:
+        return None
+    traces = [select(trace) for trace in offers.traces]
+    if config.fusion == "union":
+        return space.side_by_side(traces)
+    weights = fused.weights if config.trains_fusion else fused.weights.detach()
+    return space.mixed(traces, offers, weights)
 
 
 class SpaceCounts:

@@ -119,8 +119,12 @@ class StopAtSignal(TrainerCallback):
         return self.output_dir / f"checkpoint-{self.state.global_step}"
 
 
-def command_to_go_on(argv: list[str]) -> str:
+def command_to_go_on(argv: list[str], program: str = "kava train") -> str:
     """The command line that resumes the run started by another one.
+
+    Args:
+        argv: the arguments of that command line.
+        program: what stands before them.
 
     Example:
         >>> command_to_go_on(["--lr", "1e-3", "--overwrite", "--output_dir", "my runs/a"])
@@ -140,4 +144,4 @@ def command_to_go_on(argv: list[str]) -> str:
             kept.append(token)
         elif token != name:
             left_out = False  # --flag=value is whole
-    return shlex.join(["kava", "train", *kept, "--resume"])
+    return f"{program} {shlex.join([*kept, '--resume'])}"

@@ -50,7 +50,7 @@ def teachers_of(config: Settings) -> list[TeacherName]:
     prompts = _each(config.teacher_prompts, "teacher_prompts", count) or prompts
     found = []
     for name, dtype, prompt in zip(named, dtypes, prompts):
-        label, model = _split(name)
+        label, model = split_label(name)
         found.append(TeacherName(label, model, dtype, prompt))
     labels = [one.label for one in found]
     for one in found:
@@ -62,7 +62,16 @@ def teachers_of(config: Settings) -> list[TeacherName]:
     return found
 
 
-def _split(name: str) -> tuple[str, str]:
+def split_label(name: str) -> tuple[str, str]:
+    """Label and model of a teacher as `--teachers` names it.
+
+    Raises:
+        ValueError: a label of other characters, or an empty part.
+
+    Example:
+        >>> split_label("big=gpt2-large"), split_label("org/gpt2")
+        (('big', 'gpt2-large'), ('gpt2', 'org/gpt2'))
+    """
     label, equals, model = name.partition("=")
     if not equals:
         return name.rstrip("/").rsplit("/", 1)[-1], name

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
+from kava.data.collate import IGNORED, Batch
 from kava.losses import hidden_at
-from kava.trace import KVTrace
+from kava.models.capture import capture
+from kava.student.answering import evaluating
+from kava.trace import KVTrace, Segment
 
 
 class TeacherPass(NamedTuple):
@@ -27,3 +32,61 @@ class TeacherPass(NamedTuple):
     def before_answer(self) -> Tensor:
         """[B, L+1, W]: the hidden states at the token before the answer's value."""
         return hidden_at(self.hidden_states, self.codi_columns)
+
+
+def read_teacher(
+    model: PreTrainedModel,
+    batch: Batch,
+    own: bool,
+    trained: bool,
+    queries: bool,
+    hidden_states: bool,
+) -> TeacherPass:
+    """One forward of a teacher over its text.
+
+    It is read without dropout, in self-distillation too, so that a batch has one target and one
+    choice of kept positions in every pass. The same forward trains the written text and leaves the
+    cache of a shared prompt to the student: these have no dropout either. The student's own passes,
+    from begin-of-thought on, keep it.
+
+    Args:
+        model: the teacher.
+        batch: as the collator makes it.
+        own: whether it is the student itself, and its pass takes gradients.
+        trained: whether its text is trained, so that there are logits.
+        queries: record queries, too.
+        hidden_states: return hidden states, too.
+    """
+    text_from = text_column(batch["segment_ids"])
+    P = batch["prompt_ids"].shape[1] if batch["shared_prompt"] else text_from
+    # the head only where a label stands; a frozen teacher's logits are not read
+    columns = torch.arange(P - 1, batch["input_ids"].shape[1] - 1)
+    keep: int | Tensor = columns.to(batch["input_ids"].device) if trained else 1
+    read = batch.get("teacher", batch)
+    with torch.set_grad_enabled(own and torch.is_grad_enabled()), evaluating(model):
+        outputs, trace = capture(
+            model,
+            read["input_ids"],
+            read["attention_mask"],
+            read["segment_ids"],
+            queries=queries,
+            hidden_states=hidden_states,
+            logits_to_keep=keep,
+        )
+    return TeacherPass(
+        logits=outputs.logits,
+        labels=batch["labels"][:, P:],
+        answer_labels=batch["labels"][:, P:].masked_fill(
+            batch["segment_ids"][:, P:] != Segment.ANSWER, IGNORED
+        ),
+        writes=trained,
+        hidden_states=outputs.hidden_states,
+        cache=outputs.past_key_values,
+        trace=trace.detach(),
+        codi_columns=read["teacher_codi"],
+    )
+
+
+def text_column(segment_ids: Tensor) -> int:
+    """The first column behind the prompts of a batch."""
+    return int(segment_ids.ge(Segment.REASONING).any(0).nonzero()[0])

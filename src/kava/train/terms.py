@@ -9,10 +9,12 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from kava.data.collate import IGNORED
+from kava.shared import SharedSpace
 from kava.trace import KVTrace
 from kava.train.reading import Reading
 from kava.train.routing import Routing
-from kava.train.shared_space import Points
+from kava.train.settings import Settings
+from kava.train.shared_space import TERM, Points, points_of
 from kava.train.target import Target
 
 
@@ -55,6 +57,29 @@ class Terms:
         """
         self.weighted[name] = weight * share * term
         self.metrics[name] = share * term.detach()
+
+    def add_points(
+        self,
+        space: SharedSpace | None,
+        config: Settings,
+        student: KVTrace,
+        target: Target,
+        num_slots: Tensor | float,
+    ) -> None:
+        """Add the term between points of a shared space; nothing without one.
+
+        Args:
+            space: the encoders.
+            config: the run's configuration.
+            student: the student's trace at the slots, of the layers that are matched.
+            target: what it is compared with.
+            num_slots: pairs of sample and slot in the whole accumulated batch.
+        """
+        if space is None:
+            return
+        self.points = points_of(space, config, student, target.trace, target.points)
+        loss = space.compare(*self.points, num_slots)
+        self.add(TERM, config.shared_space_weight, loss)
 
     def faded(self, name: str, like: Tensor) -> None:
         """Log a term that no longer counts as 0; it is not computed."""

@@ -18,7 +18,7 @@ class TeachersSettings:
         "several frozen teachers, in place of teacher_name: names of models, or LABEL=NAME where "
         "the label is what tables call it. Each has its own map, tokens and kept positions",
         metavar="TEACHER",
-        group="several teachers",
+        group="teachers",
     )
     fusion: str = flag(
         "fixed",

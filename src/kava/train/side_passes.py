@@ -1,0 +1,161 @@
+"""The passes of several teachers over one batch, each over its own samples.
+
+A teacher that is not asked for a sample does not read it: its samples are a part of the batch, and
+what it leaves behind is put back in place. Teachers that are one model and read one text share a
+pass.
+
+Shapes: B batch, N teachers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from kava.data.collate import IGNORED, Batch
+from kava.models.capture import capture
+from kava.trace import KVTrace, Segment
+from kava.train.config import TrainConfig
+from kava.train.router_terms import summed_ce
+from kava.train.side_batch import part_of, place, text_of, to_text
+from kava.train.target import TargetBuilder
+from kava.train.teacher_pass import TeacherPass, text_column
+
+
+@dataclass(frozen=True)
+class Read:
+    """What one teacher left behind over its samples.
+
+    Attributes:
+        target: at the student's slots.
+        answer_B: log-probability of the answer, summed over its tokens.
+        text_B: cross-entropy of reasoning and answer, summed over the teacher's tokens.
+    """
+
+    target: KVTrace
+    answer_B: Tensor | None = None
+    text_B: Tensor | None = None
+
+
+class SidePasses:
+    """Reads batches with several teachers.
+
+    Args:
+        config: the run's configuration.
+        teachers: the frozen models; one may stand there twice.
+        builders: what makes the target of each.
+        reads: the fields of `kava.fuse.Offers` that the fusion reads.
+        queries: record queries, too.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        teachers: Sequence[PreTrainedModel],
+        builders: Sequence[TargetBuilder],
+        reads: frozenset[str],
+        queries: bool,
+    ):
+        self.config = config
+        self.teachers = tuple(teachers)
+        self.builders = tuple(builders)
+        self.reads = reads
+        self.queries = queries
+
+    def read(self, batch: Batch, present_BN: Tensor, chosen_B: Tensor | None) -> list[Read | None]:
+        """Each teacher's reading of its samples; None of one that reads none.
+
+        Args:
+            batch: as the collator makes it.
+            present_BN: which teacher reads which sample.
+            chosen_B: the one teacher of each sample; None: all that are there.
+        """
+        whole, wrong = batch, self.config.wrong_sample
+        passes: dict[tuple[int, int], TeacherPass] = {}
+        read: list[Read | None] = []
+        for n in range(len(self.teachers)):
+            mine_B = present_BN[:, n]
+            if chosen_B is not None:
+                mine_B = mine_B & (chosen_B == n)
+            if not bool(mine_B.any()):
+                read.append(None)
+                continue
+            own = text_of(whole, n)
+            rows = None if wrong or bool(mine_B.all()) else mine_B.nonzero()[:, 0]
+            part = own if rows is None else part_of(own, rows)
+            read.append(self._read_one(n, part, rows, len(mine_B), passes))
+        return read
+
+    def _read_one(
+        self,
+        n: int,
+        batch: Batch,
+        rows: Tensor | None,
+        batch_size: int,
+        passes: dict[tuple[int, int], TeacherPass],
+    ) -> Read:
+        key = (id(self.teachers[n]), batch["first_reader"][n])
+        if rows is not None or key not in passes:
+            found = self._pass(n, batch)
+            if rows is None:
+                passes[key] = found
+        else:
+            found = passes[key]
+        before = None
+        if self.config.wrong_sample and "before" in batch:
+            before = self._pass(n, batch["before"]).trace
+        target = self.builders[n](found.trace, batch, before)
+        trace = target.trace
+        if self.config.student == "explicit":
+            trace = to_text(trace, target.columns, batch["input_ids"].shape[1])
+        answer_B, text_B = _likelihood(found, self.reads)
+        if rows is not None:
+            trace = place(trace, rows, batch_size)
+            answer_B, text_B = (
+                None if part is None else part.new_zeros(batch_size).index_copy(0, rows, part)
+                for part in (answer_B, text_B)
+            )
+        return Read(trace, answer_B, text_B)
+
+    @torch.no_grad()
+    def _pass(self, n: int, batch: Batch) -> TeacherPass:
+        """One forward of a teacher; its output head only where a fusion reads likelihoods."""
+        text = batch.get("teacher", batch)
+        start = text_column(text["segment_ids"])
+        keep: int | Tensor = 1
+        if self.reads & {"answer_BN", "text_BN"}:
+            columns = torch.arange(start - 1, text["input_ids"].shape[1] - 1)
+            keep = columns.to(text["input_ids"].device)
+        outputs, trace = capture(
+            self.teachers[n],
+            text["input_ids"],
+            text["attention_mask"],
+            text["segment_ids"],
+            queries=self.queries,
+            hidden_states=False,
+            logits_to_keep=keep,
+        )
+        written = text["segment_ids"][:, start:] > Segment.PROMPT
+        labels = text["input_ids"][:, start:].masked_fill(~written, IGNORED)
+        answer = text["segment_ids"][:, start:] == Segment.ANSWER
+        return TeacherPass(
+            logits=outputs.logits,
+            labels=labels,
+            answer_labels=labels.masked_fill(~answer, IGNORED),
+            writes=False,
+            hidden_states=None,
+            cache=None,
+            trace=trace.detach(),
+            codi_columns=text["teacher_codi"],
+        )
+
+
+def _likelihood(found: TeacherPass, reads: frozenset[str]) -> tuple[Tensor | None, Tensor | None]:
+    """Log-probability of the answer, and cross-entropy of the text, where a fusion reads them."""
+    answer = -summed_ce(found.logits, found.answer_labels) if "answer_BN" in reads else None
+    text = summed_ce(found.logits, found.labels) if "text_BN" in reads else None
+    return answer, text
