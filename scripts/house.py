@@ -28,11 +28,12 @@ FLOORS = {
         *("dataset_names", "data_settings"),
     ),
     "caches: pure tensors": (
-        *("attention", "trace", "segments", "rope", "eviction", "align", "fuse", "losses"),
+        *("attention", "trace", "segments", "rope", "eviction", "align", "fuse"),
+        *("losses", "shared"),
     ),
     "data and models": ("data", "models", "fit", "student", "importance"),
     "training": ("train", "profile", "jobs"),
-    "experiments": ("statistics", "evaluate", "study"),
+    "experiments": ("statistics", "evaluate", "study", "curriculum"),
     "reports": ("pictures", "report", "demo"),
     "the command line": ("commands", "cli", "__main__"),
 }

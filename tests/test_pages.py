@@ -22,6 +22,8 @@ from datasets import Dataset
 
 from conftest import ROOT
 from kava.cli import module_of, run
+from kava.curriculum.folder import lock_curriculum
+from kava.curriculum.plan_file import load_curriculum
 from kava.demo.settings import USAGE as DEMO
 from kava.models.load import load_model, load_tokenizer
 from kava.train import build
@@ -248,7 +250,8 @@ def meet(
     if rest[0] in RUN_ELSEWHERE:
         return None
     provide(rest, students)
-    whole_study = rest[:2] == ["study", "run"] and "--dry_run" not in rest
+    runs = rest[:2] in (["study", "run"], ["curriculum", "run"])
+    whole_study = runs and "--dry_run" not in rest
     main = module_of(rest[0]).main
     code = run(main, [*rest[1:], *(["--dry_run"] if whole_study else [])])
     return capsys.readouterr().err if code else None
@@ -336,6 +339,8 @@ def provide(words: list[str], students: dict[str, Path], files: Sequence[str] = 
             continue
         if path.name in FILES:
             path.write_text(FILES[path.name], encoding="utf-8")
+        elif word.startswith("outputs/curriculum/"):
+            lock_curriculum(path, load_curriculum(path.name), "", "kava curriculum run")
         elif word.startswith("outputs/study/"):
             write_study(path, {"flat": 0.5, "wrong": 0.1}, seeds=range(2))
         elif word.startswith("outputs/"):

@@ -32,9 +32,9 @@ MAX_DISTRACTORS = 4
 NUMBERS = (10, 99)
 """The least and the most that the largest number of a word problem may be."""
 
-Form = Literal["compact", "verbose", "both"]
-FORMS: tuple[Form, ...] = ("compact", "verbose", "both")
-WORDS_PER_STEP = {"compact": 1, "verbose": 5, "both": 1}
+Form = Literal["compact", "verbose", "both", "each"]
+FORMS: tuple[Form, ...] = ("compact", "verbose", "both", "each")
+WORDS_PER_STEP = {"compact": 1, "verbose": 5, "both": 1, "each": 1}
 """Of a shell game's reasoning, at the least."""
 
 WordForm = Literal["compact", "equations", "both"]

@@ -82,6 +82,8 @@ ENTROPY_TARGETS = ("diverse", "specialized")
 PROTOTYPES = ("mean", "cls", "max", "kmeans")
 SIMILARITIES = ("cosine", "dot", "l2")
 DISAGREEMENTS = ("drop", "weigh")
+SHARED_LOSSES = ("cosine", "mse", "barlow", "cca")
+SPACE_FITS = ("calibrated", "joint")
 TEACHER_ORDERS = ("together", "in_turn")
 FUSION_NAMES = Names(
     "kava.fuse.base:FUSIONS",

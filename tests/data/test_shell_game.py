@@ -206,3 +206,18 @@ def test_the_student_is_asked_for_its_own_form() -> None:
     )
     assert verbose.student_question is None
     assert compact.student_question == compact.question.replace("steps", "order")
+
+
+def test_each_form_writes_a_game_twice_under_one_question() -> None:
+    pairs = shell_game(7, seed=3, form="each", split="train")
+    assert len(pairs) == 7
+    assert len(shell_game(1, form="each")) == 1
+    plain = shell_game(4, seed=3, split="train")
+    assert [one.question for one in pairs[::2]] == [one.question for one in plain]
+    for compact, verbose in zip(pairs[::2], pairs[1::2]):
+        assert compact.question == verbose.question
+        assert compact.answer == verbose.answer
+        assert (compact.meta["form"], verbose.meta["form"]) == ("compact", "verbose")
+        words = verbose.reasoning.split()
+        assert [words[index] for index in verbose.meta["result_words"]] == [*compact.steps]
+    assert len({one.id for one in pairs}) == 7

@@ -18,6 +18,7 @@ from kava.data import (
     normalize_question,
     split_records,
 )
+from kava.data.splits import samples_per_question, spread_questions, unique_questions
 
 
 def records_of(*questions: str) -> list[Record]:
@@ -157,3 +158,11 @@ def test_the_known_leak_between_gsm8k_aug_and_gsm8k_is_found(shared: Path) -> No
     assert str(problem.value).count("share") == 1
     count = int(str(problem.value).split("share ")[1].split()[0])
     assert count == 500
+
+
+def test_repeated_questions_are_counted_asked_once_and_spread() -> None:
+    records = records_of("a", "b", "A ", "c", "a", "b")
+    assert samples_per_question(records) == [3, 2, 1]
+    assert [one.id for one in unique_questions(records)] == ["r0", "r1", "r3"]
+    assert [one.id for one in spread_questions(records)] == ["r0", "r1", "r3", "r2", "r5", "r4"]
+    assert spread_questions(RECORDS) == RECORDS == unique_questions(RECORDS)

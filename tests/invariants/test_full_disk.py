@@ -19,7 +19,7 @@ from kava.files import write as files
 AT_ONCE = [
     writer
     for writer in WRITERS
-    if writer.name not in {"train", "study run", "demo", "study report"}
+    if writer.name not in {"train", "study run", "curriculum run", "demo", "study report"}
 ]
 """Commands that write when all is computed; a report takes the time of its statistics."""
 

@@ -39,6 +39,19 @@ primary: {minimum_effect: 0.05}
 """  # noqa: E501
 
 
+CURRICULUM = """
+name: small
+question: What does it add?
+base: {model_name: kava/shell-llama, target_len: 2, kv_method: full, max_length: 64, device: cpu}
+data: {train: "kava/shell-game?num_moves=4&num_train=48", test: "kava/shell-game?num_moves=4&num_test=9", curve_items: 3}
+budget: {steps: 2, batch_size: 8}
+phases:
+  checkpoints:
+    what: two teachers
+    changes: {teachers: [kava/shell-teacher, kava/shell-gpt2-teacher]}
+"""  # noqa: E501
+
+
 class Writer(NamedTuple):
     """A command and where it writes.
 
@@ -122,6 +135,19 @@ WRITERS = (
         "report study --output out",
         is_folder=False,
     ),
+    Writer(
+        "curriculum run",
+        "kava.commands.curriculum:main",
+        "run curriculum.yaml --output_dir out",
+        spawns=True,
+    ),
+    Writer(
+        "curriculum plan",
+        "kava.commands.curriculum:main",
+        "plan curriculum.yaml --phase 3 --output phase.yaml",
+        output="phase.yaml",
+        is_folder=False,
+    ),
     Writer("study run", "kava.commands.study:main", "run plan.yaml --output_dir out", spawns=True),
     Writer(
         "demo",
@@ -142,6 +168,7 @@ def prepare(folder: Path) -> None:
     save_student(folder / "student", student, load_tokenizer("kava/tiny-gpt2"), settings)
     write_study(folder / "study", {"flat": 0.6, "per_head": 0.75, "wrong": 0.45})
     (folder / "plan.yaml").write_text(PLAN)
+    (folder / "curriculum.yaml").write_text(CURRICULUM)
 
 
 def files_below(folder: Path) -> dict[str, bytes]:

@@ -9,16 +9,19 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from conftest import MODELS
+from kava.data.collate import Collator
 from kava.data.encode import encode
 from kava.data.pairing import encode_for_teacher
 from kava.data.records import Record, Template
 from kava.eviction import compress
+from kava.fit.paired_traces import to_student_tokens
 from kava.models.capture import capture
 from kava.models.load import load_model, load_tokenizer
 from kava.models.probe import probe_cache
 from kava.models.rotary import rotary_of
 from kava.models.tokenizers import check_tokenizer, reads_alike
 from kava.rope import rotate_trace, unrotate_trace
+from kava.trace import Segment
 from kava.train.build import build_run
 from kava.train.config import TrainConfig
 
@@ -33,11 +36,17 @@ RECORD = Record(
 )
 
 
-@pytest.fixture(scope="module", params=NAMES)
-def pretrained(request: pytest.FixtureRequest) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    folder = MODELS / request.param
+def there(name: str) -> Path:
+    """The folder of a pretrained model; the test is skipped where it is not there."""
+    folder = MODELS / name
     if not folder.is_dir():
         pytest.skip(f"{folder} is not there")
+    return folder
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def pretrained(request: pytest.FixtureRequest) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    folder = there(request.param)
     return load_model(folder, dtype="float32"), load_tokenizer(folder)
 
 
@@ -61,11 +70,32 @@ def test_attention_and_rotation_are_those_of_the_model(
     assert bool((segments[0][indices_BLHM] == 1).all())
 
 
+def test_a_bert_encoder_leaves_keys_and_values_at_a_llamas_tokens() -> None:
+    encoder = there("all-MiniLM-L6-v2")
+    model, tokenizer = load_model(encoder, dtype="float32", encoders=True), load_tokenizer(encoder)
+    probe_cache(model, "MiniLM")
+    check_tokenizer(tokenizer, "MiniLM", model.config.vocab_size)
+    ours = load_tokenizer("kava/tiny-llama")
+    encoded = [encode(RECORD, ours, Template(), 256)]
+    (paired,), _ = encode_for_teacher([RECORD], encoded, tokenizer, Template(), 256)
+    batch = Collator(0, tokenizer.pad_token_id)([paired])
+    text = batch["teacher"]
+    with torch.no_grad():
+        _, trace = capture(model, text["input_ids"], text["attention_mask"], text["segment_ids"])
+    assert (trace.num_layers, trace.num_heads, trace.head_dim) == (6, 12, 32)
+    at_tokens = to_student_tokens(unrotate_trace(trace, rotary_of(model)), batch, "soft")
+    assert at_tokens.length == len(paired.input_ids)
+    reasoning = batch["segment_ids"][0] == Segment.REASONING
+    assert torch.isfinite(at_tokens.keys[:, :, :, reasoning]).all()
+    first = tokenizer.convert_ids_to_tokens(text["input_ids"][0].tolist())[0]
+    assert first == "[CLS]"
+
+
 def test_two_tokenizers_are_paired_token_by_token() -> None:
-    ours, theirs = (load_tokenizer(MODELS / name) for name in NAMES)
+    ours, theirs = (load_tokenizer(there(name)) for name in NAMES)
     text = Template().render(RECORD).text
     assert not reads_alike(ours, theirs, [text])
-    assert reads_alike(ours, load_tokenizer(MODELS / NAMES[0]), [text])
+    assert reads_alike(ours, load_tokenizer(there(NAMES[0])), [text])
     encoded = [encode(RECORD, ours, Template(), 256)]
     (paired,), _ = encode_for_teacher([RECORD], encoded, theirs, Template(), 256)
     assert paired.teacher is not None
@@ -84,7 +114,7 @@ def test_a_pretrained_student_takes_a_step_of_its_own_cache(tmp_path: Path) -> N
         )
     )
     config = TrainConfig(
-        model_name=str(MODELS / NAMES[0]),
+        model_name=str(there(NAMES[0])),
         dataset_name=str(rows),
         target_len=2,
         batch_size=1,

@@ -23,7 +23,7 @@ from kava.models.load import load_model, load_tokenizer
 from kava.models.weights import check_finite
 from kava.student.checkpoint import load_student, save_student
 from kava.student.latent import LatentStudent
-from kava.train.checkpoint import load_aligner, load_checkpoint
+from kava.train.loading import load_aligner, load_checkpoint
 from kava.train.models import build_distiller
 from train.runs import run, small
 

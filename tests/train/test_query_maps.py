@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from kava.align.heads.build import QUERY_PROJECTORS
-from kava.train.checkpoint import holds_query_maps
+from kava.train.loading import holds_query_maps
 from kava.train.models import build_distiller
 from train.runs import interrupted, run, small, weights
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -422,3 +423,18 @@ def test_a_text_beyond_one_teachers_positions_is_left_to_the_others(tmp_path: Pa
     assert torch.isfinite(one.trainer.model(batch_of(one, 6)).loss)
     with pytest.raises(ValueError, match="more than the 48 positions"):
         built(tmp_path / "other", **options)
+
+
+def test_the_wrong_sample_of_a_first_sample_is_read_in_the_teachers_own_tokens(
+    tmp_path: Path,
+) -> None:
+    """A batch that brings the sample before its first along, as evaluations do."""
+    data = {"dataset_name": "kava/shell-game?num_train=160", "kv_method": "positions"}
+    own = built(tmp_path / "own", fixed_weights=[1.0, 0.0], **data)
+    wrong = built(tmp_path / "wrong", fixed_weights=[1.0, 0.0], wrong_sample=True, **data)
+    collate = replace(wrong.trainer.data_collator, neighbours=True)
+    samples = wrong.trainer.train_dataset[5:9]
+    first = own.trainer.data_collator([*own.data.train[4:9]])
+    expected = own.trainer.model.eval()(first).target.trace.values[:4]
+    found = wrong.trainer.model.eval()(collate(samples)).target.trace.values
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-3)

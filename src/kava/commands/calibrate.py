@@ -115,7 +115,8 @@ def calibrate_models(config: CalibrateConfig) -> Calibrated:
 
     # large models are loaded last: a wrong path or a bad sample shows at once
     names = config.model_name, config.teacher_name
-    student_config, teacher_config = map(load_model_config, names)
+    student_config = load_model_config(config.model_name)
+    teacher_config = load_model_config(config.teacher_name, encoders=True)
     sides = [CacheGeometry.from_config(one) for one in (teacher_config, student_config)]
     check_map_rank_fits(
         config.map_rank,

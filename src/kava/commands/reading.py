@@ -109,7 +109,8 @@ def read_texts(
     from kava.models.tokenizers import check_tokenizer
 
     check_device(config.device)
-    limits = [Limits.of(name, load_model_config(name)) for name in (student, teacher)]
+    configs = load_model_config(student), load_model_config(teacher, encoders=True)
+    limits = [Limits.of(name, config) for name, config in zip((student, teacher), configs)]
     tokenizers = load_tokenizer(student), load_tokenizer(teacher)
     for tokenizer, limit in zip(tokenizers, limits):
         check_tokenizer(tokenizer, limit.name, limit.num_tokens)
@@ -130,11 +131,11 @@ def load_models(
         ValueError: a model that cannot be loaded.
         OSError: files that cannot be read.
     """
-    return load_reader(config, student), load_reader(config, teacher)
+    return load_reader(config, student), load_reader(config, teacher, encoders=True)
 
 
-def load_reader(config: ReadingConfig, name: str) -> PreTrainedModel:
-    """A model that reads texts, on its device, tried on a few tokens.
+def load_reader(config: ReadingConfig, name: str, *, encoders: bool = False) -> PreTrainedModel:
+    """A model that reads texts, on its device, tried on a few tokens; or an encoder.
 
     Raises:
         ValueError: a model that cannot be loaded, or whose cache is not what a trace needs.
@@ -143,7 +144,9 @@ def load_reader(config: ReadingConfig, name: str) -> PreTrainedModel:
     from kava.models.load import load_model
     from kava.models.probe import probe_cache
 
-    model = load_model(name, dtype=config.dtype, device=choose_device(config.device))
+    model = load_model(
+        name, dtype=config.dtype, device=choose_device(config.device), encoders=encoders
+    )
     probe_cache(model, name)
     return model
 

@@ -112,6 +112,7 @@ def _say_what_is_next(config: TrainConfig, run: Run, checkpoint: Path) -> None:
 
 def _describe(config: TrainConfig, run: Run) -> None:
     from kava.data.mix import mix_sizes
+    from kava.train.space_fit import space_lines
     from kava.train.teacher_names import teachers_of
 
     distiller = run.trainer.model
@@ -141,6 +142,8 @@ def _describe(config: TrainConfig, run: Run) -> None:
         if config.several:
             print(f"map of teacher {teachers_of(config)[n].label}:")
         print(report)
+    if run.space is not None:
+        print(space_lines(config, run.space))
     if run.checkpoint is not None:
         print(f"resumed: {run.checkpoint}")
         if run.trainer.is_finished(run.checkpoint):

@@ -77,7 +77,8 @@ def shell_game(
         seed: same seed and arguments, same records.
         num_moves: K, from 1 to 12; the difficulty.
         form: how the reasoning is written; "both" alternates compact and verbose records, to
-            train a teacher that can do either.
+            train a teacher that can do either; "each" writes every game in both forms, as two
+            records of one question (that of the compact form).
         student_form: the form that the student's own prompt asks for, where it differs from the
             teacher's (`Record.student_question`); None gives both the same prompt.
         fixed_start: let every game start from "abcd"; otherwise from any order, which makes the
@@ -100,11 +101,13 @@ def shell_game(
         raise ValueError(f"form={form!r} is unknown; choose from {', '.join(FORMS)}")
     if student_form is not None and student_form not in _ASK:
         raise ValueError(f"student_form={student_form!r} is unknown; choose from {', '.join(_ASK)}")
-    starts_N, moves_NK = _draw(num_records, seed, num_moves, fixed_start, split)
+    each = form == "each"
+    num_games = -(-num_records // 2) if each else num_records
+    starts_N, moves_NK = _draw(num_games, seed, num_moves, fixed_start, split)
     states_NK = _play(starts_N, moves_NK)
 
     prefix = "shell-game" if split is None else f"shell-game-{split}"
-    forms = ["compact", "verbose"] if form == "both" else [form]
+    forms = ["compact", "verbose"] if form in ("both", "each") else [form]
     meta = {
         name: {
             "form": name,
@@ -120,26 +123,27 @@ def shell_game(
     for index, (start, moves_K, states_K) in enumerate(
         zip(starts_N.tolist(), moves_NK.tolist(), states_NK.tolist())
     ):
-        name = forms[index % len(forms)]
         asked = f"Cups {STATES[start]} moves {' '.join([MOVES[move] for move in moves_K])} "
         after = [STATES[state] for state in states_K]
-        if name == "verbose":
-            before = [STATES[start], *after[:-1]]
-            steps = [f"{b} {MOVES[m]} > {a} ;" for b, m, a in zip(before, moves_K, after)]
-        records.append(
-            Record(
-                id=f"{prefix}-{index}",
-                question=asked + _ASK[name],
-                reasoning="\n".join(steps) if name == "verbose" else " ".join(after),
-                answer=after[-1],
-                student_question=None
-                if student_form in (None, name)
-                else asked + _ASK[student_form],
-                step_separator="\n" if name == "verbose" else " ",
-                meta=meta[name],
+        for name in forms if each else [forms[index % len(forms)]]:
+            asks = "compact" if each else name
+            if name == "verbose":
+                before = [STATES[start], *after[:-1]]
+                steps = [f"{b} {MOVES[m]} > {a} ;" for b, m, a in zip(before, moves_K, after)]
+            records.append(
+                Record(
+                    id=f"{prefix}-{index}-{name}" if each else f"{prefix}-{index}",
+                    question=asked + _ASK[asks],
+                    reasoning="\n".join(steps) if name == "verbose" else " ".join(after),
+                    answer=after[-1],
+                    student_question=None
+                    if student_form in (None, asks)
+                    else asked + _ASK[student_form],
+                    step_separator="\n" if name == "verbose" else " ",
+                    meta=meta[name],
+                )
             )
-        )
-    return records
+    return records[:num_records]
 
 
 def shell_game_splits(

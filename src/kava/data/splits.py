@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import unicodedata
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from kava.data.records import Record
@@ -130,6 +131,46 @@ def shared_questions(records: Sequence[Record], others: Sequence[Record]) -> lis
     """
     known = {normalize_question(other.question) for other in others}
     return [record.id for record in records if normalize_question(record.question) in known]
+
+
+def unique_questions(records: Sequence[Record]) -> list[Record]:
+    """The first record of every question, in their order.
+
+    A question that stands there with several chains of thought is asked once.
+
+    Example:
+        >>> unique_questions(records) == list(records)
+        True
+    """
+    first: dict[str, Record] = {}
+    for record in records:
+        first.setdefault(normalize_question(record.question), record)
+    return list(first.values())
+
+
+def samples_per_question(records: Sequence[Record]) -> list[int]:
+    """How many records each question has, in the order of the questions."""
+    return list(Counter(normalize_question(record.question) for record in records).values())
+
+
+def spread_questions(records: Sequence[Record]) -> list[Record]:
+    """Records so ordered that those of one question are far apart: first the first of every
+    question, then the second ones.
+
+    The wrong sample of the controls is the one before; another chain of thought of the same
+    question would be no wrong one. Without repeated questions the order stays.
+
+    Example:
+        >>> spread_questions(records) == list(records)
+        True
+    """
+    rounds: dict[int, list[Record]] = {}
+    met: Counter[str] = Counter()
+    for record in records:
+        question = normalize_question(record.question)
+        rounds.setdefault(met[question], []).append(record)
+        met[question] += 1
+    return [record for round in rounds.values() for record in round]
 
 
 def question_order(record: Record, seed: int, purpose: str = "") -> int:

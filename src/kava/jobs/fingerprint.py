@@ -8,7 +8,10 @@ from pathlib import Path
 
 
 def fingerprint_of(
-    model_name: str, teacher_name: str | None = None, teachers: Sequence[str] = ()
+    model_name: str,
+    teacher_name: str | None = None,
+    teachers: Sequence[str] = (),
+    start_from: str | None = None,
 ) -> dict[str, str]:
     """The libraries' versions, and the hashes of local models' weights.
 
@@ -16,17 +19,23 @@ def fingerprint_of(
         model_name: a hub id, a local folder, or a built-in kava/ name.
         teacher_name: the same; None where the student teaches itself.
         teachers: the names of several teachers, without their labels.
+        start_from: an earlier run's student that the student starts from, if there is one.
+
+    Raises:
+        OSError, ValueError: there is no such student.
 
     Example:
         >>> fingerprint_of("kava/shell-teacher").keys()
         dict_keys(['python', 'kava', 'torch', 'transformers', 'weights'])
     """
     from kava.models.builtin import TRAINED_MODELS
-    from kava.student.checkpoint import WEIGHTS_FILE, library_versions
+    from kava.student.checkpoint import WEIGHTS_FILE, find_student, library_versions
 
     known = {}
     named = [(model_name, "weights"), (teacher_name, "teacher_weights")]
     named += [(name, f"teacher_{n}_weights") for n, name in enumerate(teachers)]
+    if start_from is not None:
+        named.append((str(find_student(start_from)), "start_weights"))
     for name, key in named:
         if name is None:
             continue

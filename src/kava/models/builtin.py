@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from transformers import (
+    BertConfig,
     GemmaConfig,
     GPT2Config,
     GPTNeoXConfig,
@@ -19,6 +20,7 @@ from transformers import (
     PreTrainedConfig,
     PreTrainedTokenizerBase,
     Qwen2Config,
+    T5Config,
 )
 
 from kava.models.tokenizers import byte_tokenizer
@@ -107,6 +109,35 @@ def _shell_gpt2() -> PreTrainedConfig:
     return _gpt2(_piece_tokenizer(), n_embd=96, n_layer=4, n_head=3)
 
 
+def _shell_bert() -> PreTrainedConfig:
+    tokenizer = _shell_tokenizer()
+    return BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=64,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        intermediate_size=128,
+        max_position_embeddings=256,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+
+
+def _shell_t5() -> PreTrainedConfig:
+    return T5Config(
+        d_model=64,
+        d_kv=24,
+        num_heads=3,
+        num_layers=2,
+        d_ff=128,
+        dropout_rate=0.0,
+        is_encoder_decoder=False,
+        use_cache=False,
+        **_vocabulary(_shell_tokenizer()),
+    )
+
+
 def _word_llama() -> PreTrainedConfig:
     return _llama(
         _word_tokenizer(),
@@ -178,6 +209,12 @@ RANDOM_MODELS: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
     "kava/word-neox-pieces": (_word_neox_pieces, _word_piece_tokenizer),
 }
 """Built-in name → (config, tokenizer) of a model with seeded random weights."""
+
+ENCODER_MODELS: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
+    "kava/shell-bert": (_shell_bert, _shell_tokenizer),
+    "kava/shell-t5": (_shell_t5, _shell_tokenizer),
+}
+"""The same of encoders, which can be teachers and nothing else."""
 
 TRAINED_MODELS: dict[str, Path] = {
     "kava/shell-teacher": _ASSETS / "shell_teacher",

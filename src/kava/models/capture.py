@@ -18,6 +18,7 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from kava.attention import AttentionForm
+from kava.models.encoders import capture_encoder, is_encoder
 from kava.models.limits import check_readable
 from kava.models.queries import QueryRecorder, record_queries, refuse_checkpointing
 from kava.models.rebuild import check_row, with_queries
@@ -135,7 +136,9 @@ def capture(
     forward would double the cost and, with dropout, compare two different networks.
 
     Args:
-        model: any causal Hugging Face model. Wrap the call in `torch.no_grad()` for a teacher.
+        model: any causal Hugging Face model, or an encoder of the BERT or T5 family
+            (`kava.models.encoders`), which reads `input_ids` whole and has no logits. Wrap the call
+            in `torch.no_grad()` for a teacher.
         input_ids: [B, T].
         attention_mask: [B, T], or [B, P + T] with `past_key_values` of length P; nonzero at
             valid positions, padding on either side. None: all are valid.
@@ -166,6 +169,15 @@ def capture(
         >>> trace.keys.shape  # [B, L, H, T, D]
     """
     refuse_checkpointing(model)
+    if is_encoder(model.config) and not model.config.is_encoder_decoder:
+        if input_ids is None or past_key_values is not None or queries:
+            raise ValueError(
+                f"{type(model).__name__} is an encoder: it reads input_ids whole, without a cache, "
+                f"and its queries are not recorded"
+            )
+        return capture_encoder(
+            model, input_ids, attention_mask, segment_ids, hidden_states=hidden_states
+        )
     check_traceable(model)
     tokens = inputs_embeds if input_ids is None else input_ids
     if tokens is None or (input_ids is not None and inputs_embeds is not None):

@@ -16,14 +16,16 @@ from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
     AutoConfig,
     AutoModelForCausalLM,
+    AutoModelForTextEncoding,
     AutoTokenizer,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
-from kava.models.builtin import BUILTIN_NAMES, RANDOM_MODELS, TRAINED_MODELS
+from kava.models.builtin import BUILTIN_NAMES, ENCODER_MODELS, RANDOM_MODELS, TRAINED_MODELS
 from kava.models.devices import DTYPES
+from kava.models.encoders import is_encoder
 from kava.models.folders import WEIGHTS_FILE, check_folder, gguf_mend, tokenizer_damage
 from kava.models.traceable import check_kind, name_outputs, text_part
 from kava.models.weights import check_finite
@@ -45,6 +47,7 @@ def load_model(
     dtype: torch.dtype | str = "auto",
     device: torch.device | str | None = None,
     trust_remote_code: bool = False,
+    encoders: bool = False,
 ) -> PreTrainedModel:
     """Load a causal language model, in evaluation mode.
 
@@ -57,6 +60,8 @@ def load_model(
             built-in random models).
         device: where to put the model; None leaves it on the CPU.
         trust_remote_code: run modeling code from the checkpoint.
+        encoders: also load encoders of the BERT and T5 families, as teachers; of T5 the encoder
+            alone.
 
     Raises:
         ValueError: an unknown `kava/` name, a checkpoint that is damaged, lacks weights, or is
@@ -68,18 +73,18 @@ def load_model(
     """
     name = str(name_or_path)
     dtype = dtype_of(dtype)
-    if name in RANDOM_MODELS:
+    if name in RANDOM_MODELS or (encoders and name in ENCODER_MODELS):
         model: Any = _random_model(name)
         if isinstance(dtype, torch.dtype):
             model.to(dtype=dtype)
     else:
         source = _resolve(name)
-        model = _pretrained(source, _read_config(source, trust_remote_code), dtype)
+        model = _pretrained(source, _read_config(source, trust_remote_code, encoders), dtype)
     return model.eval() if device is None else model.eval().to(device)
 
 
 def load_model_config(
-    name_or_path: str | Path, *, trust_remote_code: bool = False
+    name_or_path: str | Path, *, trust_remote_code: bool = False, encoders: bool = False
 ) -> PreTrainedConfig:
     """Load the configuration of a model, with all checks that need no weights.
 
@@ -89,6 +94,7 @@ def load_model_config(
     Args:
         name_or_path: as in `load_model`.
         trust_remote_code: run configuration code from the checkpoint.
+        encoders: as in `load_model`.
 
     Returns:
         the configuration of the model, or of the text part of a composite model.
@@ -105,7 +111,9 @@ def load_model_config(
     name = str(name_or_path)
     if name in RANDOM_MODELS:
         return RANDOM_MODELS[name][0]()
-    config, _ = _read_config(_resolve(name), trust_remote_code)
+    if encoders and name in ENCODER_MODELS:
+        return ENCODER_MODELS[name][0]()
+    config, _ = _read_config(_resolve(name), trust_remote_code, encoders)
     return config
 
 
@@ -120,7 +128,7 @@ def is_local_model(name: str) -> bool:
         >>> is_local_model("kava/tiny-llama"), is_local_model("gpt2")
         (True, False)
     """
-    return name in RANDOM_MODELS or Path(_resolve(name)).is_dir()
+    return name in (*RANDOM_MODELS, *ENCODER_MODELS) or Path(_resolve(name)).is_dir()
 
 
 def load_tokenizer(
@@ -143,8 +151,9 @@ def load_tokenizer(
         >>> load_tokenizer("kava/tiny-llama")("2 + 2")["input_ids"]
     """
     name = str(name_or_path)
-    if name in RANDOM_MODELS:
-        tokenizer: PreTrainedTokenizerBase = RANDOM_MODELS[name][1]()
+    builtin = {**RANDOM_MODELS, **ENCODER_MODELS}
+    if name in builtin:
+        tokenizer: PreTrainedTokenizerBase = builtin[name][1]()
     else:
         source = _resolve(name)
         try:
@@ -163,6 +172,8 @@ def load_tokenizer(
             f"{name!r} holds no tokenizer: copy tokenizer.json and tokenizer_config.json of the "
             f"model into it"
         )
+    if tokenizer.eos_token is None and tokenizer.sep_token is not None:
+        tokenizer.eos_token = tokenizer.sep_token  # of the BERT family
     if tokenizer.pad_token is None:
         if tokenizer.eos_token is None:
             raise ValueError(
@@ -196,6 +207,8 @@ def _random_model(name: str) -> PreTrainedModel:
     logger.warning("%s has random weights: its answers mean nothing until it is trained", name)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
+        if name in ENCODER_MODELS:
+            return AutoModelForTextEncoding.from_config(ENCODER_MODELS[name][0]())
         return AutoModelForCausalLM.from_config(RANDOM_MODELS[name][0]())
 
 
@@ -209,6 +222,8 @@ def _resolve(name: str) -> str:
                 f"reinstall the package, or train them again"
             )
         return str(folder)
+    if name in ENCODER_MODELS:
+        raise ValueError(f"{name!r} is an encoder, which can be a teacher and nothing else")
     if name.startswith("kava/"):
         raise ValueError(f"unknown built-in model {name!r}; choose from {', '.join(BUILTIN_NAMES)}")
     path = Path(name).expanduser()
@@ -229,7 +244,9 @@ def _resolve(name: str) -> str:
     return name
 
 
-def _read_config(source: str, trust_remote_code: bool) -> tuple[PreTrainedConfig, dict[str, Any]]:
+def _read_config(
+    source: str, trust_remote_code: bool, encoders: bool = False
+) -> tuple[PreTrainedConfig, dict[str, Any]]:
     """The configuration of a text model, and how to load its weights."""
     if Path(source).is_dir():
         check_folder(source)
@@ -239,6 +256,9 @@ def _read_config(source: str, trust_remote_code: bool) -> tuple[PreTrainedConfig
         raise OSError(_unreadable("model", source, error)) from error
     if trust_remote_code and type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         return config, {"trust_remote_code": True}
+    if encoders and is_encoder(config):
+        config.is_encoder_decoder = False  # of T5 the encoder alone
+        return config, {}
     text = text_part(config, source)
     check_kind(text, source)
     return text, {} if text is config else {"key_mapping": _TEXT_WEIGHTS}
@@ -276,16 +296,22 @@ def _pretrained(
     source: str, found: tuple[PreTrainedConfig, dict[str, Any]], dtype: Any
 ) -> PreTrainedModel:
     config, options = found
+    encoder = is_encoder(config)
     model, loaded = build_from(
         source,
-        AutoModelForCausalLM,
+        AutoModelForTextEncoding if encoder else AutoModelForCausalLM,
         config=config,
         dtype=dtype,
         ignore_mismatched_sizes=True,
         **options,
     )
-    if loaded["missing_keys"]:
-        missing = sorted(loaded["missing_keys"])
+    missing = sorted(
+        # a pooler reads the last hidden states, which are not used here
+        name
+        for name in loaded["missing_keys"]
+        if not (encoder and name.startswith("pooler."))
+    )
+    if missing:
         raise ValueError(
             f"the checkpoint {source!r} lacks {len(missing)} weights of {type(model).__name__} "
             f"(the first: {missing[0]}); it is incomplete or of another architecture"

@@ -16,6 +16,7 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from kava.models.capture import capture
+from kava.models.encoders import is_encoder
 
 _NUM_TOKENS, _NUM_PADS, _NUM_PAST = 6, 2, 3
 _NUM_LAYERS = 3
@@ -30,7 +31,8 @@ def probe_cache(model: PreTrainedModel, name: str, *, vectors: bool = False) -> 
     This takes three forwards of a few tokens in evaluation mode and does not change the model.
 
     Args:
-        model: a causal model with weights, on its device.
+        model: a causal model with weights, on its device; or an encoder, whose padding alone is
+            tried.
         name: its name in messages.
         vectors: also read the second part as embeddings, like a latent student.
 
@@ -43,7 +45,7 @@ def probe_cache(model: PreTrainedModel, name: str, *, vectors: bool = False) -> 
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:
-        problem = _problem(model, vectors)
+        problem = _encoder_problem(model) if is_encoder(model.config) else _problem(model, vectors)
     except Exception as error:  # any exception of a model's code means that it cannot be used
         reason = " ".join(str(error).split())
         raise ValueError(
@@ -55,6 +57,21 @@ def probe_cache(model: PreTrainedModel, name: str, *, vectors: bool = False) -> 
             module.training = True
     if problem is not None:
         raise ValueError(f"{name!r} ({type(model).__name__}) {problem}; pass another model")
+
+
+def _encoder_problem(model: PreTrainedModel) -> str | None:
+    ids_T = _tokens(model)
+    _, alone = capture(model, ids_T[None], hidden_states=False)
+    padded = torch.cat([ids_T[:_NUM_PADS], ids_T])[None]
+    mask = torch.ones_like(padded)
+    mask[0, :_NUM_PADS] = 0
+    _, both = capture(model, padded, mask, hidden_states=False)
+    if _same(both.keys[0, :, :, _NUM_PADS:], alone.keys[0]):
+        return None
+    return (
+        "gives other keys where a text is padded on the left, so that a trace of a batch would be "
+        "wrong"
+    )
 
 
 def _problem(model: PreTrainedModel, vectors: bool) -> str | None:

@@ -16,12 +16,16 @@ from transformers import (
     PreTrainedModel,
 )
 
+from kava.models.encoders import is_encoder
+
 WITHOUT_KEYS = frozenset({"linear_attention", "mamba", "recurrent", "conv", "moe"})
 """Layer types in configs that write no keys and values into a cache."""
 
 
 def check_traceable(model: PreTrainedModel) -> None:
     """Refuse a model without a trace before anything is computed with it.
+
+    An encoder of the BERT or T5 family has one, though no cache.
 
     Raises:
         ValueError: an encoder-decoder, or a model with a layer that stores no keys and values
@@ -33,8 +37,10 @@ def check_traceable(model: PreTrainedModel) -> None:
     if model.config.is_encoder_decoder:
         raise ValueError(
             f"{type(model).__name__} is an encoder-decoder; a trace needs a causal (decoder-only) "
-            f"language model"
+            f"language model, or the encoder alone"
         )
+    if is_encoder(model.config):
+        return
     _check_layers(type(model), model.config.get_text_config())
 
 

@@ -144,6 +144,27 @@ def latest_checkpoint(output_dir: str | Path) -> Path | None:
     return None
 
 
+def find_student(path: str | Path) -> Path:
+    """The folder of a trained student: a checkpoint, or the newest whole one of a run's folder.
+
+    Raises:
+        OSError: no such folder, or no whole checkpoint of `kava train` in it.
+        ValueError: a damaged one.
+    """
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        raise OSError(
+            f"the folder {str(path)!r} does not exist; name a checkpoint of kava train, or the "
+            f"folder of a run"
+        )
+    if not (folder / SETTINGS_FILE).is_file():
+        return _checkpoint_in(folder, best=False)
+    problem = student_damage(folder)
+    if problem is not None:
+        raise ValueError(f"{problem}; take another checkpoint")
+    return folder
+
+
 def load_student(
     path: str | Path,
     *,

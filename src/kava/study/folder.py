@@ -72,7 +72,7 @@ def lock_plan(
     path = folder / LOCK_FILE
     if path.is_file():
         theirs = read_lock(folder)["plan"]
-        apart = ", ".join(_differing(theirs, plan.canonical()))
+        apart = ", ".join(differing(theirs, plan.canonical()))
         if apart:
             raise ValueError(
                 f"{folder} holds a study with another plan ({apart}): a plan is not changed after "
@@ -103,11 +103,11 @@ def defaults_of(folder: Path) -> dict[str, Any]:
     return {"text_ce_weight": BEFORE["text_ce_weight"]}
 
 
-def _differing(then: Any, now: Any, where: str = "") -> Iterator[str]:
+def differing(then: Any, now: Any, where: str = "") -> Iterator[str]:
     """The keys at which two plans differ, with the old and the new value."""
     if isinstance(then, dict) and isinstance(now, dict):
         for key in {**then, **now}:
-            yield from _differing(then.get(key), now.get(key), f"{where}.{key}".lstrip("."))
+            yield from differing(then.get(key), now.get(key), f"{where}.{key}".lstrip("."))
     elif then != now:
         yield f"{where} {then!s:.40}, now {now!s:.40}"
 

@@ -42,13 +42,18 @@ def check_inputs(plan: Plan, arms: Sequence[Arm], path: Path) -> None:
     with _named(str(path)):
         for arm in arms:
             with _named(f"arms.{arm.name}"):
-                _check_models(train_config(plan, arm, plan.seeds[0], "outputs/study"))
+                check_local_models(train_config(plan, arm, plan.seeds[0], "outputs/study"))
         _check_data(plan, config)
 
 
-def _check_models(config: TrainConfig) -> None:
+def check_local_models(config: TrainConfig) -> None:
+    """Refuse models that a run cannot use, where all of them are on this machine.
+
+    Raises:
+        OSError, ValueError: as `kava.train.limits.check_models`.
+    """
     names = [config.model_name, *(one.model for one in teachers_of(config))]
-    if all(is_local_model(name) for name in names):
+    if all(map(is_local_model, names)):
         check_models(config)
 
 

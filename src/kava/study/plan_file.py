@@ -74,15 +74,15 @@ def read_plan(values: Any) -> Plan:
         ValueError: an unknown, missing or malformed key, named with its level, or a plan that
             cannot answer its question; one line that says what to fix.
     """
-    own = _mapping(values, "the plan", Plan)
+    own = read_level(values, "the plan", Plan)
     arms = own["arms"]
     if not isinstance(arms, dict) or not arms:
         raise ValueError("arms must name at least two arms, each with what, role and changes")
-    own["data"] = DataPlan(**_mapping(_with_mix(own["data"]), "data", DataPlan))
-    own["budget"] = Budget(**_mapping(own["budget"], "budget", Budget))
-    own["primary"] = Primary(**_mapping(own["primary"], "primary", Primary))
+    own["data"] = DataPlan(**read_level(with_mix(own["data"]), "data", DataPlan))
+    own["budget"] = Budget(**read_level(own["budget"], "budget", Budget))
+    own["primary"] = Primary(**read_level(own["primary"], "primary", Primary))
     if own.get("pilot") is not None:
-        own["pilot"] = Pilot(**_mapping(own["pilot"], "pilot", Pilot))
+        own["pilot"] = Pilot(**read_level(own["pilot"], "pilot", Pilot))
     own["arms"] = tuple(_read_arm(str(name), arm) for name, arm in arms.items())
     if not isinstance(own["seeds"], list):
         raise ValueError(f"seeds: {own['seeds']!r} must be a list, such as [0, 1, 2, 3, 4]")
@@ -92,7 +92,7 @@ def read_plan(values: Any) -> Plan:
     return plan
 
 
-def _with_mix(data: Any) -> Any:
+def with_mix(data: Any) -> Any:
     """Data sets with weights, as one data set name for `load_records`."""
     if not isinstance(data, dict):
         return data
@@ -104,11 +104,11 @@ def _with_mix(data: Any) -> Any:
 
 
 def _read_arm(name: str, values: Any) -> Arm:
-    own = _mapping(values, f"arms.{name}", Arm, given=("name",))
+    own = read_level(values, f"arms.{name}", Arm, given=("name",))
     return Arm(name=name, **own)
 
 
-def _mapping(values: Any, where: str, kind: type, given: Sequence[str] = ()) -> dict[str, Any]:
+def read_level(values: Any, where: str, kind: type, given: Sequence[str] = ()) -> dict[str, Any]:
     """The keys and values of one level, checked against the fields of `kind` and their types."""
     if not isinstance(values, dict):
         raise ValueError(f"{where} must hold keys and values, not {values!r:.40}")

@@ -29,9 +29,10 @@ if TYPE_CHECKING:
 
 
 NOT_DECIDING = (
-    "output_dir", "resume", "resume_from", "overwrite", "no_progress", "save_only_model",
+    "output_dir", "resume", "resume_from", "start_from", "overwrite", "no_progress",
+    "save_only_model",
 )  # fmt: skip
-"""Settings that do not affect a result."""
+"""Settings that do not affect a result; of `start_from` the weights count, not the place."""
 
 
 @dataclass(frozen=True)
@@ -331,10 +332,11 @@ def test_records(config: TrainConfig, data: DataPlan) -> list[Record]:
     Raises:
         ValueError: data that cannot be read, or are too few for curves and test.
     """
+    from kava.data.splits import unique_questions
     from kava.train.data import records_of
 
     records = records_of(config, data.test, data.test_split)
-    found = [record for record in records[config.eval_size :] if not record.missing]
+    found = unique_questions([r for r in records[config.eval_size :] if not r.missing])
     if data.test_items is not None and len(found) < data.test_items:
         raise ValueError(
             f"data: test_items {data.test_items} is more than the {len(found)} records of "

@@ -68,6 +68,7 @@ def study_runs(
             settings.get("model_name", "kava/shell-teacher"),
             settings.get("teacher_name"),
             [split_label(name)[1] for name in settings.get("teachers") or ()],
+            settings.get("start_from"),
         )
         for arm in chosen
         if (settings := {**plan.base, **arm.changes}) is not None

@@ -17,6 +17,7 @@ from kava.dataset_names import WORD_BY_WORD
 from kava.fit.aligner import CalibrationReport
 from kava.fit.layer_map import LayerMapping
 from kava.models.devices import choose_device
+from kava.shared import SpaceFit
 from kava.student.settings import read_settings
 from kava.train.bare import check_bare
 from kava.train.calibration import calibrate_aligners
@@ -38,6 +39,7 @@ from kava.train.precision import check_device_precision
 from kava.train.recorded import recorded_values
 from kava.train.resume import Start, check_same_machine, check_same_run, find_start, machine_of
 from kava.train.scores import needs_scores, scores_path, with_scores
+from kava.train.space_fit import fit_shared_space
 from kava.train.trainer import KVDistillTrainer
 
 
@@ -52,6 +54,7 @@ class Run:
     calibrations: tuple[CalibrationReport, ...] = ()
     """One for each teacher whose map was fitted."""
     layers: LayerMapping | None = None
+    space: SpaceFit | None = None
 
     @property
     def calibration(self) -> CalibrationReport | None:
@@ -164,4 +167,7 @@ def build_run(config: TrainConfig, data: Data | None = None) -> Run:
         trainer.after_first_step.do.append(partial(layers.save, layer_map_file(config)))
     if config.calibrates and config.matches_cache and anew:
         calibrations = calibrate_aligners(distiller, config, written, collate)
-    return Run(trainer, data, start, need, calibrations, layers)
+    space = None
+    if distiller.space is not None and anew:
+        space = fit_shared_space(distiller, config, written, collate)
+    return Run(trainer, data, start, need, calibrations, layers, space)

@@ -41,11 +41,11 @@ def calibrate_aligners(
         own = [sample for sample in samples if not sample.sides or sample.sides[n].present]
         reports.append(
             calibrate_on(
-                [_as_read_by(sample, n) for sample in own[: config.calibration_samples]],
+                [as_read_by(sample, n) for sample in own[: config.calibration_samples]],
                 teacher,
                 distiller.base,
                 aligner,
-                _for_side(collate, n),
+                for_side(collate, n),
                 rank=_rank(config),
                 # under "none" the texts share no positions: use the hard alignment for the fit
                 token_alignment="soft" if config.token_alignment == "soft" else "hard",
@@ -58,12 +58,13 @@ def calibrate_aligners(
     return tuple(reports)
 
 
-def _as_read_by(sample: Encoded, n: int) -> Encoded:
+def as_read_by(sample: Encoded, n: int) -> Encoded:
     """A sample as one of several teachers reads it."""
     return replace(sample, sides=(), teacher=sample.sides[n].text) if sample.sides else sample
 
 
-def _for_side(collate: Collator, n: int) -> Collator:
+def for_side(collate: Collator, n: int) -> Collator:
+    """A collator of the samples that `as_read_by` makes."""
     if not collate.pad_token_ids:
         return collate
     return replace(collate, teacher_pad_token_id=collate.pad_token_ids[n], pad_token_ids=())

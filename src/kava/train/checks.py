@@ -23,6 +23,7 @@ def check_config(config: Settings) -> None:
     _check_precision(config)
     _check_latent_ce(config)
     _check_reading(config)
+    _check_shared_space(config)
     _check_something_is_trained(config)
     if config.student == "explicit" and config.teacher_name is None and config.matches_cache:
         raise ValueError(
@@ -63,8 +64,40 @@ def check_config(config: Settings) -> None:
                 f"--kv_scores_path holds knockout's scores, which --kv_method {config.kv_method} "
                 f"does not read; leave it out"
             )
+    if not config.eval_size:
+        for name in ("eval_first", "eval_train_size"):
+            if getattr(config, name):
+                raise ValueError(
+                    f"--{name} is about evaluations, and --eval_size 0 leaves them out: give it a "
+                    f"value above 0"
+                )
     if config.resume and config.overwrite:
         raise ValueError("--resume and --overwrite exclude each other")
+
+
+def _check_shared_space(config: Settings) -> None:
+    if not config.shared_space_weight:
+        return
+    weight = f"--shared_space_weight {config.shared_space_weight:g}"
+    refused = {
+        "--key_space": config.key_space != "unrotated"
+        and f"{config.key_space} leaves the rotation of their positions in the keys",
+        "--align_direction": config.align_direction != "teacher_to_student"
+        and f"{config.align_direction} compares in the geometry of one teacher",
+        "--distill_k_only": config.distill_k_only and "leaves the values out",
+        "--distill_v_only": config.distill_v_only and "leaves the keys out",
+    }
+    for flag, why in refused.items():
+        if why:
+            raise ValueError(
+                f"{weight} encodes un-rotated keys and values in the student's geometry, and "
+                f"{flag} {why}: leave one of the two out"
+            )
+    if config.self_distillation:
+        raise ValueError(
+            f"{weight} fits encoders to frozen teachers, and this run has none: name a "
+            f"--teacher_name or --teachers"
+        )
 
 
 def _check_something_is_trained(config: Settings) -> None:
@@ -72,6 +105,7 @@ def _check_something_is_trained(config: Settings) -> None:
         "ce_weight": config.ce_weight,
         "kv_weight": config.kv_weight,
         "cka_weight": config.cka_weight,
+        "shared_space_weight": config.shared_space_weight,
         "codi_weight": config.codi_weight,
         "latent_ce_weight": config.latent_ce_weight,
         "text_ce_weight": config.text_ce_weight,

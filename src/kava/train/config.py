@@ -35,6 +35,6 @@ class TrainConfig(Settings):
 
 # what a resumed run may change without becoming another run
 RESUMABLE = frozenset(
-    {"resume", "resume_from", "overwrite", "no_progress", "output_dir", "device"}
+    {"resume", "resume_from", "start_from", "overwrite", "no_progress", "output_dir", "device"}
     | {"save_steps", "save_total_limit", "save_only_model", "kv_scores_path"}
 )

@@ -16,7 +16,7 @@ from kava.data.oracle import with_oracle_positions
 from kava.data.pairing import encode_for_teacher, encode_for_teachers
 from kava.data.records import Record, Template
 from kava.data.sources import default_template, load_records
-from kava.data.splits import check_disjoint, data_hash, split_records
+from kava.data.splits import check_disjoint, data_hash, split_records, spread_questions
 from kava.dataset_names import is_mix
 from kava.flags import flags_of, listed
 from kava.models.tokenizers import reads_alike
@@ -120,7 +120,7 @@ def read_data(config: TrainConfig) -> tuple[list[Record], list[Record]]:
     check_disjoint(_found(train), test=_found(held_out))
     if config.subset_size is not None:
         train = _subset(train, config)
-    return train, held_out
+    return spread_questions(train), spread_questions(held_out)
 
 
 def data_key(config: TrainConfig) -> tuple[Any, ...]:

@@ -35,7 +35,9 @@ FADING_PART = 0.4
 """Of a run's steps, after how many a term fades that is of use at its beginning."""
 BEFORE: Mapping[str, Any] = {
     "fp16": False, "text_ce_weight": 0.0, "text_ce_steps": None, "ce_warmup": 0,
-    "inject_weight": 0.0, "inject_steps": None,
+    "inject_weight": 0.0, "inject_steps": None, "start_from": None, "eval_first": False,
+    "eval_train_size": 0, "shared_space_weight": 0.0, "shared_space_dim": 32,
+    "shared_space_loss": "cosine", "shared_space_fit": "calibrated",
     **{name: setting.default for name, setting in flags_of(TeachersSettings).items()},
 }  # fmt: skip
 """Flags that runs of an earlier version do not record, and what held then."""

@@ -22,12 +22,14 @@ from kava.losses import CollapseReport, CollapseVerdict, InitialMetrics, collaps
 from kava.losses.guard import TraceLoss
 from kava.losses.reading import ReadingVerdict, reading_of, reading_verdict
 from kava.losses.verdict import Unit
+from kava.shared import space_verdict
 from kava.trace import KVTrace, join_samples
 from kava.train.answers import AnswersVerdict
 from kava.train.config import TrainConfig
 from kava.train.routing import routing_verdict
 from kava.train.teacher_names import teachers_of
 
+SPACE = "eval_shared_space_"
 GROUP_SAMPLES = 8
 """Samples of the held-out set that make one report, in their order; what remains at the end joins
 the last group. The effective rank and CKA are statistics of a group: of fewer samples they say
@@ -56,6 +58,7 @@ class RunGuard:
         self.answers: AnswersVerdict | None = None
         self.reading: ReadingVerdict | None = None
         self.routing: str | None = None
+        self.space: str | None = None
 
     def begin(self, last: Forward | None = None, num_slots: int | None = None) -> None:
         """Begin an evaluation.
@@ -118,10 +121,19 @@ class RunGuard:
             labels = [one.label for one in teachers_of(self.config)]
             learned = self.config.trains_router
             self.routing = routing_verdict(metrics, labels, learned) if labels else None
+            points = {
+                name.removeprefix(SPACE): x for name, x in metrics.items() if name.startswith(SPACE)
+            }
+            self.space = space_verdict(points) if points else None
         if not self._reports:
             return False
         report = CollapseReport.mean(self._reports)
-        metrics.update({f"eval_{name}": x for name, x in report.metrics().items() if name != "kv"})
+        config = self.config
+        trained = config.kv_weight or config.cka_weight
+        # a KV loss that is trained is there already, as a term; one that is not is only watched
+        metrics.update(
+            {f"eval_{n}": x for n, x in report.metrics().items() if n != "kv" or not trained}
+        )
         if state.global_step == 0:
             return False
         start = start_of(state) if self.config.trains_target else None
@@ -144,15 +156,16 @@ class RunGuard:
         caches = {} if self.verdict is None else self.verdict._asdict()
         parts = {"answers": self.answers, "reading": self.reading}
         others = {name: part._asdict() for name, part in parts.items() if part is not None}
-        routing = {} if self.routing is None else {"routing": self.routing}
-        return {**caches, **others, **routing} or None
+        said = {"routing": self.routing, "space": self.space}
+        sentences = {name: sentence for name, sentence in said.items() if sentence is not None}
+        return {**caches, **others, **sentences} or None
 
     def restore(self, state: Mapping[str, Any] | None) -> None:
         """Take the last verdict of an interrupted run, of an earlier version too."""
-        self.verdict = self.answers = self.reading = self.routing = None
+        self.verdict = self.answers = self.reading = self.routing = self.space = None
         if state is None:
             return
-        self.routing = state.get("routing")
+        self.routing, self.space = state.get("routing"), state.get("space")
         if "state" in state:
             details = tuple(state.get("details", ()))
             self.verdict = CollapseVerdict(state["state"], state["sentence"], details)
@@ -183,7 +196,7 @@ class RunGuard:
 
     def _lines(self, caches: CollapseVerdict) -> list[str]:
         reading = [] if self.reading is None else [self.reading.sentence]
-        reading += [] if self.routing is None else [self.routing]
+        reading += [said for said in (self.routing, self.space) if said is not None]
         if self.answers is None:
             return [caches.sentence, *reading, *caches.details]
         if self.answers.doubts and caches.state in ("transfers", "partly"):
@@ -205,18 +218,19 @@ def start_of(state: TrainerState) -> InitialMetrics | None:
 
 
 class MakeUpEvaluation(TrainerCallback):
-    """Look at a run before its first step where the target can move; after a resume, evaluate
+    """Look at a run before its first step where that is asked for; after a resume, evaluate
     where the evaluation of the checkpoint's step was interrupted.
 
     Args:
-        look: logs the losses over the held-out samples; None where nothing is looked at.
+        look: logs the losses over the held-out samples, or evaluates; None where nothing is
+            looked at.
         is_due: whether the evaluation of a state's step was interrupted.
         make_up: evaluates.
     """
 
     def __init__(
         self,
-        look: Callable[[], None] | None,
+        look: Callable[[], object] | None,
         is_due: Callable[[TrainerState], bool],
         make_up: Callable[[], None],
     ):

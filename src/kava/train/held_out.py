@@ -26,6 +26,7 @@ from kava.train.objective import Distiller
 from kava.train.probes import ENTROPY_SAMPLES, CacheLikeness, attention_entropy, mean_entropy
 from kava.train.reading import ReadingCounts, gradient_shares
 from kava.train.routing import RoutingCounts
+from kava.train.shared_space import SpaceCounts
 from kava.train.teacher_names import teachers_of
 from kava.train.terms import Forward
 from kava.train.wrong_sample import compared_slots
@@ -91,6 +92,7 @@ def held_out_losses(
     readings.borrow_from(last and last.reading)
     likeness, entropies, unread = CacheLikeness(), [], ENTROPY_SAMPLES
     routings = RoutingCounts([one.label for one in teachers_of(config)])
+    spaces = SpaceCounts(distiller.space)
     for batch in map(prepare, loader):
         found = forward(batch)
         for name, value in {"loss": found.loss, **found.metrics}.items():
@@ -99,6 +101,7 @@ def held_out_losses(
         likeness.look(found.student, None if found.target is None else found.target.trace)
         readings.look(found.reading)
         routings.look(found.routing)
+        spaces.look(found.points)
         if unread > 0:
             entropies.append(attention_entropy(distiller.student, batch, unread))
             unread -= len(batch["ids"])
@@ -107,7 +110,49 @@ def held_out_losses(
     metrics.update({f"eval_{name}": value for name, value in likeness.metrics().items()})
     metrics.update({f"eval_reading_{name}": x for name, x in readings.accuracy().items()})
     metrics.update({f"eval_{name}": x for name, x in routings.metrics(groups or {}).items()})
+    metrics.update({f"eval_{name}": x for name, x in spaces.metrics().items()})
     entropy = mean_entropy([part for part in entropies if part is not None])
     if entropy is not None:
         metrics["eval_attention_entropy"] = entropy
     return metrics
+
+
+@torch.no_grad()
+def losses_on_training_samples(
+    distiller: Distiller,
+    samples: Sequence[Encoded],
+    *,
+    collate: Collator,
+    batch_size: int,
+    prepare: Callable[[Batch], Batch],
+    autocast: Callable[[], AbstractContextManager[Any]],
+) -> dict[str, float]:
+    """The terms of the loss on a part of the training samples, as on the held-out ones.
+
+    Beside those on held-out samples they show the gap of generalisation: what is logged while
+    training is of weights that move, and of samples that were not yet met.
+
+    Args:
+        distiller: what is trained, in evaluation mode.
+        samples: those that are trained on; of them `--eval_train_size` are taken, evenly.
+        collate: as `held_out_losses` takes it, and the rest too.
+        batch_size: samples at a time.
+        prepare: brings a batch to the device.
+        autocast: makes the context of the forward passes.
+
+    Returns:
+        Their names with `eval_train_` before them.
+    """
+    config = distiller.settings
+    size = min(config.eval_train_size, len(samples))
+    taken = [samples[place * len(samples) // size] for place in range(size)]
+    collate = replace(collate, neighbours=True)
+    batches = [collate(taken[at : at + batch_size]) for at in range(0, size, batch_size)]
+    total = torch.tensor([count_items(batch, config) for batch in batches]).sum(0).float()
+    totals: dict[str, float] = defaultdict(float)
+    for batch in map(prepare, batches):
+        with autocast():
+            found: Forward = distiller(batch, total.to(batch["input_ids"].device))
+        for name, value in {"loss": found.loss, **found.metrics}.items():
+            totals[name] += float(value)
+    return {f"eval_train_{name}": value for name, value in totals.items()}

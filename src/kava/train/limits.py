@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from transformers import PreTrainedConfig
 
 from kava.align import CacheGeometry
+from kava.models.encoders import is_encoder
 from kava.models.limits import (
     THOUGHT_TOKENS,
     check_answers_fit,
@@ -23,6 +24,8 @@ from kava.models.readable import Limits, fitting, fitting_sides
 from kava.student.prompts import encode_prompts, question_of
 from kava.train.config import TrainConfig
 from kava.train.matching import compares_queries
+from kava.train.scores import needs_scores
+from kava.train.start import check_start
 from kava.train.target import attention_flag
 from kava.train.teacher_names import teachers_of
 
@@ -58,6 +61,7 @@ def check_models(config: TrainConfig) -> Readers:
         2048
     """
     own = teacher = load_model_config(config.model_name)
+    check_start(config)
     if hasattr(own, "quantization_config"):
         raise ValueError(
             f"--model_name {config.model_name!r} has quantised weights, which no step can change: "
@@ -65,12 +69,14 @@ def check_models(config: TrainConfig) -> Readers:
         )
     readers = Readers(Limits.of(config.model_name, own), None)
     if config.teacher_name is not None and config.needs_teacher:
-        teacher = load_model_config(config.teacher_name)
+        teacher = load_model_config(config.teacher_name, encoders=True)
         readers = readers._replace(teacher=Limits.of(config.teacher_name, teacher))
+        check_encoder(config, config.teacher_name, teacher)
     if config.several:
         several = []
         for one in teachers_of(config):
-            also = load_model_config(one.model)
+            also = load_model_config(one.model, encoders=True)
+            check_encoder(config, one.model, also)
             several.append(Limits.of(one.model, also))
             check_rank(config, also, own)
             if (flag := attention_flag(config)) is not None:
@@ -85,6 +91,35 @@ def check_models(config: TrainConfig) -> Readers:
         check_layer_map_file(config.layer_mapping_path, *sides)
     check_queries(config, own, teacher)
     return readers
+
+
+def check_encoder(config: TrainConfig, teacher: str, its: PreTrainedConfig) -> None:
+    """Refuse an encoder as a teacher of what it does not give: logits, queries, an answer.
+
+    Args:
+        config: the run's configuration.
+        teacher: the name of one of its teachers.
+        its: that teacher's configuration.
+
+    Raises:
+        ValueError: names the teacher and the flag.
+    """
+    if not is_encoder(its):
+        return
+    flag = attention_flag(config)
+    reads_likelihood = config.several and config.fusion in ("confidence", "min_ce", "avg_ce")
+    asked = [
+        (flag, flag is not None, "looks at attention"),
+        ("--codi_weight", config.codi_weight > 0, "matches its hidden state before the answer"),
+        (f"--kv_method {config.kv_method}", needs_scores(config), "scores its answers"),
+        (f"--fusion {config.fusion}", reads_likelihood, "weighs its likelihood of the text"),
+    ]
+    for name, wanted, why in asked:
+        if wanted:
+            raise ValueError(
+                f"teacher {teacher} is an encoder ({its.model_type}), and {name} {why}: "
+                f"choose what reads keys and values alone, such as --kv_method uniform"
+            )
 
 
 def check_rank(config: TrainConfig, teacher: Any, student: Any) -> None:

@@ -14,6 +14,7 @@ WHERE_USED = {
     "text_ce": "textCE",
     "inject_ce": "injectCE",
     "cka": "CKA",
+    "shared_space": "sharedSpace",
     "latent_ce": "latentCE",
     "teacher_ce": "teacherCE",
     "route_likelihood": "routeLikelihood",
@@ -39,6 +40,7 @@ def loss_weights(config: TrainConfig) -> dict[str, float]:
         "text_ce": config.text_ce_weight,
         "inject_ce": config.inject_weight,
         "cka": config.cka_weight,
+        "shared_space": config.shared_space_weight,
         "latent_ce": config.latent_ce_weight,
         "teacher_ce": config.teacher_ce_weight if writes else 0.0,
     }

@@ -68,8 +68,11 @@ class Matching:
 
     @property
     def guard_loss(self) -> KVLossFunction | CKALoss:
-        """The loss that the collapse guard compares: the training loss without its weights."""
-        return self.kv_loss if self.config.kv_weight else cka_loss_of(self.config, debiased=True)
+        """The loss that the collapse guard compares: the training loss without its weights; of a
+        run that compares points of a shared space alone, the KV loss."""
+        if self.config.kv_weight or not self.config.cka_weight:
+            return self.kv_loss
+        return cka_loss_of(self.config, debiased=True)
 
     def select(self, trace: KVTrace) -> KVTrace:
         """Select the matched layers of a trace."""

@@ -13,27 +13,34 @@ from kava.models.probe import probe_cache
 from kava.models.tokenizers import check_tokenizer
 from kava.student.latent import LatentStudent
 from kava.student.prompts import base_of
-from kava.train.checkpoint import holds_query_maps
 from kava.train.config import TrainConfig
 from kava.train.limits import check_rank
+from kava.train.loading import holds_query_maps
 from kava.train.matching import compares_queries
 from kava.train.objective import Distiller
+from kava.train.start import load_start
 from kava.train.teacher_names import teachers_of
 
 
 def build_student(config: TrainConfig) -> PreTrainedModel:
-    """Build the student in float32; new weights are initialised from the seed."""
+    """Build the student in float32; new weights are initialised from the seed.
+
+    Raises:
+        OSError, ValueError: as `kava.train.start.load_start`.
+    """
     set_seed(config.seed)
     model = load_model(config.model_name, dtype=torch.float32)
-    if config.student == "explicit":
-        return model
-    return LatentStudent.wrap(
-        model,
-        num_latents=config.target_len,
-        decoding=config.decoding,
-        num_iterations=min(config.jacobi_iterations, config.target_len),
-        projection_dropout=config.projection_dropout,
-    )
+    student = model
+    if config.student == "latent":
+        student = LatentStudent.wrap(
+            model,
+            num_latents=config.target_len,
+            decoding=config.decoding,
+            num_iterations=min(config.jacobi_iterations, config.target_len),
+            projection_dropout=config.projection_dropout,
+        )
+    load_start(config, student)
+    return student
 
 
 def build_aligner(
@@ -128,7 +135,7 @@ def _tokenizer(name: str, flag: str) -> PreTrainedTokenizerBase:
         tokenizer = load_tokenizer(name)
     except OSError as error:
         raise OSError(f"{flag}: {error}") from error
-    check_tokenizer(tokenizer, name, load_model_config(name).vocab_size)
+    check_tokenizer(tokenizer, name, load_model_config(name, encoders=True).vocab_size)
     return tokenizer
 
 
@@ -151,7 +158,7 @@ def build_distiller(config: TrainConfig, checkpoint: Path | None = None) -> Dist
     loaded: dict[tuple[str, str], PreTrainedModel] = {}
     for one in teachers_of(config):
         if (one.model, one.dtype) not in loaded:
-            teacher = load_model(one.model, dtype=one.dtype)
+            teacher = load_model(one.model, dtype=one.dtype, encoders=True)
             probe_cache(teacher, one.model)
             loaded[one.model, one.dtype] = teacher
     teachers = [loaded[one.model, one.dtype] for one in teachers_of(config)]

@@ -50,6 +50,7 @@ from kava.train.defaults import steps_to_fade
 from kava.train.items import Items, count_items
 from kava.train.matching import Matching, compares_queries
 from kava.train.reading import answer_from, read_answers, written_text
+from kava.train.shared_space import build_space
 from kava.train.target import Target, TargetBuilder, attention_flag, map_student
 from kava.train.teacher_pass import TeacherPass, read_teacher, text_column
 from kava.train.terms import Forward, Terms, token_loss
@@ -89,6 +90,7 @@ class Distiller(nn.Module):
         self.rotary: Rotary | None = rotary_of(self.base) if unrotates else None
         self.build_target = TargetBuilder(config, aligner, rotary_of(reader) if unrotates else None)
         self.matching = Matching(config, aligner.student.num_layers)
+        self.space = build_space(config, aligner.student, self.matching.layers)
         self.progress = TrainingProgress()
         if config.codi_weight:
             self.codi = CODILoss(self.base.config.hidden_size, reader.config.hidden_size)
@@ -337,12 +339,12 @@ class Distiller(nn.Module):
             target = replace(target, trace=there)
         elif self.settings.unrotates:
             student = unrotate_trace(student, rotary)
-        student = map_student(self.map_aligner, student)
-        student = self.matching.select(student)
+        student = self.matching.select(map_student(self.map_aligner, student))
         target = replace(target, trace=self.matching.select(target.trace))
         for name, weight, loss, metrics in self.matching.terms(
             student, target.trace, items.slots, self.progress, target.weights
         ):
             terms.add(name, weight, loss)
             terms.metrics.update(metrics)
+        terms.add_points(self.space, self.settings, student, target, items.slots)
         return terms.done(student, target)

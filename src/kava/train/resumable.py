@@ -24,10 +24,11 @@ from kava.names import METRICS_FILE
 from kava.student.whole import STATE_FILE
 from kava.train.averages import mean_loss
 from kava.train.callbacks import ProgressAndLog
-from kava.train.checkpoint import CheckpointWriter, load_checkpoint, settings_of
+from kava.train.checkpoint import CheckpointWriter, settings_of
 from kava.train.config import TrainConfig
 from kava.train.guard import RunGuard
 from kava.train.limits import num_update_steps
+from kava.train.loading import load_checkpoint
 from kava.train.objective import Distiller
 from kava.train.recording import Recorder
 from kava.train.resume import machine_of

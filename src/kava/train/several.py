@@ -54,6 +54,7 @@ from kava.train.config import TrainConfig
 from kava.train.objective import Distiller
 from kava.train.router_terms import answer_ce, policy_loss, summed_ce, through_weights
 from kava.train.routing import Routing
+from kava.train.shared_space import mixed_points
 from kava.train.side_passes import Read, SidePasses
 from kava.train.target import Target, TargetBuilder, attention_flag
 from kava.train.teacher_names import teachers_of
@@ -174,14 +175,15 @@ class SeveralDistiller(Distiller):
                 target = target.detach()
             self._train_router(fusion, offers, fused, around, terms)
         self._record(fused, offers, around, terms)
+        points = mixed_points(self.space, config, self.matching.select, offers, fused)
         columns = torch.zeros(1, dtype=torch.long, device=target.keys.device)
         if config.student == "explicit":
             used = target.valid_BT().any(0).nonzero()[:, 0]
-            first, last = (int(used[0]), int(used[-1])) if len(used) else (0, 0)
-            target = target.slice(first, last + 1)
-            columns = torch.arange(first, last + 1, device=target.keys.device)
-            columns = columns.expand(target.batch_size, -1)
-        return Target(target, columns, fused.position_weights)
+            first, stop = (int(used[0]), int(used[-1]) + 1) if len(used) else (0, 1)
+            target = target.slice(first, stop)
+            points = None if points is None else points[:, first:stop]
+            columns = torch.arange(first, stop, device=columns.device).expand(len(target.keys), -1)
+        return Target(target, columns, fused.position_weights, points)
 
     def _fusion(self) -> Fusion:
         """The fusion at this step's temperature."""
@@ -190,10 +192,8 @@ class SeveralDistiller(Distiller):
             return self.fusion
         done = min(self.progress.step / max(self.progress.num_steps, 1), 1.0)
         start = self.settings.fusion_temperature
-        found: Fusion = replace(
-            self.fusion,  # type: ignore[type-var]
-            temperature=start + done * (end - start),
-        )
+        now = start + done * (end - start)
+        found: Fusion = replace(self.fusion, temperature=now)  # type: ignore[type-var]
         return found
 
     def _offers(self, around: Around) -> Offers:

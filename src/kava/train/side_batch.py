@@ -16,11 +16,14 @@ from kava.trace import KVTrace
 
 
 def text_of(batch: Batch, n: int) -> Batch:
-    """A batch as the n-th of several teachers reads it: its own text is `teacher`."""
+    """A batch as the n-th of several teachers reads it: its own text is `teacher`, as that of the
+    sample before the first."""
     parts: dict[str, Any] = {name: part for name, part in batch.items() if name != "sides"}
     side = batch["sides"][n]
     if side is not None:
         parts["teacher"] = side
+    if "before" in batch:
+        parts["before"] = text_of(batch["before"], n)
     return cast("Batch", parts)
 
 

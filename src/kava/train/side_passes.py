@@ -107,7 +107,7 @@ class SidePasses:
             found = passes[key]
         before = None
         if self.config.wrong_sample and "before" in batch:
-            before = self._pass(n, text_of(batch["before"], n)).trace
+            before = self._pass(n, batch["before"]).trace
         target = self.builders[n](found.trace, batch, before)
         trace = target.trace
         if self.config.student == "explicit":

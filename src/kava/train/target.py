@@ -44,11 +44,13 @@ class Target:
             of the teacher's where they have no common tokens.
         weights: [B, M], how much the teacher's answer looks at each slot, where that is asked
             for.
+        points: [B, M, Z], the points of several teachers in the shared space, if there is one.
     """
 
     trace: KVTrace
     columns: Tensor
     weights: Tensor | None = None
+    points: Tensor | None = None
 
 
 class TargetBuilder:

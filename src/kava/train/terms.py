@@ -9,9 +9,12 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from kava.data.collate import IGNORED
+from kava.shared import SharedSpace
 from kava.trace import KVTrace
 from kava.train.reading import Reading
 from kava.train.routing import Routing
+from kava.train.settings import Settings
+from kava.train.shared_space import TERM, Points, points_of
 from kava.train.target import Target
 
 
@@ -29,6 +32,8 @@ class Forward(NamedTuple):
     """Which samples are answered, and from what; None unless asked for."""
     routing: Routing | None = None
     """How much of each of several teachers was taken; None unless asked for."""
+    points: Points | None = None
+    """In the shared space; None without one."""
 
 
 class Terms:
@@ -39,6 +44,7 @@ class Terms:
         self.metrics: dict[str, Tensor] = {}
         self.reading: Reading | None = None
         self.routing: Routing | None = None
+        self.points: Points | None = None
 
     def add(self, name: str, weight: float, term: Tensor, share: float = 1.0) -> None:
         """Add a term.
@@ -52,6 +58,29 @@ class Terms:
         self.weighted[name] = weight * share * term
         self.metrics[name] = share * term.detach()
 
+    def add_points(
+        self,
+        space: SharedSpace | None,
+        config: Settings,
+        student: KVTrace,
+        target: Target,
+        num_slots: Tensor | float,
+    ) -> None:
+        """Add the term between points of a shared space; nothing without one.
+
+        Args:
+            space: the encoders.
+            config: the run's configuration.
+            student: the student's trace at the slots, of the layers that are matched.
+            target: what it is compared with.
+            num_slots: pairs of sample and slot in the whole accumulated batch.
+        """
+        if space is None:
+            return
+        self.points = points_of(space, config, student, target.trace, target.points)
+        loss = space.compare(*self.points, num_slots)
+        self.add(TERM, config.shared_space_weight, loss)
+
     def faded(self, name: str, like: Tensor) -> None:
         """Log a term that no longer counts as 0; it is not computed."""
         self.metrics[name] = like.new_zeros((), dtype=torch.float32)
@@ -61,7 +90,14 @@ class Terms:
         loss = sum(self.weighted.values())
         assert isinstance(loss, Tensor)
         return Forward(
-            loss, self.metrics, student, target, self.weighted, self.reading, self.routing
+            loss=loss,
+            metrics=self.metrics,
+            student=student,
+            target=target,
+            weighted=self.weighted,
+            reading=self.reading,
+            routing=self.routing,
+            points=self.points,
         )
 
 

@@ -24,6 +24,7 @@ from kava.data.collate import Batch, Collator
 from kava.data.encoded import Encoded
 from kava.data.neighbours import with_neighbours
 from kava.data.records import Record, Template
+from kava.data.splits import unique_questions
 from kava.errors import KavaError
 from kava.losses import TrainingProgress
 from kava.student.answering import answer_records
@@ -40,7 +41,7 @@ from kava.train.callbacks import (
 from kava.train.checkpoint import CheckpointWriter
 from kava.train.config import TrainConfig
 from kava.train.guard import MakeUpEvaluation, RunGuard
-from kava.train.held_out import held_out_losses
+from kava.train.held_out import held_out_losses, losses_on_training_samples
 from kava.train.items import count_items
 from kava.train.objective import Distiller
 from kava.train.precision import MIN_LOSS_SCALE
@@ -88,6 +89,7 @@ class KVDistillTrainer(ResumableTrainer):
         self.config = config
         self.template = template
         self.eval_records = list(eval_records)
+        self.questions = unique_questions(eval_records)
         self.data_hash = data_hash
         self._ids: list[str] = []
         self.recorder = Recorder(explicit=config.student == "explicit")
@@ -121,10 +123,10 @@ class KVDistillTrainer(ResumableTrainer):
         self.progress = ProgressAndLog(config.alignment_mode, bar, self.guard)
         self.add_callback(self.progress)
         distiller.move_teacher(self.args.device)
-        looks = config.trains_target and bool(eval_data)
+        looks = self._log_held_out if config.trains_target and eval_data else None
         self.add_callback(
             MakeUpEvaluation(
-                self._log_held_out if looks else None,
+                self.evaluate if config.eval_first and eval_data else looks,
                 self.evaluation_is_due,
                 self.make_up_evaluation,
             )
@@ -241,7 +243,8 @@ class KVDistillTrainer(ResumableTrainer):
             (`eval_accuracy_2_steps`), `eval_guessing` (the accuracy of always giving the most
             frequent answer), `eval_forward_passes`, the loss terms on the held-out samples, the
             guard's report (`eval_kv_wrong_sample`, `eval_erank_student`, …), CKA with the target
-            and attention entropy.
+            and attention entropy; with `--eval_train_size` the terms on training samples, as
+            `eval_train_ce` and `eval_train_kv`.
         """
         metrics = self.held_out_losses(eval_dataset)
         changed = self.guard.judge(metrics, self.state)
@@ -252,13 +255,13 @@ class KVDistillTrainer(ResumableTrainer):
                 answers = answer_records(
                     distiller.student,
                     self.processing_class,  # type: ignore[arg-type]
-                    self.eval_records,
+                    self.questions,
                     self.template,
                     batch_size=self.args.per_device_eval_batch_size,
                     max_new_tokens=self.config.max_new_tokens,
                 )
             distiller.train()
-            guessing = guessing_share(self.eval_records)
+            guessing = guessing_share(self.questions)
             metrics["eval_accuracy"] = answers.accuracy
             metrics["eval_guessing"] = guessing
             found = judge_answers(answers.num_correct, answers.num_items, guessing)
@@ -294,6 +297,15 @@ class KVDistillTrainer(ResumableTrainer):
                 autocast=self.autocast_smart_context_manager,
                 groups=groups_of(self.eval_records),
             )
+            if self.config.eval_train_size:
+                metrics |= losses_on_training_samples(
+                    distiller,
+                    self.train_dataset,  # type: ignore[arg-type]
+                    collate=self.data_collator,  # type: ignore[arg-type]
+                    batch_size=self.args.per_device_eval_batch_size,
+                    prepare=self._prepare_inputs,  # type: ignore[arg-type]
+                    autocast=self.autocast_smart_context_manager,
+                )
         distiller.train()
         return metrics
 

@@ -72,12 +72,17 @@ class Settings(
     @property
     def matches_cache(self) -> bool:
         """Whether the student's cache is compared with the teacher's."""
-        return self.kv_weight > 0 or self.cka_weight > 0
+        return self.kv_weight > 0 or self.cka_weight > 0 or self.shared_space_weight > 0
 
     @property
     def several(self) -> bool:
         """Whether more than one teacher teaches."""
         return self.teachers is not None and len(self.teachers) > 1
+
+    @property
+    def trains_space(self) -> bool:
+        """Whether the encoders of a shared space learn beside the student."""
+        return self.shared_space_weight > 0 and self.shared_space_fit == "joint"
 
     @property
     def trains_router(self) -> bool:
@@ -92,7 +97,8 @@ class Settings(
     @property
     def no_matching(self) -> str:
         """The flag that turns this comparison off."""
-        return "--kv_weight 0" if self.kv_weight else "--cka_weight 0"
+        weights = ("kv_weight", "cka_weight", "shared_space_weight")
+        return " ".join(f"--{name} 0" for name in weights if getattr(self, name)) or "--kv_weight 0"
 
     @property
     def unrotates(self) -> bool:

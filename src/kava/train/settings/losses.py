@@ -60,6 +60,26 @@ class LossSettings:
         "reasoning tokens that it stands for; 0 leaves it out; needs no teacher",
         least=0,
     )
+    shared_space_weight: float = flag(
+        0.0,
+        "weight of the loss in a latent space that encoders of the teachers' targets and of the "
+        "student's cache map to; beside the KV loss, or in its place with kv_weight 0; 0 leaves "
+        "it out",
+        least=0,
+    )
+    shared_space_dim: int = flag(32, "its dimensions", least=2, most=4096)
+    shared_space_loss: str = flag(
+        "cosine",
+        "how its points are compared: cosine, mse, or by how the dimensions vary together over a "
+        "batch: barlow, cca",
+        choices=names.SHARED_LOSSES,
+    )
+    shared_space_fit: str = flag(
+        "calibrated",
+        "calibrated: the encoders are fitted to texts that all models read, then frozen; joint: "
+        "they learn beside the student, which can collapse",
+        choices=names.SPACE_FITS,
+    )
     ce_weight: float = flag(1.0, "weight of the student's cross-entropy on the answer", least=0)
     ce_warmup: int = flag(
         0, "steps over which the weight of that cross-entropy rises linearly to ce_weight", least=0

@@ -22,6 +22,11 @@ class ModelSettings:
         "frozen teacher (same kinds of name). Left out, the student teaches itself: its own "
         "weights read the written reasoning (self-distillation, as in the KaVa paper)",
     )
+    start_from: str | None = flag(
+        None,
+        "a checkpoint of kava train, or a run's folder, whose student this one starts from, in "
+        "place of the weights of model_name; read at the beginning of a run only",
+    )
     student: str = flag(
         "latent",
         "latent: M latent tokens replace the written reasoning; explicit: the student reads it",

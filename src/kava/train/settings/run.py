@@ -26,6 +26,13 @@ class RunSettings:
         "evaluated, but no run can go on from them",
     )
     eval_steps: int = flag(500, "steps between two evaluations; one more at the end", least=1)
+    eval_first: bool = flag(False, "also evaluate before the first step, as step 0")
+    eval_train_size: int = flag(
+        0,
+        "at each evaluation also compute the losses on this many training samples "
+        "(eval_train_kv, eval_train_ce), for the gap to the held-out ones",
+        least=0,
+    )
     eval_batch_size: int = flag(
         64, "samples per batch in evaluation", least=1, most=names.MOST_BATCH
     )

@@ -1,0 +1,1 @@
+"""A curriculum: phases of training, each from the student of the last."""
