@@ -26,6 +26,7 @@ from kava.fit import LayerMapping, LayerSimilarity
 from kava.pictures import alignment
 from kava.pictures.costs import costs_picture
 from kava.pictures.layers import similarity_picture
+from kava.pictures.routing import HeatMap, heat_maps_picture
 from kava.report import pictures as report
 from kava.report.judgement import Compared
 from kava.report.logs import ArmLogs, RunLogs
@@ -241,6 +242,15 @@ def draw_similarity(case: Case) -> Figure:
     return similarity_picture(LayerMapping(weights, similarity, "top_k", 1), case.narrow)
 
 
+def draw_routing(case: Case) -> Figure:
+    rows, teachers = ("additive", "multiplicative", "5_steps"), ("llama", "gpt2-medium")
+    maps = []
+    for arm, name in enumerate(case.names()):
+        share = case.accuracy(arm, 0)
+        maps.append(HeatMap(name, rows, teachers, [[share, 1 - share]] * len(rows)))
+    return heat_maps_picture(maps, "kind of sample", case.narrow)
+
+
 def draw_costs(case: Case) -> Figure:
     costs = []
     for size in (1, 32):
@@ -270,6 +280,7 @@ KINDS: dict[str, Callable[[Case], Figure]] = {
     "pictures.alignment.time_map_picture": draw_time,
     "pictures.layers.similarity_picture": draw_similarity,
     "pictures.costs.costs_picture": draw_costs,
+    "pictures.routing.heat_maps_picture": draw_routing,
     "report.pictures.accuracy_by_arm": draw_accuracies,
     "report.pictures.accuracy_by_arm/guess": lambda c: draw_accuracies(c, guess=0.04),
     "report.pictures.curves_by_arm/guess": draw_curves("accuracy_curves", guess=0.04),

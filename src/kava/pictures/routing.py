@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kava.pictures.panels import cells, color_bar
+from kava.pictures.placement import wrapped
 from kava.pictures.theme import INK, NARROW, PAPER, WIDE, new_figure
 
 if TYPE_CHECKING:
@@ -44,12 +45,15 @@ def heat_maps_picture(maps: Sequence[HeatMap], what: str, narrow: bool = False) 
     columns = 1 if narrow else min(COLUMNS, len(maps))
     lines = -(-len(maps) // columns)
     tallest = max(len(one.rows) for one in maps)
-    figure = new_figure(NARROW if narrow else WIDE, (0.9 + 0.32 * tallest) * lines + 0.3)
+    width = NARROW if narrow else WIDE
+    titles = [wrapped(one.title, 72 * (width - 1.6) / columns - 20, 9) for one in maps]
+    most = max(title.count("\n") for title in titles)
+    figure = new_figure(width, (1.0 + 0.32 * tallest + 0.16 * most) * lines + 0.3)
     panels = figure.subplots(lines, columns, squeeze=False).flatten().tolist()
     alike = len({tuple(one.rows) for one in maps}) == 1
-    for place, (axes, one) in enumerate(zip(panels, maps)):
+    for place, (axes, one, title) in enumerate(zip(panels, maps, titles)):
         cells(axes, [list(row) for row in one.shares])
-        axes.set_title(one.title, loc="left", pad=6, fontsize=9)
+        axes.set_title(title, loc="left", pad=6, fontsize=9)
         first = place % columns == 0
         axes.set_yticks(range(len(one.rows)), one.rows if first or not alike else [])
         axes.set_xticks(range(len(one.teachers)), one.teachers, rotation=20, ha="right")
