@@ -12,7 +12,6 @@ A plan may leave phases out, but not turn their order around. Every stage is one
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -21,7 +20,7 @@ from kava.flags import check_fields, flag, listed, near
 from kava.flags.fields import Setting
 from kava.flags.words import shown
 from kava.names import MOST_SEED
-from kava.study.plan import Budget, DataPlan, canonical_hash
+from kava.study.plan import Budget, DataPlan, as_json, canonical_hash
 
 PHASES = ("dual_prompt", "samples", "checkpoints", "routing", "shared_space")
 """The phases, in their order; their numbers count from 1."""
@@ -206,8 +205,7 @@ class Curriculum:
         """The plan as JSON values, with its defaults written out."""
         values = asdict(self)
         values["phases"] = {phase.pop("name"): phase for phase in values["phases"]}
-        parsed: dict[str, Any] = json.loads(json.dumps(values))
-        return parsed
+        return as_json(values)
 
     @property
     def hash(self) -> str:

@@ -9,7 +9,6 @@ Shapes: B batch, L layers, H heads, T positions, D head dim.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -23,9 +22,9 @@ from transformers.utils.generic import ModelOutput
 from kava.models.limits import check_readable
 from kava.trace import KVTrace, Segment
 
-_BERT = (r"\.attention\.self\.key$", r"\.attention\.self\.value$")
-_DISTILBERT = (r"\.attention\.k_lin$", r"\.attention\.v_lin$")
-_T5 = (r"\.SelfAttention\.k$", r"\.SelfAttention\.v$")
+_BERT = (".attention.self.key", ".attention.self.value")
+_DISTILBERT = (".attention.k_lin", ".attention.v_lin")
+_T5 = (".SelfAttention.k", ".SelfAttention.v")
 
 PROJECTIONS: dict[str, tuple[str, str]] = {
     "bert": _BERT,
@@ -37,7 +36,7 @@ PROJECTIONS: dict[str, tuple[str, str]] = {
     "mt5": _T5,
     "umt5": _T5,
 }
-"""Model type → names of the modules that project keys and values, as patterns."""
+"""Model type → how the names of the modules end that project keys and values."""
 
 AFTER_PADDING = ("roberta", "xlm-roberta")
 """Families whose positions count from behind the padding token's id."""
@@ -150,9 +149,9 @@ class _Taken:
 def _taken(model: PreTrainedModel) -> Iterator[_Taken]:
     """Take what the projections of keys and values give inside the block."""
     taken = _Taken()
-    patterns = PROJECTIONS[model.config.model_type]
+    endings = PROJECTIONS[model.config.model_type]
     handles = []
-    for into, pattern in zip((taken.keys, taken.values), patterns):
+    for into, ending in zip((taken.keys, taken.values), endings):
 
         def take(module: nn.Module, given: Any, made: Tensor, into: list[Tensor] = into) -> None:
             into.append(made)
@@ -160,7 +159,7 @@ def _taken(model: PreTrainedModel) -> Iterator[_Taken]:
         handles += [
             module.register_forward_hook(take)
             for name, module in model.named_modules()
-            if re.search(pattern, f".{name}")
+            if f".{name}".endswith(ending)
         ]
     try:
         yield taken

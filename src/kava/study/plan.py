@@ -260,13 +260,18 @@ class Plan:
         for level, key in later:
             if level[key] is None:
                 del level[key]
-        parsed: dict[str, Any] = json.loads(json.dumps(values))
-        return parsed
+        return as_json(values)
 
     @property
     def hash(self) -> str:
         """SHA-256 of the canonical JSON, as 64 hex digits."""
         return canonical_hash(self.canonical())
+
+
+def as_json(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values as JSON has them: tuples are lists."""
+    parsed: dict[str, Any] = json.loads(json.dumps(values))
+    return parsed
 
 
 def canonical_hash(values: Any) -> str:

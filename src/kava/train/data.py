@@ -237,6 +237,8 @@ def _readers(
 ) -> Readers:
     """Tokenizer and template of each of several teachers; no tokenizer for the student's tokens."""
     readers: list[tuple[PreTrainedTokenizerBase | None, Template]] = []
+    if not several:
+        return readers
     for one, theirs in zip(teachers_of(config), several):
         own = template if one.prompt is None else replace(template, question=one.prompt)
         texts = (template.render(record).text for record in _found(records))
