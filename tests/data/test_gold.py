@@ -91,3 +91,8 @@ def test_an_empty_gold_answer_is_refused_by_evaluation_or_left_out(tmp_path: Pat
     data = evaluation_records(run, dataset_name=path)
     assert [record.id for record in data.records] == ["rows-0"]
     assert "1 records without their segments are left out (rows-1)" in str(data.warning)
+
+
+def test_blanks_around_a_gold_answer_do_not_count() -> None:
+    for gold in ("\\\r", " 7 ", "\t\\frac{1}{2}\n"):
+        assert judge("#### " + gold.strip(), gold, "#### ").correct

@@ -50,6 +50,7 @@ def judge(text: str, gold: str, cue: str, choices: Sequence[str] = ()) -> Judged
         >>> judge("#### 1/2", "-1/2", "#### ").correct
         False
     """
+    gold = gold.strip()
     numeric = not choices and is_number(gold)
     found = extract_answer(text, cue, numeric=numeric, num_lines=len(_lines(gold)))
     read = None
