@@ -140,6 +140,8 @@ def test_every_fusion_trains_the_student_and_no_teacher(
     last = next(row for row in reversed(rows) if "eval_kv" in row)
     shares = [last[f"eval_route_{label}"] for label in model.labels]
     assert sum(shares) == pytest.approx(1.0, abs=1e-5)
+    (first, *_) = (row for row in rows if "route_gpt2" in row or f"route_{model.labels[0]}" in row)
+    assert sum(first[f"route_{label}"] for label in model.labels) == pytest.approx(1.0, abs=1e-5)
     assert "teachers_cos_layer_0" in str(last) or fusion == "union"
 
 
@@ -240,7 +242,9 @@ def test_teachers_take_turns(tmp_path: Path) -> None:
     seen = rows_read(one)
     for step in range(4):
         model.progress = TrainingProgress(step, 4)
-        model(batch_of(one))
+        told = model(batch_of(one)).metrics
+        shares = [float(told[f"route_{label}"]) for label in model.labels]
+        assert shares == [float(step % 2 == 0), float(step % 2 == 1)]
     assert seen == {0: [8, 8], 1: [8, 8]}
 
 
@@ -291,6 +295,28 @@ def test_a_sample_that_one_teacher_cannot_read_is_taught_by_the_others(
         built(tmp_path / "c", **options)
 
 
+def test_a_batch_that_its_teacher_cannot_read_has_nothing_to_match(
+    tmp_path: Path, named: str
+) -> None:
+    """One teacher alone is asked for, and reads no sample of this batch."""
+    long = "Please answer at your leisure: {question}\n"
+    options = {**TINY, "dataset_name": named, "teacher_prompts": [long, "{question}\n"]}
+    options |= {"max_length": 92, "calibration_samples": 40, "fixed_weights": [1.0, 0.0]}
+    one = built(tmp_path, overflow="skip", **options)
+    lost = [sample for sample in one.data.train if not sample.sides[0].present]
+    forward = one.trainer.model.train()(one.trainer.data_collator(lost[:4]))
+    assert float(forward.metrics["kv"]) == 0.0
+    assert torch.isfinite(forward.loss)
+
+
+def test_data_that_name_teachers_tell_how_often_a_router_is_right(
+    tmp_path: Path, named: str
+) -> None:
+    one = built(tmp_path, dataset_name=named, **{**NAMED, "fusion": "confidence"})
+    routing = one.trainer.model.eval()(batch_of(one), diagnose=True).routing
+    assert routing.chosen_B.tolist() == [0, 1] * 4
+
+
 def test_one_model_under_two_prompts_is_two_teachers(tmp_path: Path) -> None:
     prompts = ["{question}\n", "moves {question}\n"]
     copies = [f"plain={LLAMA}", f"other={LLAMA}"]
@@ -321,6 +347,16 @@ def test_resume_goes_on_exactly_with_a_router(tmp_path: Path) -> None:
     ours, theirs = weights(parts.trainer.model), weights(whole.trainer.model)
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+@pytest.mark.parametrize("fusion", ["confidence", "min_ce", "avg_ce"])
+def test_the_wrong_samples_weights_do_not_depend_on_the_batch(tmp_path: Path, fusion: str) -> None:
+    one = built(tmp_path, fusion=fusion, wrong_sample=True, eval_size=8)
+    model, data = one.trainer.model.eval(), one.trainer.train_dataset
+    collate = replace(one.trainer.data_collator, neighbours=True)
+    whole = model(collate(data[:6])).target.trace.values
+    parts = [model(collate(data[at : at + 2])).target.trace.values for at in (0, 2, 4)]
+    torch.testing.assert_close(torch.cat(parts), whole, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("fusion", ["fixed", "confidence", "learnable"])
@@ -369,7 +405,17 @@ REFUSED = [
     ({"student": "explicit", "fusion": "learnable"}, "pass --router_learning gradient"),
     ({"fusion": "learnable", "router_learning": "policy", "fusion_per_layer": True},
      "leave --fusion_per_layer out"),
-    ({"balance_weight": 0.1}, "--balance_weight is about the shares of a router"),
+    ({"balance_weight": 0.1}, "--balance_weight is read by --fusion learnable, not by"),
+    ({"fusion_temperature": 2.0}, "--fusion_temperature is read by --fusion similarity"),
+    ({"fusion_temperature_end": 2.0}, "--fusion_temperature_end is read by --fusion similarity"),
+    ({"prototype": "max"}, "--prototype is read by --fusion similarity"),
+    ({"disagreement": "weigh"}, "--disagreement is read by --fusion disagreement"),
+    ({"fusion": "confidence", "router_type": "gate"}, "--router_type is read by --fusion learn"),
+    ({"fusion": "learnable", "entropy_target": "diverse"},
+     "--entropy_target diverse is read where --entropy_reg_strength is above 0"),
+    ({"teachers": None, "fusion": "confidence"}, "--fusion is about several teachers"),
+    ({"teachers": [GPT2], "teacher_prompts": ["{question}"]},
+     "--teacher_prompts is about several teachers"),
     ({"fusion_temperature": 0.0}, "--fusion_temperature 0.0 must be above 0"),
 ]  # fmt: skip
 

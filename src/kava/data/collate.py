@@ -10,7 +10,7 @@ teacher has another tokenizer, T_t columns of its text, W teacher tokens per stu
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NotRequired, TypedDict
 
 import numpy as np
@@ -196,6 +196,12 @@ class Collator:
         if before is not None and (self.neighbours or len(samples) == 1):
             batch["before"] = self([before])
         return batch
+
+    def for_side(self, n: int) -> Collator:
+        """A collator of samples as the n-th of several teachers reads them (`as_read_by`)."""
+        if not self.pad_token_ids:
+            return self
+        return replace(self, teacher_pad_token_id=self.pad_token_ids[n], pad_token_ids=())
 
     def _add_sides(self, batch: Batch, samples: Sequence[Encoded], shift_B: np.ndarray) -> None:
         """What several teachers read."""

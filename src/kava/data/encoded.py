@@ -7,7 +7,7 @@ teacher's.
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
@@ -85,6 +85,10 @@ class Encoded:
     def num_reasoning(self) -> int:
         """Number of reasoning tokens; 0 if only the answer is learned."""
         return self.answer_start - self.prompt_length
+
+    def as_read_by(self, n: int) -> Encoded:
+        """The sample as the n-th of several teachers reads it, as if it were the only one."""
+        return replace(self, sides=(), teacher=self.sides[n].text) if self.sides else self
 
     @property
     def prompt_ids(self) -> np.ndarray:

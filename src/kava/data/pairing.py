@@ -58,24 +58,17 @@ def encode_for_teacher(
         >>> paired[0].teacher.alignment.exact
         0.5
     """
-    by_id = {record.id: record for record in records}
-    theirs, report = encode_records(
-        [by_id[item.id] for item in encoded],
-        tokenizer,
+    paired, (report,) = encode_for_teachers(
+        records,
+        encoded,
+        [(tokenizer, template)],
         template,
         max_length,
         target_len=target_len,
         overflow=overflow,
         answer_alone=answer_alone,
     )
-    ours = {item.id: item for item in encoded}
-    pairs = [(ours[item.id], item) for item in theirs]
-    alignments = align_many([item.offsets for item, _ in pairs], [item.offsets for item in theirs])
-    paired = [
-        replace(item, teacher=TeacherText(encoded=their, alignment=alignment))
-        for (item, their), alignment in zip(pairs, alignments)
-    ]
-    return paired, report
+    return [item.as_read_by(0) for item in paired], report
 
 
 def encode_for_teachers(

@@ -170,19 +170,14 @@ def mix(offers: Offers, weights: Tensor) -> KVTrace:
     counts = (weights > 0).flatten(0, 2).any(0).tolist()
 
     def mean(parts: Sequence[Tensor]) -> Tensor:
-        # a teacher that counts nowhere may hold anything; 0 · x is not 0 for all x
-        total: Tensor | None = None
-        for n in range(N):
-            if not counts[n] and total is None and n + 1 < N:
-                continue
-            if not counts[n] and total is not None:
-                continue
-            term = weights[..., n][:, :, None, :, None] * parts[n].masked_fill(
-                ~valid_BMN[..., n][:, None, None, :, None], 0.0
-            )
-            total = term if total is None else total + term
-        assert total is not None
-        return total
+        # a teacher that counts nowhere may hold anything: 0 · x is not 0 for all x
+        terms = [
+            weights[..., n][:, :, None, :, None]
+            * parts[n].masked_fill(~valid_BMN[..., n][:, None, None, :, None], 0.0)
+            for n in range(N)
+            if counts[n]
+        ]
+        return sum(terms[1:], start=terms[0]) if terms else torch.zeros_like(parts[0])
 
     queries = None
     if all(trace.queries is not None for trace in offers.traces):

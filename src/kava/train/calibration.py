@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from kava.data.collate import Collator
 from kava.data.encoded import Encoded
@@ -41,11 +40,11 @@ def calibrate_aligners(
         own = [sample for sample in samples if not sample.sides or sample.sides[n].present]
         reports.append(
             calibrate_on(
-                [as_read_by(sample, n) for sample in own[: config.calibration_samples]],
+                [sample.as_read_by(n) for sample in own[: config.calibration_samples]],
                 teacher,
                 distiller.base,
                 aligner,
-                for_side(collate, n),
+                collate.for_side(n),
                 rank=_rank(config),
                 # under "none" the texts share no positions: use the hard alignment for the fit
                 token_alignment="soft" if config.token_alignment == "soft" else "hard",
@@ -56,18 +55,6 @@ def calibrate_aligners(
         aligner.requires_grad_(config.trains_aligner)
     distiller.train(training)
     return tuple(reports)
-
-
-def as_read_by(sample: Encoded, n: int) -> Encoded:
-    """A sample as one of several teachers reads it."""
-    return replace(sample, sides=(), teacher=sample.sides[n].text) if sample.sides else sample
-
-
-def for_side(collate: Collator, n: int) -> Collator:
-    """A collator of the samples that `as_read_by` makes."""
-    if not collate.pad_token_ids:
-        return collate
-    return replace(collate, teacher_pad_token_id=collate.pad_token_ids[n], pad_token_ids=())
 
 
 def _rank(config: TrainConfig) -> int | str | None:

@@ -192,29 +192,20 @@ def _encode(
         overflow=config.overflow,  # type: ignore[arg-type]
         answer_alone=bool(config.keep_short),
     )
+    pairing: dict[str, Any] = {
+        "target_len": target_len or None if own_positions else None,
+        "overflow": config.overflow,
+        "answer_alone": bool(config.keep_short),
+    }
     if teacher_tokenizer is not None:
         encoded, skipped = encode_for_teacher(
-            records,
-            encoded,
-            teacher_tokenizer,
-            template,
-            config.max_length,
-            target_len=target_len or None if own_positions else None,
-            overflow=config.overflow,  # type: ignore[arg-type]
-            answer_alone=bool(config.keep_short),
+            records, encoded, teacher_tokenizer, template, config.max_length, **pairing
         )
         for reason, ids in skipped.skipped.items():
             report.skipped[reason].extend(ids)
     if readers:
         encoded, reports = encode_for_teachers(
-            records,
-            encoded,
-            readers,
-            template,
-            config.max_length,
-            target_len=target_len or None if own_positions else None,
-            overflow=config.overflow,  # type: ignore[arg-type]
-            answer_alone=bool(config.keep_short),
+            records, encoded, readers, template, config.max_length, **pairing
         )
         for one, theirs in zip(teachers_of(config), reports):
             if theirs.skipped:
@@ -250,23 +241,23 @@ def _readers(
 def _named(
     config: TrainConfig, records: Sequence[Record], encoded: Sequence[Encoded]
 ) -> list[Encoded]:
-    """The samples with the teacher that the data name for each, where a fusion asks for it."""
-    if config.fusion != "oracle":
-        return list(encoded)
+    """The samples with the teacher that the data name for each, which `--fusion oracle` needs."""
     labels = [one.label for one in teachers_of(config)]
+    needed = config.fusion == "oracle"
     named = {record.id: (record, record.meta.get("teacher_id")) for record in records}
     found = []
     for item in encoded:
         record, label = named[item.id]
-        if label is None:
+        if label is None and needed:
             raise ValueError(
                 f"--fusion oracle needs the column teacher_id, which {record.named} has not: add "
                 f"it, or choose another fusion"
             )
-        if label not in labels:
+        if label not in labels and needed:
             raise ValueError(
                 f"{record.named} has the teacher_id {label!r}, and --teachers names "
                 f"{listed(labels)}: label the teachers as the data do, LABEL=NAME"
             )
-        found.append(replace(item, teacher_index=labels.index(label)))
+        index = labels.index(label) if label in labels else None
+        found.append(replace(item, teacher_index=index))
     return found

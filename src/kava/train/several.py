@@ -42,6 +42,7 @@ from kava.fuse import (
     build_fusion,
     load_balance_loss,
     mix,
+    renormalise,
 )
 from kava.fuse.base import one_hot
 from kava.models.capture import check_attention
@@ -60,7 +61,6 @@ from kava.train.target import Target, TargetBuilder, attention_flag
 from kava.train.teacher_names import teachers_of
 from kava.train.teacher_pass import TeacherPass
 from kava.train.terms import Terms
-from kava.train.wrong_sample import of_sample_before
 
 
 class SeveralDistiller(Distiller):
@@ -214,26 +214,26 @@ class SeveralDistiller(Distiller):
 
     def _with(self, offers: Offers, read: Sequence[Read | None], around: Around) -> Offers:
         """The offers with what the teachers left behind."""
-        some = next((one for one in read if one is not None), None)
-        if some is None:
-            raise ValueError("no teacher reads a sample of the batch")
         union = isinstance(self.fusion, UnionFusion)
+        some = next((one.target for one in read if one is not None), None)
+        if some is None:  # in a batch without a sample of the chosen teachers, nothing is compared
+            student = around.student.detach().in_float32()
+            some = replace(student, rotated=not self.settings.unrotates)
         traces = []
         for one, builder in zip(read, self.builders):
             if one is not None:
                 traces.append(one.target)
                 continue
-            empty = some.target.slice(0, builder.target_len) if union else some.target
+            empty = some.slice(0, builder.target_len) if union else some
             traces.append(replace(empty, mask=torch.zeros_like(empty.valid_BT())))
-        there_N = torch.tensor([one is not None for one in read], device=some.target.keys.device)
+        there_N = torch.tensor([one is not None for one in read], device=some.keys.device)
 
         def signal(name: str) -> Tensor | None:
             parts = [None if one is None else getattr(one, name) for one in read]
             known = next((part for part in parts if part is not None), None)
             if known is None:
                 return None
-            whole = torch.stack([torch.zeros_like(known) if p is None else p for p in parts], -1)
-            return of_sample_before(whole) if self.settings.wrong_sample else whole
+            return torch.stack([torch.zeros_like(known) if p is None else p for p in parts], -1)
 
         text_BN = signal("text_B")
         if text_BN is not None:
@@ -308,11 +308,9 @@ class SeveralDistiller(Distiller):
     def _record(self, fused: Fused, offers: Offers, around: Around, terms: Terms) -> None:
         """Log the weights; in a diagnosis also sample by sample, and what can be read."""
         L, M = fused.trace.num_layers, fused.trace.length
-        weights_BLMN = (
-            fused.weights.detach() * offers.valid_BMN()[:, None]
-            if not isinstance(self.fusion, UnionFusion)
-            else fused.weights.detach()
-        )
+        weights_BLMN = fused.weights.detach()
+        if not isinstance(self.fusion, UnionFusion):
+            weights_BLMN = renormalise(weights_BLMN, offers.valid_BMN()[:, None])
         weights_BLN = weights_BLMN.expand(-1, -1, M, -1).mean(2)
         for n, label in enumerate(self.labels):
             share = weights_BLN[..., n].mean(1).sum() / around.items.samples

@@ -24,6 +24,7 @@ from kava.train.router_terms import summed_ce
 from kava.train.side_batch import part_of, place, text_of, to_text
 from kava.train.target import TargetBuilder
 from kava.train.teacher_pass import TeacherPass, text_column
+from kava.train.wrong_sample import of_sample_before
 
 
 @dataclass(frozen=True)
@@ -107,12 +108,19 @@ class SidePasses:
             found = passes[key]
         before = None
         if self.config.wrong_sample and "before" in batch:
-            before = self._pass(n, batch["before"]).trace
-        target = self.builders[n](found.trace, batch, before)
+            before = self._pass(n, batch["before"])
+        trace_before = None if before is None else before.trace
+        target = self.builders[n](found.trace, batch, trace_before)
         trace = target.trace
         if self.config.student == "explicit":
             trace = to_text(trace, target.columns, batch["input_ids"].shape[1])
         answer_B, text_B = _likelihood(found, self.reads)
+        if self.config.wrong_sample:
+            others = (None, None) if before is None else _likelihood(before, self.reads)
+            answer_B, text_B = (
+                None if own is None else of_sample_before(own, other)
+                for own, other in zip((answer_B, text_B), others)
+            )
         if rows is not None:
             trace = place(trace, rows, batch_size)
             answer_B, text_B = (

@@ -20,7 +20,6 @@ from kava.format import columns
 from kava.shared import Pairs, SpaceFit, fit_space
 from kava.shared.encoder import features_of
 from kava.trace import Segment
-from kava.train.calibration import as_read_by, for_side
 from kava.train.config import TrainConfig
 from kava.train.objective import Distiller
 from kava.train.shared_space import widened
@@ -60,9 +59,9 @@ def fit_shared_space(
     judging: list[Pairs] = []
     for n in range(len(distiller.aligners)):
         own = [sample for sample in samples if not sample.sides or sample.sides[n].present]
-        own = [as_read_by(sample, n) for sample in own[: config.calibration_samples]]
+        own = [sample.as_read_by(n) for sample in own[: config.calibration_samples]]
         for part, into in zip(split_held_out(own), (fitted, judging)):
-            into.append(_pairs(distiller, n, part, for_side(collate, n)))
+            into.append(_pairs(distiller, n, part, collate.for_side(n)))
     steps = {"num_steps": 0} if config.trains_space else {}
     found = fit_space(
         distiller.space, fitted, judging, loss=config.shared_space_loss, seed=config.seed, **steps

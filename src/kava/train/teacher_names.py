@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
-from kava.flags import listed
+from kava.flags import flags_of, listed
 from kava.train.settings import Settings
+from kava.train.settings.teachers import TeachersSettings
 
 CHOOSES_ALONE = ("full", "right_crop", "streaming_llm", "uniform", "random", "positions")
 """Evictions that keep the same positions whoever the teacher is."""
+
+_SOFTMAX = ("similarity", "learnable", "confidence", "avg_ce")
+READ_BY: Mapping[str, tuple[str, ...]] = {
+    "fixed_weights": ("fixed", "union", "disagreement"),
+    "fusion_temperature": _SOFTMAX,
+    "fusion_temperature_end": _SOFTMAX,
+    "fusion_per_layer": ("similarity", "learnable"),
+    **dict.fromkeys(("prototype", "similarity"), ("similarity",)),
+    **dict.fromkeys(("disagreement", "disagreement_threshold"), ("disagreement",)),
+    **dict.fromkeys(
+        ("router_type", "router_learning", "router_weight", "entropy_reg_strength"), ("learnable",)
+    ),
+    **dict.fromkeys(("entropy_target", "balance_weight"), ("learnable",)),
+}
+"""Flag → the fusions that read it."""
 
 
 class TeacherName(NamedTuple):
@@ -97,10 +114,16 @@ def check_teachers(config: Settings) -> None:
     Raises:
         ValueError: the first conflict; the message names the flags and the mend.
     """
+    defaults = {name: one.default for name, one in flags_of(TeachersSettings).items()}
+    changed = [n for n, default in defaults.items() if getattr(config, n) not in (default, None)]
+    of_one = ("teachers", "teacher_dtypes") if config.teachers else ()
+    unread = [name for name in changed if name not in of_one]
+    if unread and not config.several:
+        raise ValueError(
+            f"--{unread[0]} is about several teachers: name two or more by --teachers, or leave it "
+            f"out"
+        )
     if not config.teachers:
-        for name in ("fixed_weights", "teacher_dtypes", "teacher_prompts"):
-            if getattr(config, name) is not None:
-                raise ValueError(f"--{name} is about several teachers: name them by --teachers")
         return
     named = teachers_of(config)
     if config.teacher_name not in (None, named[0].model):
@@ -109,6 +132,7 @@ def check_teachers(config: Settings) -> None:
         )
     if not config.several:
         return
+    _check_readers(config, changed)
     _check_weights(config, len(named))
     if not config.matches_cache:
         raise ValueError(
@@ -148,23 +172,27 @@ def check_teachers(config: Settings) -> None:
         raise ValueError(
             "--router_learning policy draws one teacher for a sample: leave --fusion_per_layer out"
         )
-    if not config.trains_router:
-        for name in ("entropy_reg_strength", "balance_weight"):
-            if getattr(config, name):
-                raise ValueError(
-                    f"--{name} is about the shares of a router: pass --fusion learnable too"
-                )
+
+
+def _check_readers(config: Settings, changed: list[str]) -> None:
+    """Refuse a flag that the fusion does not read."""
+    for name in changed:
+        readers = READ_BY.get(name, ())
+        if readers and config.fusion not in readers:
+            fusions = " or ".join(f"--fusion {one}" for one in readers)
+            raise ValueError(
+                f"--{name} is read by {fusions}, not by --fusion {config.fusion}; leave it out"
+            )
+    if "entropy_target" in changed and not config.entropy_reg_strength:
+        raise ValueError(
+            f"--entropy_target {config.entropy_target} is read where --entropy_reg_strength is "
+            f"above 0: give it a value, or leave this out"
+        )
 
 
 def _check_weights(config: Settings, num_teachers: int) -> None:
     if config.fixed_weights is None:
         return
-    readers = ("fixed", "union", "disagreement")
-    if config.fusion not in readers:
-        raise ValueError(
-            f"--fixed_weights is read by --fusion {listed(readers)}, not by {config.fusion}; leave "
-            f"it out"
-        )
     from kava.fuse.fixed import check_weights
 
     try:
