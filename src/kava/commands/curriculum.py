@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kava import names
+from kava.commands.study import ListConfig
 from kava.curriculum.plan import check_phase, phase_named
 from kava.files.outputs import check_output, check_output_folder
 from kava.flags import Parts, Usage, check_fields, flag, needed
@@ -16,7 +17,7 @@ from kava.inputs import read_text
 
 
 @dataclass(kw_only=True)
-class RunConfig:
+class CurriculumRun:
     """What `kava curriculum run` is asked for.
 
     Raises:
@@ -45,7 +46,7 @@ class RunConfig:
 
 
 @dataclass(kw_only=True)
-class FolderConfig:
+class CurriculumFolder:
     """What `kava curriculum status` is asked for: a curriculum that was begun."""
 
     folder: str = needed("of the curriculum", positional=True, metavar="FOLDER")
@@ -77,21 +78,16 @@ class PlanConfig:
         check_fields(self)
 
 
-@dataclass(kw_only=True)
-class ListConfig:
-    """What `kava curriculum list` is asked for: nothing."""
-
-
 RUN = Usage(
     prog="kava curriculum run",
-    kind=RunConfig,
+    kind=CurriculumRun,
     summary="Run the phases of a plan in their order, each from the student of the last; finished "
     "ones are kept, and one that was cut goes on.",
     example="kava curriculum run shell",
 )
 STATUS = Usage(
     prog="kava curriculum status",
-    kind=FolderConfig,
+    kind=CurriculumFolder,
     summary="Say where the phases stand, and what the finished ones added.",
     example="kava curriculum status outputs/curriculum/shell",
 )
@@ -136,7 +132,7 @@ def main(argv: list[str]) -> int:
     return todo[part](USAGE.parts[part].parse(rest), argv)
 
 
-def _run(args: RunConfig, argv: Sequence[str]) -> int:
+def _run(args: CurriculumRun, argv: Sequence[str]) -> int:
     from kava.curriculum.plan_file import find_curriculum, load_curriculum
 
     curriculum = load_curriculum(args.plan)
@@ -171,7 +167,7 @@ def _run(args: RunConfig, argv: Sequence[str]) -> int:
     return 0
 
 
-def _status(args: FolderConfig, argv: Sequence[str]) -> int:
+def _status(args: CurriculumFolder, argv: Sequence[str]) -> int:
     from kava.curriculum.folder import read_lock
     from kava.curriculum.plan_file import read_curriculum
     from kava.curriculum.summary import status_table

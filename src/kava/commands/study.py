@@ -68,7 +68,7 @@ class ReportConfig(FolderConfig):
 
 @dataclass(kw_only=True)
 class ListConfig:
-    """What `kava study list` is asked for: nothing."""
+    """What `kava study list` and `kava curriculum list` are asked for: nothing."""
 
 
 RUN = Usage(

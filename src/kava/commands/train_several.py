@@ -71,7 +71,7 @@ class SeveralTeachersConfig(TrainConfig):
 
 
 @dataclass(kw_only=True)
-class Phase(ConfigFile):
+class PhaseFlag(ConfigFile):
     """The flag of a phase."""
 
     phase: int | None = flag(
@@ -108,7 +108,7 @@ def check_phase(phase: int, config: TrainConfig) -> None:
 USAGE = Usage(
     prog="train_multi_teacher_kv.py",
     kind=SeveralTeachersConfig,
-    beside=Phase,
+    beside=PhaseFlag,
     summary="Distil the caches of several teachers into a student: kava train, with the defaults "
     "of a known program.",
     example=f"{PROGRAM} --student_model gpt2 --teacher_models gpt2-medium gpt2-large "

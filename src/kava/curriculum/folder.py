@@ -9,21 +9,18 @@ summary.json                            what each finished stage added
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from kava.curriculum.plan import Curriculum, Stage
-from kava.files.write import write_all, write_whole
-from kava.inputs import Malformed, read_json
-from kava.study.folder import differing, run_folder
-from kava.study.plan import canonical_hash
+from kava.files.write import write_whole
+from kava.study import lock
+from kava.study.folder import OTHER_FOLDER, run_folder
 
 PLAN_FILE = "curriculum.yaml"
 LOCK_FILE = "curriculum.lock.json"
 SUMMARY_FILE = "summary.json"
 PHASES_FOLDER = "phases"
-OTHER_FOLDER = "take another --output_dir"
 
 
 def default_folder(curriculum: Curriculum) -> Path:
@@ -54,28 +51,14 @@ def lock_curriculum(folder: Path, curriculum: Curriculum, source: str, command: 
         ValueError: the folder holds another curriculum.
         OSError: it cannot be written.
     """
-    from kava.student.checkpoint import library_versions
-
-    path = folder / LOCK_FILE
-    if path.is_file():
-        theirs = read_lock(folder)["plan"]
-        apart = ", ".join(differing(theirs, curriculum.canonical()))
-        if apart:
-            raise ValueError(
-                f"{folder} holds a curriculum with another plan ({apart}): a plan is not changed "
-                f"after its first run; {OTHER_FOLDER}"
-            )
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = {
-        "plan": curriculum.canonical(),
-        "plan_hash": curriculum.hash,
-        "written": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": library_versions(),
-        "command": command,
-    }
-    text = json.dumps(lock, indent=2, ensure_ascii=False) + "\n"
-    write_all({folder / PLAN_FILE: source, path: text})
+    lock.write_lock(
+        folder / LOCK_FILE,
+        curriculum.canonical(),
+        command,
+        beside={folder / PLAN_FILE: source},
+        what="curriculum",
+        mend=OTHER_FOLDER,
+    )
 
 
 def read_lock(folder: Path) -> dict[str, Any]:
@@ -84,23 +67,7 @@ def read_lock(folder: Path) -> dict[str, Any]:
     Raises:
         ValueError: no curriculum, or a lock that was truncated or edited.
     """
-    path = folder / LOCK_FILE
-    if not path.is_file():
-        raise ValueError(
-            f"{folder} holds no curriculum: it has no {LOCK_FILE}; name the folder that kava "
-            f"curriculum run wrote"
-        )
-    try:
-        lock: dict[str, Any] = read_json(path)
-        changed = canonical_hash(lock["plan"]) != lock["plan_hash"]
-    except (Malformed, KeyError, TypeError) as error:
-        reason = error.problem if isinstance(error, Malformed) else error
-        raise ValueError(f"{path} is cut or damaged ({reason}); restore it") from error
-    if changed:
-        raise ValueError(
-            f"{path} was edited after it was written: its hash does not fit; restore it"
-        )
-    return lock
+    return lock.read_lock(folder / LOCK_FILE, "curriculum")
 
 
 def write_summary(folder: Path, rows: list[dict[str, Any]]) -> None:

@@ -14,7 +14,7 @@ from kava.curriculum.studies import stage_plan
 from kava.flags import listed, near
 from kava.study.checks import check_plan
 from kava.study.plan import Budget, DataPlan
-from kava.study.plan_file import read_level, with_mix
+from kava.study.plan_file import find_shipped, read_level, with_mix
 from kava.study.settings import check_arms
 
 PLANS_FOLDER = Path(__file__).parent / "plans"
@@ -31,15 +31,7 @@ def find_curriculum(name_or_path: str | Path) -> Path:
     Raises:
         ValueError: neither a file nor the name of a shipped one.
     """
-    path, shipped = Path(name_or_path), shipped_curricula()
-    if path.is_file():
-        return path
-    if str(name_or_path) in shipped:
-        return shipped[str(name_or_path)]
-    hint = near(str(name_or_path), shipped)
-    raise ValueError(
-        f"{name_or_path} is neither a file nor a shipped curriculum{hint}: {listed(shipped)}"
-    )
+    return find_shipped(name_or_path, shipped_curricula(), "curriculum")
 
 
 def load_curriculum(name_or_path: str | Path, *, check_settings: bool = True) -> Curriculum:

@@ -10,15 +10,12 @@ runs/ARM/seed-S/result.json         written last: a run without it is not finish
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from kava.files.write import write_all
 from kava.inputs import Malformed, read_json, whole_json_lines
-from kava.study.plan import Plan, canonical_hash
+from kava.study import lock
+from kava.study.plan import Plan
 from kava.study.plan_file import read_plan
 
 PLAN_FILE = "plan.yaml"
@@ -67,29 +64,15 @@ def lock_plan(
         ValueError: the folder holds a study with another plan.
         OSError: it cannot be written.
     """
-    from kava.student.checkpoint import library_versions
-
-    path = folder / LOCK_FILE
-    if path.is_file():
-        theirs = read_lock(folder)["plan"]
-        apart = ", ".join(differing(theirs, plan.canonical()))
-        if apart:
-            raise ValueError(
-                f"{folder} holds a study with another plan ({apart}): a plan is not changed after "
-                f"its first run; {mend}"
-            )
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = {
-        "plan": plan.canonical(),
-        "plan_hash": plan.hash,
-        "written": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": library_versions(),
-        "command": command,
-        "defaults": DEFAULTS,
-    }
-    text = json.dumps(lock, indent=2, ensure_ascii=False) + "\n"
-    write_all({folder / PLAN_FILE: source, path: text})
+    lock.write_lock(
+        folder / LOCK_FILE,
+        plan.canonical(),
+        command,
+        beside={folder / PLAN_FILE: source},
+        what="study",
+        mend=mend,
+        defaults=DEFAULTS,
+    )
 
 
 def defaults_of(folder: Path) -> dict[str, Any]:
@@ -103,38 +86,13 @@ def defaults_of(folder: Path) -> dict[str, Any]:
     return {"text_ce_weight": BEFORE["text_ce_weight"]}
 
 
-def differing(then: Any, now: Any, where: str = "") -> Iterator[str]:
-    """The keys at which two plans differ, with the old and the new value."""
-    if isinstance(then, dict) and isinstance(now, dict):
-        for key in {**then, **now}:
-            yield from differing(then.get(key), now.get(key), f"{where}.{key}".lstrip("."))
-    elif then != now:
-        yield f"{where} {then!s:.40}, now {now!s:.40}"
-
-
 def read_lock(folder: Path) -> dict[str, Any]:
     """Read the locked plan and its metadata.
 
     Raises:
         ValueError: no study, or a lock that was truncated or edited.
     """
-    path = folder / LOCK_FILE
-    if not path.is_file():
-        raise ValueError(
-            f"{folder} holds no study: it has no {LOCK_FILE}; name the folder that kava study run "
-            f"wrote"
-        )
-    try:
-        lock: dict[str, Any] = read_json(path)
-        changed = canonical_hash(lock["plan"]) != lock["plan_hash"]
-    except (Malformed, KeyError, TypeError) as error:
-        reason = error.problem if isinstance(error, Malformed) else error
-        raise ValueError(f"{path} is cut or damaged ({reason}); restore it") from error
-    if changed:
-        raise ValueError(
-            f"{path} was edited after it was written: its hash does not fit; restore it"
-        )
-    return lock
+    return lock.read_lock(folder / LOCK_FILE, "study")
 
 
 def read_locked_plan(folder: Path) -> Plan:

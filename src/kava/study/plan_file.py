@@ -5,7 +5,7 @@ Unknown keys are errors, since a misspelt setting would otherwise silently keep 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
@@ -29,14 +29,27 @@ def find_plan(name_or_path: str | Path) -> Path:
     Raises:
         ValueError: neither a file nor the name of a shipped plan.
     """
-    path, shipped = Path(name_or_path), shipped_plans()
+    return find_shipped(name_or_path, shipped_plans(), "plan")
+
+
+def find_shipped(name_or_path: str | Path, shipped: Mapping[str, Path], what: str) -> Path:
+    """Find a file that is given by its path, or by its name among those of the package.
+
+    Args:
+        name_or_path: as a user gives it.
+        shipped: name → file.
+        what: a plan or a curriculum, for the message.
+
+    Raises:
+        ValueError: neither.
+    """
+    path, name = Path(name_or_path), str(name_or_path)
     if path.is_file():
         return path
-    if str(name_or_path) in shipped:
-        return shipped[str(name_or_path)]
+    if name in shipped:
+        return shipped[name]
     raise ValueError(
-        f"{name_or_path} is neither a file nor a shipped plan{near(str(name_or_path), shipped)}: "
-        f"{listed(shipped)}"
+        f"{name} is neither a file nor a shipped {what}{near(name, shipped)}: {listed(shipped)}"
     )
 
 

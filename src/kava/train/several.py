@@ -217,8 +217,7 @@ class SeveralDistiller(Distiller):
         union = isinstance(self.fusion, UnionFusion)
         some = next((one.target for one in read if one is not None), None)
         if some is None:  # in a batch without a sample of the chosen teachers, nothing is compared
-            student = around.student.detach().in_float32()
-            some = replace(student, rotated=not self.settings.unrotates)
+            some = replace(around.student.detach(), rotated=not self.settings.unrotates)
         traces = []
         for one, builder in zip(read, self.builders):
             if one is not None:
@@ -240,11 +239,10 @@ class SeveralDistiller(Distiller):
             # per token of the student's text, of which all teachers read the same number
             written_B = (around.batch["segment_ids"] > Segment.PROMPT).sum(1)
             text_BN = text_BN / written_B[:, None].clamp(min=1)
-        student = around.student.detach().in_float32() if not union else None
-        if student is not None and student.length != traces[0].length:
-            student = None
-        if student is not None:
-            student = self._compared_student(student, around)
+        student = None
+        compares = around.diagnose or "student" in self.fusion.reads
+        if compares and not union and around.student.length == traces[0].length:
+            student = self._compared_student(around)
         return replace(
             offers,
             traces=tuple(traces),
@@ -254,8 +252,9 @@ class SeveralDistiller(Distiller):
             text_BN=text_BN,
         )
 
-    def _compared_student(self, student: KVTrace, around: Around) -> KVTrace:
+    def _compared_student(self, around: Around) -> KVTrace:
         """The student's trace in the key space of the targets."""
+        student = around.student.detach().in_float32()
         return unrotate_trace(student, around.rotary) if self.settings.unrotates else student
 
     def _train_router(
