@@ -27,7 +27,7 @@ from torch import Tensor
 from kava.align import MapProjectionAligner, TimeWarp
 from kava.align.heads.build import apply_projector
 from kava.rope import Rotary, unrotate
-from timing import timed
+from timing import positive, timed
 
 PASSES = ("forward", "backward", "backward, x too")
 
@@ -231,10 +231,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--batch", type=int, default=1, help="samples (default 1)")
-    parser.add_argument("--length", type=int, default=512, help="positions (default 512)")
-    parser.add_argument("--rounds", type=int, default=3, help="the best of so many (default 3)")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads (default 1)")
+    parser.add_argument("--batch", type=positive, default=1, help="samples (default 1)")
+    parser.add_argument("--length", type=positive, default=512, help="positions (default 512)")
+    parser.add_argument(
+        "--rounds", type=positive, default=3, help="the best of so many (default 3)"
+    )
+    parser.add_argument("--threads", type=positive, default=1, help="CPU threads (default 1)")
     parser.add_argument(
         "--cases", nargs="+", choices=CASES, default=list(CASES), help="default all"
     )

@@ -21,7 +21,7 @@ from kava.fit.aligner import fit_from_statistics
 from kava.fit.paired_traces import paired_traces
 from kava.fit.statistics import FitStatistics, TracePair, add_pair
 from layers import PAIRS, batches, build
-from timing import timed
+from timing import positive, timed
 
 NUM_TEXTS = 1000
 
@@ -79,9 +79,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--batches", type=int, default=4, help="batches (default 4)")
-    parser.add_argument("--batch", type=int, default=8, help="samples of a batch (default 8)")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads (default 1)")
+    parser.add_argument("--batches", type=positive, default=4, help="batches (default 4)")
+    parser.add_argument("--batch", type=positive, default=8, help="samples of a batch (default 8)")
+    parser.add_argument("--threads", type=positive, default=1, help="CPU threads (default 1)")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     print(f"batches of {args.batch} texts, {args.threads} thread(s), torch {torch.__version__}\n")

@@ -32,6 +32,7 @@ from kava.eviction.base import find_candidates
 from kava.eviction.redundancy import mean_cosine
 from kava.eviction.rkv import redundancy
 from kava.trace import KVTrace, Segment
+from timing import positive
 
 ANSWER = 16
 
@@ -165,11 +166,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--lengths", type=int, nargs="+", default=[256, 1024, 4096, 8192], help="reasoning tokens"
     )
-    parser.add_argument("--layers", type=int, default=1)
-    parser.add_argument("--heads", type=int, default=8, help="key/value heads, as many for queries")
-    parser.add_argument("--head-dim", type=int, default=64)
-    parser.add_argument("--target-len", type=int, default=24, help="kept positions")
-    parser.add_argument("--rounds", type=int, default=5, help="timed rounds after the first")
+    parser.add_argument("--layers", type=positive, default=1)
+    parser.add_argument(
+        "--heads", type=positive, default=8, help="key/value heads, as many for queries"
+    )
+    parser.add_argument("--head-dim", type=positive, default=64)
+    parser.add_argument("--target-len", type=positive, default=24, help="kept positions")
+    parser.add_argument("--rounds", type=positive, default=5, help="timed rounds after the first")
     parser.add_argument(
         "--plain-up-to",
         type=int,

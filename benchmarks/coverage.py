@@ -27,6 +27,7 @@ from kava.statistics import levels_of
 from kava.statistics.crossed import Difference
 from kava.statistics.intervals import Interval
 from kava.statistics.shares import ends, score_curve
+from timing import positive
 
 CHANCE = 1 / 24
 CONFIDENCE = 0.95
@@ -254,8 +255,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--studies", type=int, default=500, help="per scenario (default 500)")
-    parser.add_argument("--items", type=int, default=300, help="items (default 300)")
+    parser.add_argument("--studies", type=positive, default=500, help="per scenario (default 500)")
+    parser.add_argument("--items", type=positive, default=300, help="items (default 300)")
     parser.add_argument(
         "--seeds", type=int, nargs="+", default=[3, 5, 10, 20], help="runs per arm (3 5 10 20)"
     )

@@ -19,6 +19,7 @@ import numpy as np
 
 from kava.statistics import ArmComparison, compare_arms
 from kava.statistics.simulate import SCENARIOS, simulate_arms
+from timing import positive
 
 ALPHA = 0.05
 # what a comparison says of each test
@@ -48,9 +49,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--studies", type=int, default=1000, help="per row (default 1000)")
+    parser.add_argument("--studies", type=positive, default=1000, help="per row (default 1000)")
     parser.add_argument("--seeds", type=int, default=5, help="runs per arm (default 5)")
-    parser.add_argument("--items", type=int, default=500, help="items (default 500)")
+    parser.add_argument("--items", type=positive, default=500, help="items (default 500)")
     parser.add_argument("--seed", type=int, default=0, help="of the simulation (default 0)")
     options = parser.parse_args()
     size = {"num_seeds": options.seeds, "num_items": options.items}

@@ -28,6 +28,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from kava.student import LatentStudent
 from kava.student.decode import Generation, generate_text
+from timing import positive
 
 
 class Decoding(NamedTuple):
@@ -115,15 +116,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--batch", type=int, nargs="+", default=[1, 64], help="batch sizes")
-    parser.add_argument("--prompt", type=int, default=48, help="prompt tokens")
-    parser.add_argument("--reasoning", type=int, default=48, help="written reasoning tokens")
-    parser.add_argument("--answer", type=int, default=8, help="answer tokens")
-    parser.add_argument("--layers", type=int, default=4, help="layers")
-    parser.add_argument("--width", type=int, default=256, help="hidden size; heads of 64")
-    parser.add_argument("--vocabulary", type=int, default=50257, help="entries of the output head")
-    parser.add_argument("--repeats", type=int, default=7, help="counted pairs of runs")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
+    parser.add_argument("--batch", type=positive, nargs="+", default=[1, 64], help="batch sizes")
+    parser.add_argument("--prompt", type=positive, default=48, help="prompt tokens")
+    parser.add_argument("--reasoning", type=positive, default=48, help="written reasoning tokens")
+    parser.add_argument("--answer", type=positive, default=8, help="answer tokens")
+    parser.add_argument("--layers", type=positive, default=4, help="layers")
+    parser.add_argument("--width", type=positive, default=256, help="hidden size; heads of 64")
+    parser.add_argument(
+        "--vocabulary", type=positive, default=50257, help="entries of the output head"
+    )
+    parser.add_argument("--repeats", type=positive, default=7, help="counted pairs of runs")
+    parser.add_argument("--threads", type=positive, default=1, help="CPU threads")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     print(

@@ -30,6 +30,7 @@ from kava.importance.knockout import knockout
 from kava.models.capture import position_ids_from_mask
 from kava.models.load import load_model, load_tokenizer
 from kava.trace import Segment
+from timing import positive
 
 
 @torch.no_grad()
@@ -77,9 +78,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--model_name", default="kava/shell-teacher")
     parser.add_argument("--dataset_name", default="kava/shell-game?form=verbose")
-    parser.add_argument("--num_samples", type=int, default=256, help="samples of the batch")
-    parser.add_argument("--max_length", type=int, default=512)
-    parser.add_argument("--rounds", type=int, default=5, help="timed rounds after the first")
+    parser.add_argument("--num_samples", type=positive, default=256, help="samples of the batch")
+    parser.add_argument("--max_length", type=positive, default=512)
+    parser.add_argument("--rounds", type=positive, default=5, help="timed rounds after the first")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     tokenizer, model = load_tokenizer(options.model_name), load_model(options.model_name)

@@ -21,6 +21,7 @@ from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from kava.align import TimeWarper
 from kava.rope import Rotary, rerotate, rotate, unrotate
+from timing import positive
 
 B, L, H, T, D, SLOTS = 8, 24, 8, 512, 64, 128
 
@@ -66,7 +67,7 @@ def show(title: str, seconds: dict[str, float]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=positive, default=5)
     rounds = parser.parse_args().rounds
     torch.set_num_threads(1)
     torch.manual_seed(0)

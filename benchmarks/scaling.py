@@ -28,6 +28,7 @@ from transformers import (
 
 from kava import capture, compress
 from kava.trace import KVTrace, Segment
+from timing import positive
 
 VOCABULARY = 256
 PROMPT, ANSWER = 16, 16
@@ -101,9 +102,9 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--samples", type=int, default=32)
-    parser.add_argument("--length", type=int, default=96, help="reasoning tokens")
-    parser.add_argument("--target-len", type=int, default=24, help="kept positions")
+    parser.add_argument("--samples", type=positive, default=32)
+    parser.add_argument("--length", type=positive, default=96, help="reasoning tokens")
+    parser.add_argument("--target-len", type=positive, default=24, help="kept positions")
     args = parser.parse_args(argv)
     print("| model | logits' deviation | " + " | ".join(METHODS) + " |")
     print("|---" * (len(METHODS) + 2) + "|")

@@ -36,6 +36,7 @@ from kava.student import LatentStudent
 from kava.train.config import TrainConfig
 from kava.train.objective import Distiller
 from kava.train.reading import written_text
+from timing import positive
 
 DECODINGS = [("6 sequential", 6, "sequential", 0), ("24 × 3 Jacobi", 24, "jacobi", 3)]
 
@@ -183,14 +184,18 @@ def main() -> None:
     )
     parser.add_argument("--large", action="store_true", help="12 layers of width 768")
     parser.add_argument("--other_teacher", action="store_true", help="a frozen copy teaches")
-    parser.add_argument("--batch", type=int, default=8, help="samples")
-    parser.add_argument("--prompt", type=int, help="prompt tokens (48; 128 with --large)")
-    parser.add_argument("--reasoning", type=int, help="reasoning tokens (48; 112 with --large)")
-    parser.add_argument("--answer", type=int, help="answer tokens (8; 16 with --large)")
-    parser.add_argument("--vocabulary", type=int, default=50257, help="entries of the output head")
+    parser.add_argument("--batch", type=positive, default=8, help="samples")
+    parser.add_argument("--prompt", type=positive, help="prompt tokens (48; 128 with --large)")
+    parser.add_argument(
+        "--reasoning", type=positive, help="reasoning tokens (48; 112 with --large)"
+    )
+    parser.add_argument("--answer", type=positive, help="answer tokens (8; 16 with --large)")
+    parser.add_argument(
+        "--vocabulary", type=positive, default=50257, help="entries of the output head"
+    )
     parser.add_argument("--kv_method", default="rkv", help="eviction method")
-    parser.add_argument("--repeats", type=int, default=9, help="counted rounds")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
+    parser.add_argument("--repeats", type=positive, default=9, help="counted rounds")
+    parser.add_argument("--threads", type=positive, default=1, help="CPU threads")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     for name, small, large in (("prompt", 48, 128), ("reasoning", 48, 112), ("answer", 8, 16)):

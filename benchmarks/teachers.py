@@ -31,7 +31,7 @@ from kava.train.config import TrainConfig
 from kava.train.models import build_aligner
 from kava.train.objective import Distiller
 from kava.train.several import SeveralDistiller
-from timing import timed
+from timing import positive, timed
 
 GOAL = 1.3
 """Hard routing among four teachers ÷ one teacher."""
@@ -224,8 +224,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--sizes", nargs="+", default=list(SIZES), choices=list(SIZES))
-    parser.add_argument("--rounds", type=int, default=9, help="timed rounds of all arms, in turns")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
+    parser.add_argument(
+        "--rounds", type=positive, default=9, help="timed rounds of all arms, in turns"
+    )
+    parser.add_argument("--threads", type=positive, default=1, help="CPU threads")
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
     for name in args.sizes:

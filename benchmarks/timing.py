@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import argparse
 import ctypes
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
+
+
+def positive(text: str) -> int:
+    """A whole number above 0, for flags.
+
+    Raises:
+        argparse.ArgumentTypeError: another text.
+    """
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
 
 
 def resident_bytes(field: str) -> int:

@@ -29,6 +29,7 @@ from transformers import AutoTokenizer, BertTokenizer, GPT2Tokenizer
 
 from kava.align import TokenAligner, token_offsets
 from kava.align.tokens.overlap import align_many
+from timing import positive
 
 NAMES = ("gpt2", "qwen2", "llama2", "t5", "bert_uncased")
 
@@ -109,8 +110,10 @@ def main() -> None:
     )
     parser.add_argument("--student", choices=NAMES, default="gpt2")
     parser.add_argument("--teacher", choices=NAMES, default="llama2")
-    parser.add_argument("--texts", type=int, default=10_000, help="texts (default 10,000)")
-    parser.add_argument("--rounds", type=int, default=3, help="the best of so many (default 3)")
+    parser.add_argument("--texts", type=positive, default=10_000, help="texts (default 10,000)")
+    parser.add_argument(
+        "--rounds", type=positive, default=3, help="the best of so many (default 3)"
+    )
     parser.add_argument("--report", action="store_true", help="the tables of agreement instead")
     parser.add_argument("--shared", type=Path, default=SHARED, help="the development data")
     options = parser.parse_args()

@@ -21,6 +21,7 @@ from transformers import get_cosine_schedule_with_warmup
 from kava.data.collate import Collator
 from kava.train.build import Run, build_run
 from kava.train.config import TrainConfig
+from timing import positive
 
 BATCH_SIZE = 64
 
@@ -75,8 +76,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--steps", type=int, default=100, help="of a round")
-    parser.add_argument("--rounds", type=int, default=5, help="of both loops, in turns")
+    parser.add_argument("--steps", type=positive, default=100, help="of a round")
+    parser.add_argument("--rounds", type=positive, default=5, help="of both loops, in turns")
     parser.add_argument("--no_text", action="store_true", help="without the text's cross-entropy")
     args = parser.parse_args()
     torch.set_num_threads(1)

@@ -226,3 +226,12 @@ def test_what_does_not_fit_is_refused(changes: dict[str, Any], said: str) -> Non
 def test_too_few_samples_are_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="raise --calibration_samples"):
         built(tmp_path, calibration_samples=1, aligner_fit="frozen")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"shared_space_dim": 8}, {"shared_space_loss": "mse"}, {"shared_space_fit": "joint"}],
+)
+def test_a_flag_of_the_space_needs_the_space(changes: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="is read where --shared_space_weight is above 0"):
+        small(**changes)

@@ -77,7 +77,8 @@ class PhaseFlag(ConfigFile):
     phase: int | None = flag(
         None,
         "what the other flags must say: 1 two teachers, fixed; 2 several, fixed; 3 several; 4 "
-        "several, learnable; it changes nothing. Phase 5, and all in turn: kava curriculum run",
+        "several, learnable; 5 several, with a shared space; it changes nothing. All in turn: kava "
+        "curriculum run",
         choices=(1, 2, 3, 4, 5),
     )
 
@@ -94,7 +95,10 @@ def check_phase(phase: int, config: TrainConfig) -> None:
         2: (number > 1 and config.fusion == "fixed", "several --teachers with --fusion fixed"),
         3: (number > 1, "several --teachers"),
         4: (number > 1 and config.fusion == "learnable", "--teachers with --fusion learnable"),
-        5: (False, "a space that all models share, which no flag asks for"),
+        5: (
+            number > 1 and config.shared_space_weight > 0,
+            "several --teachers with --shared_space_weight above 0",
+        ),
     }
     fits, means = holds[phase]
     if not fits:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from kava.flags import flags_of
 from kava.train.resampling import INTERPOLATED, REASONING_ONLY
 from kava.train.settings import Settings
 from kava.train.teacher_names import check_teachers
@@ -77,6 +78,13 @@ def check_config(config: Settings) -> None:
 
 def _check_shared_space(config: Settings) -> None:
     if not config.shared_space_weight:
+        for name in ("shared_space_dim", "shared_space_loss", "shared_space_fit"):
+            value = getattr(config, name)
+            if value != flags_of(type(config))[name].default:
+                raise ValueError(
+                    f"--{name} {value} is read where --shared_space_weight is above 0: give it a "
+                    f"value, or leave this out"
+                )
         return
     weight = f"--shared_space_weight {config.shared_space_weight:g}"
     refused = {
