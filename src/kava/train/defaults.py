@@ -4,7 +4,7 @@
     keep_short       on if the problems of a built-in task differ in steps, else off
     target_len       6, or the number of reasoning tokens of a built-in task if smaller
     text_ce_weight   1 for latents that a frozen teacher teaches, else 0
-    text_ce_steps    and inject_steps: 40 % of the run
+    text_ce_steps    and inject_steps: 80 % of the run
     kava train       with no model and no data named: the recipe of the built-in game; with no
                      model and the built-in word problems: theirs
 
@@ -31,7 +31,7 @@ from kava.train.settings.teachers import TeachersSettings
 from kava.train.teacher_names import teachers_of
 
 USUAL_TARGET_LEN = 6
-FADING_PART = 0.4
+FADING_PART = 0.8
 """Of a run's steps, after how many a term fades that is of use at its beginning."""
 BEFORE: Mapping[str, Any] = {
     "fp16": False, "text_ce_weight": 0.0, "text_ce_steps": None, "ce_warmup": 0,

@@ -95,7 +95,7 @@ class LossSettings:
     text_ce_steps: int | None = flag(
         None,
         "steps after which that term has faded: its weight is full over the first half of them, "
-        "then falls linearly to 0; left out: 40 % of the run",
+        "then falls linearly to 0; left out: 80 % of the run",
         least=1,
     )
     inject_weight: float = flag(
