@@ -102,6 +102,7 @@ def good() -> dict[str, list[float]]:
         "none": [0.041],
         "pause": [0.038],
         "ce": [0.052],
+        "text_ce": [0.044],
         "codi": [0.033, 0.05],
         "kv": [1.0, 0.998],
         "kv_jacobi": [0.97, 1.0],

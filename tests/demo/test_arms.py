@@ -27,7 +27,7 @@ def settings(demo: Demo, arm: Arm) -> dict[str, Any]:
 
 def test_the_arms_are_those_of_the_demo() -> None:
     assert [arm.name for arm in MAIN.arms] == [
-        "written", "none", "pause", "ce", "codi", "kv", "kv_jacobi", "codi_kv",
+        "written", "none", "pause", "ce", "text_ce", "codi", "kv", "kv_jacobi", "codi_kv",
     ]  # fmt: skip
     for demo in (EVICTION, eviction_demo(5)):
         assert {arm.name for arm in demo.arms} == {
@@ -105,9 +105,11 @@ def test_what_the_names_say() -> None:
     arms = {arm.name: settings(MAIN, arm) for arm in MAIN.arms}
     weights = {name: (arm["codi_weight"], arm["kv_weight"]) for name, arm in arms.items()}
     assert weights == {
-        "written": (0, 0), "none": (0, 0), "pause": (0, 0), "ce": (0, 0),
+        "written": (0, 0), "none": (0, 0), "pause": (0, 0), "ce": (0, 0), "text_ce": (0, 0),
         "codi": (5, 0), "kv": (0, 5), "kv_jacobi": (0, 5), "codi_kv": (5, 5),
     }  # fmt: skip
+    reads = {name for name, arm in arms.items() if arm["text_ce_weight"] == 1}
+    assert reads == {"text_ce", "codi", "kv", "kv_jacobi", "codi_kv"}
     assert arms["written"]["student"] == "explicit"
     assert arms["none"]["target_len"] == 0
     assert (arms["pause"]["decoding"], arms["pause"]["jacobi_iterations"]) == ("jacobi", 0)

@@ -197,7 +197,7 @@ def test_the_demo_runs_from_end_to_end_and_keeps_what_is_done(
     for name in ("report.html", "accuracy.png", "curves.png", "losses.png", "passes.png"):
         assert (tmp_path / name).stat().st_size > 1000
         assert str(tmp_path / name) in said.out
-    assert "not run: answer only (ce)" in said.out
+    assert "not run: answer only (ce), reading trained" in said.out
     assert re.search(r"\[2/2\] kv_jacobi, seed 0: \d+\.\d % of 10 answers right", said.err)
     assert (
         tmp_path / "runs" / "kv_jacobi" / "seed-0" / "checkpoint-4" / "model.safetensors"
