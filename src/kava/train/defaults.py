@@ -3,6 +3,7 @@
     alignment_mode   structured where another model teaches, else identity
     keep_short       on if the problems of a built-in task differ in steps, else off
     target_len       6, or the number of reasoning tokens of a built-in task if smaller
+    thought_positions  shared with sequential latents, own with Jacobi decoding
     text_ce_weight   1 for latents that a frozen teacher teaches, else 0
     text_ce_steps    and inject_steps: 80 % of the run
     kava train       with no model and no data named: the recipe of the built-in game; with no
@@ -37,7 +38,7 @@ BEFORE: Mapping[str, Any] = {
     "fp16": False, "text_ce_weight": 0.0, "text_ce_steps": None, "ce_warmup": 0,
     "inject_weight": 0.0, "inject_steps": None, "start_from": None, "eval_first": False,
     "eval_train_size": 0, "shared_space_weight": 0.0, "shared_space_dim": 32,
-    "shared_space_loss": "cosine", "shared_space_fit": "calibrated",
+    "shared_space_loss": "cosine", "shared_space_fit": "calibrated", "thought_positions": "own",
     **{name: setting.default for name, setting in flags_of(TeachersSettings).items()},
 }  # fmt: skip
 """Flags that runs of an earlier version do not record, and what held then."""
@@ -100,6 +101,10 @@ def settle(config: Settings) -> dict[str, str]:
         config.keep_short, left_out["keep_short"] = _keep_short(config)
     if config.target_len is None:
         config.target_len, left_out["target_len"] = _target_len(config)
+    if config.thought_positions is None:
+        # two passes over three latents of the built-in game learn nothing with shared ones
+        config.thought_positions = "own" if config.decoding == "jacobi" else "shared"
+        left_out["thought_positions"] = ""
     if config.text_ce_weight is None:
         config.text_ce_weight = 1.0 if _needs_reader(config) else 0.0
         left_out["text_ce_weight"] = ""

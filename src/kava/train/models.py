@@ -38,6 +38,7 @@ def build_student(config: TrainConfig) -> PreTrainedModel:
             decoding=config.decoding,
             num_iterations=min(config.jacobi_iterations, config.target_len),
             projection_dropout=config.projection_dropout,
+            thought_positions=config.thought_positions,
         )
     load_start(config, student)
     return student
