@@ -20,11 +20,9 @@ from kava.study.plan_file import read_plan
 
 PLAN_FILE = "plan.yaml"
 LOCK_FILE = "plan.lock.json"
-DEFAULTS = 3
+DEFAULTS = 2
 """In a lock: which defaults of `kava train` its runs have. Locks without it are from before latents
-that a frozen teacher teaches were trained to be read (`--text_ce_weight`), those of 2 and less from
-before the thought vectors shared positions (`--thought_positions`)."""
-_CHANGED = {"text_ce_weight": 2, "thought_positions": 3}
+that a frozen teacher teaches were trained to be read (`--text_ce_weight`)."""
 RUNS_FOLDER = "runs"
 METRICS_FILE = "metrics.jsonl"
 ITEMS_FILE = "items.jsonl"
@@ -81,12 +79,11 @@ def defaults_of(folder: Path) -> dict[str, Any]:
     """Settings that are left out of a plan, where an earlier version began the study and its
     defaults were others; empty of a study of today's, and of one that is not begun."""
     path = folder / LOCK_FILE
-    if not path.is_file():
+    if not path.is_file() or "defaults" in read_json(path):
         return {}
     from kava.train.defaults import BEFORE
 
-    begun = read_json(path).get("defaults", 1)
-    return {name: BEFORE[name] for name, since in _CHANGED.items() if begun < since}
+    return {"text_ce_weight": BEFORE["text_ce_weight"]}
 
 
 def read_lock(folder: Path) -> dict[str, Any]:

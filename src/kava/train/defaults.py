@@ -3,7 +3,6 @@
     alignment_mode   structured where another model teaches, else identity
     keep_short       on if the problems of a built-in task differ in steps, else off
     target_len       6, or the number of reasoning tokens of a built-in task if smaller
-    thought_positions  shared with sequential latents, own with Jacobi decoding
     text_ce_weight   1 for latents that a frozen teacher teaches, else 0
     text_ce_steps    and inject_steps: 80 % of the run
     kava train       with no model and no data named: the recipe of the built-in game; with no
@@ -101,10 +100,6 @@ def settle(config: Settings) -> dict[str, str]:
         config.keep_short, left_out["keep_short"] = _keep_short(config)
     if config.target_len is None:
         config.target_len, left_out["target_len"] = _target_len(config)
-    if config.thought_positions is None:
-        # two passes over three latents of the built-in game learn nothing with shared ones
-        config.thought_positions = "own" if config.decoding == "jacobi" else "shared"
-        left_out["thought_positions"] = ""
     if config.text_ce_weight is None:
         config.text_ce_weight = 1.0 if _needs_reader(config) else 0.0
         left_out["text_ce_weight"] = ""

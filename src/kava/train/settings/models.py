@@ -49,12 +49,11 @@ class ModelSettings:
         most=names.MOST_LATENTS,
     )
     thought_positions: str = flag(
-        None,
-        "shared: begin- and end-of-thought have the position of the token before them and start "
-        "near the mean embedding, so that a written chain of thought is read as it is in plain "
-        "text; own: they take positions, as new tokens do, and start at random",
+        "own",
+        "own: begin- and end-of-thought have positions, as new tokens do; shared: they have that "
+        "of the token before them and start near the mean embedding, so that a written chain of "
+        "thought between them is read as in plain text",
         choices=names.THOUGHT_POSITIONS,
-        unset="shared; own with Jacobi decoding",
     )
     projection_dropout: float = flag(
         0.0, "dropout in the projection from hidden state to latent", least=0, below=1
