@@ -2,8 +2,7 @@
 
     [padding] prompt | begin-of-thought | latent 1 … latent M | end-of-thought | answer [padding]
 
-Begin- and end-of-thought share the position of the token before them, so that the latents have the
-positions of a written chain of thought, and the answer those behind it; or they have their own
+Begin- and end-of-thought have positions of their own, or share that of the token before them
 (`LatentStudentConfig.thought_positions`).
 
 Columns for the next pass are kept pending, so that the prompt shares a pass with the
@@ -26,6 +25,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from kava.attention import AttentionForm
 from kava.models.capture import QueryRecorder, record_queries, trace_from_cache
+from kava.models.traceable import decoder_of
 from kava.student.cache import Pairs, PreallocatedCache, cache_from, pairs_of
 from kava.student.config import LatentStudentConfig
 from kava.trace import KVTrace
@@ -75,14 +75,6 @@ class LatentOutput:
     num_passes: int
     begin_pairs: Pairs
     readings: Tensor | None = None
-
-
-def decoder_of(model: PreTrainedModel) -> Any:
-    """A causal language model without its output head."""
-    if model.base_model is not model:
-        return model.base_model
-    # Llama 4 names its base after a part that the text-only model does not have
-    return model.model
 
 
 class Passes:
