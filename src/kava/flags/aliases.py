@@ -98,11 +98,6 @@ TRAINING: Known = {
     **READING,
     **MODELS,
     **TEACHERS,
-    "gradient_checkpointing": Instead(
-        "drops the cache that the KV loss compares: for less memory lower --batch_size and raise "
-        "--gradient_accumulation_steps",
-        OFF,
-    ),
     "alpha2": Same("kv_weight"),
     "kv_loss_weight": Same("kv_weight"),
     "ce_loss_weight": Same("ce_weight"),

@@ -11,6 +11,7 @@ from kava.align import MapProjectionAligner
 from kava.models.load import load_model, load_model_config, load_tokenizer
 from kava.models.lora import ALL_LINEAR, LoraForm, add_lora
 from kava.models.probe import probe_cache
+from kava.models.recompute import recompute_layers
 from kava.models.tokenizers import check_tokenizer
 from kava.student.latent import LatentStudent
 from kava.student.prompts import base_of
@@ -43,6 +44,8 @@ def build_student(config: TrainConfig) -> PreTrainedModel:
         )
     if config.lora_r:
         add_lora(model, lora_form(config), config.model_name)
+    if config.gradient_checkpointing:
+        recompute_layers(model)
     load_start(config, student)
     return student
 
