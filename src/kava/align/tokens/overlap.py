@@ -114,6 +114,23 @@ def align_offsets(student_offsets: Offsets, teacher_offsets: Offsets) -> TokenAl
     return align_many([student_offsets], [teacher_offsets])[0]
 
 
+def unaligned(num_tokens: int) -> TokenAlignment:
+    """Stands for the alignment of a text that shares no position with the student's.
+
+    Args:
+        num_tokens: T_s; each of the student's tokens reads the first of the other's.
+    """
+    zeros = np.zeros(num_tokens, dtype=np.int64)
+    return TokenAlignment(
+        last=zeros,
+        indptr=np.arange(num_tokens + 1),
+        indices=zeros,
+        weights=np.ones(num_tokens),
+        num_teacher_tokens=1,
+        exact=0.0,
+    )
+
+
 def align_many(
     student_offsets: Sequence[Offsets], teacher_offsets: Sequence[Offsets]
 ) -> list[TokenAlignment]:
