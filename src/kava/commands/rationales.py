@@ -13,7 +13,7 @@ from kava.data_settings import Source
 from kava.files.outputs import check_output
 from kava.files.write import write_whole
 from kava.flags import Usage, again, check_once, flag, needed
-from kava.flags.aliases import ANSWERING
+from kava.flags.aliases import ANYWHERE
 from kava.models.devices import choose_device
 from kava.models.quiet import quiet_libraries
 from kava.train.teacher_names import split_label
@@ -52,7 +52,7 @@ USAGE = Usage(
     summary="Let teachers write their own chains of thought, for --teacher_reasoning.",
     example="kava rationales --teachers a=gpt2 b=gpt2-large --dataset_name gsm8k "
     "--output rationales.jsonl",
-    known=ANSWERING,
+    known=ANYWHERE,
 )
 
 

@@ -120,15 +120,8 @@ def unaligned(num_tokens: int) -> TokenAlignment:
     Args:
         num_tokens: T_s; each of the student's tokens reads the first of the other's.
     """
-    zeros = np.zeros(num_tokens, dtype=np.int64)
-    return TokenAlignment(
-        last=zeros,
-        indptr=np.arange(num_tokens + 1),
-        indices=zeros,
-        weights=np.ones(num_tokens),
-        num_teacher_tokens=1,
-        exact=0.0,
-    )
+    zeros, ones = np.zeros(num_tokens, dtype=np.int64), np.ones(num_tokens)
+    return TokenAlignment(zeros, np.arange(num_tokens + 1), zeros, ones, 1, 0.0)
 
 
 def align_many(
