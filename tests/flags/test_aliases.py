@@ -63,6 +63,10 @@ OTHERS = "--model_name gpt2 --teacher_name gpt2-medium --dataset_name gsm8k --ou
         ("--use_attention_weighted_kv --attention_weighted_kv_warmup 20",
          {"attention_weighted_kv": True, "attention_weighted_warmup": 20}),
         ("--shuffle_kv", {"wrong_sample": True}),
+        ("--gradient_checkpointing true --lora_rank 8 --lora_target_modules q_proj,v_proj",
+         {"gradient_checkpointing": True, "lora_r": 8, "lora_targets": ["q_proj", "v_proj"]}),
+        ("--lora_r 8 --teacher adapter_off --model_name gpt2",
+         {"adapter_off": True, "teacher_name": "gpt2"}),
         ("--torch_dtype bfloat16", {"dtype": "bfloat16"}),
         ("--distill_layers 0-12 --distill_k_only", {"distill_layers": "0-12"}),
         ("--fp16 false --use_lora no --gradient_checkpointing False --num_workers 0", {}),
@@ -104,7 +108,6 @@ def test_a_command_that_users_know_is_taken(command: str, settings: dict[str, An
     [
         ("--trust_remote_code", "is refused on purpose: code that comes with a checkpoint"),
         ("--trust_remote_code True", "is refused on purpose"),
-        ("--gradient_checkpointing", "lower --batch_size and raise --gradient_accumulation_steps"),
         ("--teacher_models A B --num_teachers 3", "is the number of names behind --teachers"),
         ("--num_teachers 2", "is the number of names behind --teachers"),
         ("--router_hidden_dim 256", "is the size of what the router reads"),

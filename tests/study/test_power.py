@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from kava.statistics.power import power_of_t
 from kava.statistics import power_before, seeds_needed
+from kava.statistics.power import power_of_t
 from kava.statistics.shares import share_power
 from kava.study.plan import Pilot, Plan
 from kava.study.plan_file import load_plan, read_plan

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kava.align.tokens.overlap import unaligned
 from kava.data.encoded import Encoded, TeacherText
 from kava.trace import Segment
 
@@ -207,9 +208,9 @@ class Collator:
         """What several teachers read."""
         batch["sides"], batch["first_reader"] = [], []
         for n, pad in enumerate(self.pad_token_ids):
-            texts = [s.sides[n].text for s in samples]
+            texts = [s.sides[n].read for s in samples]
             same = (
-                k for k in range(n) if all(s.sides[k].text is t for s, t in zip(samples, texts))
+                k for k in range(n) if all(s.sides[k].read is t for s, t in zip(samples, texts))
             )
             batch["first_reader"].append(next(same, n))
             if batch["first_reader"][n] < n:
@@ -272,12 +273,7 @@ class Collator:
 
 def _stand_in(text: TeacherText, sample: Encoded) -> TeacherText:
     """What fills the row of a sample that a teacher does not read, in place of its text."""
-    n = len(sample.input_ids)
-    zeros = np.zeros(n, dtype=np.int64)
-    alignment = text.alignment._replace(
-        last=zeros, indptr=np.arange(n + 1), indices=zeros, weights=np.ones(n)
-    )
-    return TeacherText(encoded=text.encoded, alignment=alignment)
+    return TeacherText(encoded=text.encoded, alignment=unaligned(len(sample.input_ids)))
 
 
 def _pad(rows: Sequence[np.ndarray], fill: int, side: str) -> tuple[np.ndarray, np.ndarray]:

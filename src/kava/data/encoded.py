@@ -118,10 +118,18 @@ class Side:
     Args:
         present: whether it reads the sample at all.
         text: the sample in its own tokens; None where it reads the student's, or nothing.
+        own: the sample with its own chain of thought, which it reads in place of `text` in
+            training; maps are fitted on `text`, which the student reads too.
     """
 
     present: bool = True
     text: TeacherText | None = None
+    own: TeacherText | None = None
+
+    @property
+    def read(self) -> TeacherText | None:
+        """What it reads in training."""
+        return self.text if self.own is None else self.own
 
 
 @dataclass

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kava.align import TokenAlignment
-from kava.align.tokens.overlap import align_many
+from kava.align.tokens.overlap import align_many, unaligned
 from kava.data.encode import encode_records
 from kava.data.encoded import Encoded, EncodeReport, Overflow, Side, TeacherText
+from kava.data.rationales import FIELD
 from kava.data.records import Record, Template
 
 if TYPE_CHECKING:
@@ -146,6 +147,74 @@ def encode_for_teachers(
     ]
     if not kept:
         raise ValueError("no sample fits any of the teachers; raise --max_length")
+    return kept, reports
+
+
+def with_own_reasoning(
+    records: Sequence[Record],
+    encoded: Sequence[Encoded],
+    readers: Sequence[tuple[str, PreTrainedTokenizerBase, Template]],
+    max_length: int,
+    *,
+    target_len: int | None = None,
+    overflow: Overflow = "error",
+) -> tuple[list[Encoded], list[EncodeReport]]:
+    """Let each of several teachers read its own chain of thought of each sample.
+
+    The gold answer stands behind it. A teacher without one, or whose chain of thought is empty,
+    does not read the sample. Such a text shares no position with the student's.
+
+    Args:
+        records: the records of the samples, see `kava.data.rationales`.
+        encoded: the samples with their sides.
+        readers: label, tokenizer and template of each teacher.
+        max_length: maximum tokens of a teacher's text.
+        target_len: minimum reasoning tokens of it.
+        overflow: "error" raises at the first that does not fit; under "skip" the others teach the
+            sample alone.
+
+    Returns:
+        the samples that a teacher or more reads, and a report for each teacher.
+
+    Raises:
+        DoesNotFit: under "error", the first record that does not fit.
+        ValueError: a teacher without any chain of thought, or no sample is left.
+    """
+    by_id = {record.id: record for record in records}
+    sides = [list(item.sides) for item in encoded]
+    reports = []
+    for n, (label, tokenizer, template) in enumerate(readers):
+        written = [
+            replace(by_id[item.id], reasoning=text, states_answer=False, student_question=None)
+            for item in encoded
+            if item.sides[n].present and (text := by_id[item.id].meta.get(FIELD, {}).get(label))
+        ]
+        if not written:
+            raise ValueError(
+                f"--teacher_reasoning has no chain of thought of teacher {label} for any of the "
+                f"samples, such as {encoded[0].id!r}: write them by kava rationales, under the "
+                f"same labels, and for the split that is evaluated too"
+            )
+        theirs, report = encode_records(
+            written, tokenizer, template, max_length, target_len=target_len, overflow=overflow
+        )
+        found = {item.id: item for item in theirs}
+        for item, row in zip(encoded, sides):
+            own = found.get(item.id)
+            text = (
+                None
+                if own is None
+                else TeacherText(encoded=own, alignment=unaligned(len(item.input_ids)))
+            )
+            row[n] = replace(row[n], present=text is not None, own=text)
+        reports.append(report)
+    kept = [
+        replace(item, sides=tuple(row))
+        for item, row in zip(encoded, sides)
+        if any(side.present for side in row)
+    ]
+    if not kept:
+        raise ValueError("no sample has a chain of thought of any of the teachers")
     return kept, reports
 
 

@@ -13,7 +13,8 @@ from kava.data.encode import encode_records
 from kava.data.encoded import Encoded, EncodeReport
 from kava.data.mix import draw_shares
 from kava.data.oracle import with_oracle_positions
-from kava.data.pairing import encode_for_teacher, encode_for_teachers
+from kava.data.pairing import encode_for_teacher, encode_for_teachers, with_own_reasoning
+from kava.data.rationales import read_rationales, with_rationales
 from kava.data.records import Record, Template
 from kava.data.sources import default_template, load_records
 from kava.data.splits import check_disjoint, data_hash, split_records, spread_questions
@@ -68,6 +69,9 @@ def load_data(
     """
     template = default_template(config.dataset_name, drop_last_step=not config.keep_last_step)
     train, held_out = read_data(config)
+    if config.teacher_reasoning:
+        theirs = read_rationales(config.teacher_reasoning)
+        train, held_out = (with_rationales(part, theirs) for part in (train, held_out))
     if teacher_tokenizer is not None:
         texts = (template.render(record).text for record in _found([*train, *held_out]))
         if reads_alike(tokenizer, teacher_tokenizer, texts):
@@ -136,7 +140,12 @@ def data_key(config: TrainConfig) -> tuple[Any, ...]:
         *(getattr(config, name) for name in DATA_FIELDS),
         config.seed if drawn else None,
         config.teacher_name if config.needs_teacher else None,
-        (tuple(config.teachers or ()), tuple(config.teacher_prompts or ()), config.fusion)
+        (
+            tuple(config.teachers or ()),
+            tuple(config.teacher_prompts or ()),
+            tuple(config.teacher_reasoning or ()),
+            config.fusion,
+        )
         if config.several
         else None,
         config.matches_cache,
@@ -182,6 +191,7 @@ def _encode(
 ) -> tuple[list[Encoded], EncodeReport]:
     tokenizer, teacher_tokenizer = tokenizers
     own = teacher_tokenizer is not None or any(theirs is not None for theirs, _ in readers)
+    own = own or bool(config.teacher_reasoning)
     own_positions = own and config.token_alignment == "none"
     encoded, report = encode_records(
         records,
@@ -210,6 +220,21 @@ def _encode(
         for one, theirs in zip(teachers_of(config), reports):
             if theirs.skipped:
                 print(f"teacher {one.label} reads {theirs}", flush=True)
+        if config.teacher_reasoning:
+            by_label = [
+                (one.label, theirs or tokenizer, prompt)
+                for one, (theirs, prompt) in zip(teachers_of(config), readers)
+            ]
+            encoded, reports = with_own_reasoning(
+                records,
+                encoded,
+                by_label,
+                config.max_length,
+                target_len=pairing["target_len"],
+                overflow=pairing["overflow"],
+            )
+            for (label, _, _), written in zip(by_label, reports):
+                print(f"teacher {label} reads its own chains of thought: {written}", flush=True)
         encoded = _named(config, records, encoded)
     if config.kv_method == "positions":
         kept = {item.id for item in encoded}

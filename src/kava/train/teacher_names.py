@@ -134,6 +134,7 @@ def check_teachers(config: Settings) -> None:
         return
     _check_readers(config, changed)
     _check_weights(config, len(named))
+    _check_own_reasoning(config)
     if not config.matches_cache:
         raise ValueError(
             "--teachers: their caches are fused into the target of the KV loss, and this run has "
@@ -188,6 +189,25 @@ def _check_readers(config: Settings, changed: list[str]) -> None:
             f"--entropy_target {config.entropy_target} is read where --entropy_reg_strength is "
             f"above 0: give it a value, or leave this out"
         )
+
+
+def _check_own_reasoning(config: Settings) -> None:
+    if not config.teacher_reasoning:
+        return
+    refused = {
+        f"--student {config.student}": config.student != "latent"
+        and ("reads positions of its own text, which these texts have none of", "latent"),
+        f"--token_alignment {config.token_alignment}": config.token_alignment != "none"
+        and ("brings a teacher's text to the student's, which is another", "none"),
+        f"--kv_method {config.kv_method}": config.kv_method == "positions"
+        and ("keeps positions of the data's text", "full or uniform"),
+    }
+    for flag, found in refused.items():
+        if found:
+            why, mend = found
+            raise ValueError(
+                f"--teacher_reasoning and {flag}, which {why}: pass {flag.split()[0]} {mend}"
+            )
 
 
 def _check_weights(config: Settings, num_teachers: int) -> None:

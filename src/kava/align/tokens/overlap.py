@@ -114,6 +114,16 @@ def align_offsets(student_offsets: Offsets, teacher_offsets: Offsets) -> TokenAl
     return align_many([student_offsets], [teacher_offsets])[0]
 
 
+def unaligned(num_tokens: int) -> TokenAlignment:
+    """Stands for the alignment of a text that shares no position with the student's.
+
+    Args:
+        num_tokens: T_s; each of the student's tokens reads the first of the other's.
+    """
+    zeros, ones = np.zeros(num_tokens, dtype=np.int64), np.ones(num_tokens)
+    return TokenAlignment(zeros, np.arange(num_tokens + 1), zeros, ones, 1, 0.0)
+
+
 def align_many(
     student_offsets: Sequence[Offsets], teacher_offsets: Sequence[Offsets]
 ) -> list[TokenAlignment]:

@@ -20,6 +20,12 @@ class TeachersSettings:
         metavar="TEACHER",
         group="teachers",
     )
+    teacher_reasoning: list[str] | None = flag(
+        None,
+        "files of kava rationales with each teacher's own chain of thought, which it reads in "
+        "place of the data's; left out: all read the data's",
+        metavar="FILE",
+    )
     fusion: str = flag(
         "fixed",
         "how their caches become one target. fixed: given weights; similarity: of the student's "
