@@ -14,8 +14,8 @@ from kava import data
 
 DOCS = Path(__file__).parents[2] / "docs"
 MODULES = ["segments", *(f"data.{name}" for name in (
-    "builtin", "collate", "encode", "oracle", "records", "shell_game", "sources", "splits",
-    "word_phrases", "word_problems", "word_tokenizer",
+    "builtin", "collate", "encode", "leakage", "oracle", "records", "shell_game", "sources",
+    "splits", "word_phrases", "word_problems", "word_tokenizer",
 ))]  # fmt: skip
 
 
