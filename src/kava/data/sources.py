@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from kava.data.builtin import load_builtin, template_of_data
+from kava.data.fields import id_of, text_of
 from kava.data.files import READ, find_files, rows_of, stem_of
 from kava.data.gold import check_golds
 from kava.data.mix import ARC, draw_shares, load_mix
@@ -101,10 +103,51 @@ def load_records(
         own = RowReader(RowSettings(reasoning_form=rows.reasoning_form), step_separator)
         records = task.load(path, split, own)
     else:
-        records = _load_files(dataset_name, split, RowReader(rows, step_separator, on_missing))
+        reader = RowReader(rows, step_separator, on_missing)
+        records = _load_files(
+            dataset_name, split, lambda row, name: reader.read(row.fields, name, row.where)
+        )
     if not is_mix(dataset_name):  # a mix has already read its sources through this function
         check_golds(records, default_template(dataset_name))
     return records if subset_size is None else _subset(records, subset_size, seed, dataset_name)
+
+
+def load_questions(
+    dataset_name: str, *, split: str = "train", rows: RowSettings | None = None
+) -> list[Record]:
+    """Load the questions of a data set by name, whatever else its rows hold.
+
+    Of a file only the question is read, so that answers in any form do. Other sources are those of
+    `load_records`.
+
+    Args:
+        dataset_name: as in `load_records`.
+        split: as in `load_records`.
+        rows: the field of the question, or of a raw text and its markers.
+
+    Returns:
+        Records; those of files have neither reasoning nor answer.
+
+    Raises:
+        ValueError: as in `load_records`; a row without the field of the question.
+
+    Example:
+        >>> load_questions("math_data.json", rows=RowSettings(question_field="instruction"))
+    """
+    rows = rows or RowSettings()
+    known = is_mix(dataset_name) or builtin_task(dataset_name) is not None
+    if known or find_task(dataset_name) is not None:
+        return load_records(dataset_name, split=split, rows=rows, on_missing="report")
+    reader = RowReader(rows, on_missing="report")
+
+    def read(row: PlacedRow, default_id: str) -> Record:
+        if rows.text_field is not None:
+            return reader.read(row.fields, default_id, row.where)
+        question = text_of(row.fields, rows.question_field, row.where)
+        name = id_of(row.fields, default_id, row.where)
+        return Record(id=name, question=question, reasoning="", answer="", where=row.where)
+
+    return _load_files(dataset_name, split, read)
 
 
 def is_local(dataset_name: str) -> bool:
@@ -131,13 +174,13 @@ def default_template(dataset_name: str, *, drop_last_step: bool = True) -> Templ
     return replace(template_of_data(source), drop_last_step=drop_last_step)
 
 
-def _load_files(name: str, split: str, reader: RowReader) -> list[Record]:
+def _load_files(name: str, split: str, reader: Callable[[PlacedRow, str], Record]) -> list[Record]:
     files = _find_files(name, split)
     one_file = len(files) == 1 and files[0].is_file()
     stem = stem_of(files[0]) if one_file else split
 
     def read(row: PlacedRow) -> Record:
-        return reader.read(row.fields, f"{stem}-{row.number}", row.where)
+        return reader(row, f"{stem}-{row.number}")
 
     return read_rows(rows_of(files, (split,)), read, str(files[0]) if one_file else name)
 
