@@ -39,9 +39,9 @@ def load_records(
     Args:
         dataset_name: one of
 
-            - a task, from the Hugging Face hub: "gsm8k", "gsm8k_aug", "svamp", "strategyqa",
-              "arc_easy", "arc_challenge"; or from a local file or folder, as in
-              "svamp:data/SVAMP.json". A task has its own fields, and ignores those named here;
+            - a task (`kava.data.tasks.TASKS`), from the Hugging Face hub, as in "gsm8k", or from
+              a local file or folder, as in "svamp:data/SVAMP.json". A task has its own fields,
+              and ignores those named here;
             - "mix:gsm8k=0.4,svamp:data/SVAMP.json=0.2,arc=0.4": sources and their shares of the
               samples (`kava.data.mix`), drawn by `seed`;
             - a path to a .jsonl, .json, .csv or .parquet file, to a folder that holds one

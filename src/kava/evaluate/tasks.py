@@ -46,8 +46,8 @@ def resolve_tasks(names: Sequence[str], task_data: str | None = None) -> dict[st
     Args:
         names: tasks, `task:path` for a local file, `arc` for both parts of ARC, or any other name
             for `load_records`.
-        task_data: a folder with one subfolder of local files per task (gsm8k, gsm8k_aug, svamp,
-            strategyqa, arc), for the tasks that have no path.
+        task_data: a folder with one subfolder of local files per task, with the task's name (arc
+            for both parts of ARC), for the tasks that have no path.
 
     Returns:
         label → the name for `load_records`; the label names the task's file of items.
