@@ -20,7 +20,7 @@ SAME = [
     ("the dogs' food", "the dogs food"),
     ("a two-step walk — short", "a two step walk short"),
     ("1,000 pens at $2.50", "1000.0 pens at $ 2.5"),
-    ("1,234,567 and 007", "1234567.00 and 7"),
+    ("1,234,567 and 10", "1234567.00 and 10.0"),
     ("for .50 of it", "for 0.5 of it"),
     ("3+4=7", "3 + 4 = 7"),
     ("What is $x^{2}$ times \\frac{1}{2}?", "What is x^2 times ½"),
@@ -41,6 +41,7 @@ OTHER = [
     ("four pens", "4 pens"),
     ("pens and ink", "ink and pens"),
     ("-3", "3"),
+    ("0101", "101"),
     ("???", "!!"),
 ]
 

@@ -11,7 +11,8 @@ Two questions count as one where their keys are equal. A key (`question_key`) ig
   letter, a curly quote, `\\frac{1}{2}` for `1/2`, dollars around a formula;
 - punctuation: `. , ; : ? ! … —`, quotation marks, underscores, apostrophes inside words, and a
   hyphen between two letters;
-- how a number is written: `1,000`, `1000.0` and `01000` are `1000`, and `.50` is `0.5`.
+- how a number is written: `1,000` and `1000.0` are `1000`, and `.50` is `0.5`; but `0101` is not
+  `101`.
 
 It keeps what can change a question: digits, words and their order, the signs `+ - * / = < > ^ %`,
 currencies, brackets, `f'` and `5!`. Other numbers, names or wordings make another question: a
@@ -157,7 +158,7 @@ def _word(word: str) -> str:
 
 
 def _number(token: str) -> str:
-    """A number without thousands separators and without zeros that do not change it."""
+    """A number without thousands separators and without zeros at its end that change nothing."""
     whole, point, fraction = token.replace(",", "").partition(".")
     fraction = fraction.rstrip("0")
-    return (whole.lstrip("0") or "0") + (point + fraction if fraction else "")
+    return (whole or "0") + (point + fraction if fraction else "")

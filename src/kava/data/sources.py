@@ -12,13 +12,14 @@ from kava.data.builtin import load_builtin, template_of_data
 from kava.data.fields import id_of, text_of
 from kava.data.files import READ, find_files, rows_of, stem_of
 from kava.data.gold import check_golds
+from kava.data.gym import load_gym
 from kava.data.mix import ARC, draw_shares, load_mix
 from kava.data.records import Record, Template
 from kava.data.rows import PlacedRow, RowReader, read_rows
 from kava.data.tables import is_saved
 from kava.data.tasks import TASKS, find_task
 from kava.data_settings import RowSettings
-from kava.dataset_names import BUILTIN_TASKS, builtin_task, is_mix, mix_parts
+from kava.dataset_names import BUILTIN_TASKS, GYM_PREFIX, builtin_task, is_gym, is_mix, mix_parts
 from kava.segments import OnMissing
 
 GSM8K_NAMES = ("gsm8k", "openai/gsm8k")
@@ -51,7 +52,9 @@ def load_records(
               another `rows.text_field`), whose parts are found by `SegmentIdentifier`. `id` and
               `student_question` are read where a row has them;
             - a built-in task, made on the spot: "kava/shell-game" or "kava/word-problems", with
-              options such as "kava/shell-game?num_moves=6&form=verbose" (`kava.dataset_names`).
+              options such as "kava/shell-game?num_moves=6&form=verbose" (`kava.dataset_names`);
+            - a task of reasoning_gym, drawn by that package, where it is installed:
+              "reasoning_gym:gsm_symbolic?size=2000&seed=1" (`kava.data.gym`).
         split: "train" or "test"; ignored for a path to a file, which has only one split.
         subset_size: number of random records; a smaller subset of the same seed is contained in a
             larger one. None takes all. The order of the source is kept.
@@ -97,6 +100,8 @@ def load_records(
             return draw_shares(records, subset_size, seed)
     elif builtin_task(dataset_name) is not None:
         records = load_builtin(dataset_name, split)
+    elif is_gym(dataset_name):
+        records = load_gym(dataset_name, split)
     elif (found := find_task(dataset_name)) is not None:
         task, path = found
         # a task has its own fields; only the form of its reasoning can be chosen
@@ -135,8 +140,8 @@ def load_questions(
         >>> load_questions("math_data.json", rows=RowSettings(question_field="instruction"))
     """
     rows = rows or RowSettings()
-    known = is_mix(dataset_name) or builtin_task(dataset_name) is not None
-    if known or find_task(dataset_name) is not None:
+    drawn = is_mix(dataset_name) or is_gym(dataset_name) or builtin_task(dataset_name) is not None
+    if drawn or find_task(dataset_name) is not None:
         return load_records(dataset_name, split=split, rows=rows, on_missing="report")
     reader = RowReader(rows, on_missing="report")
 
@@ -198,7 +203,8 @@ def _find_files(name: str, split: str) -> list[Path]:
     if not path.is_file() and not is_saved(path):
         raise ValueError(
             f"dataset {name!r} is neither a file nor a known name: give the path of a file, "
-            f"{READ}; a task ({', '.join(TASKS)}); or {' or '.join(BUILTIN_TASKS)}"
+            f"{READ}; a task ({', '.join(TASKS)}, {GYM_PREFIX}TASK); or "
+            f"{' or '.join(BUILTIN_TASKS)}"
         )
     return [path]
 
