@@ -59,7 +59,8 @@ class Solved(Drawn):
     """With a written solution that ends with its answer."""
 
     def write(self, question: str, answer: str, a: int, b: int) -> dict[str, Any]:
-        solution = f"Take {a}.\nWith {b} that is {answer}.\n#### {answer}.0"
+        first = f"Take {a}, which is the first of the two numbers that the question names."
+        solution = f"{first}\nWith {b} that is {answer}.\n#### {answer}.0"
         return {"question": question, "answer": answer, "metadata": {"answer_cot": solution}}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -62,7 +63,8 @@ def test_a_written_solution_becomes_the_reasoning() -> None:
     assert len(records) == 20
     first = records[0]
     a, b = (int(word.strip("?")) for word in first.question.split()[2::2])
-    assert first.reasoning == f"Take {a}.\nWith {b} that is {a + b}."
+    assert first.steps[0].startswith(f"Take {a}, which is")
+    assert first.steps[1:] == (f"With {b} that is {a + b}.",)
     assert (first.id, first.answer) == ("gsm_symbolic-train-0", str(a + b))
     assert first.where == "reasoning_gym:gsm_symbolic, train problem 0"
     assert first.meta == {}
@@ -279,6 +281,27 @@ def test_the_package_is_imported_only_where_a_name_asks_for_it(tmp_path: Path) -
             text=True,
         )
         assert (done.returncode, "it was imported" in done.stderr) == (code, bool(code))
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_the_snippet_of_the_page_writes_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = Path(__file__).parents[2] / "docs/reasoning_gym.md"
+    (snippet,) = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.S)
+    monkeypatch.chdir(tmp_path)
+    exec(snippet.replace("size=2000", "size=20"), {})
+    for split in ("train", "test"):
+        drawn = load_records(GYM + "gsm_symbolic?size=20&seed=1", split=split)
+        assert load_records("gsm_symbolic", split=split) == drawn
+
+
+def test_the_page_names_what_the_code_has() -> None:
+    page = (Path(__file__).parents[2] / "docs/reasoning_gym.md").read_text(encoding="utf-8")
+    text = " ".join(page.split())
+    assert INSTALL in text
+    assert f"{', '.join(f'`{task}`' for task in sorted(HASH_SEEDED))} (found" in text
+    assert f"counts as right: {', '.join(f'`{task}`' for task in sorted(SCORED))}." in text
 
 
 @pytest.mark.usefixtures("package")

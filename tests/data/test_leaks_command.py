@@ -52,7 +52,7 @@ def test_shared_questions_are_counted_and_shown(
         f"test   {test}, test: 3 rows",
         "leaks  2 of the 3 rows (66.7 %) have their question in the training data, in 3 rows of it",
         "       test-0 = train-1: how many of the 2000 pens are left",
-        "       … and 1 more",
+        "       … and 1 more questions",
     ]
 
 

@@ -168,7 +168,7 @@ def as_text(found: Sequence[Compared], num_examples: int) -> list[str]:
             start = start if len(start) <= 80 else f"{start[:79]}…"
             lines.append(f"       {leak.test[0].id} = {leak.train[0].id}: {start}")
         if len(one.leaks) > num_examples:
-            lines.append(f"       … and {len(one.leaks) - num_examples:,} more")
+            lines.append(f"       … and {len(one.leaks) - num_examples:,} more questions")
     return lines
 
 

@@ -137,7 +137,8 @@ def load_questions(
         ValueError: as in `load_records`; a row without the field of the question.
 
     Example:
-        >>> load_questions("math_data.json", rows=RowSettings(question_field="instruction"))
+        >>> load_questions("kava/shell-game?num_train=1")[0].question
+        'Cups abcd moves 3241 1234 2143 1234 order ?'
     """
     rows = rows or RowSettings()
     drawn = is_mix(dataset_name) or is_gym(dataset_name) or builtin_task(dataset_name) is not None
