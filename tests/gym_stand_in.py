@@ -90,7 +90,7 @@ class Grid(Drawn):
     """With an answer of several lines."""
 
     def write(self, question: str, answer: str, a: int, b: int) -> dict[str, Any]:
-        return {"question": question, "answer": "3 1\n\n0 2", "metadata": None}
+        return {"question": question, "answer": "3\n\n0 2", "metadata": None}
 
 
 class Unanswered(Drawn):

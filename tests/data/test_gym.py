@@ -132,9 +132,9 @@ def test_a_test_split_that_training_holds_as_a_whole_is_refused() -> None:
         ("jugs", "raise it", False),  # which the scorer cannot read
         ("sokoban_like", "fill A", True),
         ("sokoban_like", "pour B", False),  # its scorer is not called
-        ("grid", "3 1\n0 2", True),
-        ("grid", "3 1\n0 3", False),
-        ("grid", "3 1", False),
+        ("grid", "3\n0 2", True),
+        ("grid", "3\n0 3", False),
+        ("grid", "3", False),
     ],
 )
 def test_answers_that_are_no_numbers_are_judged(task: str, answer: str, right: bool) -> None:

@@ -19,7 +19,7 @@ Row = Mapping[str, Any]
 """The fields of one row, by name."""
 
 _WHOLE = re.compile(r"-?[0-9]{1,18}")
-_ZERO = re.compile(r"(?<=\d)\.0+(?!\d)")
+_ZERO = re.compile(r"(?<=\d)\.0++(?!\d)")
 
 
 def text_of(row: Row, name: str, where: str) -> str:

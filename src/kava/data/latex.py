@@ -32,44 +32,31 @@ _CHARACTERS = str.maketrans(
         "θ": r"\theta",
     }
 )  # fmt: skip
-_BOX = re.compile(r"\\f?boxed\s*\{|\\fbox\s*\{")
-_AROUND = re.compile(r"\A(?:\$\$?|\\\(|\\\[)(?P<inside>.*?)(?:\$\$?|\\\)|\\\])\Z", re.S)
-_TEXT = r"\\(?:text|mbox|textbf|textit|textrm|mathrm|mathbf|mathit)\s*"
-_REPLACED = [
-    (re.compile(pattern), replacement)
-    for pattern, replacement in (
-        (r"\\(?:left|right|displaystyle|limits)(?![A-Za-z])", ""),
-        (r"(?<!\\)\\[ ,;:!]|(?<!\\)~|\\q?quad(?![A-Za-z])", " "),
-        (r"\{,\}", ","),
-        (r"\\[dtc]frac(?![A-Za-z])", r"\\frac"),
-        # a unit at the end: 5.4 \text{ cents}, 864 \mbox{ inches}^2
-        (rf"(?<=[\w)}}])\s*{_TEXT}\{{[^{{}}]*\}}(?:\^\{{?\d\}}?)?\s*\Z", ""),
-        (rf"{_TEXT}\{{([^{{}}]*)\}}", r"\1"),
-        (r"\^\{?\s*\\circ\s*\}?|\\degrees?(?![A-Za-z])", ""),
-        (r"\\?%|\\?\$", ""),
-        (r"\\leq(?![A-Za-z])", r"\\le"),
-        (r"\\geq(?![A-Za-z])", r"\\ge"),
-        (r"\\neq(?![A-Za-z])", r"\\ne"),
-        (r"\\lt(?![A-Za-z])", "<"),
-        (r"\\gt(?![A-Za-z])", ">"),
-    )
-]
-_NAMED = re.compile(r"\A\s*[A-Za-z]\w?\s*(?:=|\\in(?![A-Za-z]))\s*(?P<value>[^=]+)\Z", re.S)
-_MIXED = re.compile(r"(?<=\d)\s+(\d+)/(\d+)(?![\w.])")
-_BLANKS = re.compile(r"(?<!\d)\s+|\s+(?!\d)")
-"""All but those between two digits, which divide two numbers or the thousands of one."""
-_WORDS = re.compile(r"[A-Za-z][A-Za-z .'-]*|\(\s*[A-Za-z]\s*\)")
-_SHORT_FORMS = [
-    (re.compile(pattern), replacement)
-    for pattern, replacement in (
-        (r"\\frac(\\[A-Za-z]+|\w)", r"\\frac{\1}"),
-        (r"(\\frac\{[^{}]*\})(\\[A-Za-z]+|\w)", r"\1{\2}"),
-        (r"\\sqrt(\\[A-Za-z]+|\w)", r"\\sqrt{\1}"),
-        (r"([\^_])\{(\w)\}", r"\1\2"),
-        (r"\^(\d{2,})", r"^{\1}"),
-        (r"(?<![\w.)\]/])(\d+)/(\d+)(?![\w.(\[{/])", r"\\frac{\1}{\2}"),
-    )
-]
+_COMMAND_ENDS = "(?![A-Za-z])"
+_TEXT = r"\\(?:text|mbox|textbf|textit|textrm|mathrm|mathbf|mathit) ?"
+_BRACES = re.compile(r"(?P<box>\\(?:boxed|fbox) ?\{)|\\[{}]|[{}]")
+_AROUND = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"))
+_SIZE = re.compile(rf"\\(?:left|right|displaystyle|limits){_COMMAND_ENDS}")
+_SPACE = re.compile(rf"(?<!\\)\\[ ,;:!]|(?<!\\)~|\\q?quad{_COMMAND_ENDS}")
+_FRACTION = re.compile(rf"\\[dtc]frac{_COMMAND_ENDS}")
+_UNIT = re.compile(rf"(?<=[\w)}}]) ?{_TEXT}\{{[^{{}}]*+\}}(?:\^\{{?\d\}}?)?\Z")
+"""A unit at the end: `5.4 \\text{ cents}`, `864 \\mbox{ inches}^2`."""
+_INSIDE = re.compile(rf"{_TEXT}\{{(?P<inside>[^{{}}]*+)\}}")
+_DEGREES = re.compile(rf"\^\{{? ?\\circ ?\}}?|\\degrees?{_COMMAND_ENDS}")
+_SIGN = re.compile(r"\\?[%$]")
+_COMPARED = re.compile(rf"\\(?P<name>leq|geq|neq|lt|gt){_COMMAND_ENDS}")
+_COMPARISONS = {"leq": r"\le", "geq": r"\ge", "neq": r"\ne", "lt": "<", "gt": ">"}
+_NAMED = re.compile(rf"[A-Za-z]\w? ?(?:=|\\in{_COMMAND_ENDS}) ?(?P<value>[^=]++)")
+_WORDS = re.compile(r"[A-Za-z][A-Za-z .'-]*+|\( ?[A-Za-z] ?\)")
+_MIXED = re.compile(r"(?<=\d) (?P<top>\d++)/(?P<bottom>\d++)(?![\w.])")
+_BLANK = re.compile(r"(?<!\d) | (?!\d)")
+"""All blanks but those between two digits, which divide two numbers or the thousands of one."""
+_TOP = re.compile(r"\\frac(?P<top>\\[A-Za-z]++|\w)")
+_BOTTOM = re.compile(r"(?P<top>\\frac\{[^{}]*+\})(?P<bottom>\\[A-Za-z]++|\w)")
+_ROOT = re.compile(r"\\sqrt(?P<inside>\\[A-Za-z]++|\w)")
+_SCRIPT = re.compile(r"(?P<mark>[\^_])\{(?P<inside>\w)\}")
+_POWER = re.compile(r"\^(?P<digits>\d{2,}+)")
+_SLASH = re.compile(r"(?<![\w.)\]/])(?P<top>\d++)/(?P<bottom>\d++)(?![\w.(\[{/])")
 
 
 def last_boxed(text: str) -> str | None:
@@ -79,13 +66,16 @@ def last_boxed(text: str) -> str | None:
         >>> last_boxed(r"so $\\boxed{1}$, or rather $\\boxed{\\frac{1}{2}}$.")
         '\\\\frac{1}{2}'
     """
-    for box in reversed(list(_BOX.finditer(text))):
-        depth = 1
-        for index in range(box.end(), len(text)):
-            depth += {"{": 1, "}": -1}.get(text[index], 0)
-            if depth == 0:
-                return text[box.end() : index]
-    return None
+    opened: list[re.Match[str]] = []
+    last: tuple[int, int] | None = None
+    for brace in _BRACES.finditer(text):
+        if brace[0] == "}" and opened:
+            box = opened.pop()
+            if box["box"] and (last is None or box.end() > last[0]):
+                last = box.end(), brace.start()
+        elif brace[0] == "{" or brace["box"]:
+            opened.append(brace)
+    return None if last is None else text[slice(*last)]
 
 
 @lru_cache(maxsize=1024)
@@ -99,23 +89,32 @@ def normal_latex(answer: str) -> str:
         ['\\\\frac{4}{3}', '\\\\frac{4}{3}', '\\\\frac{4}{3}']
     """
     boxed = last_boxed(answer)
-    text = (answer if boxed is None else boxed).translate(_CHARACTERS).strip()
-    text = text.rstrip(".,;: \n")
-    around = _AROUND.match(text)
-    text = (text if around is None else around["inside"]).strip().rstrip(".,;: ")
-    for pattern, replacement in _REPLACED:
-        text = pattern.sub(replacement, text)
-    text = text.strip()
+    text = " ".join((answer if boxed is None else boxed).translate(_CHARACTERS).split())
+    text = _SPACE.sub(" ", _SIZE.sub("", _bare(text))).replace("{,}", ",")
+    text = _INSIDE.sub(r"\g<inside>", _UNIT.sub("", text.strip()))
+    text = _SIGN.sub("", _DEGREES.sub("", _FRACTION.sub(r"\\frac", text)))
+    text = _COMPARED.sub(lambda found: _COMPARISONS[found["name"]], " ".join(text.split()))
     if _WORDS.fullmatch(text):
-        return " ".join(text.strip("() ").casefold().split())
-    named = _NAMED.match(text)
-    text = _MIXED.sub(r"\\frac{\1}{\2}", text if named is None else named["value"])
-    text = _BLANKS.sub("", text.strip())
+        return text.strip("() .").casefold()
+    named = _NAMED.fullmatch(text)
+    text = _MIXED.sub(r"\\frac{\g<top>}{\g<bottom>}", named["value"] if named else text)
+    text = _BLANK.sub("", text)
     number = whole_number(text)
     if number is not None:
         return str(number.number)
-    for pattern, replacement in _SHORT_FORMS:
-        text = pattern.sub(replacement, text)
+    text = _BOTTOM.sub(r"\g<top>{\g<bottom>}", _TOP.sub(r"\\frac{\g<top>}", text))
+    text = _SCRIPT.sub(r"\g<mark>\g<inside>", _ROOT.sub(r"\\sqrt{\g<inside>}", text))
+    text = _POWER.sub(r"^{\g<digits>}", text)
+    return _SLASH.sub(r"\\frac{\g<top>}{\g<bottom>}", text)
+
+
+def _bare(text: str) -> str:
+    """A formula without what ends its sentence and what is around it."""
+    text = text.rstrip(".,;: ")
+    for opening, closing in _AROUND:
+        inside = text[len(opening) : -len(closing)]
+        if text == f"{opening}{inside}{closing}" and inside:
+            return inside.strip().rstrip(".,;: ")
     return text
 
 

@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
 from typing import NamedTuple
 
 from kava.data.plain import plain
@@ -33,7 +32,7 @@ _LETTER = r"[^\W\d_]"
 _APOSTROPHE = re.compile(rf"(?<!\b{_LETTER})'|'(?={_LETTER})")
 _TOKEN = re.compile(
     rf"""
-    (?: \d{{1,3}} (?: ,\d{{3}} )++ (?! ,?\d ) | \d++ ) (?: \.\d++ )?+
+    \d++ (?: ,\d++ )*+ (?: \.\d++ )?+
     | (?<!\w) \.\d++
     | {_LETTER}++
     | (?<=[\d)]) !
@@ -66,8 +65,11 @@ def question_key(question: str) -> str:
         >>> question_key("What is 3-2?") == question_key("What is 3+2?")
         False
     """
-    words = plain(question).casefold().split()
-    return " ".join(filter(None, map(_word, words))) or " ".join(words)
+    # most questions are plain as they are, and there may be hundreds of thousands
+    formula = question.count("$") > 1 or "\\" in question or "{" in question
+    text = plain(question) if formula or not question.isascii() else question
+    words = text.casefold().split()
+    return " ".join(filter(None, map(_WORDS.__getitem__, words))) or " ".join(words)
 
 
 def leaks(train: Iterable[Record], test: Iterable[Record]) -> list[Leak]:
@@ -148,17 +150,31 @@ def leak_warning(train: Iterable[Record], test: Sequence[Record], whose: str) ->
     )
 
 
-@lru_cache(maxsize=2**16)
-def _word(word: str) -> str:
-    """The tokens of what stands between two blanks, cached because words repeat."""
-    if word.isalpha():
-        return word
-    tokens = _TOKEN.findall(_APOSTROPHE.sub("", word))
-    return " ".join(_number(token) if token[-1].isdigit() else token for token in tokens)
+class _Words(dict[str, str]):
+    """What stands between two blanks → its tokens, filled on demand because words repeat."""
+
+    def __missing__(self, word: str) -> str:
+        if len(self) >= _MOST_WORDS:
+            self.clear()
+        tokens = _TOKEN.findall(_APOSTROPHE.sub("", word))
+        self[word] = found = " ".join(
+            _number(token) if token[-1].isdigit() else token for token in tokens
+        )
+        return found
+
+
+_MOST_WORDS = 2**17
+_WORDS = _Words()
 
 
 def _number(token: str) -> str:
-    """A number without thousands separators and without zeros at its end that change nothing."""
-    whole, point, fraction = token.replace(",", "").partition(".")
+    """A number without separators of thousands, and without zeros behind its point.
+
+    Other commas divide numbers.
+    """
+    whole, point, fraction = token.partition(".")
+    first, *others = whole.split(",")
+    if len(first) <= 3 and all(len(group) == 3 for group in others):
+        whole = whole.replace(",", "")
     fraction = fraction.rstrip("0")
-    return (whole or "0") + (point + fraction if fraction else "")
+    return (whole.replace(",", " ") or "0") + (point + fraction if fraction else "")

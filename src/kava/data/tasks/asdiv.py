@@ -19,7 +19,7 @@ from kava.data.rows import PlacedRow, RowReader
 from kava.data.tasks.base import Task
 from kava.inputs import Malformed
 
-_UNIT = re.compile(r"(?<=[\d.%])\s*\([^()]*\)")
+_UNIT = re.compile(r"(?<=[\d.%])\s*+\([^()]*+\)")
 
 
 def without_units(answer: str) -> str:
