@@ -73,7 +73,8 @@ TEACHERS = {
     "word_adder": Teacher(
         recipes=("word_problems_adder_sums.yaml", "word_problems_adder_teacher.yaml"),
         tests={"additive": "kava/word-problems?operations=additive"},
-        required=0.97,
+        # one of two experts: it has to be right on its part, and need not be the best teacher of it
+        required=0.94,
     ),
     "word_multiplier": Teacher(
         recipes=("word_problems_multiplier_sums.yaml", "word_problems_multiplier_teacher.yaml"),

@@ -32,6 +32,7 @@ COMMANDS = {
     "train": "Distil a teacher's cache into a student.",
     "evaluate": "Score a trained student.",
     "generate": "Let a trained student answer questions.",
+    "merge": "Add LoRA adapters to the weights beneath.",
     "costs": "Compare what answers cost: passes, tokens, time.",
     "compare": "Compare models item by item: differences, intervals, p.",
     "leaks": "Find test questions that stand in training data.",

@@ -19,6 +19,7 @@ REACHES: tuple[Reach, ...] = ("later_steps", "all")
 
 STUDENTS = ("latent", "explicit")
 DECODINGS = ("sequential", "jacobi")
+THOUGHT_POSITIONS = ("shared", "own")
 ALIGNMENT_MODES = ("structured", "flat", "identity")
 TEACHER_TO_STUDENT, STUDENT_TO_TEACHER = "teacher_to_student", "student_to_teacher"
 ALIGN_DIRECTIONS = (TEACHER_TO_STUDENT, STUDENT_TO_TEACHER)

@@ -44,3 +44,23 @@ def test_a_teacher_solves_test_problems_by_written_reasoning(name: str, form: st
     about = json.loads((TRAINED_MODELS[name] / "training.json").read_text())
     assert min(about["accuracy"].values()) >= 0.97
     assert about["accuracy"].keys() == {"compact", "equations"}
+
+
+@pytest.mark.parametrize(
+    ("name", "part", "other"),
+    [
+        ("kava/word-adder", "additive", "multiplicative"),
+        ("kava/word-multiplier", "multiplicative", "additive"),
+    ],
+)
+def test_an_expert_knows_its_part_alone(name: str, part: str, other: str) -> None:
+    model, tokenizer = load_model(name), load_tokenizer(name)
+
+    def accuracy(operations: str) -> float:
+        data = f"kava/word-problems?operations={operations}&num_test=200"
+        records = load_records(data, split="test")
+        template = WORD_PROBLEMS_TEMPLATE
+        return answer_records(model, tokenizer, records, template, max_new_tokens=24).accuracy
+
+    assert accuracy(part) >= 0.9
+    assert accuracy(other) <= 0.1

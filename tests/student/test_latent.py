@@ -9,8 +9,10 @@ from transformers import PreTrainedModel
 
 from families import FAMILIES, VOCAB_SIZE
 from kava.models.capture import capture
+from kava.names import THOUGHT_POSITIONS
 from kava.student import LatentStudent
 from kava.student.cache import pairs_of
+from kava.student.config import LatentStudentConfig
 
 P, A, M = 7, 3, 4
 DECODINGS = [
@@ -18,6 +20,16 @@ DECODINGS = [
     {"decoding": "jacobi", "num_iterations": 2},
     {"decoding": "jacobi", "num_iterations": 0},
 ]
+
+
+def places(kind: str, prompt: int, thoughts: int, length: int) -> Tensor:
+    """Positions [1, length] of an unpadded sample, counted token by token."""
+    position, found = -1, []
+    for column in range(length):
+        shares = kind == "shared" and column in (prompt, prompt + 1 + thoughts)
+        position += 0 if shares else 1
+        found.append(position)
+    return torch.tensor([found])
 
 
 def wrap(model: PreTrainedModel, num_latents: int = M, **options: object) -> LatentStudent:
@@ -51,32 +63,65 @@ def test_wrapping_leaves_the_base_model_as_it_is(family_model: PreTrainedModel) 
         assert torch.equal(part, before[name]), name
 
 
+@pytest.mark.parametrize("kind", THOUGHT_POSITIONS)
 def test_sequential_latents_equal_a_loop_over_the_whole_sequence(
-    family_model: PreTrainedModel, batch: tuple[Tensor, Tensor, Tensor]
+    family_model: PreTrainedModel, batch: tuple[Tensor, Tensor, Tensor], kind: str
 ) -> None:
     """The oracle: no cache, no batch; the whole sequence is read again for every latent."""
     prompts, mask, answers = batch
-    student = wrap(family_model)
+    student = wrap(family_model, thought_positions=kind)
     output = student(prompts, mask, answers)
     embed = student.get_input_embeddings()
     for row in range(len(prompts)):
+        length = int(mask[row].sum())
+        position_ids = places(kind, length, M, length + M + 1 + A)
         sequence = [embed(prompts[row][mask[row] == 1]), student.thought_embeddings[:1]]
         for _ in range(M):
+            read = torch.cat(sequence)[None]
             hidden = family_model.base_model(
-                inputs_embeds=torch.cat(sequence)[None]
+                inputs_embeds=read, position_ids=position_ids[:, : read.shape[1]]
             ).last_hidden_state
             sequence.append(student.projection(hidden[0, -1:]))
         sequence += [student.thought_embeddings[1:], embed(answers[row, :-1])]
-        outputs, trace = capture(family_model, inputs_embeds=torch.cat(sequence)[None])
+        outputs, trace = capture(
+            family_model, inputs_embeds=torch.cat(sequence)[None], position_ids=position_ids
+        )
         torch.testing.assert_close(output.logits[row], outputs.logits[0, -A:], atol=2e-4, rtol=1e-3)
-        start = int(mask[row].sum()) + 1
+        start = length + 1
         latents = trace.slice(start, start + M)
         torch.testing.assert_close(output.trace.keys[row], latents.keys[0], atol=2e-4, rtol=1e-3)
         torch.testing.assert_close(
             output.trace.values[row], latents.values[0], atol=2e-4, rtol=1e-3
         )
-        assert output.trace.positions[row].tolist() == list(range(start, start + M))
+        first = length if kind == "shared" else length + 1
+        assert output.trace.positions[row].tolist() == list(range(first, first + M))
     assert output.num_passes == M + 1
+
+
+@pytest.mark.parametrize("kind", THOUGHT_POSITIONS)
+def test_what_is_generated_is_what_the_forward_predicts(
+    family_model: PreTrainedModel, batch: tuple[Tensor, Tensor, Tensor], kind: str
+) -> None:
+    prompts, mask, _ = batch
+    student = wrap(family_model, thought_positions=kind)
+    tokens = student.generate(prompts, mask, max_new_tokens=A).tokens
+    predicted = student(prompts, mask, tokens).logits.argmax(-1)
+    assert torch.equal(predicted, tokens)
+
+
+def test_thought_vectors_start_near_the_mean_embedding(family_model: PreTrainedModel) -> None:
+    student = wrap(family_model, thought_positions="shared")
+    vocabulary = torch.arange(VOCAB_SIZE)
+    embeddings = family_model.get_input_embeddings()(vocabulary)
+    away = student.thought_embeddings - embeddings.mean(0)
+    assert 0 < away.std() < 0.5 * embeddings.std()
+    assert not torch.equal(student.thought_embeddings[0], student.thought_embeddings[1])
+
+
+def test_a_student_of_an_earlier_version_has_positions_of_its_own() -> None:
+    config = LatentStudentConfig(num_latents=2).to_dict()
+    del config["thought_positions"]
+    assert LatentStudentConfig.from_dict(config).thought_positions == "own"
 
 
 def test_as_many_jacobi_iterations_as_latents_equal_sequential_decoding(

@@ -6,12 +6,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from test_latent import A, M, P, wrap
+from test_latent import A, M, P, places, wrap
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from families import VOCAB_SIZE
 from kava.models.rotary import rotary_of
+from kava.names import THOUGHT_POSITIONS
 from kava.student import LatentStudent
 from kava.student.written import IGNORED, WrittenText, lay_out
 from kava.trace import KVTrace
@@ -59,10 +60,11 @@ def test_the_layout_equals_lists_put_together(text: WrittenText) -> None:
         assert text.answers[row].tolist() == answers + [False] * (width - len(answers))
 
 
+@pytest.mark.parametrize("kind", THOUGHT_POSITIONS)
 def test_reading_equals_each_sample_read_alone_without_padding(
-    family_model: PreTrainedModel, prompt: tuple[Tensor, Tensor], text: WrittenText
+    family_model: PreTrainedModel, prompt: tuple[Tensor, Tensor], text: WrittenText, kind: str
 ) -> None:
-    student = wrap(family_model)
+    student = wrap(family_model, thought_positions=kind)
     written = student.read_written(*prompt, text)
     embed = student.get_input_embeddings()
     begin, end = student.thought_embeddings[:1], student.thought_embeddings[1:]
@@ -70,7 +72,10 @@ def test_reading_equals_each_sample_read_alone_without_padding(
         tokens = prompt[0][row][prompt[1][row] == 1]
         parts = [embed(tokens), begin, embed(torch.tensor(reasoning, dtype=torch.long)), end]
         parts.append(embed(torch.tensor(answer[:-1], dtype=torch.long)))
-        logits = family_model(inputs_embeds=torch.cat(parts)[None]).logits[0, len(tokens) :]
+        read = torch.cat(parts)[None]
+        position_ids = places(kind, len(tokens), len(reasoning), read.shape[1])
+        outputs = family_model(inputs_embeds=read, position_ids=position_ids)
+        logits = outputs.logits[0, len(tokens) :]
         torch.testing.assert_close(written.logits[row, : len(logits)], logits, atol=2e-4, rtol=1e-3)
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
+import statistics
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from kava.statistics.power import power_of_t
 from kava.statistics import power_before, seeds_needed
 from kava.statistics.shares import share_power
 from kava.study.plan import Pilot, Plan
@@ -80,6 +83,28 @@ def test_a_pilot_that_was_run_gives_its_spread(tmp_path: Path) -> None:
     assert spread.accuracy == pytest.approx(0.5, abs=0.05)
     said = "\n".join(power_lines(plan_with({"study": str(folder)}, minimum_effect=0.03)))
     assert re.search(r"power 0.8 takes \d+ seeds an arm; the plan has 5, too few", said)
+
+
+def test_a_test_that_pairs_seeds_takes_the_spread_of_differences(tmp_path: Path) -> None:
+    """Seeds 20 points apart, and the same in both arms but for the draw of answers."""
+    folder = write_study(
+        tmp_path, {"flat": 0.5, "per_head": 0.6, "wrong": 0.45}, seeds=range(12), spread=0.05
+    )
+    results = {
+        (arm, seed): json.loads((folder / f"runs/{arm}/seed-{seed}/result.json").read_text())
+        for arm in ("flat", "per_head")
+        for seed in range(12)
+    }
+    differences = [
+        results["per_head", seed]["accuracy"] - results["flat", seed]["accuracy"]
+        for seed in range(12)
+    ]
+    spread = spread_of(Pilot(study=str(folder)), paired=True)
+    assert spread.seed_std == pytest.approx(statistics.stdev(differences))
+    plan = plan_with({"seed_std": 0.02}, 10, minimum_effect=0.03, test="seeds")
+    said = "\n".join(power_lines(plan))
+    found = power_of_t(0.03, 0.02 / 10**0.5, 9, alpha=0.025)
+    assert f"{100 * found:.1f} %, as differences of a seed's two runs spread in" in said
 
 
 def test_a_pilot_whose_runs_learn_or_do_not_takes_the_exact_test(tmp_path: Path) -> None:

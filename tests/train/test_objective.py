@@ -305,3 +305,32 @@ def test_every_family_trains(name: str) -> None:
     assert torch.isfinite(forward.loss)
     missing = [n for n, p in distiller.student.named_parameters() if p.grad is None]
     assert not missing
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"decoding": "jacobi", "jacobi_iterations": 2, "codi_weight": 1.0},
+        {"kv_loss": "structural", "kv_layer_std": False, "kv_method": "rkv"},
+        {"lora_r": 4},
+        {"teacher_name": "kava/shell-teacher", "inject_weight": 1.0},
+        {"student": "explicit", "teacher_name": "kava/shell-teacher"},
+    ],
+    ids=["self", "jacobi", "attention", "lora", "teacher", "explicit"],
+)
+def test_recomputed_activations_give_the_same_loss_and_gradients(changes: dict[str, Any]) -> None:
+    found = []
+    for recomputes in (False, True):
+        config = small(gradient_checkpointing=recomputes, **changes)
+        distiller, batch = distiller_and_batch(config)
+        distiller.train()
+        loss = distiller(batch).loss
+        loss.backward()
+        found.append((loss, [part.grad for part in distiller.parameters()]))
+    (plain, expected), (loss, gradients) = found
+    torch.testing.assert_close(loss, plain, atol=1e-6, rtol=1e-6)
+    for ours, theirs in zip(gradients, expected):
+        assert (ours is None) == (theirs is None)
+        if ours is not None:
+            torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-4)

@@ -151,7 +151,7 @@ WORD_BY_WORD: Mapping[str, tuple[str, ...]] = {
     SHELL_GAME_NAME: ("kava/shell-teacher", "kava/shell-llama"),
     WORD_PROBLEMS_NAME: (
         *("kava/word-teacher", "kava/word-llama"),
-        *("kava/word-neox-teacher", "kava/word-neox"),
+        *("kava/word-neox-teacher", "kava/word-neox", "kava/word-adder"),
     ),
 }
 """Built-in task → the built-in models that read a word of its reasoning as one token."""

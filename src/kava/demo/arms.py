@@ -142,26 +142,26 @@ _PAUSE = {"decoding": "jacobi", "jacobi_iterations": 0}
 _JACOBI = {"decoding": "jacobi", "jacobi_iterations": 2}
 _KV = {"kv_weight": 5.0}
 _CODI = {"codi_weight": 5.0}
-_READS_NO_TEXT = {"text_ce_weight": 0.0}
+_READS_TEXT = {"text_ce_weight": 1.0}
 
 MAIN = Demo(
     name="demo",
     kind="main",
     question="Which signal makes a student reason in latent tokens?",
     arms=(
-        arm("written", "writes its reasoning", "reference", _WRITES, _READS_NO_TEXT, seeds=1),
-        arm("none", "answers at once", "control", {"target_len": 0}, _READS_NO_TEXT, seeds=1),
-        arm("pause", "3 pause tokens", "control", _PAUSE, _READS_NO_TEXT, seeds=1),
-        arm("ce", "3 latents, the answer's loss alone", "baseline", _READS_NO_TEXT, seeds=1),
-        arm("text_ce", "the same + learns to read written steps", "control", seeds=1),
-        arm("codi", "3 latents + teacher's hidden state", "control", _CODI),
+        arm("written", "writes its reasoning", "reference", _WRITES, seeds=1),
+        arm("none", "answers at once", "control", {"target_len": 0}, seeds=1),
+        arm("pause", "3 pause tokens", "control", _PAUSE, seeds=1),
+        arm("ce", "3 latents, the answer's loss alone", "baseline", seeds=1),
+        arm("text_ce", "the same + learns to read written steps", "control", _READS_TEXT, seeds=1),
+        arm("codi", "3 latents + teacher's hidden state", "control", _CODI, seeds=1),
         arm("kv", "3 latents + teacher's KV cache", "treatment", _KV),
         arm("kv_jacobi", "the same, decoded in parallel (T = 2)", "treatment", _KV, _JACOBI),
-        arm("codi_kv", "3 latents + hidden state + KV cache", "treatment", _KV, _CODI),
+        arm("codi_kv", "3 latents + hidden state + KV cache", "treatment", _KV, _CODI, seeds=1),
     ),
     # cue, value and end: a student of latents has no room to write its reasoning after all
-    common={**COMMON, "text_ce_weight": 1.0, "max_new_tokens": 3},
-    num_steps=400,
+    common={**COMMON, "max_new_tokens": 3},
+    num_steps=600,
     num_seeds=2,
 )
 """Of four steps the last, which states the answer, is left out: M = 3 is all of the written

@@ -71,7 +71,7 @@ class DemoConfig:
         "how many seeds every arm has",
         least=1,
         most=1_000,
-        unset="3; without --eviction and --pair hetero 2 for the KV and CODI arms, else 1",
+        unset="3; without --eviction and --pair hetero 2 for kv and kv_jacobi, else 1",
     )
     arms: list[str] | None = flag(None, "only these arms", metavar="ARM", unset="all")
     jobs: int = flag(

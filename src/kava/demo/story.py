@@ -47,8 +47,8 @@ MAIN_STORY = Story(
         "that are fed back and never become words. What has to be taught for that? The right "
         "answer alone, the teacher's hidden state before the answer (CODI), or the keys and "
         "values that the teacher's cache holds at its reasoning (KaVa)?",
-        "With either of the teacher's signals the student is also trained to read written steps "
-        "where its latents stand (text_ce); one arm has that alone.",
+        "One arm has neither, and is trained to read written steps where its latents stand "
+        "(text_ce), which shows it no latent.",
     ),
     captions={
         "reading": _READING,

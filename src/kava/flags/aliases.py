@@ -14,7 +14,6 @@ _PHASE = (
     "selects nothing by itself: say what a phase is by --teachers, --teacher_prompts and --fusion, "
     "or let kava curriculum run go through all of them"
 )
-_NO_ADAPTERS = "belongs to LoRA adapters, which are not there: all weights are trained, with --lr"
 _NO_QUANTISATION = (
     "asks for quantised weights, which are not there; --dtype bfloat16 halves a frozen teacher's"
 )
@@ -99,11 +98,6 @@ TRAINING: Known = {
     **READING,
     **MODELS,
     **TEACHERS,
-    "gradient_checkpointing": Instead(
-        "drops the cache that the KV loss compares: for less memory lower --batch_size and raise "
-        "--gradient_accumulation_steps",
-        OFF,
-    ),
     "alpha2": Same("kv_weight"),
     "kv_loss_weight": Same("kv_weight"),
     "ce_loss_weight": Same("ce_weight"),
@@ -193,11 +187,9 @@ TRAINING: Known = {
     "teacher_quantization": Instead(_NO_QUANTISATION, ("none", *OFF)),
     "load_in_8bit": Instead(_NO_QUANTISATION, OFF),
     "load_in_4bit": Instead(_NO_QUANTISATION, OFF),
-    "use_lora": Instead(_NO_ADAPTERS, OFF),
-    "lora_r": Instead(_NO_ADAPTERS),
-    "lora_alpha": Instead(_NO_ADAPTERS),
-    "lora_dropout": Instead(_NO_ADAPTERS),
-    "lora_target_modules": Instead(_NO_ADAPTERS),
+    "use_lora": Instead("is said by --lora_r, the rank of the adapters: pass that", OFF),
+    "lora_rank": Same("lora_r"),
+    "lora_target_modules": Same("lora_targets", commas=True),
 }
 """Of `kava train`."""
 

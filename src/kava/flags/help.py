@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from kava.flags.fields import Setting
 
 HEADINGS = (
-    *("arguments", "profile", "models", "teachers", "questions", "data", "latents"),
+    *("arguments", "profile", "models", "teachers", "questions", "data", "latents", "adapters"),
     *("compression", "alignment", "losses", "training", "answers", "running", "output"),
     *("settings", "flags"),
 )

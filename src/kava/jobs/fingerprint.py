@@ -29,7 +29,8 @@ def fingerprint_of(
         dict_keys(['python', 'kava', 'torch', 'transformers', 'weights'])
     """
     from kava.models.builtin import TRAINED_MODELS
-    from kava.student.checkpoint import WEIGHTS_FILE, find_student, library_versions
+    from kava.student.checkpoint import find_student, library_versions
+    from kava.student.whole import weights_files
 
     known = {}
     named = [(model_name, "weights"), (teacher_name, "teacher_weights")]
@@ -39,7 +40,7 @@ def fingerprint_of(
     for name, key in named:
         if name is None:
             continue
-        weights = TRAINED_MODELS.get(name, Path(name)) / WEIGHTS_FILE
-        if weights.is_file():
-            known[key] = hashlib.sha256(weights.read_bytes()).hexdigest()
+        files = weights_files(TRAINED_MODELS.get(name, Path(name)))
+        if all(file.is_file() for file in files):
+            known[key] = hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()
     return {**library_versions(), **known}

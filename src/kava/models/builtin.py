@@ -221,6 +221,7 @@ TRAINED_MODELS: dict[str, Path] = {
     "kava/shell-gpt2-teacher": _ASSETS / "shell_gpt2_teacher",
     "kava/word-teacher": _ASSETS / "word_teacher",
     "kava/word-neox-teacher": _ASSETS / "word_neox_teacher",
+    "kava/word-adder": _ASSETS / "word_adder_teacher",
     "kava/word-multiplier": _ASSETS / "word_multiplier_teacher",
 }
 """Built-in name → folder, inside the package, of a trained model and its tokenizer."""

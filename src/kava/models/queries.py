@@ -284,6 +284,6 @@ def refuse_checkpointing(model: PreTrainedModel) -> None:
     if model.training and model.is_activation_checkpointing:
         raise ValueError(
             f"{type(model).__name__} has activation (gradient) checkpointing on, which empties "
-            f"its key/value cache in training: call model.gradient_checkpointing_disable(), or "
-            f"checkpoint whole steps with torch.utils.checkpoint"
+            f"its key/value cache in training: call model.gradient_checkpointing_disable(), and "
+            f"kava.models.recompute.recompute_layers(model), which keeps it"
         )

@@ -141,3 +141,11 @@ def _check_layers(kind: type[PreTrainedModel], config: Any) -> None:
             f"{name} keeps no cache of keys and values; a trace needs one, as all newer decoders "
             f"have it"
         )
+
+
+def decoder_of(model: PreTrainedModel) -> Any:
+    """A causal language model without its output head."""
+    if model.base_model is not model:
+        return model.base_model
+    # Llama 4 names its base after a part that the text-only model does not have
+    return model.model

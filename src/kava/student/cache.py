@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import Cache, DynamicCache
 from transformers.cache_utils import DynamicLayer
 
+from kava.models.recompute import cache_layer
 from kava.trace import iter_past
 
 Pairs = Sequence[tuple[Tensor, Tensor]]  # per layer: keys and values, each [B, H, S, D]
@@ -27,12 +28,7 @@ def cache_from(pairs: Pairs) -> DynamicCache:
     caches can start from the same pairs.
     """
     cache = DynamicCache()
-    for keys, values in pairs:
-        layer = DynamicLayer()
-        layer.keys, layer.values = keys, values
-        layer.dtype, layer.device = keys.dtype, keys.device
-        layer.is_initialized = True
-        cache.layers.append(layer)
+    cache.layers.extend(cache_layer((keys, values)) for keys, values in pairs)
     return cache
 
 

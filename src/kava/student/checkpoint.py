@@ -4,6 +4,7 @@
         config.json, model.safetensors      the student
         tokenizer.json, …                   its tokenizer
         kava.json                           the settings: kind of student, template, data, versions
+        adapter/                            LoRA adapters, in place of their base's weights
 
 `kava.json` is written last; a run adds the files that it needs to resume and a manifest. A folder
 is damaged if `kava.json` is missing, the weights are truncated or a student file differs from the
@@ -36,6 +37,7 @@ from kava.models.load import build_from, dtype_of, load_model, load_tokenizer
 from kava.models.probe import probe_cache
 from kava.models.tokenizers import check_tokenizer
 from kava.models.weights import check_finite
+from kava.student.adapted import load_adapted, save_weights
 from kava.student.config import LatentStudentConfig
 from kava.student.latent import LatentStudent
 from kava.student.manifest import MANIFEST_FILE
@@ -46,6 +48,7 @@ from kava.student.whole import (
     RECORDING_FILE,
     STATE_FILE,
     WEIGHTS_FILE,
+    is_adapted,
     student_damage,
 )
 
@@ -118,8 +121,7 @@ def save_student(
     try:
         for name in (SETTINGS_FILE, MANIFEST_FILE):  # remove what an earlier save left
             (directory / name).unlink(missing_ok=True)
-        # one file of any size: its header shows whether the weights are complete
-        model.save_pretrained(directory, max_shard_size="100TB")
+        save_weights(directory, model)
         tokenizer.save_pretrained(directory)
         (directory / SETTINGS_FILE).write_text(
             json.dumps(text, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
@@ -214,9 +216,12 @@ def _load_checkpoint(
     problem = student_damage(folder)
     if problem is not None:
         raise ValueError(f"{problem}; take another checkpoint")
-    if settings["student"] == "latent":
+    if is_adapted(folder):
+        model: Any = load_adapted(folder, settings["student"], dtype=dtype_of(dtype))
+        model = model.eval() if device is None else model.eval().to(device)
+    elif settings["student"] == "latent":
         read_json(folder / CONFIG_FILE)  # transformers uses the last of two equal keys
-        model: Any = _load_latent(folder, dtype)
+        model = _load_latent(folder, dtype)
         model = model.eval() if device is None else model.eval().to(device)
     else:
         model = load_model(folder, dtype=dtype, device=device)

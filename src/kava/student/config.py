@@ -6,7 +6,7 @@ from typing import Any
 
 from transformers import PreTrainedConfig
 
-from kava.names import DECODINGS
+from kava.names import DECODINGS, THOUGHT_POSITIONS
 
 
 class LatentStudentConfig(PreTrainedConfig):
@@ -20,6 +20,8 @@ class LatentStudentConfig(PreTrainedConfig):
             once, repeated).
         num_iterations: T, the Jacobi passes after the first one. T = num_latents equals
             sequential decoding; T = 0 leaves the placeholders as they are: pause tokens.
+        thought_positions: "shared": begin- and end-of-thought have the position of the token before
+            them; "own" (that of students of earlier versions): positions of their own.
         projection_dropout: dropout before the projection from hidden state to next latent.
 
     Raises:
@@ -35,6 +37,7 @@ class LatentStudentConfig(PreTrainedConfig):
         decoding: str = "sequential",
         num_iterations: int = 3,
         projection_dropout: float = 0.0,
+        thought_positions: str = "own",
         **kwargs: Any,
     ):
         if isinstance(num_latents, bool) or not isinstance(num_latents, int) or num_latents < 0:
@@ -50,11 +53,17 @@ class LatentStudentConfig(PreTrainedConfig):
             raise ValueError(
                 f"projection_dropout={projection_dropout} must be at least 0 and below 1"
             )
+        if thought_positions not in THOUGHT_POSITIONS:
+            raise ValueError(
+                f"thought_positions={thought_positions!r} is unknown; choose "
+                f"{' or '.join(THOUGHT_POSITIONS)}"
+            )
         self.base_config = base_config or {}
         self.num_latents = num_latents
         self.decoding = decoding
         self.num_iterations = num_iterations
         self.projection_dropout = projection_dropout
+        self.thought_positions = thought_positions
         super().__init__(**kwargs)
 
     @property

@@ -42,6 +42,9 @@ from kava.student.whole import WEIGHTS_FILE, has_manifest, student_damage
 from kava.student.written import Written, WrittenText, read_written
 from kava.trace import KVTrace
 
+MEAN_NOISE = 0.3
+"""Of begin- and end-of-thought's start: its spread about the mean, in that of the embeddings."""
+
 
 class LatentProjection(nn.Sequential):
     """Map the hidden state at one latent to the input embedding of the next: [.., W] → [.., W]."""
@@ -133,10 +136,17 @@ class LatentStudent(PreTrainedModel):
         return student
 
     def _start_from(self, embeddings: Tensor) -> None:
-        """Initialise the added vectors at the scale of the vocabulary's embeddings [V, W]."""
+        """Initialise the added vectors at the scale of the vocabulary's embeddings [V, W].
+
+        Where they take no position, begin- and end-of-thought start near the mean embedding, which
+        disturbs what is read around them least (as new tokens do in Hewitt, "Initializing new
+        word embeddings for pretrained language models", 2021; the noise here tells them apart).
+        """
         std = embeddings.float().std().item()
         with torch.no_grad():
             self.thought_embeddings.normal_(0.0, std)
+            if self.config.thought_positions == "shared":
+                self.thought_embeddings.mul_(MEAN_NOISE).add_(embeddings.float().mean(0))
             if hasattr(self, "placeholders"):
                 self.placeholders.normal_(0.0, std)
         if hasattr(self, "projection"):

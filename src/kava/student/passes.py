@@ -2,6 +2,9 @@
 
     [padding] prompt | begin-of-thought | latent 1 … latent M | end-of-thought | answer [padding]
 
+Begin- and end-of-thought have positions of their own, or share that of the token before them
+(`LatentStudentConfig.thought_positions`).
+
 Columns for the next pass are kept pending, so that the prompt shares a pass with the
 begin-of-thought (and with the placeholders of Jacobi decoding), and the last latent shares a pass
 with the end-of-thought and the answer.
@@ -22,6 +25,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from kava.attention import AttentionForm
 from kava.models.capture import QueryRecorder, record_queries, trace_from_cache
+from kava.models.traceable import decoder_of
 from kava.student.cache import Pairs, PreallocatedCache, cache_from, pairs_of
 from kava.student.config import LatentStudentConfig
 from kava.trace import KVTrace
@@ -73,14 +77,6 @@ class LatentOutput:
     readings: Tensor | None = None
 
 
-def decoder_of(model: PreTrainedModel) -> Any:
-    """A causal language model without its output head."""
-    if model.base_model is not model:
-        return model.base_model
-    # Llama 4 names its base after a part that the text-only model does not have
-    return model.model
-
-
 class Passes:
     """The forward passes of one batch: reads the prompt, fills the latents, then the answer.
 
@@ -102,6 +98,8 @@ class Passes:
         self.prompt_ids = prompt_ids
         self.B, self.P = prompt_ids.shape
         self.M = parts.config.num_latents
+        self.shares = parts.config.thought_positions == "shared"
+        self.flash = "flash" in str(self.base.config._attn_implementation)
         self.record = queries
         self.latent_queries: list[Tensor] = []
         self.attention: AttentionForm | None = None
@@ -123,24 +121,37 @@ class Passes:
         )
         self.hidden: Tensor  # [B, n, W] at the columns of the last pass
 
-    def positions(self, start: int, stop: int) -> Tensor:
-        """Position ids [B, stop − start] of columns start:stop; 0 at padding."""
+    def positions(self, start: int, stop: int, end: int | Tensor | None = None) -> Tensor:
+        """Position ids [B, stop − start] of columns start:stop; 0 at padding.
+
+        Args:
+            start: the first column.
+            stop: the column after the last.
+            end: the column of end-of-thought, [B, 1] or the same for all; None: behind M latents.
+        """
         columns = torch.arange(start, stop, device=self.prompt_ids.device)
-        return (columns - (self.P - self.prompt_lengths)).clamp(min=0)
+        places = columns
+        if self.shares:
+            behind = columns >= (self.P + 1 + self.M if end is None else end)
+            places = columns - (columns >= self.P).long() - behind.long()
+        return (places - (self.P - self.prompt_lengths)).clamp(min=0)
 
     def mask(self, stop: int) -> Tensor | None:
         """Attention mask [B, stop]; None if every column is valid."""
         if self.valid is None:
+            if self.shares and self.flash:
+                # without a mask, flash attention takes positions that repeat for packed texts
+                return self.prompt_ids.new_ones(self.B, stop)
             return None
         ones = self.valid.new_ones(self.B, stop - self.valid.shape[1])
         return torch.cat([self.valid, ones], dim=1)
 
-    def _arguments(self, embeds: Tensor) -> dict[str, Any]:
+    def _arguments(self, embeds: Tensor, end: Tensor | None = None) -> dict[str, Any]:
         stop = self.length + embeds.shape[1]
         arguments = {
             "inputs_embeds": embeds,
             "attention_mask": self.mask(stop),
-            "position_ids": self.positions(self.length, stop),
+            "position_ids": self.positions(self.length, stop, end),
             "past_key_values": self.cache,
             "use_cache": True,
         }
@@ -277,15 +288,22 @@ class Passes:
             readings=self.readings(),
         )
 
-    def read_behind_prompt(self, embeds: Tensor, pairs: Pairs | None) -> Tensor:
-        """One pass over `embeds` [B, C, W] behind the prompt: the logits [B, C, V] at them."""
+    def read_behind_prompt(self, embeds: Tensor, end: Tensor, pairs: Pairs | None) -> Tensor:
+        """One pass over `embeds` [B, C, W] behind the prompt: the logits [B, C, V] at them.
+
+        Args:
+            embeds: what is read.
+            end: [B, 1], which of the C is end-of-thought.
+            pairs: each layer's keys and values over the prompt; None: it is read here.
+        """
         num_columns = embeds.shape[1]
         if pairs is None:
             prompt = self.base.get_input_embeddings()(self.prompt_ids)
             embeds = torch.cat([prompt, embeds], dim=1)
         else:
             self.cache, self.length = cache_from(pairs), self.P
-        logits: Tensor = self.base(**self._arguments(embeds), logits_to_keep=num_columns).logits
+        arguments = self._arguments(embeds, self.P + end)
+        logits: Tensor = self.base(**arguments, logits_to_keep=num_columns).logits
         return logits
 
     def take_latents(self, begin_pairs: Pairs, latents: KVTrace) -> None:

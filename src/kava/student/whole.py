@@ -1,6 +1,7 @@
 """Check that a checkpoint is complete: for a student to answer, and for a run to resume.
 
     model.safetensors, config.json, tokenizer…, kava.json           the student
+    adapter/                                                        its LoRA adapters, if it has any
     optimizer.pt, scheduler.pt, rng_state.pth, trainer_state.json,
     recording.json, map_aligner.safetensors                         what a run needs to resume
 
@@ -15,10 +16,13 @@ import zipfile
 from pathlib import Path
 
 from kava.inputs import read_json
+from kava.models.folders import CONFIG_FILE
+from kava.models.lora import ADAPTER_WEIGHTS
 from kava.models.weights import tensors_damage
 from kava.student.manifest import MANIFEST_FILE, find_damage
 
 WEIGHTS_FILE = "model.safetensors"
+ADAPTER_FOLDER = "adapter"
 ALIGNER_FILE = "map_aligner.safetensors"
 STATE_FILE = "trainer_state.json"
 RECORDING_FILE = "recording.json"
@@ -36,7 +40,7 @@ def student_damage(folder: str | Path) -> str | None:
         >>> student_damage("outputs/run/checkpoint-500")
     """
     folder = Path(folder)
-    return tensors_damage(folder / WEIGHTS_FILE) or find_damage(folder, counts=_of_student)
+    return _weights_damage(folder) or find_damage(folder, counts=_of_student)
 
 
 def run_damage(folder: str | Path) -> str | None:
@@ -45,7 +49,7 @@ def run_damage(folder: str | Path) -> str | None:
     With a manifest, every file is read once.
     """
     folder = Path(folder)
-    found = tensors_damage(folder / WEIGHTS_FILE) or tensors_damage(folder / ALIGNER_FILE)
+    found = _weights_damage(folder) or tensors_damage(folder / ALIGNER_FILE)
     for name in (STATE_FILE, RECORDING_FILE):
         found = found or _damaged_json(folder / name)
     num_processes = written_by(folder)
@@ -71,9 +75,28 @@ def random_state_files(num_processes: int) -> list[str]:
     return [f"rng_state_{process}.pth" for process in range(num_processes)]
 
 
+def is_adapted(folder: str | Path) -> bool:
+    """Whether a checkpoint holds LoRA adapters, and not its base model."""
+    return (Path(folder) / ADAPTER_FOLDER).is_dir()
+
+
+def weights_files(folder: str | Path) -> list[Path]:
+    """The files that hold the weights of a student."""
+    folder = Path(folder)
+    if not is_adapted(folder):
+        return [folder / WEIGHTS_FILE]
+    # an explicit student is its base and the adapters
+    own = [folder / WEIGHTS_FILE] if (folder / CONFIG_FILE).is_file() else []
+    return [folder / ADAPTER_FOLDER / ADAPTER_WEIGHTS, *own]
+
+
 def has_manifest(folder: str | Path) -> bool:
     """Whether a checkpoint has a manifest."""
     return (Path(folder) / MANIFEST_FILE).is_file()
+
+
+def _weights_damage(folder: Path) -> str | None:
+    return next(filter(None, map(tensors_damage, weights_files(folder))), None)
 
 
 def _of_student(name: str) -> bool:

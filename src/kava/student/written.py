@@ -4,7 +4,8 @@ read before latents can mean anything to it.
     [padding] prompt | begin-of-thought | chain of thought | end-of-thought | answer [padding]
 
 A pretrained model reads its own chain of thought, but not between two vectors that it has never
-seen. Cross-entropy on this layout trains that, and nothing about the latents themselves.
+seen, at positions that they move. Cross-entropy on this layout trains that, and nothing about the
+latents themselves.
 
 Shapes: B batch, R columns of reasoning, A of the answer, C = R + A + 1 columns behind the prompt,
 W width, V vocabulary.
@@ -125,5 +126,6 @@ def read_written(
     vectors = parts.thought_embeddings.to(embeds.dtype)
     for index in (0, 1):
         embeds = torch.where(text.thought[..., None] == index, vectors[index], embeds)
-    logits = run.read_behind_prompt(embeds, prompt_pairs)
+    end_B1 = (text.thought == 1).long().argmax(1, keepdim=True)
+    logits = run.read_behind_prompt(embeds, end_B1, prompt_pairs)
     return Written(logits, text, pairs_of(run.cache, run.P))

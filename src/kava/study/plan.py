@@ -141,7 +141,8 @@ class Pilot:
 
     Args:
         study: folder of a study that was run, or
-        seed_std: standard deviation of the accuracy between runs of one arm.
+        seed_std: standard deviation of the accuracy between runs of one arm; under the test `seeds`
+            of the differences between two arms, seed by seed.
         accuracy: of the baseline, beside seed_std.
         power: how often the minimum effect is to be found.
     """

@@ -19,6 +19,8 @@ ASSUMED_STDS = (0.01, 0.03, 0.10)
 """Spreads of the accuracy between runs of one arm that the power is told for, without a pilot."""
 
 MOST_SEEDS = 1_000
+LEAST_STD = 1e-4
+"""Of differences: a pilot in which they are all alike does not show that they always are."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,10 +28,12 @@ class RunSpread:
     """How runs of one arm scatter.
 
     Attributes:
-        seed_std: standard deviation of their accuracies.
+        seed_std: standard deviation of their accuracies or, where the test pairs seeds, of the
+            differences between two arms, seed by seed.
         accuracy: of the baseline.
         gap: between a run that learned and one that did not; 0 where it is a matter of degree.
         share: of the baseline's runs that learn.
+        paired: whether the test pairs seeds.
         source: where this is from, for the table.
     """
 
@@ -37,6 +41,7 @@ class RunSpread:
     accuracy: float
     gap: float = 0.0
     share: float = 0.0
+    paired: bool = False
     source: str = ""
 
 
@@ -59,16 +64,18 @@ def power_lines(plan: Plan) -> list[str]:
     level = primary.alpha / tests
     if plan.pilot is not None:
         return lines + _from_pilot(plan, plan.pilot, items, level)
+    paired = primary.test == "seeds"
     for std in ASSUMED_STDS:
-        spread = RunSpread(seed_std=std, accuracy=0.5)
+        spread = RunSpread(seed_std=std, accuracy=0.5, paired=paired)
         found = power_of(spread, primary.minimum_effect, plan.fewest_seeds, items, level)
         spelled = points(std).removeprefix("+")
-        lines.append(f"           {percent(found)} where runs of an arm spread by {spelled}")
+        what = _what(spread) if paired else "runs of an arm"
+        lines.append(f"           {percent(found)} where {what} spread by {spelled}")
     return lines
 
 
 def _from_pilot(plan: Plan, pilot: Pilot, items: int, level: float) -> list[str]:
-    spread = spread_of(pilot)
+    spread = spread_of(pilot, paired=plan.primary.test == "seeds")
     effect, has = plan.primary.minimum_effect, plan.fewest_seeds
     found = power_of(spread, effect, has, items, level)
     needed = next(
@@ -86,21 +93,29 @@ def _from_pilot(plan: Plan, pilot: Pilot, items: int, level: float) -> list[str]
         enough = "enough" if needed <= has else "too few"
         wanted += f"{counted(needed, 'seed')} an arm; the plan has {has}, {enough}"
     return [
-        f"           {percent(found)}, as runs spread in {spread.source}",
+        f"           {percent(found)}, as {_what(spread)} spread in {spread.source}",
         f"           {wanted}",
     ]
 
 
+def _what(spread: RunSpread) -> str:
+    return "differences of a seed's two runs" if spread.paired else "runs"
+
+
 def power_of(spread: RunSpread, effect: float, num_seeds: int, items: int, alpha: float) -> float:
-    """How often a true difference is found, by the test `crossed`.
+    """How often a true difference is found, by the test `crossed` or, of pairs, by `seeds`.
 
     Where runs learn or do not, the difference is one of the share that learns, and the test the
     exact one.
     """
     from kava.statistics import power_before
+    from kava.statistics.power import power_of_t
     from kava.statistics.shares import MOST_EXACT, share_power
 
     seed_std = spread.seed_std
+    if spread.paired:
+        error = max(seed_std, LEAST_STD) / num_seeds**0.5
+        return power_of_t(effect, error, num_seeds - 1, alpha=alpha) if num_seeds > 1 else 0.0
     if spread.gap:
         change = effect / spread.gap
         other = spread.share + change if spread.share + change <= 1 else spread.share - change
@@ -121,8 +136,12 @@ def power_of(spread: RunSpread, effect: float, num_seeds: int, items: int, alpha
     )
 
 
-def spread_of(pilot: Pilot) -> RunSpread:
+def spread_of(pilot: Pilot, *, paired: bool = False) -> RunSpread:
     """The spread that a pilot declares or shows.
+
+    Args:
+        pilot: of the plan.
+        paired: the spread of the differences from the baseline, seed by seed, is asked for.
 
     A spread that is measured is the root mean square of the standard deviations of all compared
     arms, less what a finite test adds. Where runs learn or do not, the shares are those of the
@@ -134,16 +153,23 @@ def spread_of(pilot: Pilot) -> RunSpread:
     if pilot.study is None:
         std = pilot.seed_std or 0.0
         source = f"the plan's pilot (standard deviation {points(std).removeprefix('+')})"
-        return RunSpread(seed_std=std, accuracy=pilot.accuracy, source=source)
+        return RunSpread(seed_std=std, accuracy=pilot.accuracy, paired=paired, source=source)
     folder = Path(pilot.study)
     plan = read_locked_plan(folder)
     with unpacked(folder) as there:
         results = finished_results(plan, there)
     arms: dict[str, list[float]] = {}
     num_items = 1
-    for (name, _), result in results.items():
-        if plan.arm(name).is_compared or name == plan.baseline.name:
-            arms.setdefault(name, []).append(float(result["accuracy"]))
+    base = plan.baseline.name
+    accuracies = {key: float(result["accuracy"]) for key, result in results.items()}
+    for (name, seed), result in results.items():
+        if plan.arm(name).is_compared or name == base:
+            own = accuracies[name, seed]
+            if paired and name != base:
+                if (base, seed) not in accuracies:
+                    continue
+                own -= accuracies[base, seed]
+            arms.setdefault(name, []).append(own)
             num_items = int(result["num_items"])
     arms = {name: runs for name, runs in arms.items() if len(runs) > 1}
     if plan.baseline.name not in arms:
@@ -151,7 +177,24 @@ def spread_of(pilot: Pilot) -> RunSpread:
             f"pilot: {folder} has fewer than two finished runs of its baseline, which show no "
             f"spread; finish it, or declare seed_std"
         )
+    if paired:
+        return _of_differences(arms, base, str(folder))
     return _measured(plan, arms, num_items, str(folder))
+
+
+def _of_differences(arms: dict[str, list[float]], base: str, folder: str) -> RunSpread:
+    import numpy as np
+
+    accuracy = float(np.mean(arms.pop(base)))
+    if not arms:
+        raise ValueError(
+            f"pilot: {folder} has no arm with two seeds in common with its baseline, whose "
+            f"differences would show a spread; finish it, or declare seed_std"
+        )
+    std = float(np.mean([np.var(runs, ddof=1) for runs in arms.values()])) ** 0.5
+    total = f"{counted(len(arms), 'arm')}, {counted(sum(map(len, arms.values())), 'pair')}"
+    source = f"{folder} (standard deviation {points(std).removeprefix('+')}; {total})"
+    return RunSpread(seed_std=std, accuracy=accuracy, paired=True, source=source)
 
 
 def _measured(plan: Plan, arms: dict[str, list[float]], num_items: int, folder: str) -> RunSpread:

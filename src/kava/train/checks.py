@@ -25,6 +25,7 @@ def check_config(config: Settings) -> None:
     _check_latent_ce(config)
     _check_reading(config)
     _check_shared_space(config)
+    _check_lora(config)
     _check_something_is_trained(config)
     if config.student == "explicit" and config.teacher_name is None and config.matches_cache:
         raise ValueError(
@@ -74,6 +75,31 @@ def check_config(config: Settings) -> None:
                 )
     if config.resume and config.overwrite:
         raise ValueError("--resume and --overwrite exclude each other")
+
+
+def _check_lora(config: Settings) -> None:
+    if config.adapter_off:
+        if config.teachers or config.teacher_name != config.model_name:
+            raise ValueError(
+                f"--adapter_off makes the student its own teacher: leave out "
+                f"{'--teachers' if config.teachers else '--teacher_name'}"
+            )
+        if not config.lora_r:
+            raise ValueError(
+                "--adapter_off turns LoRA adapters off to read the teacher, and "
+                "there are none: pass --lora_r"
+            )
+    if config.lora_r:
+        return
+    for name in ("lora_dropout", "lora_targets"):
+        if getattr(config, name):
+            raise ValueError(
+                f"--{name} {getattr(config, name)} is of LoRA adapters: pass --lora_r, their rank"
+            )
+    if config.lora_alpha and "lora_alpha" not in config.left_out:
+        raise ValueError(
+            f"--lora_alpha {config.lora_alpha:g} is of LoRA adapters: pass --lora_r, their rank"
+        )
 
 
 def _check_shared_space(config: Settings) -> None:

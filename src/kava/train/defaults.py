@@ -27,6 +27,7 @@ from kava.dataset_names import (
 )
 from kava.flags import flags_of
 from kava.train.settings import Settings
+from kava.train.settings.lora import ADAPTER_OFF
 from kava.train.settings.teachers import TeachersSettings
 from kava.train.teacher_names import teachers_of
 
@@ -37,8 +38,10 @@ BEFORE: Mapping[str, Any] = {
     "fp16": False, "text_ce_weight": 0.0, "text_ce_steps": None, "ce_warmup": 0,
     "inject_weight": 0.0, "inject_steps": None, "start_from": None, "eval_first": False,
     "eval_train_size": 0, "shared_space_weight": 0.0, "shared_space_dim": 32,
-    "shared_space_loss": "cosine", "shared_space_fit": "calibrated",
+    "shared_space_loss": "cosine", "shared_space_fit": "calibrated", "thought_positions": "own",
     **{name: setting.default for name, setting in flags_of(TeachersSettings).items()},
+    "lora_r": 0, "lora_alpha": 0.0, "lora_dropout": 0.0, "lora_targets": None, "adapter_off": False,
+    "gradient_checkpointing": False,
 }  # fmt: skip
 """Flags that runs of an earlier version do not record, and what held then."""
 
@@ -94,6 +97,13 @@ def settle(config: Settings) -> dict[str, str]:
     if config.teachers and config.teacher_name is None:
         # what needs one teacher alone, such as CKA with the layers of a map, reads the first
         config.teacher_name = teachers_of(config)[0].model
+    if config.teacher_name == ADAPTER_OFF:
+        config.adapter_off, config.teacher_name = True, None
+    if config.adapter_off and config.teacher_name is None and not config.teachers:
+        config.teacher_name = config.model_name
+    if config.lora_alpha is None:
+        config.lora_alpha = 2.0 * config.lora_r
+        left_out["lora_alpha"] = ""
     if config.alignment_mode is None:
         config.alignment_mode, left_out["alignment_mode"] = _mode(config)
     if config.keep_short is None:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from torch import Tensor
 
 from kava.format import counted, file_size
+from kava.student.adapted import stored_state
+from kava.train.loading import beside_student
 
 if TYPE_CHECKING:
     from kava.train.trainer import KVDistillTrainer
@@ -49,7 +51,8 @@ def disk_need(trainer: KVDistillTrainer, gives_way: Iterable[Path] = ()) -> Disk
     """
     config, module = trainer.config, trainer.accelerator.unwrap_model(trainer.model)
     # tied weights share one storage and are saved once
-    stored = {part.data_ptr(): part for part in module.state_dict().values()}
+    saved = (*stored_state(module.student).values(), *beside_student(module).values())
+    stored = {part.data_ptr(): part for part in saved}
     size = _bytes(stored.values())
     if not config.save_only_model:
         size += ADAM_STATES * _bytes(p for p in module.parameters() if p.requires_grad)

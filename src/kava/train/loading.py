@@ -11,8 +11,11 @@ from torch import Tensor
 
 from kava.align.heads.build import QUERY_PROJECTORS
 from kava.align.heads.layerwise import LayerwiseProjector
+from kava.models.lora import has_lora
 from kava.models.weights import check_finite
-from kava.student.whole import ALIGNER_FILE, WEIGHTS_FILE
+from kava.student.adapted import load_adapted_weights
+from kava.student.prompts import base_of
+from kava.student.whole import ALIGNER_FILE, WEIGHTS_FILE, is_adapted
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -58,6 +61,9 @@ def load_student_weights(directory: str | Path, student: PreTrainedModel) -> Non
         OSError: the file is missing or damaged.
         ValueError: weights of other names or shapes.
     """
+    if is_adapted(directory) or has_lora(base_of(student)):
+        load_adapted_weights(Path(directory), student)
+        return
     weights = _read(Path(directory) / WEIGHTS_FILE)
     ours = student.state_dict()
     # tied weights are stored once

@@ -9,7 +9,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from kava.align import MapProjectionAligner
 from kava.models.load import load_model, load_model_config, load_tokenizer
+from kava.models.lora import ALL_LINEAR, LoraForm, add_lora
 from kava.models.probe import probe_cache
+from kava.models.recompute import recompute_layers
 from kava.models.tokenizers import check_tokenizer
 from kava.student.latent import LatentStudent
 from kava.student.prompts import base_of
@@ -38,9 +40,20 @@ def build_student(config: TrainConfig) -> PreTrainedModel:
             decoding=config.decoding,
             num_iterations=min(config.jacobi_iterations, config.target_len),
             projection_dropout=config.projection_dropout,
+            thought_positions=config.thought_positions,
         )
+    if config.lora_r:
+        add_lora(model, lora_form(config), config.model_name)
+    if config.gradient_checkpointing:
+        recompute_layers(model)
     load_start(config, student)
     return student
+
+
+def lora_form(config: TrainConfig) -> LoraForm:
+    """The student's adapters."""
+    targets = tuple(config.lora_targets or (ALL_LINEAR,))
+    return LoraForm(config.lora_r, config.lora_alpha, config.lora_dropout, targets)
 
 
 def build_aligner(
@@ -155,6 +168,8 @@ def build_distiller(config: TrainConfig, checkpoint: Path | None = None) -> Dist
     probe_cache(base, config.model_name, vectors=config.student == "latent")
     if not config.needs_teacher or config.teacher_name is None:
         return Distiller(student, config, build_aligner(config, base, base, checkpoint))
+    if config.adapter_off:
+        return Distiller(student, config, build_aligner(config, base, base, checkpoint), base)
     loaded: dict[tuple[str, str], PreTrainedModel] = {}
     for one in teachers_of(config):
         if (one.model, one.dtype) not in loaded:

@@ -21,6 +21,7 @@ Shapes: B batch, P prompt columns, T text columns, A answer columns, M slots, V 
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 
 import torch
@@ -38,13 +39,14 @@ from kava.losses import (
     warmup_share,
 )
 from kava.models.capture import capture, check_attention
+from kava.models.lora import lora_off
 from kava.models.rotary import rotary_of
 from kava.rope import Rotary, at_length_of, rotate_trace, unrotate_trace
 from kava.student.cache import Pairs, pairs_of
 from kava.student.latent import LatentStudent
 from kava.student.written import Written
 from kava.trace import KVTrace
-from kava.train.around import Around
+from kava.train.around import Around, rotary_of_latents
 from kava.train.config import TrainConfig
 from kava.train.defaults import steps_to_fade
 from kava.train.items import Items, count_items
@@ -64,7 +66,8 @@ class Distiller(nn.Module):
         student: a `LatentStudent`, or any causal model for an explicit student.
         config: the run's configuration.
         aligner: maps the teacher's cache to the student's geometry.
-        teacher: the frozen teacher; None in self-distillation.
+        teacher: the frozen teacher; None in self-distillation; the student's own base where that
+            teaches with its adapters off.
 
     Raises:
         ValueError: a model whose rotation or attention the configuration needs and that cannot be
@@ -84,7 +87,10 @@ class Distiller(nn.Module):
         self.map_aligner = aligner
         self.map_aligner.requires_grad_(config.trains_aligner)
         # in a tuple: not a submodule, so neither trained, saved, wrapped nor counted
-        self._teacher = () if teacher is None else (teacher.eval().requires_grad_(False),)
+        self.own_frozen = teacher is self.base
+        if teacher is not None and not self.own_frozen:
+            teacher.eval().requires_grad_(False)
+        self._teacher = () if teacher is None else (teacher,)
         reader = self.base if teacher is None else teacher
         unrotates = config.matches_cache and config.unrotates
         self.rotary: Rotary | None = rotary_of(self.base) if unrotates else None
@@ -124,7 +130,7 @@ class Distiller(nn.Module):
 
     def move_teacher(self, device: torch.device) -> None:
         """The trainer moves this module; the teacher is not part of it."""
-        if self.teacher is not None:
+        if self.teacher is not None and not self.own_frozen:
             self.teacher.to(device)  # type: ignore[arg-type]
 
     def forward(
@@ -209,7 +215,7 @@ class Distiller(nn.Module):
             terms.add("codi", config.codi_weight, codi)
         latents, target, rotary = output.trace, None, None
         if latents is not None:
-            rotary = self._rotary_of_latents(latents, batch["answer_ids"].shape[1])
+            rotary = rotary_of_latents(self.rotary, latents, batch["answer_ids"].shape[1])
         if config.matches_cache:
             assert latents is not None
             around = Around(batch, latents, output, rotary, labels, items, diagnose)
@@ -267,21 +273,6 @@ class Distiller(nn.Module):
         """The share of a fading term's weight."""
         return fading_share(self.progress.step, steps_to_fade(num_steps, self.progress.num_steps))
 
-    def _rotary_of_latents(self, latents: KVTrace, num_behind: int) -> Rotary | None:
-        """The student's rotation, which all passes of a batch must share."""
-        rotary = self.rotary
-        if rotary is None or rotary.num_positions is None:
-            return rotary
-        assert latents.positions is not None
-        length = int(latents.positions.max()) + 2 + num_behind
-        if length >= rotary.num_positions:
-            raise ValueError(
-                f"the student's rotary scaling changes at {rotary.num_positions} positions, and "
-                f"the passes of this batch of latents reach {length}: each would rotate its keys "
-                f"otherwise; lower --max_length, or take --student explicit"
-            )
-        return rotary.at_length(length)
-
     def _codi_layers(self) -> Tensor | None:
         weights = self.map_aligner.layer_weights
         return None if weights.shape[0] == weights.shape[1] else weights
@@ -292,7 +283,8 @@ class Distiller(nn.Module):
         model = self.base if own or self.teacher is None else self.teacher
         trained = own and self.settings.teacher_ce_weight > 0
         hidden = self.settings.codi_weight > 0
-        return read_teacher(model, batch, own, trained, self.teacher_queries, hidden)
+        with lora_off(model) if self.own_frozen else nullcontext():
+            return read_teacher(model, batch, own, trained, self.teacher_queries, hidden)
 
     @torch.no_grad()
     def _read_before(self, batch: Batch) -> TeacherPass | None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from kava.train.resampling import parse_segment_numbers
 from kava.train.settings.data import DataSettings
+from kava.train.settings.lora import LoraSettings
 from kava.train.settings.losses import LossSettings
 from kava.train.settings.models import ModelSettings
 from kava.train.settings.optimisation import OptimisationSettings
@@ -39,6 +40,7 @@ class Settings(
     TargetSettings,
     TeachersSettings,
     DataSettings,
+    LoraSettings,
     ModelSettings,
     LeftOut,
 ):

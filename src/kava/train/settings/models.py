@@ -48,6 +48,13 @@ class ModelSettings:
         least=0,
         most=names.MOST_LATENTS,
     )
+    thought_positions: str = flag(
+        "own",
+        "own: begin- and end-of-thought have positions, as new tokens do; shared: they have that "
+        "of the token before them and start near the mean embedding, so that a written chain of "
+        "thought between them is read as in plain text",
+        choices=names.THOUGHT_POSITIONS,
+    )
     projection_dropout: float = flag(
         0.0, "dropout in the projection from hidden state to latent", least=0, below=1
     )

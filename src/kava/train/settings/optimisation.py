@@ -39,6 +39,11 @@ class OptimisationSettings:
     fp16: bool = flag(
         False, "compute in float16 with a scaled loss, on a GPU; what is trained stays float32"
     )
+    gradient_checkpointing: bool = flag(
+        False,
+        "keep no activations of the student's layers, and compute them again in the backward "
+        "pass: less memory, longer steps, the same losses",
+    )
     dtype: str = flag(
         "float32",
         "dtype of the frozen teacher's weights; what is trained is float32",

@@ -1,0 +1,125 @@
+"""Students with LoRA adapters on disk: the adapters and what the student adds, not its base.
+
+    checkpoint-400/
+        adapter/adapter_config.json, adapter_model.safetensors      as peft writes them
+        config.json, model.safetensors      of a latent student: thought vectors, projection
+
+The base model is named in adapter_config.json and loaded from there in float32, the dtype that it
+was trained in. `kava merge` makes an ordinary checkpoint of such a folder.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from kava.models.load import load_model
+from kava.models.lora import (
+    adapter_state,
+    add_lora,
+    has_lora,
+    load_adapters,
+    read_form,
+    save_adapters,
+)
+from kava.models.weights import check_finite
+from kava.student.config import LatentStudentConfig
+from kava.student.latent import LatentStudent
+from kava.student.prompts import base_of
+from kava.student.whole import ADAPTER_FOLDER, WEIGHTS_FILE, is_adapted
+
+
+def added_state(student: PreTrainedModel) -> dict[str, Tensor]:
+    """The weights of a latent student outside its base; none of another student."""
+    if not isinstance(student, LatentStudent):
+        return {}
+    return {
+        name: part for name, part in student.state_dict().items() if not name.startswith("base.")
+    }
+
+
+def stored_state(student: PreTrainedModel) -> dict[str, Tensor]:
+    """The weights that a checkpoint of a student stores, by name."""
+    if not has_lora(base_of(student)):
+        return dict(student.state_dict())
+    return {**adapter_state(base_of(student)), **added_state(student)}
+
+
+def save_weights(directory: Path, student: PreTrainedModel) -> None:
+    """Write a student's weights and configuration, without its base if it has adapters.
+
+    Raises:
+        OSError, SafetensorError: a file could not be written.
+    """
+    if not has_lora(base_of(student)):
+        # one file of any size: its header shows whether the weights are complete
+        student.save_pretrained(directory, max_shard_size="100TB")
+        return
+    save_adapters(directory / ADAPTER_FOLDER, base_of(student))
+    if isinstance(student, LatentStudent):
+        student.config.save_pretrained(directory)
+        added = {name: part.contiguous() for name, part in added_state(student).items()}
+        save_file(added, directory / WEIGHTS_FILE, metadata={"format": "pt"})
+
+
+def load_adapted(folder: Path, kind: str, *, dtype: torch.dtype | str = "auto") -> PreTrainedModel:
+    """Load a student with adapters and its base model.
+
+    Args:
+        folder: a checkpoint with adapters.
+        kind: latent or explicit.
+        dtype: of all weights; "auto" is float32.
+
+    Raises:
+        OSError: a file is missing or damaged, or the base model cannot be loaded.
+        ValueError: files that do not fit each other or the base model.
+    """
+    form, name = read_form(folder / ADAPTER_FOLDER)
+    dtype = torch.float32 if dtype == "auto" else dtype
+    try:
+        base = load_model(name, dtype=dtype)
+    except (OSError, ValueError) as error:
+        raise type(error)(
+            f"{folder} holds LoRA adapters for {name}, which cannot be loaded: {error}"
+        ) from error
+    student: PreTrainedModel = base
+    if kind == "latent":
+        config = LatentStudentConfig.from_pretrained(folder)
+        student = LatentStudent(config, base_model=base)
+        student.to(dtype=base.dtype)  # type: ignore[call-arg]
+    add_lora(base, form, name)
+    load_adapted_weights(folder, student)
+    return student
+
+
+def load_adapted_weights(folder: Path, student: PreTrainedModel) -> None:
+    """Load the weights of a checkpoint with adapters into a student of the same form.
+
+    Raises:
+        OSError: a file is missing or damaged.
+        ValueError: weights of other names or shapes, or a checkpoint or student without adapters.
+    """
+    base = base_of(student)
+    if not has_lora(base):
+        raise ValueError(
+            f"{folder} holds LoRA adapters, and this student has none: pass the same --lora flags, "
+            f"or make it whole by kava merge"
+        )
+    if not is_adapted(folder):
+        raise ValueError(
+            f"{folder} holds whole weights, and this student has LoRA adapters, whose base they "
+            f"would have to be: leave the --lora flags out"
+        )
+    load_adapters(folder / ADAPTER_FOLDER, base)
+    ours = added_state(student)
+    theirs: dict[str, Any] = load_file(folder / WEIGHTS_FILE) if ours else {}
+    for name, part in ours.items():
+        if name not in theirs or theirs[name].shape != part.shape:
+            raise ValueError(f"{folder / WEIGHTS_FILE}: {name!r} is missing or has another shape")
+    check_finite(theirs.items(), folder / WEIGHTS_FILE)
+    student.load_state_dict(theirs, strict=False)
