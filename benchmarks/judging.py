@@ -50,7 +50,11 @@ def is_right(record: Record, template: Template) -> bool:
     text = replace(template, drop_last_step=False).render(record)
     return all(
         judge(
-            text.text[start:], record.answer, template.cue, record.meta.get("choices", ())
+            text.text[start:],
+            record.answer,
+            template.cue,
+            record.meta.get("choices", ()),
+            record.meta.get("judge"),
         ).correct
         for start in (text.answer_start, text.reasoning_start)
     )

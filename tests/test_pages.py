@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import pytest
 from datasets import Dataset
 
+import gym_stand_in
 from conftest import ROOT
 from kava.cli import module_of, run
 from kava.curriculum.folder import lock_curriculum
@@ -115,6 +116,7 @@ def world(tmp_path: Path, models: Path, monkeypatch: pytest.MonkeyPatch) -> Path
         (tmp_path / name).symlink_to(ROOT / name)
     task_folder(tmp_path / "data")
     monkeypatch.setattr("datasets.load_dataset", hub)
+    gym_stand_in.install(monkeypatch)
     monkeypatch.setattr("kava.train.build.build_run", short(build.build_run))
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -326,6 +328,8 @@ FILES = {
         {"question": f"What is {n}/2 + 6?", "answer": f"{n + 6}", "cot": "<<4/2=2>> <<2+6=8>> " * 5}
         for n in range(20)
     ),
+    "math_data.json": json.dumps([{"instruction": f"And {n}?", "output": ""} for n in range(5)]),
+    "train.jsonl": lines({"question": f"And {n}?"} for n in range(5)),
     "questions.txt": "Cups abcd moves 3412 3142 1234 4231 order ?\n",
 }
 

@@ -36,6 +36,7 @@ COMMANDS = {
     "rationales": "Let teachers write their own chains of thought.",
     "costs": "Compare what answers cost: passes, tokens, time.",
     "compare": "Compare models item by item: differences, intervals, p.",
+    "leaks": "Find test questions that stand in training data.",
     "lm-eval": "Run lm-evaluation-harness, with students as its model kava.",
     "profile": "Time the stages of a training step and check its shapes.",
     "layer-map": "Measure which layers of a teacher are like a student's.",

@@ -21,8 +21,8 @@ class Source:
     dataset_name: str = flag(
         "kava/shell-game",
         "kava/shell-game or kava/word-problems (built in, with options such as ?num_moves=4 or "
-        "?steps=2-5), a task (from the hub, or TASK:PATH), mix:TASK=SHARE,…, or the path of a "
-        ".jsonl, .json, .csv or .parquet file",
+        "?steps=2-5), a task (from the hub, or TASK:PATH), reasoning_gym:TASK?size=500&seed=0, "
+        "mix:TASK=SHARE,…, or the path of a .jsonl, .json, .csv or .parquet file",
         check=check_dataset_name,
         group="data",
     )

@@ -14,8 +14,8 @@ from kava import data
 
 DOCS = Path(__file__).parents[2] / "docs"
 MODULES = ["segments", *(f"data.{name}" for name in (
-    "builtin", "collate", "encode", "oracle", "records", "shell_game", "sources", "splits",
-    "word_phrases", "word_problems", "word_tokenizer",
+    "builtin", "collate", "encode", "leakage", "oracle", "records", "shell_game", "sources",
+    "splits", "word_phrases", "word_problems", "word_tokenizer",
 ))]  # fmt: skip
 
 
@@ -44,7 +44,9 @@ def test_the_examples_of_a_module_run(name: str, bpe: PreTrainedTokenizerBase) -
     assert (failures, count > 0) == (0, True)
 
 
-@pytest.mark.parametrize(("page", "fewest"), [("data.md", 6), ("word_problems.md", 5)])
+@pytest.mark.parametrize(
+    ("page", "fewest"), [("data.md", 6), ("leaks.md", 7), ("word_problems.md", 5)]
+)
 def test_the_examples_of_a_page_run(page: str, fewest: int) -> None:
     failures, count = doctest.testfile(str(DOCS / page), module_relative=False)
     assert (failures, count >= fewest) == (0, True)

@@ -111,6 +111,22 @@ def test_questions_that_are_in_the_training_data_are_told(file: Path, tmp_path: 
     assert "cannot be read here" in str(told)
 
 
+def test_a_run_of_a_built_in_task_is_compared_with_other_data(tmp_path: Path) -> None:
+    run = settings(TrainConfig(dataset_name=GAME))
+    rows = [
+        {"question": record.question, "reasoning": "a\nb", "answer": record.answer}
+        for record in load_records(GAME)[:3]
+    ]
+    test = tmp_path / "test.jsonl"
+    test.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    told = evaluation_records(run, dataset_name=str(test)).warning
+    assert str(told).startswith("3 of the 3 questions are in the training data too")
+    other = GAME.replace("num_train=50", "num_train=20")
+    told = evaluation_records(run, dataset_name=other, split="train").warning
+    assert str(told).startswith("20 of the 20 questions are in the training data too")
+    assert evaluation_records(run, dataset_name=other).warning is None
+
+
 @pytest.mark.shared
 def test_the_leak_of_gsm8k_aug_is_told(shared: Path) -> None:
     config = TrainConfig(dataset_name=f"gsm8k:{shared}/data/gsm8k")

@@ -25,6 +25,9 @@ SVAMP = [
     for i in range(4)
 ]
 STRATEGYQA = [{"qid": "a", "question": "Is it?", "answer": True, "facts": ["It is."]}]
+MATH500 = [
+    {"problem": f"Half of {n}?", "solution": "Halve it.", "answer": "\\frac32"} for n in range(2)
+]
 ARC = [{"query": "Question: Wet?", "choices": ["sand", "rain"], "gold": 1}] * 3
 
 
@@ -35,6 +38,7 @@ def data(tmp_path: Path) -> Path:
     lists = {"svamp/SVAMP.json": SVAMP, "strategyqa/dev.json": STRATEGYQA}
     lines = {
         "gsm8k/test.jsonl": GSM,
+        "math500/test.jsonl": MATH500,
         "arc/arc_easy.jsonl": ARC,
         "arc/arc_challenge.jsonl": ARC[:2],
     }
@@ -57,7 +61,7 @@ def latent(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 FLAGS = ["--max_new_tokens", "3", "--device", "cpu"]
-TASKS = {"gsm8k": 5, "svamp": 4, "strategyqa": 1, "arc_easy": 3, "arc_challenge": 2}
+TASKS = {"gsm8k": 5, "svamp": 4, "math500": 2, "strategyqa": 1, "arc_easy": 3, "arc_challenge": 2}
 
 
 @pytest.mark.parametrize("kind", ["raw", "latent"])
@@ -66,7 +70,7 @@ def test_every_task_is_answered_and_written(
 ) -> None:
     checkpoint = "kava/tiny-gpt2" if kind == "raw" else str(latent)
     output = tmp_path / "out"
-    tasks = ["gsm8k", "svamp", "strategyqa", "arc"]
+    tasks = ["gsm8k", "svamp", "math500", "strategyqa", "arc"]
     argv = [checkpoint, "--tasks", *tasks, "--task_data", str(data), "--output", str(output)]
     assert evaluate_main([*argv, *FLAGS, "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)
@@ -171,4 +175,20 @@ def test_a_choice_is_judged_by_its_letter_or_words(
         ("B", True),
         ("B", True),
         ("A", False),
+    ]
+
+
+def test_an_answer_in_latex_is_judged_by_its_box(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from kava.student.answering import Completion
+
+    records = load_records(f"math500:{data}/math500", split="test")
+    said = [Completion(text, 1, 1) for text in ("So $\\boxed{\\frac{3}{2}}$.", "#### 1.5")]
+    monkeypatch.setattr("kava.student.answering.complete", lambda *_, **__: (said, 0.1))
+    model, tokenizer = load_model("kava/tiny-gpt2"), load_tokenizer("kava/tiny-gpt2")
+    answers = answer_records(model, tokenizer, records, Template())
+    assert [(a.prediction, a.correct) for a in answers.items] == [
+        ("\\frac{3}{2}", True),
+        ("1.5", False),
     ]

@@ -38,8 +38,9 @@ class EvaluateConfig(StudentConfig):
     )
     tasks: list[str] | None = flag(
         None,
-        "score these tasks in place of one data set: gsm8k, gsm8k_aug, svamp, strategyqa, "
-        "arc_easy, arc_challenge, arc (both); TASK:PATH reads a local file or folder",
+        "score these tasks in place of one data set: gsm8k, gsm8k_aug, gsm_hard, svamp, "
+        "multiarith, asdiv, math500, strategyqa, arc_easy, arc_challenge, arc (both); TASK:PATH "
+        "reads a local file or folder",
         check=check_dataset_name,
     )
     task_data: str | None = flag(

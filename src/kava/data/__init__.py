@@ -3,6 +3,7 @@
 from kava.data.collate import Batch, Collator
 from kava.data.encode import encode, encode_prompt, encode_records
 from kava.data.encoded import DoesNotFit, Encoded, EncodeReport
+from kava.data.leakage import Leak, check_disjoint, leaks, question_key
 from kava.data.oracle import oracle_positions, with_oracle_positions
 from kava.data.records import Record, Rendered, Template
 from kava.data.shell_game import (
@@ -13,7 +14,7 @@ from kava.data.shell_game import (
     shell_game_tokenizer,
 )
 from kava.data.sources import default_template, load_records
-from kava.data.splits import check_disjoint, data_hash, normalize_question, split_records
+from kava.data.splits import data_hash, normalize_question, split_records
 from kava.data.word_problems import WORD_PROBLEMS_TEMPLATE, chance, word_problems
 from kava.data.word_tokenizer import word_problems_tokenizer
 
@@ -26,6 +27,7 @@ __all__ = [
     "DoesNotFit",
     "EncodeReport",
     "Encoded",
+    "Leak",
     "Record",
     "Rendered",
     "Template",
@@ -36,9 +38,11 @@ __all__ = [
     "encode",
     "encode_prompt",
     "encode_records",
+    "leaks",
     "load_records",
     "normalize_question",
     "oracle_positions",
+    "question_key",
     "shell_game",
     "shell_game_splits",
     "shell_game_tokenizer",

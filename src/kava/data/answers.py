@@ -3,7 +3,8 @@
 The gold answer determines the comparison. Numbers are compared by exact value, in any notation
 (`kava.data.numbers`); yes and no (true and false) by what the text says first, and the letter of a
 choice by the letter or the choice's text (`kava.data.closed_answers`); anything else as words
-(`kava.data.words`).
+(`kava.data.words`). A task whose answers are of another kind has a `Judge` of its own, which its
+records name as `meta["judge"]`.
 
 Where the answer is searched:
 
@@ -18,7 +19,7 @@ Where the answer is searched:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from kava.data.closed_answers import polarity, read_letter, read_yes_no
@@ -33,7 +34,21 @@ class JudgedAnswer(NamedTuple):
     correct: bool
 
 
-def judge(text: str, gold: str, cue: str, choices: Sequence[str] = ()) -> JudgedAnswer:
+class Judge(NamedTuple):
+    """A task's own way to judge answers.
+
+    Attributes:
+        find: the answer in a text without a cue.
+        same: whether an answer, as it was found, means the same as the gold answer.
+    """
+
+    find: Callable[[str], str]
+    same: Callable[[str, str], bool]
+
+
+def judge(
+    text: str, gold: str, cue: str, choices: Sequence[str] = (), own: Judge | None = None
+) -> JudgedAnswer:
     """Find the answer in a generated text and decide whether it is correct.
 
     Args:
@@ -41,6 +56,7 @@ def judge(text: str, gold: str, cue: str, choices: Sequence[str] = ()) -> Judged
         gold: the right answer; of a question with choices, its letter.
         cue: the text before an answer, such as "#### ".
         choices: the texts of the choices, where the question has them.
+        own: the task's own judge, where it has one.
 
     Example:
         >>> judge("Two and two.\\n#### 4.", "4", "#### ")
@@ -51,6 +67,10 @@ def judge(text: str, gold: str, cue: str, choices: Sequence[str] = ()) -> Judged
         False
     """
     gold = gold.strip()
+    if own is not None:
+        found = extract_answer(text, cue, num_lines=len(_lines(gold)))
+        found = own.find(text) if find_cue(text, cue) is None else found
+        return JudgedAnswer(found, own.same(found, gold))
     numeric = not choices and is_number(gold)
     found = extract_answer(text, cue, numeric=numeric, num_lines=len(_lines(gold)))
     read = None

@@ -19,6 +19,7 @@ Row = Mapping[str, Any]
 """The fields of one row, by name."""
 
 _WHOLE = re.compile(r"-?[0-9]{1,18}")
+_ZERO = re.compile(r"(?<=\d)\.0++(?!\d)")
 
 
 def text_of(row: Row, name: str, where: str) -> str:
@@ -95,6 +96,16 @@ def plain_number(value: float | Decimal) -> str:
         ('0.00001', '72', '2.5')
     """
     return f"{Decimal(str(value)):f}"
+
+
+def whole(text: str) -> str:
+    """A text with its whole numbers without their `.0`.
+
+    Example:
+        >>> whole("( 4.0 + 2.50 )"), whole("-9867630.0")
+        ('( 4 + 2.50 )', '-9867630')
+    """
+    return _ZERO.sub("", text)
 
 
 def field(row: Row, name: str, where: str) -> Any:

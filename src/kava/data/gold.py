@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 
-from kava.data.answers import find_cue, is_number, judge, normalize_answer
+from kava.data.answers import Judge, find_cue, is_number, judge, normalize_answer
 from kava.data.closed_answers import polarity
 from kava.data.records import Record, Template
 
@@ -46,21 +46,22 @@ def _problem(record: Record, template: Template) -> str | None:
             f"too long or empty, and not this)"
         )
     choices = tuple(record.meta.get("choices", ()))
-    return _problem_of(record.answer.strip(), template.cue, choices)
+    return _problem_of(record.answer.strip(), template.cue, choices, record.meta.get("judge"))
 
 
 @lru_cache(maxsize=4096)
-def _problem_of(answer: str, cue: str, choices: tuple[str, ...]) -> str | None:
+def _problem_of(answer: str, cue: str, choices: tuple[str, ...], own: Judge | None) -> str | None:
     """The problem of a gold answer, cached because many records share one."""
     first, *others = answer.splitlines()
-    if others and not choices and (is_number(first) or polarity(first) is not None):
+    alone = not choices and own is None
+    if others and alone and (is_number(first) or polarity(first) is not None):
         return (
             f"its answer goes on behind {first!r} ({answer!r:.60}): leave the answer alone there, "
             f"for whoever answers {first!r} would be judged wrong"
         )
     if not choices and not normalize_answer(answer):
         return f"its answer {answer!r:.60} has no visible character; mend it"
-    if judge(cue + answer, answer, cue, choices).correct:
+    if judge(cue + answer, answer, cue, choices, own).correct:
         return None
     kind = f"none of the letters of its {len(choices)} choices" if choices else "not found there"
     return f"its answer {answer!r:.60} is judged wrong in its own text ({kind}); mend it"

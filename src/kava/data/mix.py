@@ -19,7 +19,7 @@ from pathlib import Path
 from kava.data.records import Record
 from kava.data.splits import question_order
 from kava.data.tasks import TASKS, find_task
-from kava.dataset_names import mix_parts
+from kava.dataset_names import is_gym, mix_parts
 
 ARC = "arc"
 
@@ -126,7 +126,7 @@ def mix_sizes(records: Sequence[Record]) -> dict[str, int]:
 def _check_known(dataset_name: str, name: str) -> None:
     head = name.partition(":")[0]
     built_in = name.startswith("kava/") or name == "openai/gsm8k"
-    known = head == ARC or find_task(name) is not None or built_in
+    known = head == ARC or find_task(name) is not None or built_in or is_gym(name)
     if not known and not Path(name).expanduser().exists():
         raise ValueError(
             f"{dataset_name}: {name!r} is no task, file or folder; choose from "

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from kava.data.builtin import load_builtin, template_of_data
+from kava.data.fields import id_of, text_of
 from kava.data.files import READ, find_files, rows_of, stem_of
 from kava.data.gold import check_golds
+from kava.data.gym import load_gym
 from kava.data.mix import ARC, draw_shares, load_mix
 from kava.data.records import Record, Template
 from kava.data.rows import PlacedRow, RowReader, read_rows
 from kava.data.tables import is_saved
 from kava.data.tasks import TASKS, find_task
 from kava.data_settings import RowSettings
-from kava.dataset_names import BUILTIN_TASKS, builtin_task, is_mix, mix_parts
+from kava.dataset_names import BUILTIN_TASKS, GYM_PREFIX, builtin_task, is_gym, is_mix, mix_parts
 from kava.segments import OnMissing
 
 GSM8K_NAMES = ("gsm8k", "openai/gsm8k")
@@ -37,9 +40,9 @@ def load_records(
     Args:
         dataset_name: one of
 
-            - a task, from the Hugging Face hub: "gsm8k", "gsm8k_aug", "svamp", "strategyqa",
-              "arc_easy", "arc_challenge"; or from a local file or folder, as in
-              "svamp:data/SVAMP.json". A task has its own fields, and ignores those named here;
+            - a task (`kava.data.tasks.TASKS`), from the Hugging Face hub, as in "gsm8k", or from
+              a local file or folder, as in "svamp:data/SVAMP.json". A task has its own fields,
+              and ignores those named here;
             - "mix:gsm8k=0.4,svamp:data/SVAMP.json=0.2,arc=0.4": sources and their shares of the
               samples (`kava.data.mix`), drawn by `seed`;
             - a path to a .jsonl, .json, .csv or .parquet file, to a folder that holds one
@@ -49,7 +52,9 @@ def load_records(
               another `rows.text_field`), whose parts are found by `SegmentIdentifier`. `id` and
               `student_question` are read where a row has them;
             - a built-in task, made on the spot: "kava/shell-game" or "kava/word-problems", with
-              options such as "kava/shell-game?num_moves=6&form=verbose" (`kava.dataset_names`).
+              options such as "kava/shell-game?num_moves=6&form=verbose" (`kava.dataset_names`);
+            - a task of reasoning_gym, drawn by that package, where it is installed:
+              "reasoning_gym:gsm_symbolic?size=2000&seed=1" (`kava.data.gym`).
         split: "train" or "test"; ignored for a path to a file, which has only one split.
         subset_size: number of random records; a smaller subset of the same seed is contained in a
             larger one. None takes all. The order of the source is kept.
@@ -95,16 +100,60 @@ def load_records(
             return draw_shares(records, subset_size, seed)
     elif builtin_task(dataset_name) is not None:
         records = load_builtin(dataset_name, split)
+    elif is_gym(dataset_name):
+        records = load_gym(dataset_name, split)
     elif (found := find_task(dataset_name)) is not None:
         task, path = found
         # a task has its own fields; only the form of its reasoning can be chosen
         own = RowReader(RowSettings(reasoning_form=rows.reasoning_form), step_separator)
         records = task.load(path, split, own)
     else:
-        records = _load_files(dataset_name, split, RowReader(rows, step_separator, on_missing))
+        reader = RowReader(rows, step_separator, on_missing)
+        records = _load_files(
+            dataset_name, split, lambda row, name: reader.read(row.fields, name, row.where)
+        )
     if not is_mix(dataset_name):  # a mix has already read its sources through this function
         check_golds(records, default_template(dataset_name))
     return records if subset_size is None else _subset(records, subset_size, seed, dataset_name)
+
+
+def load_questions(
+    dataset_name: str, *, split: str = "train", rows: RowSettings | None = None
+) -> list[Record]:
+    """Load the questions of a data set by name, whatever else its rows hold.
+
+    Of a file only the question is read, so that answers in any form do. Other sources are those of
+    `load_records`.
+
+    Args:
+        dataset_name: as in `load_records`.
+        split: as in `load_records`.
+        rows: the field of the question, or of a raw text and its markers.
+
+    Returns:
+        Records; those of files have neither reasoning nor answer.
+
+    Raises:
+        ValueError: as in `load_records`; a row without the field of the question.
+
+    Example:
+        >>> load_questions("kava/shell-game?num_train=1")[0].question
+        'Cups abcd moves 3241 1234 2143 1234 order ?'
+    """
+    rows = rows or RowSettings()
+    drawn = is_mix(dataset_name) or is_gym(dataset_name) or builtin_task(dataset_name) is not None
+    if drawn or find_task(dataset_name) is not None:
+        return load_records(dataset_name, split=split, rows=rows, on_missing="report")
+    reader = RowReader(rows, on_missing="report")
+
+    def read(row: PlacedRow, default_id: str) -> Record:
+        if rows.text_field is not None:
+            return reader.read(row.fields, default_id, row.where)
+        question = text_of(row.fields, rows.question_field, row.where)
+        name = id_of(row.fields, default_id, row.where)
+        return Record(id=name, question=question, reasoning="", answer="", where=row.where)
+
+    return _load_files(dataset_name, split, read)
 
 
 def is_local(dataset_name: str) -> bool:
@@ -131,13 +180,13 @@ def default_template(dataset_name: str, *, drop_last_step: bool = True) -> Templ
     return replace(template_of_data(source), drop_last_step=drop_last_step)
 
 
-def _load_files(name: str, split: str, reader: RowReader) -> list[Record]:
+def _load_files(name: str, split: str, reader: Callable[[PlacedRow, str], Record]) -> list[Record]:
     files = _find_files(name, split)
     one_file = len(files) == 1 and files[0].is_file()
     stem = stem_of(files[0]) if one_file else split
 
     def read(row: PlacedRow) -> Record:
-        return reader.read(row.fields, f"{stem}-{row.number}", row.where)
+        return reader(row, f"{stem}-{row.number}")
 
     return read_rows(rows_of(files, (split,)), read, str(files[0]) if one_file else name)
 
@@ -155,7 +204,8 @@ def _find_files(name: str, split: str) -> list[Path]:
     if not path.is_file() and not is_saved(path):
         raise ValueError(
             f"dataset {name!r} is neither a file nor a known name: give the path of a file, "
-            f"{READ}; a task ({', '.join(TASKS)}); or {' or '.join(BUILTIN_TASKS)}"
+            f"{READ}; a task ({', '.join(TASKS)}, {GYM_PREFIX}TASK); or "
+            f"{' or '.join(BUILTIN_TASKS)}"
         )
     return [path]
 

@@ -1,6 +1,8 @@
-"""Stable splits, the hash of a data set, and the check that splits do not overlap.
+"""Stable splits, the hash of a data set, and the order of its questions.
 
-All three identify a record by the text of its question, ignoring blanks, case and Unicode form.
+A question is asked once, and drawn at random, by its text without differences in blanks, case and
+Unicode form. Splits are stricter: questions that `kava.data.leakage` takes for one, such as two
+that differ in punctuation, are on the same side of every split.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from kava.data.leakage import question_key
 from kava.data.records import Record
 
 
@@ -25,8 +28,8 @@ def split_records(
     """Divide records into splits by the hash of their questions.
 
     Splits by position move records from train to test when a data set is reordered or grows; by
-    hash, a record's split depends only on its question. Records with the same question are always
-    in the same split.
+    hash, a record's split depends only on its question. Records with the same question, whatever
+    its punctuation and the form of its numbers (`question_key`), are always in the same split.
 
     Args:
         records: the records to divide.
@@ -54,7 +57,7 @@ def split_records(
         raise ValueError(f"fractions {dict(parts)} sum to {total:g}; they must sum to 1")
     splits: dict[str, list[Record]] = {name: [] for name in parts}
     for record in records:
-        place, edge = _hash(record, seed) / 2**64, 0.0
+        place, edge = _hash(question_key(record.question), seed) / 2**64, 0.0
         for name, part in parts.items():
             edge += part
             # the last non-empty part includes values above its edge due to rounding
@@ -86,51 +89,6 @@ def data_hash(records: Sequence[Record]) -> str:
         for r in records
     )
     return hashlib.sha256(b"".join(digests)).hexdigest()
-
-
-def check_disjoint(
-    train: Sequence[Record], calibration: Sequence[Record] = (), test: Sequence[Record] = ()
-) -> None:
-    """Refuse splits that share a question.
-
-    For example, the validation file of GSM8k-Aug is 500 rows of GSM8K's train split: scores on one
-    are meaningless for a model trained on the other.
-
-    Raises:
-        ValueError: two splits overlap; the message has the count and the first ids.
-
-    Example:
-        >>> check_disjoint(train=train, test=test)
-    """
-    splits = {"train": train, "calibration": calibration, "test": test}
-    owner: dict[str, tuple[str, str]] = {}
-    overlaps: dict[tuple[str, str], list[str]] = {}
-    for name, records in splits.items():
-        seen = {normalize_question(r.question): r.id for r in records}
-        for question, id_ in seen.items():
-            if question in owner:
-                other, other_id = owner[question]
-                overlaps.setdefault((other, name), []).append(f"{other_id} = {id_}")
-            else:
-                owner[question] = (name, id_)
-    if overlaps:
-        text = "; ".join(
-            f"{a} and {b} share {len(ids)} questions ({', '.join(ids[:3])}"
-            f"{', …' if len(ids) > 3 else ''})"
-            for (a, b), ids in overlaps.items()
-        )
-        raise ValueError(f"{text}: leave them out of one of the two")
-
-
-def shared_questions(records: Sequence[Record], others: Sequence[Record]) -> list[str]:
-    """The ids of records whose question also occurs in the others.
-
-    Example:
-        >>> shared_questions(train, test)
-        []
-    """
-    known = {normalize_question(other.question) for other in others}
-    return [record.id for record in records if normalize_question(record.question) in known]
 
 
 def unique_questions(records: Sequence[Record]) -> list[Record]:
@@ -186,12 +144,12 @@ def question_order(record: Record, seed: int, purpose: str = "") -> int:
         >>> question_order(train[0], 0) == question_order(train[0], 0)
         True
     """
-    text = f"{purpose}{seed}\n{normalize_question(record.question)}"
+    return _hash(normalize_question(record.question), seed, purpose)
+
+
+def _hash(question: str, seed: int, purpose: str = "") -> int:
+    text = f"{purpose}{seed}\n{question}"
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
-
-
-def _hash(record: Record, seed: int) -> int:
-    return question_order(record, seed)
 
 
 def _by_size(
@@ -202,8 +160,10 @@ def _by_size(
         raise ValueError(f"sizes {dict(sizes)} sum to {total}, more than {len(records)} records")
     groups: dict[str, list[int]] = {}
     for index, record in enumerate(records):
-        groups.setdefault(normalize_question(record.question), []).append(index)
-    waiting = sorted(groups.values(), key=lambda group: _hash(records[group[0]], seed))
+        groups.setdefault(question_key(record.question), []).append(index)
+    waiting = sorted(
+        groups.values(), key=lambda group: min(question_order(records[i], seed) for i in group)
+    )
     splits: dict[str, list[Record]] = {}
     for name, size in sizes.items():
         taken: list[int] = []

@@ -9,8 +9,9 @@ from typing import Any
 
 from kava.inputs import Malformed, read_json
 from kava.report.logs import RunLogs
+from kava.study.questions import test_records
 from kava.study.results import write_json
-from kava.study.run import StudyRun, test_records
+from kava.study.run import StudyRun
 
 COSTS_FILE = "costs.json"
 NUM_TIMED = 50
@@ -52,7 +53,7 @@ def _measure(runs: Sequence[StudyRun]) -> dict[str, dict[str, Any]]:
         student = load_student(run.folder, device=choose_device(run.config.device))
         label = f"{run.arm.name}/seed-{run.seed}"
         contenders.append(Contender(label, student, student.template, run.config.max_new_tokens))
-    questions = test_records(runs[0].config, runs[0].plan.data)[:NUM_TIMED]
+    questions = test_records(runs[0].config, runs[0].plan.data, ())[:NUM_TIMED]
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from kava.data.files import is_one_split
+from kava.data.leakage import leak_warning
 from kava.data.records import Record
 from kava.data.sources import load_records
-from kava.data.splits import data_hash, shared_questions, split_records
+from kava.data.splits import data_hash, split_records
 from kava.data_settings import RowSettings
 from kava.dataset_names import builtin_task
 from kava.flags import flags_of
@@ -90,7 +91,7 @@ def evaluation_records(
     if found == settings.get("data_hash") or (one_file and not set_apart):
         warning = "the student was trained on these very records: the score says nothing of others"
     elif not set_apart:
-        warning = _overlap(run, records, options)
+        warning = _overlap(run, records, (dataset_name, split), options)
     if missing:
         names = ", ".join(missing[:3]) + (", …" if len(missing) > 3 else "")
         told = f"{len(missing)} records without their segments are left out ({names})"
@@ -99,12 +100,18 @@ def evaluation_records(
 
 
 def _overlap(
-    run: Mapping[str, Any], records: list[Record], options: Mapping[str, Any]
+    run: Mapping[str, Any],
+    records: list[Record],
+    source: tuple[str, str],
+    options: Mapping[str, Any],
 ) -> str | None:
     """A warning about questions that are also in the training data, as in GSM8K-Aug's valid."""
     name = run.get("dataset_name")
-    if name is None or builtin_task(name) is not None:
-        return None  # their splits share no problem
+    if name is None:
+        return None
+    task, (scored, split) = builtin_task(name), source
+    if task is not None and (builtin_task(scored), split) == (task, "test"):
+        return None  # the splits of a built-in task share no problem, whatever its options
     try:
         seen = load_records(name, split=run.get("split", "train"), **options)
     except (ValueError, OSError):
@@ -114,14 +121,7 @@ def _overlap(
         )
     if run.get("eval_size") and not run.get("eval_dataset_name"):
         seen = _divided(seen, run)["train"]
-    shared = shared_questions(records, seen)
-    if not shared:
-        return None
-    names = ", ".join(shared[:3]) + (", …" if len(shared) > 3 else "")
-    return (
-        f"{len(shared)} of the {len(records)} questions are in the training data too ({names}): "
-        f"the score on them says nothing of others"
-    )
+    return leak_warning(seen, records, "questions")
 
 
 def _divided(records: list[Record], run: Mapping[str, Any]) -> dict[str, list[Record]]:

@@ -15,7 +15,7 @@ from typing import Any
 
 from kava.data.files import stem_of
 from kava.data.tasks import TASKS, find_task
-from kava.dataset_names import builtin_task, is_mix
+from kava.dataset_names import builtin_task, is_gym, is_mix
 from kava.errors import KavaError, cannot_write, describe
 
 FAMILIES = {"arc": ("arc_easy", "arc_challenge")}
@@ -46,8 +46,8 @@ def resolve_tasks(names: Sequence[str], task_data: str | None = None) -> dict[st
     Args:
         names: tasks, `task:path` for a local file, `arc` for both parts of ARC, or any other name
             for `load_records`.
-        task_data: a folder with one subfolder of local files per task (gsm8k, gsm8k_aug, svamp,
-            strategyqa, arc), for the tasks that have no path.
+        task_data: a folder with one subfolder of local files per task, with the task's name (arc
+            for both parts of ARC), for the tasks that have no path.
 
     Returns:
         label → the name for `load_records`; the label names the task's file of items.
@@ -73,8 +73,11 @@ def resolve_tasks(names: Sequence[str], task_data: str | None = None) -> dict[st
 def _source(name: str, task_data: str | None) -> tuple[str, str]:
     task = find_task(name)
     if task is None:
+        drawn = name.partition("?")[0]
+        if is_gym(name):
+            return drawn.replace(":", "_"), name
         if is_mix(name) or builtin_task(name) is not None:
-            return name.partition("?")[0].partition(":")[0].replace("/", "_"), name
+            return drawn.partition(":")[0].replace("/", "_"), name
         if Path(name).expanduser().exists():
             return stem_of(Path(name)), name
         raise ValueError(

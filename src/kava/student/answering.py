@@ -197,8 +197,8 @@ def answer_records(
     items = []
     for record, completion in zip(records, completions):
         gold = record.answer.strip()
-        choices = record.meta.get("choices", ())
-        prediction, correct = judge(completion.text, gold, template.cue, choices)
+        kind = record.meta.get("choices", ()), record.meta.get("judge")
+        prediction, correct = judge(completion.text, gold, template.cue, *kind)
         items.append(
             Answer(
                 id=record.id,

@@ -11,11 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from kava.data.sources import is_local
-from kava.data.splits import check_disjoint
 from kava.dataset_names import MIX_PREFIX, is_mix, mix_parts
 from kava.models.load import is_local_model
 from kava.study.plan import Arm, Plan
-from kava.study.run import test_records
+from kava.study.questions import test_records
 from kava.study.settings import train_config
 from kava.train.config import TrainConfig
 from kava.train.data import read_data, records_of
@@ -61,8 +60,7 @@ def _check_data(plan: Plan, config: TrainConfig) -> None:
     data = plan.data
     if is_local(data.train) and is_local(data.test):
         train, _ = read_data(config)
-        test = test_records(config, data)
-        check_disjoint([record for record in train if not record.missing], test=test)
+        test_records(config, data, train)
         return
     for key, split in (("train", data.train_split), ("test", data.test_split)):
         with _named(f"data.{key}"):

@@ -20,11 +20,11 @@ from kava.files.write import write_whole
 from kava.jobs.worker import Memory, make_watch, print_to
 from kava.study import folder as files
 from kava.study import results as results_of
-from kava.study.plan import Arm, DataPlan, Plan, canonical_hash
+from kava.study.plan import Arm, Plan, canonical_hash
+from kava.study.questions import test_records
 from kava.study.settings import train_config
 
 if TYPE_CHECKING:
-    from kava.data.records import Record
     from kava.train.config import TrainConfig
 
 
@@ -210,7 +210,7 @@ def train_and_test(
     for notice in built.start.notices:
         print(f"warning: {notice}")
     results_of.write_calibrations(run.folder, run.config, built.calibrations)
-    questions = test_records(run.config, run.plan.data)
+    questions = test_records(run.config, run.plan.data, built.data.train_records)
     tokenizer: Any = trainer.processing_class
     distiller = trainer.accelerator.unwrap_model(trainer.model)
     check_questions(
@@ -294,7 +294,7 @@ def evaluate_untrained(run: StudyRun) -> dict[str, Any]:
     first = answer(records=curve)
     line = {"step": 0, "seconds": 0.0, "eval_accuracy": first.accuracy}
     write_whole(run.folder / files.METRICS_FILE, json.dumps(line) + "\n")
-    questions = test_records(run.config, run.plan.data)
+    questions = test_records(run.config, run.plan.data, ())
     answers = answer(records=questions)
     results_of.write_items(run.folder / files.ITEMS_FILE, answers)
     return run.finish(
@@ -320,31 +320,3 @@ def evaluate_untrained(run: StudyRun) -> dict[str, Any]:
             "cost": results_of.cost_of(answers),
         }
     )
-
-
-def test_records(config: TrainConfig, data: DataPlan) -> list[Record]:
-    """The questions of the test, which no curve has seen.
-
-    Args:
-        config: of one of the study's runs.
-        data: of its plan.
-
-    Raises:
-        ValueError: data that cannot be read, or are too few for curves and test.
-    """
-    from kava.data.splits import unique_questions
-    from kava.train.data import records_of
-
-    records = records_of(config, data.test, data.test_split)
-    found = unique_questions([r for r in records[config.eval_size :] if not r.missing])
-    if data.test_items is not None and len(found) < data.test_items:
-        raise ValueError(
-            f"data: test_items {data.test_items} is more than the {len(found)} records of "
-            f"{data.test} behind the first {config.eval_size}, which draw the curves"
-        )
-    chosen = found[: data.test_items]
-    if not chosen:
-        raise ValueError(
-            f"data: curve_items {config.eval_size} leaves nothing of {data.test} to test on"
-        )
-    return chosen

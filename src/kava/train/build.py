@@ -150,7 +150,7 @@ def build_run(config: TrainConfig, data: Data | None = None) -> Run:
         pad_token_ids=pads,
     )
     trainer.writer.gives_way = start.gives_way
-    notices = [*start.notices]
+    notices = [*start.notices, *data.notices]
     if start.checkpoint is not None:
         machine = machine_of(trainer.args.device, trainer.args.world_size)
         notices += check_same_machine(start.checkpoint, machine)

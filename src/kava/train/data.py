@@ -11,13 +11,14 @@ from transformers import PreTrainedTokenizerBase
 
 from kava.data.encode import encode_records
 from kava.data.encoded import Encoded, EncodeReport
+from kava.data.leakage import check_disjoint, leak_warning
 from kava.data.mix import draw_shares
 from kava.data.oracle import with_oracle_positions
 from kava.data.pairing import encode_for_teacher, encode_for_teachers, with_own_reasoning
 from kava.data.rationales import read_rationales, with_rationales
 from kava.data.records import Record, Template
 from kava.data.sources import default_template, load_records
-from kava.data.splits import check_disjoint, data_hash, split_records, spread_questions
+from kava.data.splits import data_hash, split_records, spread_questions
 from kava.dataset_names import is_mix
 from kava.flags import flags_of, listed
 from kava.models.tokenizers import reads_alike
@@ -46,6 +47,7 @@ class Data:
     report: EncodeReport
     hash: str
     template: Template
+    notices: tuple[str, ...] = ()
 
 
 def load_data(
@@ -68,7 +70,7 @@ def load_data(
             evaluation.
     """
     template = default_template(config.dataset_name, drop_last_step=not config.keep_last_step)
-    train, held_out = read_data(config)
+    train, held_out, notices = _read(config)
     if config.teacher_reasoning:
         theirs = read_rationales(config.teacher_reasoning)
         train, held_out = (with_rationales(part, theirs) for part in (train, held_out))
@@ -93,6 +95,7 @@ def load_data(
         report=report,
         hash=data_hash(train),
         template=template,
+        notices=notices,
     )
 
 
@@ -107,8 +110,15 @@ def read_data(config: TrainConfig) -> tuple[list[Record], list[Record]]:
         >>> len(train), len(held_out)
         (100, 10)
     """
+    train, held_out, _ = _read(config)
+    return train, held_out
+
+
+def _read(config: TrainConfig) -> tuple[list[Record], list[Record], tuple[str, ...]]:
+    """The records to train on, those that are held out, and what to say of them."""
     train = records_of(config, config.dataset_name, config.split)
     held_out: list[Record] = []
+    unused: list[Record] = []
     if config.eval_size and config.eval_dataset_name is None:
         if config.eval_size >= len(train):
             raise ValueError(
@@ -120,11 +130,14 @@ def read_data(config: TrainConfig) -> tuple[list[Record], list[Record]]:
         train, held_out = parts["train"], parts["eval"]
     elif config.eval_size and config.eval_dataset_name is not None:
         held_out = records_of(config, config.eval_dataset_name, config.eval_split)
-        held_out = held_out[: config.eval_size]
+        held_out, unused = held_out[: config.eval_size], held_out[config.eval_size :]
     check_disjoint(_found(train), test=_found(held_out))
+    rest = f"questions of {config.eval_dataset_name} behind the first {config.eval_size}"
+    warning = leak_warning(_found(train), _found(unused), rest) if unused else None
     if config.subset_size is not None:
         train = _subset(train, config)
-    return spread_questions(train), spread_questions(held_out)
+    notices = () if warning is None else (warning,)
+    return spread_questions(train), spread_questions(held_out), notices
 
 
 def data_key(config: TrainConfig) -> tuple[Any, ...]:

@@ -34,11 +34,43 @@ ARC_HUB = {
     "answerKey": "2",
 }
 AUG = "How much?||<<4-2=2>> <<2/.5=4>> #### 4"
+GSM_HARD = '{"input": "How many?", "code": "def solution(): return 1", "target": -9867630.0}'
+MULTIARITH = {
+    "iIndex": 3,
+    "sQuestion": " How many? ",
+    "lEquations": ["X=(4-2)"],
+    "lSolutions": [2.0],
+}
+ASDIV = {
+    "body": "Ann has 9 pens.",
+    "question": "How many has she?",
+    "solution_type": "Sum",
+    "answer": "9 (pens)",
+    "formula": "9+0=9",
+}
+ASDIV_XML = (
+    '<?xml version="1.0" encoding="UTF-8" ?><File><ProblemSet>'
+    '<Problem ID="nluds-0001" Grade="1"><Body>Ann has 9 pens.</Body>'
+    "<Question>How many has she?</Question><Solution-Type>Sum</Solution-Type>"
+    "<Answer>9 (pens)</Answer><Formula>9+0=9</Formula></Problem></ProblemSet></File>"
+)
+MATH500 = {
+    "problem": "What is $\\frac12$ of 3?",
+    "solution": "Halve it.\nThat is $\\boxed{\\frac{3}{2}}.$",
+    "answer": "\\frac{3}{2}",
+    "subject": "Algebra",
+    "level": 1,
+    "unique_id": "test/algebra/1.json",
+}
 GSM = {"question": "How many?", "answer": "48/2 = <<48/2=24>>24.\nAll: <<48+24=72>>72.\n#### 72"}
 FILES: dict[str, tuple[str, str]] = {
     "gsm8k": ("test.jsonl", json.dumps(GSM)),
     "gsm8k_aug": ("test.txt", AUG),
+    "gsm_hard": ("test.jsonl", GSM_HARD),
     "svamp": ("SVAMP.json", json.dumps([SVAMP])),
+    "multiarith": ("MultiArith.json", json.dumps([MULTIARITH])),
+    "asdiv": ("ASDiv.xml", ASDIV_XML),
+    "math500": ("test.jsonl", json.dumps(MATH500)),
     "strategyqa": ("dev.json", json.dumps([STRATEGYQA])),
     "arc_easy": ("arc_easy.jsonl", json.dumps(ARC)),
     "arc_challenge": ("arc_challenge.jsonl", json.dumps(ARC)),
@@ -46,6 +78,15 @@ FILES: dict[str, tuple[str, str]] = {
 EXPECTED = {
     "gsm8k": ("gsm8k-test-0", "How many?", "48/2 = 24.\nAll: 72.", "72"),
     "gsm8k_aug": ("gsm8k_aug-test-0", "How much?", "<<4-2=2>> <<2/.5=4>>", "4"),
+    "gsm_hard": ("gsm_hard-test-0", "How many?", "", "-9867630"),
+    "multiarith": ("multiarith-3", "How many?", "", "2"),
+    "asdiv": ("asdiv-nluds-0001", "Ann has 9 pens. How many has she?", "", "9"),
+    "math500": (
+        "math500-test/algebra/1.json",
+        "What is $\\frac12$ of 3?",
+        "Halve it.\nThat is $\\boxed{\\frac{3}{2}}.$",
+        "\\frac{3}{2}",
+    ),
     "svamp": (
         "svamp-chal-7",
         "Tom had 4.0 pens and 2 more. How many for each of 3?",
@@ -78,7 +119,8 @@ def test_a_local_row_is_read_as_it_is_meant(name: str, as_folder: bool, tmp_path
     path = tmp_path if as_folder else tmp_path / file
     (record,) = load_records(f"{name}:{path}", split="test")
     assert (record.id, record.question, record.reasoning, record.answer) == EXPECTED[name]
-    assert record.where.startswith(f"{tmp_path / file}, line 1")
+    assert record.where.startswith(f"{tmp_path / file}, {'problem' if name == 'asdiv' else 'line'}")
+    assert record.meta.get("judge") == TASKS[name].judge
     assert bool(record.reasoning) == TASKS[name].reasons
     assert record.states_answer == (name not in ("svamp", "strategyqa"))
     if name.startswith("arc"):
@@ -101,6 +143,18 @@ def test_a_local_row_is_read_as_it_is_meant(name: str, as_folder: bool, tmp_path
         ),
         ("svamp", SVAMP, ("ChilleD/SVAMP", "default")),
         (
+            "gsm_hard",
+            {"input": "How many?", "code": "", "target": -9867630.0},
+            ("reasoning-machines/gsm-hard", "default"),
+        ),
+        (
+            "multiarith",
+            {"question": "How many?", "final_ans": "2"},
+            ("ChilleD/MultiArith", "default"),
+        ),
+        ("asdiv", ASDIV, ("EleutherAI/asdiv", "asdiv")),
+        ("math500", MATH500, ("HuggingFaceH4/MATH-500", "default")),
+        (
             "strategyqa",
             {**STRATEGYQA, "facts": "It is small.\nIt sleeps."},
             ("ChilleD/StrategyQA", "default"),
@@ -114,14 +168,16 @@ def test_a_row_of_the_hub_is_the_same_record(
     import datasets
 
     def load_dataset(repository: str, configuration: str, *, split: str) -> list[dict[str, Any]]:
-        assert (repository, configuration, split) == (*hub, "test")
+        assert (repository, configuration, split) == (*hub, TASKS[name].hub_splits["test"])
         return [row]
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     (record,) = load_records(name, split="test")
     expected = EXPECTED[name]
     assert (record.question, record.reasoning, record.answer) == expected[1:]
-    assert record.id == ("arc_challenge-Mercury_1" if name == "arc_challenge" else expected[0])
+    ids = {"arc_challenge": "arc_challenge-Mercury_1", "asdiv": "asdiv-test-0"}
+    ids["multiarith"] = "multiarith-test-0"
+    assert record.id == ids.get(name, expected[0])
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -194,6 +250,25 @@ def test_the_validation_split_is_the_hubs(monkeypatch: pytest.MonkeyPatch) -> No
         ("gsm8k_aug", "test.txt", AUG + "\nno bars", r"line 2 must be question\|\|"),
         ("gsm8k_aug", "test.txt", "a?||4", "line 1 has no answer behind '####'"),
         ("gsm8k", "test.jsonl", "{", "line 1 is not JSON"),
+        ("gsm8k", "test.txt", AUG, "holds no test.jsonl of gsm8k"),
+        ("gsm_hard", "test.jsonl", '{"input": "a"}', "line 1 has no field 'target'"),
+        ("gsm_hard", "test.jsonl", '{"input": "a", "target": NaN}', "'target' is the number NaN"),
+        ("multiarith", "test.json", '[{"question": "a"}]', "row 0 has no field 'final_ans'"),
+        (
+            "multiarith",
+            "MultiArith.json",
+            json.dumps([{**MULTIARITH, "lSolutions": [1, 2]}]),
+            "'lSolutions' must hold one number, got 2",
+        ),
+        ("asdiv", "ASDiv.xml", ASDIV_XML[:-9], "ASDiv.xml, line 1 is not XML"),
+        ("asdiv", "ASDiv.xml", "<File/>", "is empty: it holds no row of asdiv"),
+        (
+            "asdiv",
+            "ASDiv.xml",
+            ASDIV_XML.replace("Answer", "Reply"),
+            "problem nluds-0001 has no field 'answer'",
+        ),
+        ("math500", "test.jsonl", '{"prompt": "a", "answer": "1"}', "has no field 'problem'"),
         ("gsm8k", "train.jsonl", "{}", "holds no test.jsonl of gsm8k"),
     ],
 )
@@ -208,7 +283,9 @@ def test_a_bad_path_is_named() -> None:
         load_records("svamp:nowhere")
     with pytest.raises(ValueError, match="'svamp:' names no file behind its colon"):
         load_records("svamp:")
-    with pytest.raises(ValueError, match=r"neither a file nor a known name.*gsm8k, gsm8k_aug, sva"):
+    with pytest.raises(
+        ValueError, match=r"neither a file nor a known name.*gsm8k_aug, gsm_hard, sva"
+    ):
         load_records("swamp:file.json")
 
 

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from kava.data.tasks.arc import ARC_CHALLENGE, ARC_EASY
+from kava.data.tasks.asdiv import ASDIV
 from kava.data.tasks.base import Task
 from kava.data.tasks.gsm8k import GSM8K
 from kava.data.tasks.gsm8k_aug import GSM8K_AUG
+from kava.data.tasks.gsm_hard import GSM_HARD
+from kava.data.tasks.math500 import MATH500
+from kava.data.tasks.multiarith import MULTIARITH
 from kava.data.tasks.strategyqa import STRATEGYQA
 from kava.data.tasks.svamp import SVAMP
 
 TASKS: dict[str, Task] = {
-    task.name: task for task in (GSM8K, GSM8K_AUG, SVAMP, STRATEGYQA, ARC_EASY, ARC_CHALLENGE)
+    task.name: task
+    for task in (
+        *(GSM8K, GSM8K_AUG, GSM_HARD, SVAMP, MULTIARITH, ASDIV, MATH500),
+        *(STRATEGYQA, ARC_EASY, ARC_CHALLENGE),
+    )
 }
 """Name → task."""
 

@@ -7,16 +7,16 @@ with the task's name, so that tasks can be mixed and scored together.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
 
+from kava.data.answers import Judge
 from kava.data.fields import Row
 from kava.data.files import find_files, format_of, rows_of, stem_of
 from kava.data.records import Record
 from kava.data.rows import PlacedRow, RowReader, read_rows
 from kava.data.tables import is_saved
-from kava.inputs import Malformed, text_lines
 
 Reader = Callable[[Row, str, str, RowReader], Record]
 """Maps a row, its default id, its place for messages and the reader to a record."""
@@ -36,6 +36,8 @@ class Task:
         reasons: whether its rows contain a chain of thought.
         aliases: other names of the task.
         folder: name of the task's subfolder in a folder with the data of many tasks.
+        formats: ending of a file → its rows, for a format that only this task has.
+        judge: how its answers are judged, where their kind alone does not say it.
     """
 
     name: str
@@ -46,6 +48,8 @@ class Task:
     reasons: bool = True
     aliases: tuple[str, ...] = ()
     folder: str
+    formats: Mapping[str, Callable[[Path], Iterator[PlacedRow]]] = field(default_factory=dict)
+    judge: Judge | None = None
 
     def load(self, path: str | None, split: str, reader: RowReader) -> list[Record]:
         """Load all records of a split.
@@ -73,13 +77,16 @@ class Task:
         numbers = count()  # counts rows, not lines as PlacedRow does
 
         def read(row: PlacedRow) -> Record:
-            return self.read(row.fields, f"{prefix}{next(numbers)}", row.where, reader)
+            record = self.read(row.fields, f"{prefix}{next(numbers)}", row.where, reader)
+            if self.judge is None:
+                return record
+            return replace(record, meta={**record.meta, "judge": self.judge})
 
         return read_rows(rows, read, str(files[0]) if files else self.hub[0], self.name)
 
     def _rows(self, files: Sequence[Path], split: str) -> Iterator[PlacedRow]:
-        if format_of(files[0]) == ".txt":
-            return _divided(files[0])
+        if (own := self.formats.get(format_of(files[0]))) is not None:
+            return own(files[0])
         return rows_of(files, (split, self.hub_splits.get(split, split)))
 
     def _hub(self, split: str) -> Iterator[PlacedRow]:
@@ -123,12 +130,3 @@ class Task:
                 f"out to read {self.name} from the Hugging Face hub"
             )
         return [path]
-
-
-def _divided(path: Path) -> Iterator[PlacedRow]:
-    """Parse lines of `question||reasoning #### answer`, the format of GSM8K-Aug's files."""
-    for line, text in text_lines(path):
-        question, bars, answer = text.partition("||")
-        if not bars:
-            raise Malformed(path, line, "must be question||reasoning #### answer")
-        yield PlacedRow(line - 1, f"{path}, line {line}", {"question": question, "answer": answer})

@@ -7,10 +7,14 @@ trained on the other.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+
 from kava.data.fields import Row, as_text, id_of, text_of, texts_of
 from kava.data.records import Record
-from kava.data.rows import RowReader
+from kava.data.rows import PlacedRow, RowReader
 from kava.data.tasks.base import Task
+from kava.inputs import Malformed, text_lines
 
 
 def _read(row: Row, name: str, where: str, reader: RowReader) -> Record:
@@ -36,6 +40,15 @@ def _read(row: Row, name: str, where: str, reader: RowReader) -> Record:
     )
 
 
+def _divided(path: Path) -> Iterator[PlacedRow]:
+    """Parse lines of `question||reasoning #### answer`, the format of GSM8K-Aug's files."""
+    for line, text in text_lines(path):
+        question, bars, answer = text.partition("||")
+        if not bars:
+            raise Malformed(path, line, "must be question||reasoning #### answer")
+        yield PlacedRow(line - 1, f"{path}, line {line}", {"question": question, "answer": answer})
+
+
 GSM8K_AUG = Task(
     name="gsm8k_aug",
     folder="gsm8k_aug",
@@ -46,5 +59,6 @@ GSM8K_AUG = Task(
         for split in ("train", "valid", "test")
     },
     read=_read,
+    formats={".txt": _divided},
     aliases=("whynlp/gsm8k-aug",),
 )

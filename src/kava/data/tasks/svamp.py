@@ -6,9 +6,7 @@ step states the answer.
 
 from __future__ import annotations
 
-import re
-
-from kava.data.fields import Row, id_of, text_of
+from kava.data.fields import Row, id_of, text_of, whole
 from kava.data.records import Record
 from kava.data.rows import RowReader
 from kava.data.tasks.base import Task
@@ -20,7 +18,7 @@ def _read(row: Row, name: str, where: str, reader: RowReader) -> Record:
         id=id_of(row, name, where, name="ID", prefix="svamp-"),
         question=question,
         reasoning=_equation(text_of(row, "Equation", where)),
-        answer=_whole(text_of(row, "Answer", where)),
+        answer=whole(text_of(row, "Answer", where)),
         states_answer=False,
         where=where,
     )
@@ -28,7 +26,7 @@ def _read(row: Row, name: str, where: str, reader: RowReader) -> Record:
 
 def _equation(text: str) -> str:
     """Rewrite `( ( 4.0 + 2.0 ) / 3.0 )` as `(4 + 2) / 3`."""
-    text = _whole(text.strip())
+    text = whole(text.strip())
     if text.startswith("(") and _closes(text) == len(text) - 1:
         text = text[1:-1].strip()
     return text.replace("( ", "(").replace(" )", ")")
@@ -42,11 +40,6 @@ def _closes(text: str) -> int:
         if depth == 0:
             return index
     return -1
-
-
-def _whole(text: str) -> str:
-    """Whole numbers without their `.0`."""
-    return re.sub(r"(?<=\d)\.0+(?!\d)", "", text)
 
 
 SVAMP = Task(

@@ -1,30 +1,20 @@
-"""What a data set's name says: the options of a built-in task, and the shares of a mix.
-
-    kava/shell-game?num_moves=6&form=verbose        mix:gsm8k=0.4,svamp:data/SVAMP.json=0.2,arc=0.4
-
-A name is read, and its numbers are checked, before any record is: a command line with a wrong one
-is refused at once.
-"""
+"""Names of the built-in tasks, and their options: `kava/shell-game?num_moves=6&form=verbose`."""
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
-from urllib.parse import parse_qsl
 
-from kava.flags.check import FlagError, check_fields
+from kava.dataset_names.options import read_options
+from kava.flags.check import check_fields
 from kava.flags.fields import Setting, flag, flags_of
-from kava.flags.read import from_words
-from kava.flags.words import listed, near, shown
+from kava.flags.words import shown
 
 SHELL_GAME_NAME = "kava/shell-game"
 WORD_PROBLEMS_NAME = "kava/word-problems"
 
-MIX_PREFIX = "mix:"
-LEAST_SHARE = 1e-9
 MAX_MOVES = 12
 MAX_RECORDS = 10_000_000
 MAX_STEPS = 8
@@ -186,88 +176,4 @@ def builtin_options(dataset_name: str) -> TaskOptions:
     """
     task, _, options = dataset_name.partition("?")
     kind = BUILTIN_TASKS[task]
-    settings = flags_of(kind)
-    values = {}
-    for name, word in parse_qsl(options, keep_blank_values=True):
-        if name not in settings:
-            raise ValueError(
-                f"{task} has no option {name!r}{near(name, settings)}; choose from "
-                f"{listed(settings)}"
-            )
-        if name in values:
-            raise ValueError(f"{dataset_name}: {name} stands there twice; give it one value")
-        try:
-            values[name] = from_words(settings[name], [word])
-        except FlagError as error:
-            what = str(error).partition(" is not ")[2]
-            raise ValueError(f"{task}?{name}={word} must be {what}") from None
-    return kind(**values)
-
-
-def is_mix(dataset_name: str) -> bool:
-    """Whether a name means a mix.
-
-    Example:
-        >>> is_mix("mix:gsm8k=1"), is_mix("gsm8k")
-        (True, False)
-    """
-    return dataset_name.startswith(MIX_PREFIX)
-
-
-def mix_parts(dataset_name: str) -> dict[str, float]:
-    """The sources of a mix and their shares, which sum to 1.
-
-    Args:
-        dataset_name: `mix:name=weight,name=weight,…`; weights above 0, in any unit. A name is
-            what `load_records` takes, without a comma, or `arc`, which is both parts of ARC.
-
-    Raises:
-        ValueError: no sources, a source twice, a weight that is no finite number above 0.
-
-    Example:
-        >>> mix_parts("mix:gsm8k=2,svamp:data/SVAMP.json=2")
-        {'gsm8k': 0.5, 'svamp:data/SVAMP.json': 0.5}
-    """
-    weights: dict[str, float] = {}
-    for part in dataset_name.removeprefix(MIX_PREFIX).split(","):
-        name, equals, text = part.strip().rpartition("=")
-        try:
-            weight = float(text)
-        except ValueError:
-            weight = math.nan
-        if not equals or not name:
-            raise ValueError(f"{dataset_name}: {part!r} must be a source and its weight, NAME=0.5")
-        if not (weight > 0 and math.isfinite(weight)):
-            raise ValueError(
-                f"{dataset_name}: the weight {text!r} of {name} must be a finite number above 0"
-            )
-        if is_mix(name):
-            raise ValueError(f"{dataset_name}: a mix cannot hold another mix")
-        if name in weights:
-            raise ValueError(f"{dataset_name} names {name} twice; give it one weight")
-        weights[name] = weight
-    total = sum(weights.values())
-    if math.isinf(total):
-        raise ValueError(f"{dataset_name}: the weights sum to more than a number holds; lower them")
-    shares = {name: weight / total for name, weight in weights.items()}
-    for name, share in shares.items():
-        if share < LEAST_SHARE:
-            raise ValueError(
-                f"{dataset_name}: the share of {name} is {share:g}, less than one sample in a "
-                f"billion; raise its weight"
-            )
-    return shares
-
-
-def check_dataset_name(dataset_name: str) -> None:
-    """Hold a name's options and shares to their ranges; whether its data exist shows later.
-
-    Raises:
-        ValueError: the first that does not fit.
-
-    Example:
-        >>> check_dataset_name("mix:kava/shell-game?num_moves=3=0.5,gsm8k=0.5")
-    """
-    for name in mix_parts(dataset_name) if is_mix(dataset_name) else (dataset_name,):
-        if builtin_task(name) is not None:
-            builtin_options(name)
+    return kind(**read_options(task, options, flags_of(kind)))
