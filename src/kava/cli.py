@@ -33,6 +33,7 @@ COMMANDS = {
     "evaluate": "Score a trained student.",
     "generate": "Let a trained student answer questions.",
     "merge": "Add LoRA adapters to the weights beneath.",
+    "export": "Write a trained student for other programs, with its model card.",
     "costs": "Compare what answers cost: passes, tokens, time.",
     "compare": "Compare models item by item: differences, intervals, p.",
     "lm-eval": "Run lm-evaluation-harness, with students as its model kava.",

@@ -47,11 +47,28 @@ class Data:
     template: Template
 
 
+@dataclass(frozen=True)
+class GivenRecords:
+    """Records that a run is given, in place of those that its names mean.
+
+    Attributes:
+        train: to train on; None: what `dataset_name` means.
+        eval: to evaluate on; None: what `eval_dataset_name` means, or a part of the others.
+    """
+
+    train: list[Record] | None = None
+    eval: list[Record] | None = None
+
+
+NOTHING_GIVEN = GivenRecords()
+
+
 def load_data(
     config: TrainConfig,
     tokenizer: PreTrainedTokenizerBase,
     teacher_tokenizer: PreTrainedTokenizerBase | None = None,
     several: Sequence[PreTrainedTokenizerBase] = (),
+    given: GivenRecords = NOTHING_GIVEN,
 ) -> Data:
     """Read, split and encode the records of a configuration.
 
@@ -61,13 +78,14 @@ def load_data(
         teacher_tokenizer: the tokenizer of another teacher model. The teacher reads the student's
             tokens if both tokenizers give every text the same ids, else its own tokens.
         several: the tokenizers of several teachers, in place of it.
+        given: records in place of those that the configuration names.
 
     Raises:
         ValueError: data that cannot be read or do not fit, or that overlap between training and
             evaluation.
     """
     template = default_template(config.dataset_name, drop_last_step=not config.keep_last_step)
-    train, held_out = read_data(config)
+    train, held_out = read_data(config, given)
     if teacher_tokenizer is not None:
         texts = (template.render(record).text for record in _found([*train, *held_out]))
         if reads_alike(tokenizer, teacher_tokenizer, texts):
@@ -92,8 +110,14 @@ def load_data(
     )
 
 
-def read_data(config: TrainConfig) -> tuple[list[Record], list[Record]]:
+def read_data(
+    config: TrainConfig, given: GivenRecords = NOTHING_GIVEN
+) -> tuple[list[Record], list[Record]]:
     """The records to train on and those that are held out, before any is encoded.
+
+    Args:
+        config: the run's configuration.
+        given: records in place of those that it names.
 
     Raises:
         ValueError: data that cannot be read, are too few, or overlap.
@@ -103,7 +127,9 @@ def read_data(config: TrainConfig) -> tuple[list[Record], list[Record]]:
         >>> len(train), len(held_out)
         (100, 10)
     """
-    train = records_of(config, config.dataset_name, config.split)
+    train = given.train
+    if train is None:
+        train = records_of(config, config.dataset_name, config.split)
     held_out: list[Record] = []
     if config.eval_size and config.eval_dataset_name is None:
         if config.eval_size >= len(train):
@@ -115,7 +141,11 @@ def read_data(config: TrainConfig) -> tuple[list[Record], list[Record]]:
         parts = split_records(train, sizes, seed=config.seed)
         train, held_out = parts["train"], parts["eval"]
     elif config.eval_size and config.eval_dataset_name is not None:
-        held_out = records_of(config, config.eval_dataset_name, config.eval_split)
+        held_out = (
+            records_of(config, config.eval_dataset_name, config.eval_split)
+            if given.eval is None
+            else given.eval
+        )
         held_out = held_out[: config.eval_size]
     check_disjoint(_found(train), test=_found(held_out))
     if config.subset_size is not None:
