@@ -78,7 +78,7 @@ def measure(args: argparse.Namespace, decoding: Decoding, batch: int) -> tuple[s
         return generate_text(student.base, prompt_ids, max_new_tokens=new_tokens)
 
     def latent() -> Generation:
-        return student.generate(prompt_ids, max_new_tokens=args.answer)
+        return student.answer(prompt_ids, max_new_tokens=args.answer)
 
     def prompt() -> Generation:
         return generate_text(student.base, prompt_ids, max_new_tokens=1)

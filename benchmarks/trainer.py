@@ -1,4 +1,4 @@
-"""What the training loop costs beside the step: `KVDistillTrainer` against a bare loop.
+"""What the training loop costs beside the step: `RunTrainer` against a bare loop.
 
 Both train the same student on the same batches of the built-in game, at the size of the demo. The
 bare loop is forward, backward, clipping, optimiser and schedule over batches that are made

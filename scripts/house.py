@@ -34,7 +34,7 @@ FLOORS = {
     "data and models": ("data", "models", "fit", "student", "importance"),
     "training": ("train", "profile", "jobs"),
     "experiments": ("statistics", "evaluate", "study", "curriculum"),
-    "reports": ("pictures", "report", "demo"),
+    "reports": ("pictures", "report", "demo", "share"),
     "the command line": ("commands", "cli", "__main__"),
 }
 """The parts from the ground up: a part may import those before it, on its floor or below."""

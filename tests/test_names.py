@@ -8,6 +8,7 @@ import sys
 import pytest
 import torch
 from transformers import get_scheduler
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from transformers.trainer_utils import SchedulerType
 
 from kava import names
@@ -39,6 +40,10 @@ def test_a_name_that_is_registered_later_is_known(monkeypatch: pytest.MonkeyPatc
         TrainConfig(layer_mapping="mine")
     monkeypatch.setitem(LAYER_MAPS, "mine", LAYER_MAPS["ratio"])
     assert TrainConfig(layer_mapping="mine").layer_mapping == "mine"
+
+
+def test_the_trackers_are_those_of_transformers() -> None:
+    assert {*names.TRACKERS} == {"none", *INTEGRATION_TO_CALLBACK}
 
 
 @pytest.mark.parametrize("name", list(SchedulerType))

@@ -70,10 +70,19 @@ def test_the_first_command_prints_and_writes_what_the_page_shows(
     pattern = ".*".join(re.escape(part) for part in shown.split("…"))
     assert re.match(pattern, printed)
     folder = Path("outputs/smoke/checkpoint-5")
-    named = set(re.findall(r"[\w-]+\.(?:json|safetensors|pt|pth)\b", listing))
+    named = set(re.findall(r"[\w-]+\.(?:json|safetensors|jinja|pt|pth)\b", listing))
     assert named == {path.name for path in folder.iterdir()}
     written = {path.name for path in Path("outputs/smoke").iterdir()}
     assert written == {"checkpoint-5", "metrics.jsonl", "tensorboard"}
+
+
+def test_the_run_from_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (program,) = (text for kind, text in BLOCKS if kind == "python" and "Trainer" in text)
+    names: dict[str, object] = {}
+    exec(program.replace("epochs=1", "max_steps=1, device='cpu', no_progress=True"), names)
+    assert type(names["trainer"].student).__name__ == "LatentStudent"  # type: ignore[attr-defined]
+    assert (tmp_path / "outputs/python/checkpoint-1/kava.json").is_file()
 
 
 def test_the_papers_data_are_read_as_the_page_writes_them(
@@ -90,7 +99,7 @@ def test_the_papers_data_are_read_as_the_page_writes_them(
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("datasets.load_dataset", load_dataset)
-    (program,) = (text for kind, text in BLOCKS if kind == "python")
+    (program,) = (text for kind, text in BLOCKS if kind == "python" and "zen-E" in text)
     exec(program, {})
     (aug,) = load_records(
         "gsm8k_aug.jsonl", rows=RowSettings(reasoning_field="cot", reasoning_form="equations")

@@ -1,11 +1,14 @@
 """KaVa: distil a reasoning model's key/value cache into a small student.
 
 The public names load on first use, so that `import kava` costs nothing: no torch, no
-transformers.
+transformers. Where transformers is imported too, its `AutoConfig` and `AutoModelForCausalLM` know
+a latent student: it is registered as soon as they are there.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from kava.lazy import import_after
 
 if TYPE_CHECKING:
     from kava.align import (
@@ -40,10 +43,13 @@ if TYPE_CHECKING:
     from kava.rope import MultiTeacherRoPEScaler, rotate, unrotate
     from kava.segments import SegmentIdentifier
     from kava.student import LatentStudent, LatentStudentConfig
+    from kava.student.checkpoint import load_student
     from kava.trace import KVTrace, Segment, stack_past_kv
     from kava.train import KVDistillTrainer, TrainConfig
 
     __version__: str
+
+import_after("transformers.models.auto.configuration_auto", "kava.student.registration")
 
 _MODULE_OF = {
     "CODILoss": "kava.losses",
@@ -80,6 +86,7 @@ _MODULE_OF = {
     "layer_map": "kava.align",
     "linear_cka": "kava.align",
     "load_model": "kava.models",
+    "load_student": "kava.student.checkpoint",
     "load_tokenizer": "kava.models",
     "merge_multi_teacher_kvs": "kava.fuse",
     "rotary_of": "kava.models",
@@ -124,6 +131,7 @@ __all__ = [
     "layer_map",
     "linear_cka",
     "load_model",
+    "load_student",
     "load_tokenizer",
     "merge_multi_teacher_kvs",
     "rotary_of",

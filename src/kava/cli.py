@@ -34,6 +34,7 @@ COMMANDS = {
     "generate": "Let a trained student answer questions.",
     "merge": "Add LoRA adapters to the weights beneath.",
     "rationales": "Let teachers write their own chains of thought.",
+    "export": "Write a trained student for other programs, with its model card.",
     "costs": "Compare what answers cost: passes, tokens, time.",
     "compare": "Compare models item by item: differences, intervals, p.",
     "leaks": "Find test questions that stand in training data.",

@@ -41,10 +41,54 @@ METRICS_FILE = "metrics.jsonl"
 TENSORBOARD_FOLDER = "tensorboard"
 """What a run writes into its output folder, beside its checkpoints."""
 
+OWN_TRACKERS = ("none", "tensorboard")
+TRACKERS = (
+    *OWN_TRACKERS, "azure_ml", "clearml", "codecarbon", "comet_ml", "dagshub", "dvclive", "flyte",
+    "kubeflow", "mlflow", "neptune", "swanlab", "trackio", "wandb",
+)  # fmt: skip
+"""Trackers of transformers' trainer; TensorBoard's file is always written."""
+
 MOST_BATCH = 65_536
 MOST_LATENTS = 4_096
 MOST_SEED = 2**32 - 1
 """Limits shared by several commands: batch size, number of latents, largest seed."""
+
+
+_GIVEN = " (given in Python)"
+
+
+def given(name: str, role: str = "") -> str:
+    """The name, in records and messages, of an object that a run was given.
+
+    Args:
+        name: what the object calls itself.
+        role: tells two objects of one name apart.
+
+    Example:
+        >>> given("gpt2"), given("gpt2", "teacher")
+        ('gpt2 (given in Python)', 'gpt2, teacher (given in Python)')
+    """
+    return f"{name}, {role}{_GIVEN}" if role else name + _GIVEN
+
+
+def is_given(name: str) -> bool:
+    """Whether a name means an object that a run was given, which no name loads again.
+
+    Example:
+        >>> is_given(given("gpt2")), is_given("gpt2")
+        (True, False)
+    """
+    return name.endswith(_GIVEN)
+
+
+def without_given(name: str) -> str:
+    """What an object that a run was given calls itself; other names as they are.
+
+    Example:
+        >>> without_given(given("gpt2", "teacher")), without_given("gpt2")
+        ('gpt2', 'gpt2')
+    """
+    return name.removesuffix(_GIVEN).partition(", ")[0] if is_given(name) else name
 
 
 class Names(Collection[str]):

@@ -44,7 +44,7 @@ def test_a_checkpoint_is_a_student_of_transformers_and_of_load_student() -> None
     questions = {record.id: record.question for record in load_records(ASKED, split="test")}
     prompts = [loaded.template.prompt(questions[answer["id"]]) for answer in ANSWERS]
     batch = loaded.tokenizer(prompts, return_tensors="pt", padding=True, padding_side="left")
-    tokens = student.eval().generate(batch.input_ids, batch.attention_mask, max_new_tokens=2).tokens
+    tokens = student.eval().answer(batch.input_ids, batch.attention_mask, max_new_tokens=2).tokens
     for answer, row in zip(ANSWERS, loaded.tokenizer.batch_decode(tokens)):
         assert row == f"Answer {answer['prediction']}"
 

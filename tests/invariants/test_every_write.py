@@ -20,6 +20,9 @@ STAGED = {
     "student/checkpoint.py": {"save_pretrained", "write_text"},
     "train/checkpoint.py": {"save_file", "write_text", "replace"},
     "train/recording.py": {"write_text"},
+    # an exported student, into a folder of `kava.files.write.new_folder`
+    "student/exported.py": {"save_file", "save_pretrained", "write_text"},
+    "share/folder.py": {"write_text"},
 }
 ELSEWHERE = {
     "profile/measure.py": {"write_text"},  # /proc

@@ -121,6 +121,7 @@ WRITERS = (
         f"student kava/shell-llama --dataset_name {GAME} --max_new_tokens 2 --device cpu "
         "--rounds 1 --output out",
     ),
+    Writer("export", "kava.commands.export:main", "student --output_dir out", is_folder=False),
     Writer(
         "compare_evictions",
         "kava.commands.compare_evictions:main",

@@ -85,7 +85,7 @@ def test_the_text_is_what_the_model_generates_for_the_encoded_prompt(
     model = build("sequential")
     (item,) = ask(model, tokenizer, RECORDS[1:2]).items
     prompt = torch.tensor([encode_prompt(RECORDS[1].question, tokenizer, Template())])
-    generated = model.generate(
+    generated = model.answer(
         prompt, max_new_tokens=NEW, eos_token_id=tokenizer.eos_token_id
     ).tokens[0]
     assert item.text == tokenizer.decode(generated, skip_special_tokens=True)
@@ -116,8 +116,8 @@ class Scripted(LatentStudent):
         self.script = tokenizer(text)["input_ids"]
         return self
 
-    def generate(self, prompt_ids, prompt_mask=None, **options):
-        generated = super().generate(prompt_ids, prompt_mask, **options)
+    def answer(self, prompt_ids, prompt_mask=None, **options):
+        generated = super().answer(prompt_ids, prompt_mask, **options)
         tokens = torch.tensor([self.script]).expand(len(prompt_ids), -1)
         lengths = torch.full((len(prompt_ids),), len(self.script))
         return replace(generated, tokens=tokens, lengths=lengths)
@@ -194,7 +194,7 @@ def test_modes_come_back_after_an_error(
     def fail(*args: object, **options: object) -> None:
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr(model, "generate", fail)
+    monkeypatch.setattr(model, "answer", fail)
     with pytest.raises(RuntimeError, match="out of memory"):
         ask(model, tokenizer, RECORDS)
     assert all(module.training for module in model.modules())

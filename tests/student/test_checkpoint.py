@@ -88,7 +88,7 @@ def test_what_is_saved_is_loaded(
     assert loaded.tokenizer.eos_token_id == tokenizer.eos_token_id
     if isinstance(model, LatentStudent):
         assert isinstance(loaded.model, LatentStudent)
-        assert torch.equal(model.generate(PROMPT).tokens, loaded.model.generate(PROMPT).tokens)
+        assert torch.equal(model.answer(PROMPT).tokens, loaded.model.answer(PROMPT).tokens)
 
 
 @pytest.mark.parametrize("kind", ["latent", "explicit"])

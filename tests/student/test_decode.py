@@ -80,7 +80,7 @@ def test_latent_answers_are_those_of_the_training_forward(
 ) -> None:
     student = wrap(model, name)
     prompt_ids, mask = ragged()
-    generated = student.generate(prompt_ids, mask, max_new_tokens=NEW)
+    generated = student.answer(prompt_ids, mask, max_new_tokens=NEW)
     assert torch.equal(generated.tokens, teacher_forced(student, prompt_ids, mask))
     assert len(generated.tokens.unique()) > 3  # the models do tell contexts apart
     assert generated.lengths.tolist() == [NEW] * len(LENGTHS)
@@ -90,9 +90,9 @@ def test_latent_answers_are_those_of_the_training_forward(
 def test_a_latent_batch_answers_as_each_prompt_alone(model: PreTrainedModel, name: str) -> None:
     student = wrap(model, name)
     prompt_ids, mask = ragged()
-    batch = student.generate(prompt_ids, mask, max_new_tokens=NEW)
+    batch = student.answer(prompt_ids, mask, max_new_tokens=NEW)
     alone = [
-        student.generate(prompt_ids[i : i + 1, -length:], max_new_tokens=NEW)
+        student.answer(prompt_ids[i : i + 1, -length:], max_new_tokens=NEW)
         for i, length in enumerate(LENGTHS)
     ]
     assert_rows_equal_alone(batch, alone)
@@ -110,7 +110,7 @@ def test_forward_passes_are_counted_as_they_happen(
     student = wrap(talkative("gpt2"), name)
     calls = []
     student.base.base_model.register_forward_hook(lambda *_: calls.append(1))
-    generated = student.generate(*ragged(), max_new_tokens=new)
+    generated = student.answer(*ragged(), max_new_tokens=new)
     assert generated.num_passes == len(calls) == passes_before_the_answer + new - 1
 
 
@@ -169,7 +169,7 @@ def test_decoding_stops_when_all_samples_have_ended() -> None:
 def test_generation_draws_no_random_numbers_and_keeps_no_graph() -> None:
     student = wrap(talkative("gpt2"), "jacobi")
     state = torch.get_rng_state()
-    generated = student.generate(*ragged(), max_new_tokens=2)
+    generated = student.answer(*ragged(), max_new_tokens=2)
     assert torch.equal(state, torch.get_rng_state())
     assert not generated.tokens.requires_grad
 

@@ -104,7 +104,7 @@ def test_what_is_generated_is_what_the_forward_predicts(
 ) -> None:
     prompts, mask, _ = batch
     student = wrap(family_model, thought_positions=kind)
-    tokens = student.generate(prompts, mask, max_new_tokens=A).tokens
+    tokens = student.answer(prompts, mask, max_new_tokens=A).tokens
     predicted = student(prompts, mask, tokens).logits.argmax(-1)
     assert torch.equal(predicted, tokens)
 

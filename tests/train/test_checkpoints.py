@@ -27,10 +27,12 @@ TEACHER = {"teacher_name": "kava/shell-teacher"}
 FILES = (
     "model.safetensors", "map_aligner.safetensors", "optimizer.pt", "scheduler.pt",
     "rng_state.pth", "trainer_state.json", "recording.json", "kava.json", "config.json",
-    "tokenizer.json", "tokenizer_config.json", "manifest.json",
+    "tokenizer.json", "tokenizer_config.json", "generation_config.json", "chat_template.jinja",
+    "manifest.json",
 )  # fmt: skip
 OF_THE_STUDENT = {
     "model.safetensors", "kava.json", "config.json", "tokenizer.json", "tokenizer_config.json",
+    "generation_config.json", "chat_template.jinja",
 }  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from kava.train import guard
 from kava.train import held_out as held_out_module
 from kava.train.build import build_run
 from kava.train.items import Items, count_items
-from kava.train.trainer import KVDistillTrainer
+from kava.train.trainer import RunTrainer
 from train.runs import small
 
 SAMPLES = 19
@@ -38,7 +38,7 @@ KINDS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def held_out(tmp_path: Path, **options: Any) -> KVDistillTrainer:
+def held_out(tmp_path: Path, **options: Any) -> RunTrainer:
     """A trainer with held-out samples of unequal prompts, reasoning and answers."""
     draw = random.Random(0)
 
@@ -67,7 +67,7 @@ def held_out(tmp_path: Path, **options: Any) -> KVDistillTrainer:
     return build_run(config).trainer
 
 
-def numbers(trainer: KVDistillTrainer, batch_size: int) -> dict[str, float]:
+def numbers(trainer: RunTrainer, batch_size: int) -> dict[str, float]:
     """What an evaluation logs, without the answers."""
     trainer.args.per_device_eval_batch_size = batch_size
     metrics = trainer.held_out_losses()

@@ -20,7 +20,7 @@ from kava.commands.train import main
 from kava.train import build, held_out, models, trainer
 from kava.train.checkpoint import CheckpointWriter
 from kava.train.stop import command_to_go_on
-from kava.train.trainer import KVDistillTrainer
+from kava.train.trainer import RunTrainer
 
 FLAGS = (
     "--model_name kava/shell-llama --teacher_name kava/shell-teacher --target_len 3 "
@@ -68,7 +68,7 @@ def interrupt(
     monkeypatch.setattr(place, name, called)
 
 
-STEP = (KVDistillTrainer, "training_step")
+STEP = (RunTrainer, "training_step")
 CASES = {
     "in a step": (*STEP, 2, 2),
     "in the last step": (*STEP, LAST, LAST),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,11 +17,14 @@ from kava.data.gym import load_gym
 from kava.data.mix import ARC, draw_shares, load_mix
 from kava.data.records import Record, Template
 from kava.data.rows import PlacedRow, RowReader, read_rows
-from kava.data.tables import is_saved
+from kava.data.tables import dataset_rows, is_saved
 from kava.data.tasks import TASKS, find_task
 from kava.data_settings import RowSettings
 from kava.dataset_names import BUILTIN_TASKS, GYM_PREFIX, builtin_task, is_gym, is_mix, mix_parts
 from kava.segments import OnMissing
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 GSM8K_NAMES = ("gsm8k", "openai/gsm8k")
 
@@ -154,6 +158,57 @@ def load_questions(
         return Record(id=name, question=question, reasoning="", answer="", where=row.where)
 
     return _load_files(dataset_name, split, read)
+
+
+def records_of_rows(
+    rows: Dataset | Sequence[Mapping[str, Any]],
+    name: str,
+    *,
+    settings: RowSettings | None = None,
+    on_missing: OnMissing = "error",
+) -> list[Record]:
+    """The records of a data set that is in memory, read as the rows of a file are.
+
+    Args:
+        rows: a `datasets.Dataset`, or rows as dictionaries.
+        name: what messages call it, and the beginning of the ids of rows without one.
+        settings: as `rows` of `load_records`.
+        on_missing: as in `load_records`.
+
+    Raises:
+        ValueError: no rows, several splits, rows that cannot be counted, or as `load_records`.
+
+    Example:
+        >>> rows = [{"question": "How many?", "reasoning": "2+2=4", "answer": "4"}]
+        >>> records_of_rows(rows, "mine")[0].id
+        'mine-0'
+    """
+    from datasets import Dataset, DatasetDict, IterableDataset
+
+    if isinstance(rows, DatasetDict | IterableDataset):
+        mend = "pass one of its splits" if isinstance(rows, DatasetDict) else "load it whole"
+        raise ValueError(f"{name} is a {type(rows).__name__}, and a Dataset is read: {mend}")
+    if isinstance(rows, Dataset):
+        placed = dataset_rows(rows, name)
+    else:
+        _check_rows(rows, name)
+        placed = (PlacedRow(i, f"{name}, row {i}", row) for i, row in enumerate(rows))
+    reader = RowReader(settings or RowSettings(), on_missing=on_missing)
+    records = read_rows(
+        placed, lambda row: reader.read(row.fields, f"{name}-{row.number}", row.where), name
+    )
+    check_golds(records, default_template(name))
+    return records
+
+
+def _check_rows(rows: Any, name: str) -> None:
+    if not isinstance(rows, Sequence) or isinstance(rows, str):
+        raise ValueError(
+            f"{name} is a {type(rows).__name__}; pass a datasets.Dataset, or a list of rows"
+        )
+    for number, row in enumerate(rows):
+        if not isinstance(row, Mapping):
+            raise ValueError(f"{name}, row {number} is a {type(row).__name__}, not a dictionary")
 
 
 def is_local(dataset_name: str) -> bool:

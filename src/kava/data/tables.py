@@ -22,6 +22,7 @@ from kava.inputs import Malformed, WrittenNumber, open_text
 
 if TYPE_CHECKING:
     import pyarrow
+    from datasets import Dataset
 
 _LONGEST_CELL = 2**31 - 1
 
@@ -108,8 +109,7 @@ def saved_rows(path: Path, splits: Iterable[str]) -> Iterator[PlacedRow]:
                     path, None, f"holds no split {wanted}, only {', '.join(map(str, saved))}"
                 )
             saved = saved[split]
-        tables = saved.with_format("arrow").iter(1024)
-        yield from _placed((batch for table in tables for batch in table.to_batches()), path)
+        yield from dataset_rows(saved, path)
     except (pyarrow.ArrowException, OSError, KeyError) as problem:
         reason = " ".join(str(problem).split())
         raise Malformed(
@@ -117,7 +117,18 @@ def saved_rows(path: Path, splits: Iterable[str]) -> Iterator[PlacedRow]:
         ) from problem
 
 
-def _placed(batches: Iterable[pyarrow.RecordBatch], path: Path) -> Iterator[PlacedRow]:
+def dataset_rows(dataset: Dataset, name: Path | str) -> Iterator[PlacedRow]:
+    """The rows of a `datasets.Dataset`.
+
+    Args:
+        dataset: the data set.
+        name: what messages call it.
+    """
+    tables: Any = dataset.with_format("arrow").iter(1024)
+    return _placed((batch for table in tables for batch in table.to_batches()), name)
+
+
+def _placed(batches: Iterable[pyarrow.RecordBatch], path: Path | str) -> Iterator[PlacedRow]:
     number = 0
     for batch in batches:
         columns = [_values(column, name, path, number) for name, column in _columns(batch)]
@@ -131,7 +142,7 @@ def _columns(batch: pyarrow.RecordBatch) -> Iterable[tuple[str, pyarrow.Array]]:
     return zip(batch.schema.names, batch.columns)
 
 
-def _values(column: pyarrow.Array, name: str, path: Path, first: int) -> list[Any]:
+def _values(column: pyarrow.Array, name: str, path: Path | str, first: int) -> list[Any]:
     """The values of a column; floats of 16 or 32 bits as their shortest decimal digits."""
     import pyarrow
 

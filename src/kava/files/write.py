@@ -110,23 +110,72 @@ def replace_folder(folder: Path, files: Mapping[str, str | bytes]) -> None:
     Raises:
         OSError: it cannot be written; nothing of it is left, and one that was there is as it was.
     """
+    with new_folder(folder) as partial:
+        for name, content in files.items():
+            path = partial / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with naming(folder / name):
+                path.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """Fill a folder inside the block, under another name; at its end it takes the place of one
+    that is there.
+
+    The caller holds a lock on the folder. Where the block or a write fails, nothing of the new
+    folder is left, and one that was there is as it was.
+
+    Args:
+        folder: what it will be called; those above it are made.
+
+    Raises:
+        OSError: it cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as place:
+        ...     with new_folder(Path(place, "out")) as partial:
+        ...         _ = (partial / "note.txt").write_text("whole")
+        ...     os.listdir(f"{place}/out")
+        ['note.txt']
+    """
     partial, old = (folder.with_name(f".{folder.name}.{end}") for end in ("partial", "old"))
     with holding():
         shutil.rmtree(partial, ignore_errors=True)
         if old.exists() and not folder.exists():  # killed between the two renames below
             os.replace(old, folder)
         try:
-            for name, content in files.items():
-                path = partial / name
-                path.parent.mkdir(parents=True, exist_ok=True)
-                with naming(folder / name):
-                    path.write_bytes(content.encode() if isinstance(content, str) else content)
+            partial.mkdir(parents=True)
+            yield partial
+            share_files(partial)
+            for path in partial.rglob("*"):
+                with naming(folder / path.relative_to(partial)):
+                    flush(path)
             if folder.exists():
                 os.replace(folder, old)
             os.replace(partial, folder)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
             shutil.rmtree(old, ignore_errors=True)
+
+
+def share_files(folder: Path) -> None:
+    """Set default permissions on every file of a folder; safetensors makes its files private."""
+    mask = os.umask(0)
+    os.umask(mask)
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.chmod(0o666 & ~mask)
+
+
+def flush(path: Path) -> None:
+    """Flush a file, or a folder's entries, to disk before continuing."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def append_whole(path: str | Path, data: str | bytes) -> None:

@@ -177,10 +177,7 @@ TRAINING: Known = {
     "metric_for_best_model": Instead(
         "is the held-out accuracy, by which kava evaluate --best chooses", ("eval_accuracy",)
     ),
-    "report_to": Instead(
-        "is TensorBoard, in --output_dir, beside metrics.jsonl: leave it out", ("tensorboard",)
-    ),
-    "use_wandb": Instead("is not there: a run writes TensorBoard and metrics.jsonl", OFF),
+    "use_wandb": Instead("names one tracker: use --report_to wandb", OFF),
     "logging_dir": Instead("is the folder tensorboard in --output_dir: leave it out"),
     "overwrite_output_dir": Same("overwrite"),
     "resume_from_checkpoint": Same("resume_from"),
@@ -224,6 +221,19 @@ ANSWERING: Known = {
     "model_name": Same("checkpoint"),
 }
 """Of `kava generate`."""
+
+EXPORTING: Known = {
+    **ANYWHERE,
+    "checkpoint_dir": Same("checkpoint"),
+    "model_path": Same("checkpoint"),
+    "model_name": Same("checkpoint"),
+    "torch_dtype": Same("dtype"),
+    "push_to_hub": Same("push"),
+    "repo_id": Same("push"),
+    "hub_model_id": Same("push"),
+    "overwrite_output_dir": Same("overwrite"),
+}
+"""Of `kava export`."""
 
 EVALUATING: Known = {
     **ANSWERING,

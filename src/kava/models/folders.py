@@ -99,9 +99,22 @@ def _check_config(folder: Path) -> None:
             f"{failed}its config.json names no model_type, such as llama; take the one that "
             f"belongs to the weights"
         )
-    if config["model_type"] == LATENT_STUDENT:
+    check_not_latent(config["model_type"], str(folder))
+
+
+def check_not_latent(model_type: object, source: str) -> None:
+    """Refuse a latent student where a plain model is read.
+
+    Args:
+        model_type: of its configuration.
+        source: its folder or name, for the message.
+
+    Raises:
+        ValueError: it is one.
+    """
+    if model_type == LATENT_STUDENT:
         raise ValueError(
-            f"{str(folder)!r} holds a latent student, which kava evaluate, generate and costs "
+            f"{source!r} holds a latent student, which kava evaluate, generate and costs "
             f"read; here pass a plain model, such as the one that it was trained from"
         )
 

@@ -26,7 +26,15 @@ from transformers import (
 from kava.models.builtin import BUILTIN_NAMES, ENCODER_MODELS, RANDOM_MODELS, TRAINED_MODELS
 from kava.models.devices import DTYPES
 from kava.models.encoders import is_encoder
-from kava.models.folders import WEIGHTS_FILE, check_folder, gguf_mend, tokenizer_damage
+from kava.models.folders import (
+    WEIGHTS_FILE,
+    check_folder,
+    check_not_latent,
+    gguf_mend,
+    tokenizer_damage,
+)
+from kava.models.from_files import build_from, unreadable
+from kava.models.given import given_model, given_tokenizer
 from kava.models.traceable import check_kind, name_outputs, text_part
 from kava.models.weights import check_finite
 
@@ -73,8 +81,15 @@ def load_model(
     """
     name = str(name_or_path)
     dtype = dtype_of(dtype)
-    if name in RANDOM_MODELS or (encoders and name in ENCODER_MODELS):
-        model: Any = _random_model(name)
+    if (here := given_model(name)) is not None:
+        if load_model_config(name, encoders=encoders) is not here.config:
+            raise ValueError(f"{name!r} is a composite model: pass its language model alone")
+        name_outputs(here.config)
+        model: Any = here
+        if isinstance(dtype, torch.dtype):
+            model.to(dtype=dtype)
+    elif name in RANDOM_MODELS or (encoders and name in ENCODER_MODELS):
+        model = _random_model(name)
         if isinstance(dtype, torch.dtype):
             model.to(dtype=dtype)
     else:
@@ -109,6 +124,8 @@ def load_model_config(
         2
     """
     name = str(name_or_path)
+    if (here := given_model(name)) is not None:
+        return _of_text(here.config, name, encoders)[0]
     if name in RANDOM_MODELS:
         return RANDOM_MODELS[name][0]()
     if encoders and name in ENCODER_MODELS:
@@ -152,8 +169,10 @@ def load_tokenizer(
     """
     name = str(name_or_path)
     builtin = {**RANDOM_MODELS, **ENCODER_MODELS}
-    if name in builtin:
-        tokenizer: PreTrainedTokenizerBase = builtin[name][1]()
+    if (here := given_tokenizer(name)) is not None:
+        tokenizer = here
+    elif name in builtin:
+        tokenizer = builtin[name][1]()
     else:
         source = _resolve(name)
         try:
@@ -163,7 +182,7 @@ def load_tokenizer(
                 raise OSError(
                     f"cannot load a tokenizer from the folder {source!r}: {damage}"
                 ) from error
-            raise OSError(_unreadable("tokenizer", source, error)) from error
+            raise OSError(unreadable("tokenizer", source, error)) from error
     if len(tokenizer.get_vocab()) <= len(tokenizer.all_special_tokens):
         # what the library makes of a folder without one
         if (damage := tokenizer_damage(_resolve(name))) is not None:
@@ -253,43 +272,23 @@ def _read_config(
     try:
         config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
     except Exception as error:  # a config's own checks may raise any exception
-        raise OSError(_unreadable("model", source, error)) from error
+        raise OSError(unreadable("model", source, error)) from error
     if trust_remote_code and type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         return config, {"trust_remote_code": True}
+    return _of_text(config, source, encoders)
+
+
+def _of_text(
+    config: PreTrainedConfig, source: str, encoders: bool
+) -> tuple[PreTrainedConfig, dict[str, Any]]:
+    """The configuration of a model's text part, checked, and how to load its weights."""
+    check_not_latent(config.model_type, source)
     if encoders and is_encoder(config):
         config.is_encoder_decoder = False  # of T5 the encoder alone
         return config, {}
     text = text_part(config, source)
     check_kind(text, source)
     return text, {} if text is config else {"key_mapping": _TEXT_WEIGHTS}
-
-
-def build_from(source: str, kind: Any, **options: Any) -> tuple[Any, dict[str, Any]]:
-    """Load a model from a folder or the hub, with transformers' report of the load.
-
-    Args:
-        source: a folder or hub id.
-        kind: a class with `from_pretrained`.
-        **options: options of `from_pretrained`.
-
-    Raises:
-        OSError: any problem with the configuration or the weights.
-    """
-    # missing or unexpected weights become one line; transformers would print a table
-    report = logging.getLogger("transformers.modeling_utils")
-    level = report.level
-    report.setLevel(logging.ERROR)
-    try:
-        model, loaded = kind.from_pretrained(
-            source, use_safetensors=True, output_loading_info=True, **options
-        )
-    except torch.OutOfMemoryError:
-        raise
-    except Exception as error:  # an unreachable hub, a missing library, …
-        raise OSError(_unreadable("model", source, error)) from error
-    finally:
-        report.setLevel(level)
-    return model, loaded
 
 
 def _pretrained(
@@ -328,13 +327,3 @@ def _pretrained(
         vars(model).pop("_weight_conversions", None)
     check_finite(model.named_parameters(), source)
     return model
-
-
-def _unreadable(what: str, source: str, error: Exception) -> str:
-    reason = " ".join(str(error).split())
-    if Path(source).is_dir():
-        return f"cannot load a {what} from the folder {source!r}: {reason}"
-    return (
-        f"cannot load the {what} {source!r}: no such folder, and the Hugging Face hub gave "
-        f"nothing ({reason}); pass a local folder, or a built-in name such as kava/tiny-llama"
-    )

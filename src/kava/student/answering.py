@@ -263,7 +263,7 @@ def complete(
             begin = time.perf_counter()
             prompt_ids, mask = _left_pad([prompts[index] for index in chosen], pad, model.device)
             generated: Generation = (
-                model.generate(
+                model.answer(
                     prompt_ids,
                     mask,
                     max_new_tokens=max_new_tokens,

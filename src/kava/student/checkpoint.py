@@ -1,8 +1,8 @@
 """A trained student on disk: weights, tokenizer and prompt template.
 
     checkpoint-400/
-        config.json, model.safetensors      the student
-        tokenizer.json, …                   its tokenizer
+        config.json, model.safetensors, …   the student
+        tokenizer.json, …                   its tokenizer, with the prompt as its chat template
         kava.json                           the settings: kind of student, template, data, versions
         adapter/                            LoRA adapters, in place of their base's weights
 
@@ -39,9 +39,11 @@ from kava.models.tokenizers import check_tokenizer
 from kava.models.weights import check_finite
 from kava.student.adapted import load_adapted, save_weights
 from kava.student.config import LatentStudentConfig
+from kava.student.exported import is_exported, load_exported
 from kava.student.latent import LatentStudent
 from kava.student.manifest import MANIFEST_FILE
 from kava.student.prompts import base_of
+from kava.student.ready import settle_answers, with_prompt
 from kava.student.settings import FORMAT, SETTINGS_FILE, read_settings, template_of
 from kava.student.whole import (
     ALIGNER_FILE,
@@ -115,14 +117,15 @@ def save_student(
             f"{type(model).__name__} is {kind}"
         )
     text = {"format": FORMAT, "student": kind, "versions": library_versions(), **settings}
-    template_of(text, directory / SETTINGS_FILE)
+    template = template_of(text, directory / SETTINGS_FILE)
+    settle_answers(model, tokenizer, text)
     made = not directory.exists()
     directory.mkdir(parents=True, exist_ok=True)
     try:
         for name in (SETTINGS_FILE, MANIFEST_FILE):  # remove what an earlier save left
             (directory / name).unlink(missing_ok=True)
         save_weights(directory, model)
-        tokenizer.save_pretrained(directory)
+        with_prompt(tokenizer, template).save_pretrained(directory)
         (directory / SETTINGS_FILE).write_text(
             json.dumps(text, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
         )
@@ -177,9 +180,10 @@ def load_student(
     """Load a student from a checkpoint, a run's folder or a model name.
 
     Args:
-        path: a checkpoint; a run's output folder, for its newest complete checkpoint; or a name for
-            `load_model` (a plain Hugging Face folder, a built-in name, a hub id), for a model that
-            writes its reasoning, with the default template (its own task's for a built-in one).
+        path: a checkpoint; a run's output folder, for its newest complete checkpoint; what `kava
+            export` wrote, as a folder or on the hub; or a name for `load_model` (a plain Hugging
+            Face folder, a built-in name, a hub id), for a model that writes its reasoning, with the
+            default template (its own task's for a built-in one).
         best: in an output folder, take the checkpoint that the run recorded as its best.
         device: where to put the model; None leaves it on the CPU.
         dtype: dtype of the weights, or its name; "auto" takes the files' dtype.
@@ -200,8 +204,15 @@ def load_student(
             folder = _checkpoint_in(folder, best)
         if not _is_plain(folder):
             return _load_checkpoint(folder, device, dtype)
+        path = folder
     if best:
         raise ValueError(f"{path} is not a run's output folder: it has no best checkpoint")
+    if is_exported(path):
+        student, settings = load_exported(path, dtype=dtype)
+        student = student if device is None else student.to(device)  # type: ignore[arg-type]
+        probe_cache(student.base, str(path))
+        template = Template(**settings["template"])
+        return LoadedStudent(student, _tokenizer_of(student, path), template, settings, str(path))
     model = load_model(path, dtype=dtype, device=device)
     probe_cache(model, str(path))
     template = template_of_model(str(path))  # whose cue is in its vocabulary
@@ -226,7 +237,9 @@ def _load_checkpoint(
     else:
         model = load_model(folder, dtype=dtype, device=device)
     probe_cache(base_of(model), str(folder))
-    return LoadedStudent(model, _tokenizer_of(model, folder), template, settings, str(folder))
+    tokenizer = _tokenizer_of(model, folder)
+    settle_answers(model, tokenizer, settings)
+    return LoadedStudent(model, tokenizer, template, settings, str(folder))
 
 
 def _tokenizer_of(model: PreTrainedModel, path: str | Path) -> PreTrainedTokenizerBase:

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from transformers import PreTrainedConfig
 
 from kava.names import DECODINGS, THOUGHT_POSITIONS
+
+LATENT_NEW_TOKENS = 32
+"""Most tokens of a latent student's answer, where nothing says otherwise."""
+
+first_use: list[Callable[[], object]] = []
+"""Called when a configuration is made, each once (`kava.student.registration`)."""
 
 
 class LatentStudentConfig(PreTrainedConfig):
@@ -65,6 +72,8 @@ class LatentStudentConfig(PreTrainedConfig):
         self.projection_dropout = projection_dropout
         self.thought_positions = thought_positions
         super().__init__(**kwargs)
+        while first_use:
+            first_use.pop()()
 
     @property
     def makes_latents(self) -> bool:

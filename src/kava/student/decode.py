@@ -1,4 +1,4 @@
-"""Greedy decoding over one preallocated cache, for written and latent reasoning.
+"""The decoding loop over one preallocated cache, for written and latent reasoning.
 
 Shapes: B batch, P prompt columns, N generated tokens, V vocabulary.
 """
@@ -16,6 +16,10 @@ from transformers import PreTrainedModel
 from kava.student.cache import PreallocatedCache
 
 Stop = Callable[[Tensor], Tensor]
+"""Tokens so far [B, n] → mask [B] of the samples that end here."""
+
+Choose = Callable[[Tensor, Tensor], Tensor]
+"""Tokens so far [B, n] and logits of the next [B, V] → the next token [B]."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +27,7 @@ class Generation:
     """Generated tokens and their cost.
 
     Attributes:
-        tokens: [B, N]; after a sample's end, its columns hold the first end token (or 0).
+        tokens: [B, N]; after a sample's end, its columns hold the filling token.
         lengths: [B], number of tokens of each sample, with its end token.
         num_passes: forward passes over the batch, with the pass over the prompt.
         readings: [B, M, V], logits of the output head at the latents, if requested.
@@ -36,7 +40,7 @@ class Generation:
 
 
 @torch.no_grad()
-def greedy_decode(
+def decode(
     model: PreTrainedModel,
     cache: Any,
     logits_BV: Tensor,
@@ -47,8 +51,10 @@ def greedy_decode(
     max_new_tokens: int,
     eos_token_id: int | Sequence[int] | None,
     stop: Stop | None = None,
+    choose: Choose | None = None,
+    fill: int | None = None,
 ) -> Generation:
-    """Continue a batch greedily from a filled cache.
+    """Continue a batch from a filled cache.
 
     Args:
         model: the causal language model that filled `cache`.
@@ -59,7 +65,9 @@ def greedy_decode(
         num_passes: passes made so far, added to the result.
         max_new_tokens: maximum tokens to generate, at least 1.
         eos_token_id: tokens that end a sample; None generates max_new_tokens.
-        stop: maps the tokens so far [B, n] to a mask [B] of the samples that end here.
+        stop: further ends of a sample.
+        choose: takes the next tokens; None takes the likeliest.
+        fill: the token behind a sample's end; None: the first end token, else 0.
     """
     if max_new_tokens < 1:
         raise ValueError(f"max_new_tokens={max_new_tokens} must be at least 1")
@@ -73,10 +81,14 @@ def greedy_decode(
         attention_mask = torch.cat([attention_mask, ones], dim=1)
     ends = [eos_token_id] if isinstance(eos_token_id, int) else list(eos_token_id or ())
     ends_E = logits_BV.new_tensor(ends, dtype=torch.long)
-    fill, may_end = ends[0] if ends else 0, bool(ends) or stop is not None
+    if fill is None:
+        fill = ends[0] if ends else 0
+    may_end = bool(ends) or stop is not None
     length = max_new_tokens
     for step in range(max_new_tokens):
         token_B = logits_BV.argmax(-1)
+        if choose is not None:
+            token_B = choose(tokens_BN[:, :step], logits_BV)
         if may_end:
             token_B = token_B.masked_fill(done_B, fill)
         tokens_BN[:, step] = token_B
@@ -132,7 +144,7 @@ def generate_text(
         use_cache=True,
         logits_to_keep=1,
     )
-    return greedy_decode(
+    return decode(
         model,
         cache,
         output.logits[:, -1],

@@ -34,11 +34,12 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from kava.models.traceable import name_outputs
 from kava.student.cache import Pairs
-from kava.student.config import LatentStudentConfig
-from kava.student.decode import Generation, Stop, greedy_decode
+from kava.student.config import LATENT_NEW_TOKENS, LatentStudentConfig
+from kava.student.decode import Choose, Generation, Stop, decode
 from kava.student.endings import generation_ends
+from kava.student.generate import LatentGenerationMixin
 from kava.student.passes import LatentOutput, LatentParts, Passes
-from kava.student.whole import WEIGHTS_FILE, has_manifest, student_damage
+from kava.student.whole import WEIGHTS_FILE, has_manifest, is_adapted, student_damage
 from kava.student.written import Written, WrittenText, read_written
 from kava.trace import KVTrace
 
@@ -66,7 +67,7 @@ class LatentProjection(nn.Sequential):
             norm.weight.fill_(embeddings.float().square().mean().sqrt().item())
 
 
-class LatentStudent(PreTrainedModel):
+class LatentStudent(PreTrainedModel, LatentGenerationMixin):
     """Wrap any causal Hugging Face model so that it reasons in latent tokens.
 
     Args:
@@ -76,13 +77,14 @@ class LatentStudent(PreTrainedModel):
     Example:
         >>> student = LatentStudent.wrap(model, num_latents=6)
         >>> output = student(prompt_ids, prompt_mask, answer_ids)
+        >>> ids = student.generate(prompt_ids, attention_mask=prompt_mask, max_new_tokens=8)
         >>> student.save_pretrained("student"); LatentStudent.from_pretrained("student")
     """
 
     config_class = LatentStudentConfig
     config: LatentStudentConfig
     base_model_prefix = "base"
-    main_input_name = "prompt_ids"
+    main_input_name = "input_ids"  # of `generate`
     supports_gradient_checkpointing = False
     _supports_sdpa = True
     _supports_flash_attn = True
@@ -104,20 +106,30 @@ class LatentStudent(PreTrainedModel):
         if config.num_latents > 0 and jacobi:
             self.placeholders = nn.Parameter(torch.zeros(config.num_latents, width))
         self.post_init()
+        self.settle_generation()
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **options: Any) -> Any:
         """Load a student like any transformers model.
 
         Raises:
-            ValueError: a run's checkpoint with a missing or truncated file.
+            ValueError: a run's checkpoint with a missing or truncated file, or with LoRA adapters
+                and no base.
         """
         folder = Path(pretrained_model_name_or_path or "")
         if (folder / WEIGHTS_FILE).is_file() or has_manifest(folder):
             problem = student_damage(folder)
             if problem is not None:
                 raise ValueError(f"{problem}; take another checkpoint")
-        return super().from_pretrained(pretrained_model_name_or_path, *args, **options)
+        if is_adapted(folder):
+            raise ValueError(
+                f"{folder} holds LoRA adapters without their base model: load it by "
+                f"kava.load_student, or make it whole by kava merge"
+            )
+        loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **options)
+        student = loaded[0] if isinstance(loaded, tuple) else loaded
+        student.settle_generation()  # a checkpoint of an earlier version has no such file
+        return loaded
 
     @classmethod
     def wrap(cls, model: PreTrainedModel, *, num_latents: int, **options: Any) -> LatentStudent:
@@ -256,17 +268,21 @@ class LatentStudent(PreTrainedModel):
         return run.answer(tokens, hidden_states=False, trace=False).logits
 
     @torch.no_grad()
-    def generate(
+    def answer(
         self,
         prompt_ids: Tensor,
         prompt_mask: Tensor | None = None,
         *,
-        max_new_tokens: int = 32,
+        max_new_tokens: int = LATENT_NEW_TOKENS,
         eos_token_id: int | Sequence[int] | None = None,
         readings: bool = False,
         stop: Stop | None = None,
+        choose: Choose | None = None,
+        fill: int | None = None,
     ) -> Generation:
-        """Greedy answers to a batch of prompts, over one preallocated cache.
+        """Answers to a batch of prompts, greedy by default, over one preallocated cache.
+
+        `generate` is the same with the arguments and the result of transformers.
 
         Args:
             prompt_ids: [B, P], left-padded.
@@ -274,7 +290,7 @@ class LatentStudent(PreTrainedModel):
             max_new_tokens: most answer tokens.
             eos_token_id: each ends an answer; None runs to max_new_tokens.
             readings: also return what each latent reads as through the output head.
-            stop: as `greedy_decode` takes it.
+            stop, choose, fill: as `kava.student.decode.decode` takes them.
         """
         M = self.config.num_latents
         room = prompt_ids.shape[1] + M + 2 + max_new_tokens
@@ -282,7 +298,7 @@ class LatentStudent(PreTrainedModel):
         run.begin(None)
         run.think()
         logits_BV = run.first_answer_logits()
-        generation = greedy_decode(
+        generation = decode(
             self.base,
             run.cache,
             logits_BV,
@@ -292,6 +308,8 @@ class LatentStudent(PreTrainedModel):
             max_new_tokens=max_new_tokens,
             eos_token_id=eos_token_id,
             stop=stop,
+            choose=choose,
+            fill=fill,
         )
         return replace(generation, readings=run.readings())
 
@@ -301,3 +319,7 @@ def embedding_weight(model: PreTrainedModel) -> Tensor:
     weight = model.get_input_embeddings().weight
     assert isinstance(weight, Tensor)
     return weight
+
+
+# see `kava.student.registration`
+AutoModelForCausalLM.register(LatentStudentConfig, LatentStudent, exist_ok=True)

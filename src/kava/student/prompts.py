@@ -10,9 +10,9 @@ from kava.data.encode import encode_prompt
 from kava.data.records import Record, Template
 from kava.models.limits import check_answers_fit
 from kava.models.readable import Limits
+from kava.student.config import LATENT_NEW_TOKENS
 from kava.student.latent import LatentStudent
 
-LATENT_NEW_TOKENS = 32
 WRITTEN_NEW_TOKENS = 256
 
 

@@ -69,7 +69,7 @@ def likeliest(
         M readings for each of the B samples.
 
     Example:
-        >>> output = student.generate(prompt_ids, readings=True)
+        >>> output = student.answer(prompt_ids, readings=True)
         >>> likeliest(output.readings, tokenizer, top_k=3)[0][0][0]  # doctest: +SKIP
         ReadToken(text='bdca', probability=0.98)
     """

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 NOT_DECIDING = (
     "output_dir", "resume", "resume_from", "start_from", "overwrite", "no_progress",
-    "save_only_model",
+    "save_only_model", "report_to",
 )  # fmt: skip
 """Settings that do not affect a result; of `start_from` the weights count, not the place."""
 

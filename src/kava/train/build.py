@@ -7,8 +7,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
+from transformers import PreTrainedTokenizerBase, TrainerCallback
 
 from kava.data.collate import Collator
 from kava.data.encoded import UNKNOWN_TOKEN, DoesNotFit
@@ -23,7 +25,7 @@ from kava.train.bare import check_bare
 from kava.train.calibration import calibrate_aligners
 from kava.train.checks import check_warmup
 from kava.train.config import TrainConfig
-from kava.train.data import Data, load_data
+from kava.train.data import NOTHING_GIVEN, Data, GivenRecords, load_data
 from kava.train.defaults import adopt, default_lines
 from kava.train.disk import DiskNeed, check_disk, disk_need
 from kava.train.layer_mapping import layer_map_file, measure_layer_map
@@ -40,14 +42,15 @@ from kava.train.recorded import recorded_values
 from kava.train.resume import Start, check_same_machine, check_same_run, find_start, machine_of
 from kava.train.scores import needs_scores, scores_path, with_scores
 from kava.train.space_fit import fit_shared_space
-from kava.train.trainer import KVDistillTrainer
+from kava.train.trackers import trackers_of
+from kava.train.trainer import RunTrainer
 
 
 @dataclass(frozen=True)
 class Run:
     """A trainer, its data, its starting point and the disk space that it needs."""
 
-    trainer: KVDistillTrainer
+    trainer: RunTrainer
     data: Data
     start: Start
     need: DiskNeed
@@ -65,6 +68,47 @@ class Run:
     def checkpoint(self) -> Path | None:
         """The checkpoint that the run resumes from, or None."""
         return self.start.checkpoint
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a run is made of before there is a trainer.
+
+    Attributes:
+        config: the run's configuration.
+        distiller: student, teachers, aligners and losses.
+        data: encoded samples and their records.
+        tokenizer: the student's.
+        start: where the run begins.
+        trackers: callbacks of `--report_to`.
+        teacher_pad_token_id: padding token of a teacher with its own tokenizer.
+        pad_token_ids: padding tokens of several teachers.
+    """
+
+    config: TrainConfig
+    distiller: Distiller
+    data: Data
+    tokenizer: PreTrainedTokenizerBase
+    start: Start
+    trackers: tuple[TrainerCallback, ...]
+    teacher_pad_token_id: int | None
+    pad_token_ids: tuple[int | None, ...]
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The arguments of `RunTrainer`, but its callbacks and further metrics."""
+        return {
+            "distiller": self.distiller,
+            "config": self.config,
+            "tokenizer": self.tokenizer,
+            "template": self.data.template,
+            "train_data": self.data.train,
+            "eval_data": self.data.eval,
+            "eval_records": self.data.eval_records,
+            "data_hash": self.data.hash,
+            "teacher_pad_token_id": self.teacher_pad_token_id,
+            "pad_token_ids": self.pad_token_ids,
+        }
 
 
 def _scored(config: TrainConfig, distiller: Distiller, data: Data) -> Data:
@@ -109,10 +153,27 @@ def build_run(config: TrainConfig, data: Data | None = None) -> Run:
             given; --resume finds no complete checkpoint, or one of another configuration; bad data;
             bad models.
     """
+    parts = prepare(config, data)
+    return finish(RunTrainer(**parts.arguments, callbacks=parts.trackers), parts)
+
+
+def prepare(
+    config: TrainConfig, data: Data | None = None, given: GivenRecords = NOTHING_GIVEN
+) -> Parts:
+    """Everything of a run but its trainer.
+
+    Args:
+        config, data: as `build_run` takes them.
+        given: records in place of those that the configuration names.
+
+    Raises:
+        ValueError: as `build_run`.
+    """
     start = find_start(config)
     if start.checkpoint is not None:
         adopt(config, recorded_values(read_settings(start.checkpoint), config.left_out))
     check_device_precision(config, torch.device(choose_device(config.device)))
+    trackers = trackers_of(config)
     readers = check_models(config)
     # large models are loaded last, so that a wrong path or a bad sample is reported at once
     tokenizer = build_tokenizer(config)
@@ -120,10 +181,10 @@ def build_run(config: TrainConfig, data: Data | None = None) -> Run:
     several = build_teacher_tokenizers(config, tokenizer)
     for line in default_lines(config):
         print(line, flush=True)
-    given = data is not None
+    shared = data is not None
     if data is None:
         with _other_words(config):
-            data = load_data(config, tokenizer, teacher_tokenizer, several)
+            data = load_data(config, tokenizer, teacher_tokenizer, several, given)
     data = fit_data(config, data, tokenizer, readers)
     if start.checkpoint is not None:
         check_same_run(start.checkpoint, config, data.hash)
@@ -133,22 +194,24 @@ def build_run(config: TrainConfig, data: Data | None = None) -> Run:
         check_neighbours(data.train, "train on", "--subset_size")
         check_neighbours(data.eval, "evaluate on", "--eval_size")
     distiller = build_distiller(config, start.checkpoint)
-    if needs_scores(config) and not given:
+    if needs_scores(config) and not shared:
         data = _scored(config, distiller, data)
     theirs = None if teacher_tokenizer is None else teacher_tokenizer.pad_token_id
     pads = tuple(one.pad_token_id for one in several)
-    trainer = KVDistillTrainer(
-        distiller,
-        config,
-        tokenizer=tokenizer,
-        template=data.template,
-        train_data=data.train,
-        eval_data=data.eval,
-        eval_records=data.eval_records,
-        data_hash=data.hash,
-        teacher_pad_token_id=theirs,
-        pad_token_ids=pads,
-    )
+    return Parts(config, distiller, data, tokenizer, start, trackers, theirs, pads)
+
+
+def finish(trainer: RunTrainer, parts: Parts) -> Run:
+    """Check the disk, and fit what is fitted before the first step.
+
+    Args:
+        trainer: made of the parts.
+        parts: the result of `prepare`.
+
+    Raises:
+        ValueError: too little room on the disk, or nothing that a map could be fitted on.
+    """
+    config, distiller, data, start = parts.config, parts.distiller, parts.data, parts.start
     trainer.writer.gives_way = start.gives_way
     notices = [*start.notices, *data.notices]
     if start.checkpoint is not None:
@@ -160,7 +223,11 @@ def build_run(config: TrainConfig, data: Data | None = None) -> Run:
     calibrations: tuple[CalibrationReport, ...] = ()
     layers = None
     anew = start.checkpoint is None
-    collate = Collator(tokenizer.pad_token_id, theirs, pad_token_ids=pads)
+    collate = Collator(
+        parts.tokenizer.pad_token_id,
+        parts.teacher_pad_token_id,
+        pad_token_ids=parts.pad_token_ids,
+    )
     written = [sample for sample in data.train if sample.num_reasoning]
     if config.measures_layers and config.matches_cache and anew:
         layers = measure_layer_map(distiller, config, written, collate, data.hash)

@@ -23,6 +23,7 @@ from safetensors.torch import save_file
 
 from kava.data.records import Template
 from kava.errors import WriteError
+from kava.files.write import flush, share_files
 from kava.student.checkpoint import checkpoints_by_step, library_versions, save_student
 from kava.student.manifest import amend, write_manifest
 from kava.student.whole import ALIGNER_FILE, RECORDING_FILE, STATE_FILE
@@ -102,7 +103,7 @@ class CheckpointWriter:
                 folder = self.run_dir / name
                 (folder / STATE_FILE).write_text(self._state(state), encoding="utf-8")
                 write_manifest(folder)
-                _share(folder)
+                share_files(folder)
                 _replace(folder, self.output_dir / name)
         except (OSError, SafetensorError, RuntimeError) as error:
             raise self._unwritten(step, error) from error
@@ -225,19 +226,10 @@ def remove_checkpoint(folder: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _share(folder: Path) -> None:
-    """Set default permissions on every file; safetensors makes its files private."""
-    mask = os.umask(0)
-    os.umask(mask)
-    for path in folder.rglob("*"):
-        if path.is_file():
-            path.chmod(0o666 & ~mask)
-
-
 def _replace(source: Path, target: Path) -> None:
     """Rename a folder over one that may exist, so that a complete one is always there."""
     for path in [*source.rglob("*"), source]:
-        _flush(path)
+        flush(path)
     if target.exists():
         old = target.with_name(f".{target.name}.old")
         shutil.rmtree(old, ignore_errors=True)
@@ -246,13 +238,4 @@ def _replace(source: Path, target: Path) -> None:
         shutil.rmtree(old, ignore_errors=True)
     else:
         os.replace(source, target)
-    _flush(target.parent)
-
-
-def _flush(path: Path) -> None:
-    """Flush a file, or a folder's entries, to disk before continuing."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    flush(target.parent)

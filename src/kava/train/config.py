@@ -28,6 +28,8 @@ class TrainConfig(Settings):
     """
 
     def __post_init__(self) -> None:
+        if isinstance(self.report_to, str):  # as users of transformers write it
+            self.report_to = [self.report_to]
         check_fields(self)
         self.left_out = settle(self)
         check_config(self)
@@ -36,5 +38,5 @@ class TrainConfig(Settings):
 # what a resumed run may change without becoming another run
 RESUMABLE = frozenset(
     {"resume", "resume_from", "start_from", "overwrite", "no_progress", "output_dir", "device"}
-    | {"save_steps", "save_total_limit", "save_only_model", "kv_scores_path"}
+    | {"save_steps", "save_total_limit", "save_only_model", "kv_scores_path", "report_to"}
 )

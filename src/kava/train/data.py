@@ -50,11 +50,28 @@ class Data:
     notices: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class GivenRecords:
+    """Records that a run is given, in place of those that its names mean.
+
+    Attributes:
+        train: to train on; None: what `dataset_name` means.
+        eval: to evaluate on; None: what `eval_dataset_name` means, or a part of the others.
+    """
+
+    train: list[Record] | None = None
+    eval: list[Record] | None = None
+
+
+NOTHING_GIVEN = GivenRecords()
+
+
 def load_data(
     config: TrainConfig,
     tokenizer: PreTrainedTokenizerBase,
     teacher_tokenizer: PreTrainedTokenizerBase | None = None,
     several: Sequence[PreTrainedTokenizerBase] = (),
+    given: GivenRecords = NOTHING_GIVEN,
 ) -> Data:
     """Read, split and encode the records of a configuration.
 
@@ -64,13 +81,14 @@ def load_data(
         teacher_tokenizer: the tokenizer of another teacher model. The teacher reads the student's
             tokens if both tokenizers give every text the same ids, else its own tokens.
         several: the tokenizers of several teachers, in place of it.
+        given: records in place of those that the configuration names.
 
     Raises:
         ValueError: data that cannot be read or do not fit, or that overlap between training and
             evaluation.
     """
     template = default_template(config.dataset_name, drop_last_step=not config.keep_last_step)
-    train, held_out, notices = _read(config)
+    train, held_out, notices = _read(config, given)
     if config.teacher_reasoning:
         theirs = read_rationales(config.teacher_reasoning)
         train, held_out = (with_rationales(part, theirs) for part in (train, held_out))
@@ -99,8 +117,14 @@ def load_data(
     )
 
 
-def read_data(config: TrainConfig) -> tuple[list[Record], list[Record]]:
+def read_data(
+    config: TrainConfig, given: GivenRecords = NOTHING_GIVEN
+) -> tuple[list[Record], list[Record]]:
     """The records to train on and those that are held out, before any is encoded.
+
+    Args:
+        config: the run's configuration.
+        given: records in place of those that it names.
 
     Raises:
         ValueError: data that cannot be read, are too few, or overlap.
@@ -110,13 +134,17 @@ def read_data(config: TrainConfig) -> tuple[list[Record], list[Record]]:
         >>> len(train), len(held_out)
         (100, 10)
     """
-    train, held_out, _ = _read(config)
+    train, held_out, _ = _read(config, given)
     return train, held_out
 
 
-def _read(config: TrainConfig) -> tuple[list[Record], list[Record], tuple[str, ...]]:
+def _read(
+    config: TrainConfig, given: GivenRecords
+) -> tuple[list[Record], list[Record], tuple[str, ...]]:
     """The records to train on, those that are held out, and what to say of them."""
-    train = records_of(config, config.dataset_name, config.split)
+    train = given.train
+    if train is None:
+        train = records_of(config, config.dataset_name, config.split)
     held_out: list[Record] = []
     unused: list[Record] = []
     if config.eval_size and config.eval_dataset_name is None:
@@ -129,7 +157,11 @@ def _read(config: TrainConfig) -> tuple[list[Record], list[Record], tuple[str, .
         parts = split_records(train, sizes, seed=config.seed)
         train, held_out = parts["train"], parts["eval"]
     elif config.eval_size and config.eval_dataset_name is not None:
-        held_out = records_of(config, config.eval_dataset_name, config.eval_split)
+        held_out = (
+            records_of(config, config.eval_dataset_name, config.eval_split)
+            if given.eval is None
+            else given.eval
+        )
         held_out, unused = held_out[: config.eval_size], held_out[config.eval_size :]
     check_disjoint(_found(train), test=_found(held_out))
     rest = f"questions of {config.eval_dataset_name} behind the first {config.eval_size}"

@@ -15,7 +15,7 @@ from kava.student.adapted import stored_state
 from kava.train.loading import beside_student
 
 if TYPE_CHECKING:
-    from kava.train.trainer import KVDistillTrainer
+    from kava.train.trainer import RunTrainer
 
 ADAM_STATES = 2
 """AdamW keeps two numbers per trained parameter."""
@@ -42,7 +42,7 @@ class DiskNeed(NamedTuple):
         )
 
 
-def disk_need(trainer: KVDistillTrainer, gives_way: Iterable[Path] = ()) -> DiskNeed:
+def disk_need(trainer: RunTrainer, gives_way: Iterable[Path] = ()) -> DiskNeed:
     """The disk space that a run will need.
 
     Args:

@@ -18,6 +18,7 @@ from transformers import (
     PreTrainedTokenizerBase,
     PrinterCallback,
     ProgressCallback,
+    TrainerCallback,
 )
 
 from kava.data.collate import Batch, Collator
@@ -40,6 +41,7 @@ from kava.train.callbacks import (
 )
 from kava.train.checkpoint import CheckpointWriter
 from kava.train.config import TrainConfig
+from kava.train.further import ComputeMetrics, further_metrics
 from kava.train.guard import MakeUpEvaluation, RunGuard
 from kava.train.held_out import held_out_losses, losses_on_training_samples
 from kava.train.items import count_items
@@ -52,7 +54,7 @@ from kava.train.routing import groups_of
 from kava.train.stop import StopAtSignal
 
 
-class KVDistillTrainer(ResumableTrainer):
+class RunTrainer(ResumableTrainer):
     """Train a student on a teacher's key/value cache.
 
     Args:
@@ -66,6 +68,8 @@ class KVDistillTrainer(ResumableTrainer):
         data_hash: hash of the training records, stored in every checkpoint.
         teacher_pad_token_id: padding token of a teacher with its own tokenizer.
         pad_token_ids: padding tokens of several teachers.
+        callbacks: further callbacks.
+        compute_metrics: further metrics of an evaluation, from the generated answers.
 
     Raises:
         KavaError: a loss or a gradient that is not finite, naming the batch.
@@ -85,6 +89,8 @@ class KVDistillTrainer(ResumableTrainer):
         data_hash: str = "",
         teacher_pad_token_id: int | None = None,
         pad_token_ids: tuple[int | None, ...] = (),
+        callbacks: Sequence[TrainerCallback | type[TrainerCallback]] = (),
+        compute_metrics: ComputeMetrics | None = None,
     ):
         self.config = config
         self.template = template
@@ -106,11 +112,13 @@ class KVDistillTrainer(ResumableTrainer):
                 pad, teacher_pad_token_id, pad_token_ids=pad_token_ids
             ),
             processing_class=tokenizer,
+            compute_metrics=compute_metrics,
             callbacks=[
                 MetricsFile(config.output_dir),
                 TensorBoardFile(config.output_dir),
                 LogAndEvaluateAtEnd(),
                 self.recorder,
+                *callbacks,  # type: ignore[list-item]
             ],
         )
         # the loss is already divided by counts of the whole accumulated batch
@@ -239,12 +247,12 @@ class KVDistillTrainer(ResumableTrainer):
         The guard's verdict is said where it is another than before, and the run does not end here.
 
         Returns:
-            `eval_accuracy`, if the task counts written steps also for each number of them
-            (`eval_accuracy_2_steps`), `eval_guessing` (the accuracy of always giving the most
-            frequent answer), `eval_forward_passes`, the loss terms on the held-out samples, the
-            guard's report (`eval_kv_wrong_sample`, `eval_erank_student`, …), CKA with the target
-            and attention entropy; with `--eval_train_size` the terms on training samples, as
-            `eval_train_ce` and `eval_train_kv`.
+            `eval_accuracy` over `eval_num_items` questions, if the task counts written steps also
+            for each number of them (`eval_accuracy_2_steps`), `eval_guessing` (the accuracy of
+            always giving the most frequent answer), `eval_forward_passes`, the loss terms on the
+            held-out samples, the guard's report (`eval_kv_wrong_sample`, `eval_erank_student`,
+            …), CKA with the target and attention entropy; with `--eval_train_size` the terms on
+            training samples, as `eval_train_ce` and `eval_train_kv`.
         """
         metrics = self.held_out_losses(eval_dataset)
         changed = self.guard.judge(metrics, self.state)
@@ -263,12 +271,14 @@ class KVDistillTrainer(ResumableTrainer):
             distiller.train()
             guessing = guessing_share(self.questions)
             metrics["eval_accuracy"] = answers.accuracy
+            metrics["eval_num_items"] = answers.num_items
             metrics["eval_guessing"] = guessing
             found = judge_answers(answers.num_correct, answers.num_items, guessing)
             changed = self.guard.hear(found) or changed
             metrics["eval_forward_passes"] = answers.forward_passes
             for steps, (right, total) in answers.by_num_steps.items():
                 metrics[f"eval_accuracy_{steps}_steps"] = right / total
+            metrics.update(further_metrics(self.compute_metrics, answers, metrics))
         goes_on = self.state.global_step < self.state.max_steps
         if changed and goes_on and self.guard.verdict is not None:
             self._say_verdict()

@@ -44,4 +44,12 @@ class RunSettings:
         "checkpoint-500; later ones there are taken away with overwrite alone",
     )
     overwrite: bool = flag(False, "start anew although output_dir holds checkpoints")
+    report_to: list[str] | None = flag(
+        None,
+        "also report to these trackers, whose libraries have to be installed; metrics.jsonl and "
+        "TensorBoard's file are written in any case",
+        choices=names.TRACKERS,
+        metavar="TRACKER",
+        unset="none",
+    )
     no_progress: bool = flag(False, "no progress bars")

@@ -1,0 +1,54 @@
+"""Load a class of transformers from a folder or the hub; any problem becomes one line."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+def build_from(source: str, kind: Any, **options: Any) -> tuple[Any, dict[str, Any]]:
+    """Load a model from a folder or the hub, with transformers' report of the load.
+
+    Args:
+        source: a folder or hub id.
+        kind: a class with `from_pretrained`.
+        **options: options of `from_pretrained`.
+
+    Raises:
+        OSError: any problem with the configuration or the weights.
+    """
+    # missing or unexpected weights become one line; transformers would print a table
+    report = logging.getLogger("transformers.modeling_utils")
+    level = report.level
+    report.setLevel(logging.ERROR)
+    try:
+        model, loaded = kind.from_pretrained(
+            source, use_safetensors=True, output_loading_info=True, **options
+        )
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # an unreachable hub, a missing library, …
+        raise OSError(unreadable("model", source, error)) from error
+    finally:
+        report.setLevel(level)
+    return model, loaded
+
+
+def unreadable(what: str, source: str, error: Exception) -> str:
+    """Why a model or a tokenizer could not be loaded, and what to do.
+
+    Args:
+        what: model or tokenizer.
+        source: a folder or hub id.
+        error: what transformers raised.
+    """
+    reason = " ".join(str(error).split())
+    if Path(source).is_dir():
+        return f"cannot load a {what} from the folder {source!r}: {reason}"
+    return (
+        f"cannot load the {what} {source!r}: no such folder, and the Hugging Face hub gave "
+        f"nothing ({reason}); pass a local folder, or a built-in name such as kava/tiny-llama"
+    )
