@@ -23,6 +23,9 @@ STAGED = {
     # an exported student, into a folder of `kava.files.write.new_folder`
     "student/exported.py": {"save_file", "save_pretrained", "write_text"},
     "share/folder.py": {"write_text"},
+    # the adapters of a checkpoint
+    "models/lora.py": {"save_file", "save_pretrained"},
+    "student/adapted.py": {"save_file", "save_pretrained"},
 }
 ELSEWHERE = {
     "profile/measure.py": {"write_text"},  # /proc

@@ -13,6 +13,7 @@ import torch
 from kava.data.records import Template
 from kava.files.locks import lock_file, lock_folder
 from kava.models.load import load_model, load_tokenizer
+from kava.models.lora import LoraForm, add_lora
 from kava.student.checkpoint import save_student
 from kava.student.latent import LatentStudent
 from kava.train.config import TrainConfig
@@ -122,6 +123,15 @@ WRITERS = (
         "--rounds 1 --output out",
     ),
     Writer("export", "kava.commands.export:main", "student --output_dir out", is_folder=False),
+    Writer("merge", "kava.commands.merge:main", "adapted --output_dir out", is_folder=False),
+    Writer(
+        "rationales",
+        "kava.commands.rationales:main",
+        f"--teachers a=kava/shell-teacher --dataset_name {GAME} --max_new_tokens 2 --device cpu "
+        "--output rows.jsonl",
+        output="rows.jsonl",
+        is_folder=False,
+    ),
     Writer(
         "compare_evictions",
         "kava.commands.compare_evictions:main",
@@ -166,7 +176,10 @@ def prepare(folder: Path) -> None:
     config = TrainConfig(dataset_name=GAME, max_new_tokens=2)
     student = LatentStudent.wrap(load_model("kava/tiny-gpt2"), num_latents=2)
     settings = {"template": asdict(Template(cue="Answer ")), "config": asdict(config)}
-    save_student(folder / "student", student, load_tokenizer("kava/tiny-gpt2"), settings)
+    tokenizer = load_tokenizer("kava/tiny-gpt2")
+    save_student(folder / "student", student, tokenizer, settings)
+    add_lora(student.base, LoraForm(rank=2, alpha=4.0), "kava/tiny-gpt2")
+    save_student(folder / "adapted", student, tokenizer, settings)
     write_study(folder / "study", {"flat": 0.6, "per_head": 0.75, "wrong": 0.45})
     (folder / "plan.yaml").write_text(PLAN)
     (folder / "curriculum.yaml").write_text(CURRICULUM)

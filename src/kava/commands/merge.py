@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 from kava.commands.answering import StudentConfig
+from kava.files.locks import lock_file
 from kava.files.outputs import check_output_folder
+from kava.files.write import naming, new_folder
 from kava.flags import Usage, again, check_fields, needed
 from kava.flags.aliases import ANSWERING
 from kava.models.devices import DTYPE_HELP
@@ -64,13 +64,8 @@ def main(argv: list[str]) -> int:
     if not has_lora(base):
         raise ValueError(f"{student.path} has no LoRA adapters: it is whole already")
     merge_lora(base)
-    staging = folder.with_name(f".{folder.name}.saving")
-    shutil.rmtree(staging, ignore_errors=True)
-    try:
-        save_student(staging, student.model, student.tokenizer, student.settings)
-        write_manifest(staging)
-        os.replace(staging, folder)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+    with lock_file(folder, "kava merge"), new_folder(folder) as partial, naming(folder):
+        save_student(partial, student.model, student.tokenizer, student.settings)
+        write_manifest(partial)
     print(f"written to {folder}: {student.path} with its adapters merged")
     return 0

@@ -10,6 +10,7 @@ from typing import Any
 
 from kava.commands.answering import AnsweringConfig, StudentConfig
 from kava.data_settings import Source
+from kava.files.locks import lock_file
 from kava.files.outputs import check_output
 from kava.files.write import write_whole
 from kava.flags import Usage, again, check_once, flag, needed
@@ -61,7 +62,11 @@ def main(argv: list[str]) -> int:
     config = USAGE.parse(argv)
     quiet_libraries()
     check_output(config.output)
+    with lock_file(config.output, "kava rationales"):
+        return _write(config)
 
+
+def _write(config: RationalesConfig) -> int:
     from kava.data.sources import load_records
     from kava.evaluate.rationales import write_rationales
     from kava.student.checkpoint import load_student
