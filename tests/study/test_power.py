@@ -97,8 +97,7 @@ def test_a_test_that_pairs_seeds_takes_the_spread_of_differences(tmp_path: Path)
     }
     variances = [
         statistics.variance(
-            results[arm, seed]["accuracy"] - results["flat", seed]["accuracy"]
-            for seed in range(12)
+            results[arm, seed]["accuracy"] - results["flat", seed]["accuracy"] for seed in range(12)
         )
         for arm in ("per_head", "wrong")
     ]
