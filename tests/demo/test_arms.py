@@ -66,7 +66,7 @@ def test_every_demo_but_the_first_has_three_seeds() -> None:
         plan = plan_of(demo)
         assert {plan.seeds_of(arm) for arm in plan.arms} == {(0, 1, 2)}
     plan = plan_of(MAIN)
-    assert [len(plan.seeds_of(arm)) for arm in plan.arms] == [1, 1, 1, 1, 2, 2, 2, 2]
+    assert [len(plan.seeds_of(arm)) for arm in plan.arms] == [1, 1, 1, 1, 1, 1, 2, 2, 1]
     plan = plan_of(MAIN, num_seeds=3)
     assert {len(plan.seeds_of(arm)) for arm in plan.arms} == {3}
 

@@ -19,9 +19,9 @@ def test_losses_show_the_terms_there_are_and_the_control(
     titles = [axes.get_title("left") for axes in figure.axes]
     assert titles == ["Answer, training", "KV cache, held-out", "Hidden state, training"]
     answer, kv, codi = (len(axes.lines) for axes in figure.axes)
-    assert (answer, kv, codi) == (11, 12, 4)  # written has no latents; two lines for a KV run
+    assert (answer, kv, codi) == (10, 10, 2)  # written has no latents; two lines for a KV run
     drawn = [line.get_ydata().tolist() for line in figure.axes[1].lines]
-    assert drawn.count([0.35] * 3) == drawn.count([0.3, 0.15, 0.3 / 3]) == 6
+    assert drawn.count([0.35] * 3) == drawn.count([0.3, 0.15, 0.3 / 3]) == 5
     only = losses_by_step(make_logs(make_results({"none": [0.04]})))
     assert [axes.get_title("left") for axes in only.axes] == ["Answer, training"]
 

@@ -12,7 +12,10 @@ from kava.eviction import EVICTIONS
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "compress.py"
 
 
-def test_the_benchmark_prints_a_row_per_method(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_benchmark_prints_a_row_per_method(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))
     script = runpy.run_path(str(SCRIPT))
     script["main"](["--lengths", "96", "--heads", "2", "--rounds", "1"])
     rows = {

@@ -92,15 +92,17 @@ def test_a_test_that_pairs_seeds_takes_the_spread_of_differences(tmp_path: Path)
     )
     results = {
         (arm, seed): json.loads((folder / f"runs/{arm}/seed-{seed}/result.json").read_text())
-        for arm in ("flat", "per_head")
+        for arm in ("flat", "per_head", "wrong")
         for seed in range(12)
     }
-    differences = [
-        results["per_head", seed]["accuracy"] - results["flat", seed]["accuracy"]
-        for seed in range(12)
+    variances = [
+        statistics.variance(
+            results[arm, seed]["accuracy"] - results["flat", seed]["accuracy"] for seed in range(12)
+        )
+        for arm in ("per_head", "wrong")
     ]
     spread = spread_of(Pilot(study=str(folder)), paired=True)
-    assert spread.seed_std == pytest.approx(statistics.stdev(differences))
+    assert spread.seed_std == pytest.approx(statistics.mean(variances) ** 0.5)
     plan = plan_with({"seed_std": 0.02}, 10, minimum_effect=0.03, test="seeds")
     said = "\n".join(power_lines(plan))
     found = power_of_t(0.03, 0.02 / 10**0.5, 9, alpha=0.025)

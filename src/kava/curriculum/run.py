@@ -147,5 +147,6 @@ def _runs(curriculum: Curriculum, plan: Plan, home: Path, start: Path | None) ->
         settings.get("teacher_name"),
         [split_label(name)[1] for name in settings.get("teachers") or ()],
         None if start is None else str(start),
+        settings.get("teacher_reasoning") or (),
     )
     return [StageRun(plan, arm, curriculum.seed, home, prints, start) for arm in plan.arms]

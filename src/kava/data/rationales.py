@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from kava.data.files import rows_of
@@ -26,12 +27,9 @@ def read_rationales(paths: Sequence[str]) -> dict[str, tuple[str, dict[str, str]
         OSError: no such file.
         ValueError: a row of another form, or two rows of one id.
     """
-    from pathlib import Path
-
     found: dict[str, tuple[str, dict[str, str]]] = {}
     for path in paths:
-        if not Path(path).is_file():
-            raise OSError(f"--teacher_reasoning {path} is not there: write it by kava rationales")
+        check_rationales(path)
         for row in rows_of([Path(path)], ()):
             name, question, texts = (row.fields.get(key) for key in ("id", "question", "reasoning"))
             if not isinstance(texts, Mapping) or not all(
@@ -45,6 +43,16 @@ def read_rationales(paths: Sequence[str]) -> dict[str, tuple[str, dict[str, str]
                 raise ValueError(f"{row.where} has the id {name!r} of an earlier row")
             found[str(name)] = str(question), dict(texts)
     return found
+
+
+def check_rationales(path: str) -> None:
+    """Refuse a file that is not there.
+
+    Raises:
+        OSError: it is not.
+    """
+    if not Path(path).is_file():
+        raise OSError(f"--teacher_reasoning {path} is not there: write it by kava rationales")
 
 
 def with_rationales(

@@ -12,14 +12,16 @@ def fingerprint_of(
     teacher_name: str | None = None,
     teachers: Sequence[str] = (),
     start_from: str | None = None,
+    rationales: Sequence[str] = (),
 ) -> dict[str, str]:
-    """The libraries' versions, and the hashes of local models' weights.
+    """The libraries' versions, and the hashes of local weights and of files beside the data.
 
     Args:
         model_name: a hub id, a local folder, or a built-in kava/ name.
         teacher_name: the same; None where the student teaches itself.
         teachers: the names of several teachers, without their labels.
         start_from: an earlier run's student that the student starts from, if there is one.
+        rationales: files with the teachers' own chains of thought.
 
     Raises:
         OSError, ValueError: there is no such student.
@@ -43,4 +45,7 @@ def fingerprint_of(
         files = weights_files(TRAINED_MODELS.get(name, Path(name)))
         if all(file.is_file() for file in files):
             known[key] = hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()
+    if rationales:
+        texts = b"".join(Path(file).read_bytes() for file in rationales)
+        known["rationales"] = hashlib.sha256(texts).hexdigest()
     return {**library_versions(), **known}

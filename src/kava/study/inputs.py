@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from kava.data.rationales import check_rationales
 from kava.data.sources import is_local
 from kava.dataset_names import MIX_PREFIX, is_mix, mix_parts
 from kava.models.load import is_local_model
@@ -51,6 +52,8 @@ def check_local_models(config: TrainConfig) -> None:
     Raises:
         OSError, ValueError: as `kava.train.limits.check_models`.
     """
+    for file in config.teacher_reasoning or ():
+        check_rationales(file)
     names = [config.model_name, *(one.model for one in teachers_of(config))]
     if all(map(is_local_model, names)):
         check_models(config)

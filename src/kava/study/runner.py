@@ -69,6 +69,7 @@ def study_runs(
             settings.get("teacher_name"),
             [split_label(name)[1] for name in settings.get("teachers") or ()],
             settings.get("start_from"),
+            settings.get("teacher_reasoning") or (),
         )
         for arm in chosen
         if (settings := {**plan.base, **arm.changes}) is not None

@@ -188,11 +188,11 @@ def data_key(config: TrainConfig) -> tuple[Any, ...]:
         (
             tuple(config.teachers or ()),
             tuple(config.teacher_prompts or ()),
-            tuple(config.teacher_reasoning or ()),
             config.fusion,
         )
         if config.several
         else None,
+        tuple(config.teacher_reasoning or ()),
         config.matches_cache,
         (config.knockout_reach, config.kv_scores_path, config.dtype) if scored else None,
     )
