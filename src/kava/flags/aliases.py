@@ -160,10 +160,6 @@ TRAINING: Known = {
     "gradient_accumulation": Same("gradient_accumulation_steps"),
     "learning_rate": Same("lr"),
     "lr_student": Same("lr"),
-    "lr_projector": Instead(
-        "is a rate of its own for the maps: --aligner_fit calibrated fits them before training, "
-        "joint trains them with --lr"
-    ),
     "lr_scheduler_type": Same("lr_scheduler"),
     "warmup_ratio": Instead("is a share of the run: use --warmup_steps", ("0", "0.0")),
     "save_interval": Same("save_steps"),

@@ -6,9 +6,11 @@ a failed evaluation loses no step. A resumed run ends like an uninterrupted one.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate.utils import gather_object
 from torch import nn
 from tqdm.auto import tqdm
@@ -88,6 +90,18 @@ class ResumableTrainer(Trainer):
         sentence = self.guard.last_word()
         if sentence is not None and self.is_world_process_zero():
             tqdm.write("guard: " + sentence.replace("\n", "\n       "))
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """AdamW, with a rate of its own for what is trained beside the language model."""
+        made = self.optimizer is None
+        optimizer = super().create_optimizer(model)
+        if made and self.config.lr_projector is not None:
+            base = self.accelerator.unwrap_model(self.model).base
+            own = {id(part) for part in base.parameters()}
+            optimizer.param_groups = list(
+                _split_rates(optimizer.param_groups, own, self.config.lr_projector)
+            )
+        return optimizer
 
     def _get_output_dir(self, trial: Any) -> str:
         return str(self.writer.run_dir)
@@ -197,3 +211,14 @@ class ResumableTrainer(Trainer):
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         load_checkpoint(resume_from_checkpoint, self.accelerator.unwrap_model(self.model))
         self.guard.restore(self.recorder.load(resume_from_checkpoint, self.args.process_index))
+
+
+def _split_rates(
+    groups: Iterable[dict[str, Any]], own: Collection[int], rate: float
+) -> Iterator[dict[str, Any]]:
+    """An optimiser's groups, those parameters apart that are not in `own`, which get `rate`."""
+    for group in groups:
+        for inside in (True, False):
+            parts = [part for part in group["params"] if (id(part) in own) == inside]
+            if parts:
+                yield {**group, "params": parts, **({} if inside else {"lr": rate})}

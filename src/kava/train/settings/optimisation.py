@@ -27,6 +27,12 @@ class OptimisationSettings:
         1, "batches per optimiser step", least=1, most=names.MOST_BATCH
     )
     lr: float = flag(5e-5, "peak learning rate of AdamW", above=0)
+    lr_projector: float | None = flag(
+        None,
+        "peak learning rate of what is trained beside the student's language model: projection, "
+        "thought vectors, maps that learn (--aligner_fit joint), a router; left out: lr",
+        above=0,
+    )
     lr_scheduler: str = flag(
         "cosine",
         "a scheduler of transformers",
