@@ -234,7 +234,10 @@ def main() -> None:
     parser.add_argument("--batch", type=positive, default=1, help="samples (default 1)")
     parser.add_argument("--length", type=positive, default=512, help="positions (default 512)")
     parser.add_argument(
-        "--rounds", type=positive, default=3, help="the best of so many (default 3)"
+        "--rounds",
+        type=positive,
+        default=3,
+        help="repetitions; the best counts (default 3)",
     )
     parser.add_argument("--threads", type=positive, default=1, help="CPU threads (default 1)")
     parser.add_argument(

@@ -112,7 +112,10 @@ def main() -> None:
     parser.add_argument("--teacher", choices=NAMES, default="llama2")
     parser.add_argument("--texts", type=positive, default=10_000, help="texts (default 10,000)")
     parser.add_argument(
-        "--rounds", type=positive, default=3, help="the best of so many (default 3)"
+        "--rounds",
+        type=positive,
+        default=3,
+        help="repetitions; the best counts (default 3)",
     )
     parser.add_argument("--report", action="store_true", help="the tables of agreement instead")
     parser.add_argument("--shared", type=Path, default=SHARED, help="the development data")

@@ -45,6 +45,24 @@ def test_a_second_run_is_refused_in_a_line_that_says_who_is_there(
         pass
 
 
+def test_a_folder_in_which_no_file_can_be_made_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As /proc: it is there, and the system says of each file in it that it is not."""
+
+    def no_file(path: Path) -> tuple[int, bool]:
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory", str(path))
+
+    monkeypatch.setattr("kava.files.locks.open_locked", no_file)
+    monkeypatch.setattr("kava.files.locks.ENDING_SECONDS", 0.05)
+    with (
+        pytest.raises(FileNotFoundError, match=r"rows\.jsonl\.lock"),
+        lock_file(tmp_path / "rows.jsonl", "kava rationales"),
+    ):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("take", [lock_folder, lock_file])
 def test_nothing_is_left_of_a_lock_but_what_was_written_under_it(
     tmp_path: Path, take: TakeLock

@@ -233,6 +233,7 @@ def test_peft_loads_the_adapters(tmp_path: Path) -> None:
         ({"lora_targets": ["q_proj"]}, "--lora_targets ['q_proj'] is of LoRA adapters"),
         ({"lora_dropout": 0.1}, "--lora_dropout 0.1 is of LoRA adapters"),
         ({"lora_alpha": 16.0}, "--lora_alpha 16 is of LoRA adapters"),
+        ({"lora_r": 4, "lora_alpha": 0.0}, "--lora_alpha 0 scales what the adapters add by 0"),
         ({"adapter_off": True}, "there are none: pass --lora_r"),
         (
             {"adapter_off": True, "teacher_name": "kava/shell-teacher", **LORA},

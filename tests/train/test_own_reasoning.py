@@ -121,6 +121,15 @@ def test_files_that_do_not_fit_are_named(tmp_path: Path) -> None:
         build_run(config(tmp_path, str(tmp_path / "c.jsonl")))
 
 
+def test_a_run_does_not_go_on_with_other_chains_of_thought(tmp_path: Path) -> None:
+    file = tmp_path / "a.jsonl"
+    write(file, "gpt2", "llama")
+    run(config(tmp_path, str(file), max_steps=1, save_steps=1))
+    write(file, "gpt2", "llama", wrong="gpt2")
+    with pytest.raises(ValueError, match="data"):
+        build_run(config(tmp_path, str(file), max_steps=1, save_steps=1, resume=True))
+
+
 def test_teachers_write_theirs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "rationales.jsonl"
     game = "kava/shell-game?num_train=40"

@@ -140,14 +140,7 @@ def encode_for_teachers(
         for item, row in zip(encoded, sides):
             row.append(Side(present=item.id in texts, text=texts.get(item.id)))
         reports.append(report)
-    kept = [
-        replace(item, sides=tuple(row))
-        for item, row in zip(encoded, sides)
-        if any(side.present for side in row)
-    ]
-    if not kept:
-        raise ValueError("no sample fits any of the teachers; raise --max_length")
-    return kept, reports
+    return _with_sides(encoded, sides, "fits any of the teachers; raise --max_length"), reports
 
 
 def with_own_reasoning(
@@ -208,14 +201,25 @@ def with_own_reasoning(
             )
             row[n] = replace(row[n], present=text is not None, own=text)
         reports.append(report)
+    return _with_sides(encoded, sides, "has a chain of thought of any of the teachers"), reports
+
+
+def _with_sides(
+    encoded: Sequence[Encoded], sides: Sequence[Sequence[Side]], lacks: str
+) -> list[Encoded]:
+    """The samples that a teacher or more reads, with their sides.
+
+    Raises:
+        ValueError: there is none; the message says what no sample does.
+    """
     kept = [
         replace(item, sides=tuple(row))
         for item, row in zip(encoded, sides)
         if any(side.present for side in row)
     ]
     if not kept:
-        raise ValueError("no sample has a chain of thought of any of the teachers")
-    return kept, reports
+        raise ValueError(f"no sample {lacks}")
+    return kept
 
 
 def align_texts(ours: Sequence[Encoded], theirs: Sequence[Encoded]) -> list[TokenAlignment]:

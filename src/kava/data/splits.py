@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from kava.data.leakage import question_key
+from kava.data.rationales import FIELD
 from kava.data.records import Record
 
 
@@ -82,7 +83,8 @@ def data_hash(records: Sequence[Record]) -> str:
                 [r.question, r.reasoning, r.answer, r.student_question, r.step_separator]
                 # its effect is already in the text; leaving it out keeps the hashes of earlier
                 # versions
-                + ([] if r.states_answer else [False]),
+                + ([] if r.states_answer else [False])
+                + ([sorted(r.meta[FIELD].items())] if FIELD in r.meta else []),
                 ensure_ascii=True,
             ).encode()
         ).digest()

@@ -177,7 +177,10 @@ def _open_waiting(path: Path, output: Path) -> int:
         try:
             descriptor, locked = open_locked(path)
         except FileNotFoundError:  # another run, ending, has removed its folder
+            if time.monotonic() >= deadline:  # or no file can be made in it, as in /proc
+                raise
             path.parent.mkdir(parents=True, exist_ok=True)
+            time.sleep(0.01)
         except BlockingIOError:
             found = _read(path)
             if _has_ended(found) and time.monotonic() < deadline:

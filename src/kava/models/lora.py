@@ -14,12 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from kava.inputs import Malformed, read_json
-from kava.models.weights import check_finite
+from kava.models.weights import read_tensors
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -129,7 +128,7 @@ def load_adapters(directory: str | Path, model: PreTrainedModel) -> None:
         ValueError: weights of other names or shapes, or not finite.
     """
     path = Path(directory) / ADAPTER_WEIGHTS
-    weights = read_adapters(path)
+    weights = {_own_name(name): part for name, part in read_tensors(path).items()}
     ours = adapter_state(model)
     strange = [
         name
@@ -141,23 +140,6 @@ def load_adapters(directory: str | Path, model: PreTrainedModel) -> None:
             f"{path} holds the adapters of another model or form: {strange[0]!r} does not match"
         )
     model.load_state_dict(weights, strict=False)
-
-
-def read_adapters(path: Path) -> dict[str, Tensor]:
-    """A file of adapters' weights, by their names in the model.
-
-    Raises:
-        OSError: the file is missing or damaged.
-        ValueError: a weight that is not finite.
-    """
-    if not path.is_file():
-        raise OSError(f"{path} is missing: the checkpoint is incomplete; take another")
-    try:
-        stored = load_file(path)
-    except SafetensorError as error:
-        raise OSError(f"{path} is damaged ({error}); take another checkpoint") from error
-    check_finite(stored.items(), path)
-    return {_own_name(name): part for name, part in stored.items()}
 
 
 def read_form(directory: str | Path) -> tuple[LoraForm, str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
 from torch import Tensor
 
 _GIT_LFS = b"version https://git-lfs"
@@ -31,6 +32,30 @@ def tensors_damage(path: Path) -> str | None:
             if file.read(len(_GIT_LFS)) == _GIT_LFS:
                 return f"{path} is a pointer of Git LFS, not the weights (git lfs pull gets them)"
         return f"{path} is damaged or truncated ({error})"
+
+
+def read_tensors(path: Path, mend: str = "take another checkpoint") -> dict[str, Tensor]:
+    """The tensors of a file of a checkpoint.
+
+    Args:
+        path: a safetensors file.
+        mend: what helps where it is missing or damaged.
+
+    Raises:
+        OSError: it is missing or damaged.
+        ValueError: a tensor that is not finite.
+
+    Example:
+        >>> read_tensors(Path("outputs/run/checkpoint-500/model.safetensors"))
+    """
+    if not path.is_file():
+        raise OSError(f"{path} is missing: the checkpoint is incomplete; {mend}")
+    try:
+        state = load_file(path)
+    except SafetensorError as error:
+        raise OSError(f"{path} is damaged ({error}); {mend}") from error
+    check_finite(state.items(), path)
+    return state
 
 
 def check_finite(named: Iterable[tuple[str, Tensor]], source: str | Path) -> None:

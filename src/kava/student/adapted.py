@@ -11,10 +11,9 @@ was trained in. `kava merge` makes an ordinary checkpoint of such a folder.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -27,7 +26,7 @@ from kava.models.lora import (
     read_form,
     save_adapters,
 )
-from kava.models.weights import check_finite
+from kava.models.weights import read_tensors
 from kava.student.config import LatentStudentConfig
 from kava.student.latent import LatentStudent
 from kava.student.prompts import base_of
@@ -117,9 +116,8 @@ def load_adapted_weights(folder: Path, student: PreTrainedModel) -> None:
         )
     load_adapters(folder / ADAPTER_FOLDER, base)
     ours = added_state(student)
-    theirs: dict[str, Any] = load_file(folder / WEIGHTS_FILE) if ours else {}
+    theirs = read_tensors(folder / WEIGHTS_FILE) if ours else {}
     for name, part in ours.items():
         if name not in theirs or theirs[name].shape != part.shape:
             raise ValueError(f"{folder / WEIGHTS_FILE}: {name!r} is missing or has another shape")
-    check_finite(theirs.items(), folder / WEIGHTS_FILE)
     student.load_state_dict(theirs, strict=False)

@@ -90,6 +90,11 @@ def _check_lora(config: Settings) -> None:
                 "there are none: pass --lora_r"
             )
     if config.lora_r:
+        if not config.lora_alpha:
+            raise ValueError(
+                "--lora_alpha 0 scales what the adapters add by 0, so that they learn nothing: "
+                "give it a value above 0, or leave it out"
+            )
         return
     for name in ("lora_dropout", "lora_targets"):
         if getattr(config, name):

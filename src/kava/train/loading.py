@@ -5,14 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from kava.align.heads.build import QUERY_PROJECTORS
 from kava.align.heads.layerwise import LayerwiseProjector
 from kava.models.lora import has_lora
-from kava.models.weights import check_finite
+from kava.models.weights import read_tensors
 from kava.student.adapted import load_adapted_weights
 from kava.student.prompts import base_of
 from kava.student.whole import ALIGNER_FILE, WEIGHTS_FILE, is_adapted
@@ -108,11 +106,4 @@ def holds_query_maps(directory: str | Path) -> bool:
 
 
 def _read(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise OSError(f"{path} is missing: the checkpoint is incomplete; resume from another")
-    try:
-        state = load_file(path)
-    except SafetensorError as error:
-        raise OSError(f"{path} is damaged ({error}); resume from another checkpoint") from error
-    check_finite(state.items(), path)
-    return state
+    return read_tensors(path, "resume from another checkpoint")
