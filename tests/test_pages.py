@@ -23,6 +23,7 @@ from datasets import Dataset
 import gym_stand_in
 from conftest import ROOT
 from kava.cli import module_of, run
+from kava.commands.rationales import USAGE as RATIONALES
 from kava.curriculum.folder import lock_curriculum
 from kava.curriculum.plan_file import load_curriculum
 from kava.demo.settings import USAGE as DEMO
@@ -249,6 +250,11 @@ def meet(
     if rest[0] == "demo":
         DEMO.parse(rest[1:])
         return None
+    if rest[0] == "rationales":
+        teachers = RATIONALES.parse(rest[1:]).teachers
+        if not all("=kava/" in teacher for teacher in teachers):
+            return None  # a model of random weights writes none
+        rest += ["--subset_size", "2"]
     if rest[0] in RUN_ELSEWHERE:
         return None
     provide(rest, students)
@@ -329,6 +335,16 @@ FILES = {
         for n in range(20)
     ),
     "math_data.json": json.dumps([{"instruction": f"And {n}?", "output": ""} for n in range(5)]),
+    "rationales.jsonl": lines(
+        {
+            "id": f"gsm8k-{split}-{n}",
+            "question": row["question"],
+            "reasoning": dict.fromkeys("ab", "She sold half, and then the rest."),
+            "right": dict.fromkeys("ab", True),
+        }
+        for split, start in (("train", 40), ("test", 80))
+        for n, row in enumerate(rows_of("gsm8k", start))
+    ),
     "train.jsonl": lines({"question": f"And {n}?"} for n in range(5)),
     "questions.txt": "Cups abcd moves 3412 3142 1234 4231 order ?\n",
 }

@@ -248,7 +248,8 @@ def test_the_shipped_plans_ask_what_they_are_for() -> None:
     plans = {name: load_plan(name) for name in shipped_plans()}
     assert {*plans} == {
         "ablations", "baselines", "eviction", "every_seed", "flat_vs_structured", "gpt2_gsm8k",
-        "qwen_reasoning_mix", "shared_families", "shared_space", "word_arms", "word_maps",
+        "qwen_reasoning_mix", "several_teachers", "shared_families", "shared_space", "word_arms",
+        "word_maps",
     }  # fmt: skip
     main: Plan = plans["flat_vs_structured"]
     assert (len(main.seeds), main.budget.steps, main.data.test_items) == (5, 1500, 1000)

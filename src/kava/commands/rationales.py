@@ -51,7 +51,7 @@ USAGE = Usage(
     prog="kava rationales",
     kind=RationalesConfig,
     summary="Let teachers write their own chains of thought, for --teacher_reasoning.",
-    example="kava rationales --teachers a=gpt2 b=gpt2-large --dataset_name gsm8k "
+    example="kava rationales --teachers a=gpt2 b=gpt2-medium --dataset_name gsm8k "
     "--output rationales.jsonl",
     known=ANYWHERE,
 )
