@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from runs import run, small
 from test_several import GPT2, LLAMA, SEVERAL, batch_of, several
@@ -15,6 +16,8 @@ from test_several import GPT2, LLAMA, SEVERAL, batch_of, several
 from kava.cli import run as command
 from kava.commands.rationales import main as rationales
 from kava.data import load_records
+from kava.data.rationales import read_rationales
+from kava.models.readable import Limits, fitting_sides
 from kava.train.build import build_run
 from kava.train.config import TrainConfig
 
@@ -85,6 +88,21 @@ def test_a_teacher_without_a_chain_of_thought_does_not_read_the_sample(tmp_path:
     one.trainer.train()
 
 
+def test_a_chain_of_thought_longer_than_its_teachers_positions_is_not_read(tmp_path: Path) -> None:
+    one = build_run(config(tmp_path, write(tmp_path / "a.jsonl", "gpt2", "llama")))
+    samples = list(one.data.train)
+    text = samples[0].sides[0].own
+    long = replace(text.encoded, input_ids=np.tile(text.encoded.input_ids, 9))
+    sides = (replace(samples[0].sides[0], own=replace(text, encoded=long)), samples[0].sides[1])
+    samples[0] = replace(samples[0], sides=sides)
+    limits = [Limits("short", 999, None, len(long.input_ids) - 1), Limits("llama", 999, None, None)]
+    kept = fitting_sides(samples, limits, "skip")
+    assert [side.present for side in kept[0].sides] == [False, True]
+    assert all(side.present for sample in kept[1:] for side in sample.sides)
+    with pytest.raises(ValueError, match="positions of 'short'"):
+        fitting_sides(samples, limits, "error")
+
+
 def test_confidence_finds_the_teacher_whose_chain_of_thought_is_right(tmp_path: Path) -> None:
     for wrong, right in (("gpt2", "llama"), ("llama", "gpt2")):
         file = write(tmp_path / f"{wrong}.jsonl", "gpt2", "llama", wrong=wrong)
@@ -119,6 +137,20 @@ def test_files_that_do_not_fit_are_named(tmp_path: Path) -> None:
     (tmp_path / "c.jsonl").write_text('{"id": "x", "reasoning": "plain"}\n', encoding="utf-8")
     with pytest.raises(ValueError, match="line 1 is no row of kava rationales"):
         build_run(config(tmp_path, str(tmp_path / "c.jsonl")))
+
+
+def test_teachers_may_have_written_into_files_of_their_own(tmp_path: Path) -> None:
+    both = write(tmp_path / "both.jsonl", "gpt2", "llama", wrong="gpt2")
+    apart = [
+        write(tmp_path / "a.jsonl", "gpt2", wrong="gpt2"),
+        write(tmp_path / "b.jsonl", "llama", wrong="gpt2"),
+    ]
+    assert read_rationales(apart) == read_rationales([both])
+    with pytest.raises(ValueError, match="a second chain of thought of teacher llama for the id"):
+        read_rationales([both, apart[1]])
+    (tmp_path / "b.jsonl").write_text(Path(apart[1]).read_text().replace("Cups", "Mugs"))
+    with pytest.raises(ValueError, match="of an earlier row with another question"):
+        read_rationales(apart)
 
 
 def test_a_run_does_not_go_on_with_other_chains_of_thought(tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ Shapes: T_s tokens of the student's text, T_t of the teacher's.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ import numpy as np
 from kava.align import TokenAlignment
 from kava.align.tokens.overlap import align_many, unaligned
 from kava.data.encode import encode_records
-from kava.data.encoded import Encoded, EncodeReport, Overflow, Side, TeacherText
+from kava.data.encoded import DoesNotFit, Encoded, EncodeReport, Overflow, Side, TeacherText
 from kava.data.rationales import FIELD
 from kava.data.records import Record, Template
 
@@ -62,7 +63,7 @@ def encode_for_teacher(
     paired, (report,) = encode_for_teachers(
         records,
         encoded,
-        [(tokenizer, template)],
+        [("", tokenizer, template)],
         template,
         max_length,
         target_len=target_len,
@@ -75,7 +76,7 @@ def encode_for_teacher(
 def encode_for_teachers(
     records: Sequence[Record],
     encoded: Sequence[Encoded],
-    readers: Sequence[tuple[PreTrainedTokenizerBase | None, Template]],
+    readers: Sequence[tuple[str, PreTrainedTokenizerBase | None, Template]],
     template: Template,
     max_length: int,
     *,
@@ -88,8 +89,9 @@ def encode_for_teachers(
     Args:
         records: the records of the samples, possibly with others, matched by id.
         encoded: the samples in the student's tokens.
-        readers: of each teacher its tokenizer, None where it reads the student's tokens, and its
-            template, which differs from the student's in the prompt alone.
+        readers: of each teacher its label, "" if it is the only one; its tokenizer, None where it
+            reads the student's tokens; and its template, which differs from the student's in the
+            prompt alone.
         template: the student's.
         max_length: maximum tokens of a teacher's text.
         target_len: minimum reasoning tokens of a teacher's text.
@@ -108,7 +110,7 @@ def encode_for_teachers(
     sides: list[list[Side]] = [[] for _ in encoded]
     reports: list[EncodeReport] = []
     read: dict[tuple[int, Template], int] = {}
-    for n, (tokenizer, own) in enumerate(readers):
+    for n, (label, tokenizer, own) in enumerate(readers):
         if tokenizer is None:
             for row in sides:
                 row.append(Side())
@@ -120,15 +122,16 @@ def encode_for_teachers(
                 row.append(row[earlier])
             reports.append(reports[earlier])
             continue
-        theirs, report = encode_records(
-            [by_id[item.id] for item in encoded],
-            tokenizer,
-            own,
-            max_length,
-            target_len=target_len,
-            overflow=overflow,
-            answer_alone=answer_alone,
-        )
+        with _naming(label):
+            theirs, report = encode_records(
+                [by_id[item.id] for item in encoded],
+                tokenizer,
+                own,
+                max_length,
+                target_len=target_len,
+                overflow=overflow,
+                answer_alone=answer_alone,
+            )
         found = {item.id: item for item in theirs}
         there = [item for item in encoded if item.id in found]
         align = align_texts if own.question == template.question else align_behind_prompts
@@ -188,9 +191,10 @@ def with_own_reasoning(
                 f"samples, such as {encoded[0].id!r}: write them by kava rationales, under the "
                 f"same labels, and for the split that is evaluated too"
             )
-        theirs, report = encode_records(
-            written, tokenizer, template, max_length, target_len=target_len, overflow=overflow
-        )
+        with _naming(label):
+            theirs, report = encode_records(
+                written, tokenizer, template, max_length, target_len=target_len, overflow=overflow
+            )
         found = {item.id: item for item in theirs}
         for item, row in zip(encoded, sides):
             own = found.get(item.id)
@@ -202,6 +206,16 @@ def with_own_reasoning(
             row[n] = replace(row[n], present=text is not None, own=text)
         reports.append(report)
     return _with_sides(encoded, sides, "has a chain of thought of any of the teachers"), reports
+
+
+@contextmanager
+def _naming(label: str) -> Iterator[None]:
+    """Say whose text does not fit: the student's own may."""
+    try:
+        yield
+    except DoesNotFit as problem:
+        whose = f"teacher {label}" if label else "the teacher's tokens"
+        raise DoesNotFit(problem.reason, f"{whose}: {problem}") from None
 
 
 def _with_sides(

@@ -23,9 +23,12 @@ FIELD = "teacher_reasoning"
 def read_rationales(paths: Sequence[str]) -> dict[str, tuple[str, dict[str, str]]]:
     """The question of each id, and the chains of thought by the teacher's label.
 
+    Teachers may have written into files of their own: rows of one id are put together.
+
     Raises:
         OSError: no such file.
-        ValueError: a row of another form, or two rows of one id.
+        ValueError: a row of another form, or two rows of one id with different questions or
+            with a teacher in common.
     """
     found: dict[str, tuple[str, dict[str, str]]] = {}
     for path in paths:
@@ -39,9 +42,18 @@ def read_rationales(paths: Sequence[str]) -> dict[str, tuple[str, dict[str, str]
                     f"{row.where} is no row of kava rationales: it needs the texts id and "
                     f"question, and reasoning as an object of texts by teacher"
                 )
-            if name in found:
-                raise ValueError(f"{row.where} has the id {name!r} of an earlier row")
-            found[str(name)] = str(question), dict(texts)
+            known, earlier = found.get(str(name), (question, {}))
+            if known != question:
+                raise ValueError(
+                    f"{row.where} has the id {name!r} of an earlier row with another question: "
+                    f"name the files of one data set"
+                )
+            if twice := sorted(set(earlier) & set(texts)):
+                raise ValueError(
+                    f"{row.where} has a second chain of thought of teacher {twice[0]} for the id "
+                    f"{name!r}: name each file once"
+                )
+            found[str(name)] = str(question), {**earlier, **texts}
     return found
 
 

@@ -131,13 +131,16 @@ def fitting_sides(
     for sample in samples:
         sides = []
         for side, reader in zip(sample.sides, readers):
-            ids = sample.input_ids if side.text is None else side.text.encoded.input_ids
-            unknown = reader.unknown_token(ids) if side.present else None
-            if unknown is not None:
-                raise ValueError(f"sample {sample.id!r} has {unknown}")
-            long = side.present and reader.too_long(len(ids))
-            if long and overflow == "error":
-                raise _too_long(sample, f"{len(ids)} tokens", reader)
+            texts = [text.encoded.input_ids for text in (side.text, side.own) if text is not None]
+            long = False
+            for ids in (texts or [sample.input_ids]) if side.present else []:
+                if (unknown := reader.unknown_token(ids)) is not None:
+                    raise ValueError(f"sample {sample.id!r} has {unknown}")
+                if not reader.too_long(len(ids)):
+                    continue
+                if overflow == "error":
+                    raise _too_long(sample, f"{len(ids)} tokens", reader)
+                long = True
             sides.append(Side(present=False) if long else side)
         if any(side.present for side in sides):
             kept.append(replace(sample, sides=tuple(sides)))

@@ -27,7 +27,7 @@ from kava.train.scores import needs_scores
 from kava.train.settings.data import DataSettings
 from kava.train.teacher_names import teachers_of
 
-Readers = Sequence[tuple[PreTrainedTokenizerBase | None, Template]]
+Readers = Sequence[tuple[str, PreTrainedTokenizerBase | None, Template]]
 
 DATA_FIELDS = (
     *("model_name", "student", "target_len", "kv_method", "token_alignment"),
@@ -235,7 +235,7 @@ def _encode(
     target_len: int | None,
 ) -> tuple[list[Encoded], EncodeReport]:
     tokenizer, teacher_tokenizer = tokenizers
-    own = teacher_tokenizer is not None or any(theirs is not None for theirs, _ in readers)
+    own = teacher_tokenizer is not None or any(theirs is not None for _, theirs, _ in readers)
     own = own or bool(config.teacher_reasoning)
     own_positions = own and config.token_alignment == "none"
     encoded, report = encode_records(
@@ -266,10 +266,7 @@ def _encode(
             if theirs.skipped:
                 print(f"teacher {one.label} reads {theirs}", flush=True)
         if config.teacher_reasoning:
-            by_label = [
-                (one.label, theirs or tokenizer, prompt)
-                for one, (theirs, prompt) in zip(teachers_of(config), readers)
-            ]
+            by_label = [(label, theirs or tokenizer, prompt) for label, theirs, prompt in readers]
             encoded, reports = with_own_reasoning(
                 records,
                 encoded,
@@ -296,15 +293,15 @@ def _readers(
     template: Template,
     records: list[Record],
 ) -> Readers:
-    """Tokenizer and template of each of several teachers; no tokenizer for the student's tokens."""
-    readers: list[tuple[PreTrainedTokenizerBase | None, Template]] = []
+    """Label, tokenizer (None for the student's) and template of each of several teachers."""
+    readers: list[tuple[str, PreTrainedTokenizerBase | None, Template]] = []
     if not several:
         return readers
     for one, theirs in zip(teachers_of(config), several):
         own = template if one.prompt is None else replace(template, question=one.prompt)
         texts = (template.render(record).text for record in _found(records))
         alike = own == template and (theirs is tokenizer or reads_alike(tokenizer, theirs, texts))
-        readers.append((None if alike else theirs, own))
+        readers.append((one.label, None if alike else theirs, own))
     return readers
 
 
