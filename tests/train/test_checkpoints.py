@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from kava.student import LatentStudent
 from kava.student import manifest as manifest_module
 from kava.student.checkpoint import latest_checkpoint, load_student
 from kava.student.manifest import amend, find_damage, write_manifest
+from kava.student.settings import read_settings
 from kava.student.whole import run_damage, student_damage
 from kava.train.build import build_run
 from kava.train.config import TrainConfig
@@ -283,21 +285,31 @@ def test_another_device_or_version_is_told(
     machine = {**settings["machine"], "device": changes.get("device", "cpu")}
     versions = settings["versions"] | changes.get("versions", {})
     path.write_text(json.dumps({**settings, "machine": machine, "versions": versions}))
-    told = check_same_machine(path.parent, machine_of(torch.device("cpu"), 1))
+    config = TrainConfig(**settings["config"])
+    told = check_same_machine(path.parent, machine_of(torch.device("cpu"), 1), config)
     assert len(told) == 1
     assert message in told[0]
 
 
-def test_another_number_of_processes_is_refused(folder: Path) -> None:
-    path = folder / "checkpoint-2"
-    assert check_same_machine(path, machine_of(torch.device("cpu"), 1)) == ()
-    message = r"was written by 1 process, this run has 2: .*start 1 process \(torchrun"
-    with pytest.raises(ValueError, match=message):
-        check_same_machine(path, machine_of(torch.device("cpu"), 2))
+def test_another_split_of_the_same_samples_goes_on(folder: Path) -> None:
+    path, alone = folder / "checkpoint-2", machine_of(torch.device("cpu"), 1)
+    config = TrainConfig(**read_settings(path)["config"])
+    assert check_same_machine(path, alone, config) == ()
+    both = machine_of(torch.device("cpu"), 2)
+    halved = replace(config, batch_size=config.batch_size // 2)
+    for machine, ours in (
+        (both, halved),
+        (alone, replace(halved, gradient_accumulation_steps=2)),
+    ):
+        (told,) = check_same_machine(path, machine, ours)
+        assert "each step sees the same samples" in told
+    for machine, ours in ((both, config), (alone, halved)):
+        with pytest.raises(ValueError, match="each step would see other samples; choose values"):
+            check_same_machine(path, machine, ours)
     (path / "rng_state.pth").rename(path / "rng_state_0.pth")
     shutil.copy(path / "rng_state_0.pth", path / "rng_state_1.pth")
-    with pytest.raises(ValueError, match="was written by 2 processes, this run has 1: "):
-        check_same_machine(path, machine_of(torch.device("cpu"), 1))
+    with pytest.raises(ValueError, match=r"2 processes \(16 samples a step\), this run has"):
+        check_same_machine(path, alone, config)
 
 
 @pytest.mark.parametrize("writes", range(5))

@@ -61,6 +61,7 @@ class Batch(TypedDict):
     first_reader: NotRequired[list[int]]
     present: NotRequired[Tensor]
     teacher_index: NotRequired[Tensor]
+    counts: NotRequired[bool]
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,7 @@ class Collator:
             first_reader: of several teachers, the first that reads the same text.
             present [B, N]: which of several teachers reads the sample.
             teacher_index [B]: which of them the data name, if they do.
+            counts: False, where the batch is a copy that counts nothing.
             before: a batch of the sample before the first, if the samples have neighbours and the
                 batch has one sample or `neighbours` is on.
 
@@ -191,6 +193,8 @@ class Collator:
             batch["teacher"] = self._teacher(
                 texts, self.teacher_pad_token_id, shift_B, input_ids.shape[1]
             )
+        if not samples[0].counts:
+            batch["counts"] = False
         if samples[0].sides:
             self._add_sides(batch, samples, shift_B)
         before = samples[0].before

@@ -59,6 +59,7 @@ class Encoded:
         before: the previous sample of the data set (`with_neighbours`), or None.
         sides: what each of several teachers reads of the sample; empty with one teacher.
         teacher_index: which of several teachers the data name for the sample, or None.
+        counts: False for a copy that one of several processes reads where none is left for it.
     """
 
     id: str
@@ -74,6 +75,7 @@ class Encoded:
     before: Encoded | None = None
     sides: tuple[Side, ...] = ()
     teacher_index: int | None = None
+    counts: bool = True
 
     @property
     def segment_ids(self) -> np.ndarray:

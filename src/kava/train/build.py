@@ -216,7 +216,7 @@ def finish(trainer: RunTrainer, parts: Parts) -> Run:
     notices = [*start.notices, *data.notices]
     if start.checkpoint is not None:
         machine = machine_of(trainer.args.device, trainer.args.world_size)
-        notices += check_same_machine(start.checkpoint, machine)
+        notices += check_same_machine(start.checkpoint, machine, config)
     need = disk_need(trainer, start.gives_way)
     notices += check_disk(need, config.output_dir)
     start = start._replace(notices=tuple(notices))

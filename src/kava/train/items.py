@@ -29,7 +29,9 @@ class Items(NamedTuple):
 
 
 def count_items(batch: Batch, config: TrainConfig) -> list[int]:
-    """The items of one batch, in the order of `Items`."""
+    """The items of one batch, in the order of `Items`; none of a batch that counts nothing."""
+    if not batch.get("counts", True):
+        return [0] * len(Items._fields)
     written = int(batch["labels"].ne(IGNORED).sum())
     answer = written if config.student == "explicit" else int(batch["answer_mask"].sum())
     slots = int(compared_slots(batch, config).sum())

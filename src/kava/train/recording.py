@@ -84,6 +84,20 @@ def total(records: Sequence[RunRecord]) -> RunRecord:
     )
 
 
+def _summed(shares: Sequence[Mapping[str, Any]], num_processes: int) -> list[dict[str, Any]]:
+    """`share` of each of another number of processes: all is the first's, nothing the others'."""
+    whole = total([RunRecord(**share["record"]) for share in shares])
+    sums: dict[str, float] = {}
+    for share in shares:
+        for name, value in share["sums"].items():
+            sums[name] = sums.get(name, 0.0) + value
+    steps = shares[0]["num_steps"]
+    rest = replace(whole, tokens=0, samples=0, data_order_hash="")
+    none = {"record": asdict(rest), "sums": dict.fromkeys(sums, 0.0), "num_steps": steps}
+    first = {"record": asdict(whole), "sums": sums, "num_steps": steps}
+    return [first, *(none for _ in range(num_processes - 1))]
+
+
 class Recorder(TrainerCallback):
     """Updates the `RunRecord` of a run, and the sums of its losses since the last log.
 
@@ -154,7 +168,7 @@ class Recorder(TrainerCallback):
         text = json.dumps({**whole, "processes": list(shares), "verdict": verdict}, indent=2)
         (Path(directory) / RECORDING_FILE).write_text(text + "\n", encoding="utf-8")
 
-    def load(self, directory: str | Path, process: int = 0) -> Any:
+    def load(self, directory: str | Path, process: int = 0, num_processes: int = 1) -> Any:
         """Continue from the record of a checkpoint.
 
         A checkpoint of an earlier version has only the first process's record and no sums: the next
@@ -163,13 +177,15 @@ class Recorder(TrainerCallback):
         Args:
             directory: the checkpoint.
             process: the index of this process in the run.
+            num_processes: their number; if another number wrote the checkpoint, the first process
+                goes on from the sum of all records.
 
         Returns:
             The guard's last verdict as saved; None if there is none.
 
         Raises:
             OSError: the checkpoint has no record.
-            ValueError: the record is damaged, or has no part for this process.
+            ValueError: the record is damaged.
         """
         saved = read_recording(directory)
         verdict = saved.pop("verdict", None)
@@ -177,6 +193,8 @@ class Recorder(TrainerCallback):
         if shares is None:
             self.record, self.averages = RunRecord(**saved), Averages()
             return verdict
+        if len(shares) != num_processes:
+            shares = _summed(shares, num_processes)
         share = dict(shares[process])
         self.record = RunRecord(**share.pop("record"))
         self.averages = Averages(**share)

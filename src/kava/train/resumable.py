@@ -210,7 +210,10 @@ class ResumableTrainer(Trainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         load_checkpoint(resume_from_checkpoint, self.accelerator.unwrap_model(self.model))
-        self.guard.restore(self.recorder.load(resume_from_checkpoint, self.args.process_index))
+        args = self.args
+        self.guard.restore(
+            self.recorder.load(resume_from_checkpoint, args.process_index, args.world_size)
+        )
 
 
 def _split_rates(

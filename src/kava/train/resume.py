@@ -7,6 +7,8 @@ differences that may change its last digits are reported.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +22,9 @@ from kava.train.config import RESUMABLE, TrainConfig
 
 LENGTHS = ("max_steps", "epochs")
 """The settings that say how long a run is."""
+
+SAMPLES_PER_STEP = ("batch_size", "gradient_accumulation_steps")
+"""The settings that say, with the number of processes, how many samples a step sees."""
 
 STEADY_SCHEDULERS = ("constant", "constant_with_warmup", "inverse_sqrt")
 """Those whose rate at a step does not depend on the length of the run."""
@@ -128,8 +133,9 @@ def check_same_run(directory: Path, config: TrainConfig, data_hash: str) -> None
     """
     theirs = read_settings(directory)
     ours = asdict(config)
+    kept = {*RESUMABLE, *SAMPLES_PER_STEP}  # `check_same_machine` looks at the second
     for name, value in theirs["config"].items():
-        if name not in RESUMABLE and name in ours and ours[name] != value:
+        if name not in kept and name in ours and ours[name] != value:
             if name in LENGTHS:
                 _check_longer(directory, config, name, value)
                 continue
@@ -181,38 +187,61 @@ def machine_of(device: torch.device, num_processes: int) -> dict[str, Any]:
     return {"device": name, "num_processes": num_processes}
 
 
-def check_same_machine(directory: Path, machine: dict[str, Any]) -> tuple[str, ...]:
-    """Refuse another number of processes; report another device or library version.
+def check_same_machine(
+    directory: Path, machine: dict[str, Any], config: TrainConfig
+) -> tuple[str, ...]:
+    """Refuse another number of samples a step; report what else may change the last digits.
 
     Args:
         directory: the checkpoint.
         machine: the result of `machine_of` for this run.
+        config: this run's configuration.
 
     Returns:
-        A sentence if device or versions differ, since losses may then differ slightly.
+        A sentence if batches are split otherwise, or if device or versions differ, since losses
+        may then differ slightly.
 
     Raises:
-        ValueError: another number of processes, which changes batches and random states.
+        ValueError: each step would see other samples.
     """
     settings = read_settings(directory)
     theirs = settings.get("machine", {})
-    before, now = written_by(directory), machine["num_processes"]
-    if before is not None and before != now:
+    now = machine["num_processes"]
+    before = written_by(directory) or now
+    earlier = [int(settings["config"].get(name, 1)) for name in SAMPLES_PER_STEP] + [before]
+    ours = [int(getattr(config, name)) for name in SAMPLES_PER_STEP] + [now]
+    if math.prod(earlier) != math.prod(ours):
         raise ValueError(
-            f"{directory} was written by {_processes(before)}, this run has {now}: each step would "
-            f"see other samples; start {_processes(before)} (torchrun --nproc_per_node {before}), "
-            f"or take another --output_dir"
+            f"{directory} was written with {_step(earlier)}, this run has {_step(ours)}: each step "
+            f"would see other samples; choose values of the same product, or another --output_dir"
+        )
+    told = []
+    if earlier != ours:
+        told.append(
+            f"{directory.name} was written with {_step(earlier)}, this run has {_step(ours)}: each "
+            f"step sees the same samples, but losses can differ from it on in their last digits, "
+            f"and dropout draws anew"
         )
     then = {"device": theirs.get("device"), **settings.get("versions", {})}
-    ours = {"device": machine["device"], **library_versions()}
+    current = {"device": machine["device"], **library_versions()}
     parts = [
-        f"{name} {then[name]}, now {ours[name]}"
-        for name in ours
-        if then.get(name) is not None and then[name] != ours[name]
+        f"{name} {then[name]}, now {current[name]}"
+        for name in current
+        if then.get(name) is not None and then[name] != current[name]
     ]
-    if not parts:
-        return ()
-    return (f"{directory.name} was written with {'; '.join(parts)}: losses can differ from it on",)
+    if parts:
+        told.append(
+            f"{directory.name} was written with {'; '.join(parts)}: losses can differ from it on"
+        )
+    return tuple(told)
+
+
+def _step(counts: Sequence[int]) -> str:
+    batch, accumulated, processes = counts
+    return (
+        f"--batch_size {batch} × --gradient_accumulation_steps {accumulated} × "
+        f"{_processes(processes)} ({math.prod(counts)} samples a step)"
+    )
 
 
 def _processes(number: int) -> str:

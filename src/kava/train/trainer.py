@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from accelerate.utils import gather_object
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 from transformers import (
     PreTrainedTokenizerBase,
     PrinterCallback,
@@ -47,6 +48,7 @@ from kava.train.held_out import held_out_losses, losses_on_training_samples
 from kava.train.items import count_items
 from kava.train.objective import Distiller
 from kava.train.precision import MIN_LOSS_SCALE
+from kava.train.processes import Samples, share_batches
 from kava.train.randomness import random_states_kept
 from kava.train.recording import Recorder, RunRecord, peak_memory_bytes
 from kava.train.resumable import ResumableTrainer
@@ -106,7 +108,7 @@ class RunTrainer(ResumableTrainer):
         super().__init__(
             model=distiller,
             args=training_arguments(config, bool(eval_data), bool(eval_data and eval_records)),
-            train_dataset=list(train_data),
+            train_dataset=Samples(train_data),
             eval_dataset=list(eval_data) or None,
             data_collator=Collator(  # type: ignore[arg-type]
                 pad, teacher_pad_token_id, pad_token_ids=pad_token_ids
@@ -150,6 +152,12 @@ class RunTrainer(ResumableTrainer):
         self.after_first_step = AfterFirstStep(self.writer.clear)
         self.add_callback(self.after_first_step)
 
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """The training data, of which the processes share every batch."""
+        loader = super().get_train_dataloader()
+        share_batches(loader, self.args.world_size, self.args.process_index)
+        return loader
+
     def _get_num_items_in_batch(
         self, batch_samples: list[Batch], device: torch.device
     ) -> Tensor | None:
@@ -176,10 +184,15 @@ class RunTrainer(ResumableTrainer):
             raise KavaError(f"{error} ({self._where()})") from error
         if not torch.isfinite(forward.loss):
             raise KavaError(self._not_finite(f"the loss is {forward.loss.item()}"))
-        self.recorder.consume(inputs)
-        self.recorder.averages.add({"loss": forward.loss, **forward.metrics})
+        terms = {"loss": forward.loss, **forward.metrics}
         # distributed training averages gradients; the counts already cover all processes
-        loss = forward.loss * self.accelerator.num_processes
+        factor = self.accelerator.num_processes
+        if inputs.get("counts", True):
+            self.recorder.consume(inputs)
+        else:
+            terms, factor = {name: 0.0 * term for name, term in terms.items()}, 0
+        self.recorder.averages.add(terms)
+        loss = forward.loss * factor
         return (loss, forward) if return_outputs else loss
 
     def _tell_progress(self) -> Distiller:
