@@ -51,6 +51,8 @@ def train(folder: Path, *flags: str, processes: int = 1) -> list[dict[str, Any]]
 
 def assert_same(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> None:
     """The training rows agree, but for what depends on the machine."""
+    for name in ("eval_accuracy", "eval_num_items", "eval_ce", "eval_kv", "eval_forward_passes"):
+        assert ours[-2][name] == pytest.approx(theirs[-2][name], rel=2e-5), name
     ours, theirs = ([row for row in rows if "ce" in row] for rows in (ours, theirs))
     assert [row["step"] for row in ours] == [row["step"] for row in theirs]
     for one, other in zip(ours, theirs):

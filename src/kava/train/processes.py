@@ -1,20 +1,25 @@
-"""Batches of several processes: together they are those of one process, the last one too.
+"""Several processes share the batches of training, and the questions of an evaluation.
 
-accelerate fills the last batch of an epoch up with samples from its beginning, which one process
-does not see there. Here the samples that are left are divided among the processes, and a process
-without any reads a copy of one that counts nothing, since every process must take every step.
+Together they see the batches of one process, the last one too: accelerate fills the last batch of
+an epoch up with samples from its beginning, which one process does not see there. Here the samples
+that are left are divided among the processes, and a process without any reads a copy of one that
+counts nothing, since every process must take every step.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence, Sized
+from collections.abc import Callable, Iterator, Sequence, Sized
 from dataclasses import replace
 from typing import Any, overload
 
+from accelerate import Accelerator
 from accelerate.data_loader import BatchSamplerShard
+from accelerate.utils import gather_object
 from torch.utils.data import DataLoader, Sampler
 
 from kava.data.encoded import Encoded
+from kava.data.records import Record
+from kava.student.answering import Answers
 
 
 class Samples(list[Encoded]):
@@ -101,3 +106,27 @@ def share_batches(loader: DataLoader[Any], num_processes: int, process_index: in
     )
     # nothing is left for accelerate to divide or to fill up
     shard.num_processes, shard.process_index, shard.even_batches = 1, 0, False
+
+
+def share_questions(
+    accelerator: Accelerator, records: Sequence[Record], answer: Callable[[list[Record]], Answers]
+) -> Answers:
+    """The answers to all records, of which each process gives its share.
+
+    Args:
+        accelerator: of this process.
+        records: the questions, the same in every process.
+        answer: answers some of them.
+
+    Returns:
+        The answers in the order of the records, in every process; `seconds` are those of the
+        slowest.
+    """
+    ranks = accelerator.num_processes
+    own = list(records[accelerator.process_index :: ranks])
+    if ranks == 1:
+        return answer(own)
+    found = answer(own) if own else Answers((), 0.0)
+    shares: list[Answers] = gather_object([found])
+    items = tuple(shares[place % ranks].items[place // ranks] for place in range(len(records)))
+    return Answers(items, max(share.seconds for share in shares))

@@ -9,6 +9,7 @@ absent, written before the evaluation of their step, from which a run resumes ex
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from accelerate.utils import gather_object
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import (
+    PreTrainedModel,
     PreTrainedTokenizerBase,
     PrinterCallback,
     ProgressCallback,
@@ -29,7 +31,7 @@ from kava.data.records import Record, Template
 from kava.data.splits import unique_questions
 from kava.errors import KavaError
 from kava.losses import TrainingProgress
-from kava.student.answering import answer_records
+from kava.student.answering import Answers, answer_records
 from kava.train.answers import guessing_share, judge_answers
 from kava.train.arguments import training_arguments
 from kava.train.averages import mean_loss
@@ -48,7 +50,7 @@ from kava.train.held_out import held_out_losses, losses_on_training_samples
 from kava.train.items import count_items
 from kava.train.objective import Distiller
 from kava.train.precision import MIN_LOSS_SCALE
-from kava.train.processes import Samples, share_batches
+from kava.train.processes import Samples, share_batches, share_questions
 from kava.train.randomness import random_states_kept
 from kava.train.recording import Recorder, RunRecord, peak_memory_bytes
 from kava.train.resumable import ResumableTrainer
@@ -273,13 +275,8 @@ class RunTrainer(ResumableTrainer):
         if self.eval_records:
             distiller.eval()
             with self.stop.evaluating(), random_states_kept(self.args.device):
-                answers = answer_records(
-                    distiller.student,
-                    self.processing_class,  # type: ignore[arg-type]
-                    self.questions,
-                    self.template,
-                    batch_size=self.args.per_device_eval_batch_size,
-                    max_new_tokens=self.config.max_new_tokens,
+                answers = share_questions(
+                    self.accelerator, self.questions, partial(self._answer, distiller.student)
                 )
             distiller.train()
             guessing = guessing_share(self.questions)
@@ -300,6 +297,16 @@ class RunTrainer(ResumableTrainer):
             self.args, self.state, self.control, metrics
         )
         return metrics
+
+    def _answer(self, student: PreTrainedModel, questions: list[Record]) -> Answers:
+        return answer_records(
+            student,
+            self.processing_class,  # type: ignore[arg-type]
+            questions,
+            self.template,
+            batch_size=self.args.per_device_eval_batch_size,
+            max_new_tokens=self.config.max_new_tokens,
+        )
 
     def held_out_losses(self, eval_dataset: Any = None) -> dict[str, float]:
         """The loss terms on the held-out samples, whose evidence the guard takes.
