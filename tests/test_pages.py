@@ -87,6 +87,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("gpt2-medium", "kava/tiny-gpt2"),
         ("stories260K", "kava/tiny-llama"),
         ("babyllama_tok105", "kava/tiny-llama"),
+        ("SmolLM2-135M-Instruct", "kava/tiny-llama"),
+        ("gemma-3-270m", "kava/tiny-gemma"),
         ("STUDENT", "kava/tiny-llama"),
         ("TEACHER", "kava/tiny-gpt2"),
         ("Qwen/Qwen2-0.5B", "kava/tiny-qwen2"),
