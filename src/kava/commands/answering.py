@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kava import names
-from kava.flags import check_fields, flag, needed
+from kava.data_settings import CHAT_HELP, DataConfig
+from kava.flags import again, check_fields, flag, needed
 from kava.models.devices import (
     DEVICE_HELP,
     DTYPE_HELP,
@@ -33,6 +34,9 @@ class AnsweringConfig:
         least=1,
         unset="what the run evaluated with, else 32 for a latent student and 256 for a written one",
         group="answers",
+    )
+    chat_template: str = again(
+        DataConfig, "chat_template", names.NO_CHAT, help=f"of a plain model: {CHAT_HELP}"
     )
     dtype: str = flag("auto", DTYPE_HELP, check=check_dtype_name, group="running")
     device: str = flag("auto", DEVICE_HELP, check=check_device_name)
@@ -72,4 +76,16 @@ def load(config: StudentConfig) -> LoadedStudent:
     from kava.student.checkpoint import load_student
 
     device = choose_device(config.device)
-    return load_student(config.checkpoint, best=config.best, device=device, dtype=config.dtype)
+    student = load_student(
+        config.checkpoint,
+        best=config.best,
+        device=device,
+        dtype=config.dtype,
+        chat_template=config.chat_template,
+    )
+    if student.settings and config.chat_template != names.NO_CHAT:
+        raise ValueError(
+            f"--chat_template {config.chat_template} is of a plain model, and {student.path} is a "
+            f"trained student, which keeps the prompt of its training: leave it out"
+        )
+    return student

@@ -203,13 +203,12 @@ def _layers(aligner: MapProjectionAligner) -> str:
 
 
 def _draw(calibrated: Calibrated, config: CalibrateConfig) -> dict[str, Draw]:
-    from kava.commands.reading import template_of
     from kava.pictures.calibration import draw_aligner, draw_tokens
 
     draws = draw_aligner(calibrated.aligner)
     sample = calibrated.texts.samples[0]
     record = next(one for one in calibrated.texts.records if one.id == sample.id)
-    text = template_of(config).render(record).text
+    text = calibrated.texts.template.render(record).text
     tokens = draw_tokens(sample, text, config.token_alignment)  # type: ignore[arg-type]
     return draws if tokens is None else {**draws, "time": tokens}
 

@@ -78,7 +78,12 @@ def _write(config: RationalesConfig) -> int:
     ]
     for name in config.teachers:
         label, model = split_label(name)
-        teacher = load_student(model, device=choose_device(config.device), dtype=config.dtype)
+        teacher = load_student(
+            model,
+            device=choose_device(config.device),
+            dtype=config.dtype,
+            chat_template=config.chat_template,
+        )
         found = write_rationales(
             teacher,
             records,
