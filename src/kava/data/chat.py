@@ -16,7 +16,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,8 +40,13 @@ NUM_CHECKED = 100
 """Records whose replies are rendered by the chat template itself, and compared."""
 
 _HOLE = "{question}"
-_DAY = datetime(2024, 7, 26)
-"""The date in a prompt whose template writes today's: a student is asked as it was trained."""
+_CLOCK = "strftime_now"
+_DAY = (
+    f"{{%- macro {_CLOCK}(form) -%}}"
+    "{{ {'%d %b %Y': '26 Jul 2024'}.get(form, '2024-07-26') }}"
+    "{%- endmacro %}"
+)
+"""Stands before a template that writes today's date: a student is asked as it was trained."""
 
 
 @dataclass(frozen=True)
@@ -169,11 +173,10 @@ class Chats:
         try:
             text: Any = self.tokenizer.apply_chat_template(
                 chat,
-                chat_template=self._own(),
+                chat_template=self._text(),
                 tokenize=False,
                 add_generation_prompt=reply is None,
                 enable_thinking=False,  # else templates of Qwen 3 put an empty thought into a reply
-                strftime_now=_DAY.strftime,
             )
         except OSError:
             raise
@@ -181,19 +184,21 @@ class Chats:
             raise self._bad(f"cannot be rendered ({describe(error)})") from error
         return str(text)
 
-    def _own(self) -> str | None:
-        """The text of a file; None for the tokenizer's own."""
+    def _text(self) -> str:
+        """The chat template as Jinja."""
         if self.choice != OWN_CHAT:
             path = Path(self.choice).expanduser()
             if not path.is_file():
                 raise OSError(f"{self.flag} {self.choice}: there is no such file")
-            return path.read_text(encoding="utf-8")
-        if not self.tokenizer.chat_template:
+            text = path.read_text(encoding="utf-8")
+        elif self.tokenizer.chat_template:
+            text = self.tokenizer.get_chat_template()
+        else:
             raise OSError(
                 f"{self.flag} {OWN_CHAT}: the tokenizer of {self.source!r} has no chat template; "
                 f"pass the path of a .jinja file, or {NO_CHAT}"
             )
-        return None
+        return _DAY + text if _CLOCK in text else text
 
     def _bad(self, what: str) -> ValueError:
         return ValueError(
