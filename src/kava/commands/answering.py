@@ -15,6 +15,7 @@ from kava.models.devices import (
     check_dtype_name,
     choose_device,
 )
+from kava.models.gguf import gguf_name
 
 if TYPE_CHECKING:
     from kava.student.checkpoint import LoadedStudent
@@ -58,6 +59,11 @@ class StudentConfig(AnsweringConfig):
         "a folder, a built-in kava/ name or a hub id",
         positional=True,
     )
+    gguf_file: str | None = flag(
+        None,
+        "of a plain model, the file in its folder in GGUF; the same as naming FOLDER/FILE.gguf",
+        group="models",
+    )
     best: bool = flag(
         False, "of an output folder, the checkpoint that the run found best", group="models"
     )
@@ -77,7 +83,7 @@ def load(config: StudentConfig) -> LoadedStudent:
 
     device = choose_device(config.device)
     student = load_student(
-        config.checkpoint,
+        gguf_name(config.checkpoint, config.gguf_file, "--gguf_file") or "",
         best=config.best,
         device=device,
         dtype=config.dtype,

@@ -65,7 +65,7 @@ def add_lora(model: PreTrainedModel, form: LoraForm, name: str | None = None) ->
     Example:
         >>> add_lora(model, LoraForm(rank=8, alpha=16, targets=("q_proj", "v_proj")))
     """
-    if name is not None and Path(name).is_dir():
+    if name is not None and Path(name).exists():
         name = str(Path(name).resolve())  # a checkpoint is read from anywhere
     config = _peft().LoraConfig(
         task_type="CAUSAL_LM",
