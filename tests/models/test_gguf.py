@@ -64,7 +64,7 @@ def write(path: Path, model: PreTrainedModel, kind: str = "llama", quantise: boo
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
     writer.add_vocab_size(config.vocab_size)
     tokenizer = byte_tokenizer()
-    tokens = sorted(tokenizer.get_vocab(), key=tokenizer.get_vocab().__getitem__) + ["ab"]
+    tokens = [*sorted(tokenizer.get_vocab(), key=tokenizer.get_vocab().__getitem__), "ab"]
     writer.add_tokenizer_model("gpt2")
     writer.add_token_list(tokens)
     writer.add_token_types([1] * 256 + [3, 3, 1])

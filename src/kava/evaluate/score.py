@@ -92,6 +92,6 @@ def score(
         **summarise(answers),
         "batch_size": batch_size,
         "device": str(student.model.device),
-        "dtype": str(student.model.dtype).removeprefix("torch."),
+        "dtype": str(base_of(student.model).dtype).removeprefix("torch."),
         "versions": library_versions(),
     }

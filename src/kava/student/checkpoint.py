@@ -242,7 +242,7 @@ def _load_checkpoint(
     if problem is not None:
         raise ValueError(f"{problem}; take another checkpoint")
     if is_adapted(folder):
-        model: Any = load_adapted(folder, settings["student"], dtype=dtype_of(dtype))
+        model: Any = load_adapted(folder, settings, dtype=dtype_of(dtype))
         model = model.eval() if device is None else model.eval().to(device)
     elif settings["student"] == "latent":
         read_json(folder / CONFIG_FILE)  # transformers uses the last of two equal keys

@@ -26,18 +26,19 @@ from kava.train.teacher_names import TEACHER_CHATS, teachers_of
 
 
 def build_student(config: TrainConfig) -> PreTrainedModel:
-    """Build the student in float32; new weights are initialised from the seed.
+    """Build the student; new weights are float32 and initialised from the seed.
 
     Raises:
         OSError, ValueError: as `kava.train.start.load_start`.
     """
     set_seed(config.seed)
-    model = load_model(config.model_name, dtype=torch.float32)
+    model = load_model(config.model_name, dtype=config.base_dtype)
     student = model
     if config.student == "latent":
         student = LatentStudent.wrap(
             model,
             num_latents=config.target_len,
+            dtype=torch.float32,
             decoding=config.decoding,
             num_iterations=min(config.jacobi_iterations, config.target_len),
             projection_dropout=config.projection_dropout,
