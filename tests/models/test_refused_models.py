@@ -197,7 +197,7 @@ WRONG_FOLDERS: dict[str, tuple[Callable[[Path], None], str]] = {
     "t5": (of_kind(T5Config()), "is an encoder-decoder (t5)"),
     "whisper": (of_kind(WhisperConfig()), "is an encoder-decoder (whisper)"),
     "vit": (of_kind(ViTConfig()), "is no causal language model (vit)"),
-    "composite": (of_kind(Qwen3VLConfig()), "is a composite model (qwen3_vl)"),
+    "composite": (of_kind(Qwen3VLConfig()), "such as a qwen3 in place of qwen3_vl_text"),
     "gpt-1": (of_kind(OpenAIGPTConfig()), "OpenAIGPTLMHeadModel keeps no cache of keys and values"),
     "xlnet": (of_kind(XLNetConfig()), "XLNetLMHeadModel keeps no cache of keys and values"),
     "mamba": (of_kind(MambaConfig()), "MambaForCausalLM has recurrent layers"),

@@ -97,6 +97,10 @@ def test_a_run_is_asked_as_it_was_trained_without_a_flag(
         chats, return_tensors="pt", return_dict=True, padding=True
     )
     model = AutoModelForCausalLM.from_pretrained(one.path)
+    ends = model.generation_config.eos_token_id
+    assert tokenizer.convert_tokens_to_ids("<|turn|>") in (
+        ends if isinstance(ends, list) else [ends]
+    )
     ids = model.generate(**batch, max_new_tokens=6, do_sample=False)
     texts = tokenizer.batch_decode(ids[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
     completions, _ = complete(

@@ -15,7 +15,7 @@ from kava.files.outputs import check_output
 from kava.files.write import write_whole
 from kava.flags import Usage, again, check_once, flag, needed
 from kava.flags.aliases import ANYWHERE
-from kava.models.devices import choose_device
+from kava.models.devices import check_device, choose_device
 from kava.models.quiet import quiet_libraries
 from kava.train.teacher_names import split_label
 
@@ -62,6 +62,7 @@ def main(argv: list[str]) -> int:
     config = USAGE.parse(argv)
     quiet_libraries()
     check_output(config.output)
+    check_device(config.device)
     with lock_file(config.output, "kava rationales"):
         return _write(config)
 

@@ -96,17 +96,17 @@ def set_ends(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None
 def settle_answers(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, settings: Mapping[str, Any]
 ) -> None:
-    """Set where a latent student's answers end, and how long they may be, for `generate`.
+    """Set where a student's answers end, and how long a latent student's may be, for `generate`.
 
     Args:
-        model: a `LatentStudent`; other models keep their generation configuration.
+        model: the student.
         tokenizer: its tokenizer.
         settings: as `kava.student.checkpoint.save_student` takes them; under "config" the run's
             `max_new_tokens`.
     """
+    set_ends(model, tokenizer)
     if not isinstance(model, LatentStudent):
         return
-    set_ends(model, tokenizer)
     most = settings.get("config", {}).get("max_new_tokens")
     if isinstance(most, int):
         model.generation_config.max_new_tokens = most
