@@ -21,6 +21,7 @@ import pytest
 from datasets import Dataset
 
 import gym_stand_in
+from chat_models import chat_model
 from conftest import ROOT
 from kava.cli import module_of, run
 from kava.commands.rationales import USAGE as RATIONALES
@@ -97,6 +98,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ):
         load_model(stand_in).save_pretrained(folder / name)
         load_tokenizer(stand_in).save_pretrained(folder / name)
+    chat_model(folder / "HuggingFaceTB/SmolLM2-135M-Instruct", "chatml")
     return folder
 
 

@@ -73,6 +73,29 @@ class RowSettings(RowFields):
         check_fields(self, as_argument)
 
 
+CHAT_HELP = (
+    "none: question, reasoning and answer are plain text; tokenizer: the question stands in the "
+    "tokenizer's own chat template, and reasoning and answer are the assistant's turn; or the path "
+    "of a .jinja file with another chat template"
+)
+
+
+def check_chat_template(choice: str) -> None:
+    """Refuse a string that is neither none, tokenizer nor the name of a .jinja file.
+
+    Raises:
+        ValueError: another one.
+
+    Example:
+        >>> check_chat_template("tokenizer")
+    """
+    if choice not in (names.NO_CHAT, names.OWN_CHAT) and not choice.endswith(".jinja"):
+        raise ValueError(
+            f"the chat template {choice!r} is unknown; choose {names.NO_CHAT}, {names.OWN_CHAT} or "
+            f"the path of a .jinja file"
+        )
+
+
 @dataclass(kw_only=True)
 class DataConfig(RowSettings):
     """How a row becomes a sample.
@@ -91,3 +114,4 @@ class DataConfig(RowSettings):
         "(counted and reported)",
         choices=names.OVERFLOWS,
     )
+    chat_template: str = flag(names.NO_CHAT, CHAT_HELP, check=check_chat_template)

@@ -30,6 +30,7 @@ KEY_SPACES = ("unrotated", "rotated", "student")
 LAYER_EMPHASES = ("none", "deep_first", "shallow_first")
 REASONING_FORMS = ("text", "annotated", "equations")
 OVERFLOWS = ("error", "skip")
+NO_CHAT, OWN_CHAT = "none", "tokenizer"
 SCHEDULERS = (
     "linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup",
     "inverse_sqrt",

@@ -18,6 +18,7 @@ from kava.commands.generate import main as generate_main
 from kava.commands.layer_map import main as layer_map
 from kava.commands.lm_eval import main as lm_eval
 from kava.commands.profile import main as profile
+from kava.commands.rationales import main as rationales
 from kava.commands.study import main as study
 from kava.commands.train import main as train
 from kava.models.devices import check_device_name, choose_device
@@ -44,6 +45,10 @@ COMMANDS: dict[str, tuple[Callable[[list[str]], int], list[str]]] = {
     "compare_evictions": (compare_evictions, DATA),
     "lm-eval": (lm_eval, ["--model", "kava", "--model_args", "pretrained=no", "--tasks", "no"]),
     "demo": (demo, []),
+    "rationales": (
+        rationales,
+        ["--teachers", "kava/tiny-gpt2", *DATA, "--output", "rows.jsonl"],
+    ),
 }
 
 

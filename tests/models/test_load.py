@@ -18,13 +18,17 @@ from transformers import (
     Gemma3Config,
     Gemma3ForConditionalGeneration,
     GPTJConfig,
+    Llama4Config,
+    Llama4ForConditionalGeneration,
     LlavaConfig,
     LlavaForConditionalGeneration,
     OPTConfig,
     T5Config,
     T5ForConditionalGeneration,
+    VoxtralConfig,
 )
 
+from kava.commands.train import main as train
 from kava.models import load as models
 from kava.models.capture import capture
 from kava.models.limits import table_of_positions
@@ -36,6 +40,8 @@ from kava.models.load import (
     load_tokenizer,
 )
 from kava.models.tokenizers import byte_tokenizer
+from kava.models.traceable import text_part
+from kava.student.checkpoint import load_student
 
 TINY = [name for name in RANDOM_MODELS if name.startswith("kava/tiny-")]
 
@@ -257,7 +263,7 @@ def test_models_of_another_kind_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("tied", [True, False])
-@pytest.mark.parametrize("name", ["gemma3", "llava"])
+@pytest.mark.parametrize("name", ["gemma3", "llava", "llama4"])
 def test_a_composite_model_gives_its_part_of_text(tmp_path, name, tied):
     size = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 16}
     vision = {**size, "num_hidden_layers": 1, "image_size": 16, "patch_size": 8}
@@ -266,9 +272,14 @@ def test_a_composite_model_gives_its_part_of_text(tmp_path, name, tied):
     config_class, model_class, text_class = {
         "gemma3": (Gemma3Config, Gemma3ForConditionalGeneration, "Gemma3ForCausalLM"),
         "llava": (LlavaConfig, LlavaForConditionalGeneration, "LlamaForCausalLM"),
+        "llama4": (Llama4Config, Llama4ForConditionalGeneration, "Llama4ForCausalLM"),
     }[name]
+    if name == "llama4":
+        text |= {"intermediate_size_mlp": 16, "num_local_experts": 2}
+        vision |= {"vision_output_dim": 16, "projector_input_dim": 16, "projector_output_dim": 16}
+    own = {"gemma3": "gemma3_text", "llava": "llama", "llama4": "llama4_text"}[name]
     config = config_class(
-        text_config={**text, "model_type": {"gemma3": "gemma3_text", "llava": "llama"}[name]},
+        text_config={**text, "model_type": own},
         vision_config=vision,
         tie_word_embeddings=tied,
     )
@@ -282,6 +293,27 @@ def test_a_composite_model_gives_its_part_of_text(tmp_path, name, tied):
     torch.testing.assert_close(model(ids).logits, whole(input_ids=ids).logits)
     model.save_pretrained(tmp_path / "text")  # as a trained student is
     assert torch.equal(load_model(tmp_path / "text")(ids).logits, model(ids).logits)
+
+
+def test_the_text_of_a_composite_model_is_trained(tmp_path, capsys):
+    size = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 16}
+    text = {**size, "num_hidden_layers": 2, "num_key_value_heads": 1, "head_dim": 8}
+    text |= {"vocab_size": 258, "pad_token_id": 257, "eos_token_id": 256, "bos_token_id": None}
+    vision = {**size, "num_hidden_layers": 1, "image_size": 16, "patch_size": 8}
+    config = Gemma3Config(text_config=text, vision_config=vision)
+    Gemma3ForConditionalGeneration(config).save_pretrained(tmp_path / "whole")
+    byte_tokenizer().save_pretrained(tmp_path / "whole")
+    flags = (
+        "--target_len 2 --max_steps 1 --batch_size 4 --max_length 200 --device cpu --no_progress"
+    )
+    data = ["--dataset_name", "kava/shell-game?num_moves=2&num_train=8"]
+    out = ["--output_dir", str(tmp_path / "run")]
+    assert train(["--model_name", str(tmp_path / "whole"), *flags.split(), *data, *out]) == 0
+    assert load_student(tmp_path / "run").model.base.config.model_type == "gemma3_text"
+
+
+def test_a_composite_configuration_may_say_nothing_of_the_head():
+    assert text_part(VoxtralConfig(), "org/voxtral").model_type == "llama"
 
 
 def test_a_configuration_comes_without_weights(folder):

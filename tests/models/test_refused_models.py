@@ -181,11 +181,11 @@ WRONG_FOLDERS: dict[str, tuple[Callable[[Path], None], str]] = {
     "pickle": (pickled, "KaVa reads safetensors alone"),
     "gguf": (
         both(without("model.safetensors"), written("model-q4.gguf", "GGUF")),
-        "it holds model-q4.gguf, a GGUF file",
+        "it holds model-q4.gguf alone: pass the file",
     ),
     "gguf alone": (
         both(without("model.safetensors", "config.json"), written("x.gguf", "GGUF")),
-        "it holds x.gguf, a GGUF file",
+        "it holds x.gguf alone: pass the file",
     ),
     "other framework": (
         both(without("model.safetensors"), written("tf_model.h5", "")),
@@ -197,7 +197,7 @@ WRONG_FOLDERS: dict[str, tuple[Callable[[Path], None], str]] = {
     "t5": (of_kind(T5Config()), "is an encoder-decoder (t5)"),
     "whisper": (of_kind(WhisperConfig()), "is an encoder-decoder (whisper)"),
     "vit": (of_kind(ViTConfig()), "is no causal language model (vit)"),
-    "composite": (of_kind(Qwen3VLConfig()), "is a composite model (qwen3_vl)"),
+    "composite": (of_kind(Qwen3VLConfig()), "such as a qwen3 in place of qwen3_vl_text"),
     "gpt-1": (of_kind(OpenAIGPTConfig()), "OpenAIGPTLMHeadModel keeps no cache of keys and values"),
     "xlnet": (of_kind(XLNetConfig()), "XLNetLMHeadModel keeps no cache of keys and values"),
     "mamba": (of_kind(MambaConfig()), "MambaForCausalLM has recurrent layers"),
@@ -286,7 +286,8 @@ def test_what_is_wrong_with_a_folder_is_said_before_data_are_read(
         ("nobody/nothing-of-this-name", "the Hugging Face hub gave nothing"),
         ("kava/tiny-gpt3", "unknown built-in model 'kava/tiny-gpt3'"),
         ("./nowhere", "the folder './nowhere' does not exist"),
-        ("x.gguf", "'x.gguf' is a GGUF file"),
+        ("x.gguf", "'x.gguf' is no GGUF file; download it again"),
+        ("./y.gguf", "the file './y.gguf' does not exist; pass FOLDER/FILE.gguf"),
     ],
 )
 def test_a_name_that_leads_nowhere_is_said_before_data_are_read(
@@ -297,7 +298,7 @@ def test_a_name_that_leads_nowhere_is_said_before_data_are_read(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    (tmp_path / "x.gguf").write_bytes(b"GGUF")
+    (tmp_path / "x.gguf").write_bytes(b"FUGG")
     monkeypatch.chdir(tmp_path)
     assert complaint in complaint_of(command, name, capsys)
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kava import names
-from kava.flags import check_fields, flag, needed
+from kava.data_settings import CHAT_HELP, DataConfig
+from kava.flags import again, check_fields, flag, needed
 from kava.models.devices import (
     DEVICE_HELP,
     DTYPE_HELP,
@@ -14,6 +15,7 @@ from kava.models.devices import (
     check_dtype_name,
     choose_device,
 )
+from kava.models.gguf import gguf_name
 
 if TYPE_CHECKING:
     from kava.student.checkpoint import LoadedStudent
@@ -33,6 +35,9 @@ class AnsweringConfig:
         least=1,
         unset="what the run evaluated with, else 32 for a latent student and 256 for a written one",
         group="answers",
+    )
+    chat_template: str = again(
+        DataConfig, "chat_template", names.NO_CHAT, help=f"of a plain model: {CHAT_HELP}"
     )
     dtype: str = flag("auto", DTYPE_HELP, check=check_dtype_name, group="running")
     device: str = flag("auto", DEVICE_HELP, check=check_device_name)
@@ -54,6 +59,11 @@ class StudentConfig(AnsweringConfig):
         "a folder, a built-in kava/ name or a hub id",
         positional=True,
     )
+    gguf_file: str | None = flag(
+        None,
+        "of a plain model, the file in its folder in GGUF; the same as naming FOLDER/FILE.gguf",
+        group="models",
+    )
     best: bool = flag(
         False, "of an output folder, the checkpoint that the run found best", group="models"
     )
@@ -72,4 +82,16 @@ def load(config: StudentConfig) -> LoadedStudent:
     from kava.student.checkpoint import load_student
 
     device = choose_device(config.device)
-    return load_student(config.checkpoint, best=config.best, device=device, dtype=config.dtype)
+    student = load_student(
+        gguf_name(config.checkpoint, config.gguf_file, "--gguf_file") or "",
+        best=config.best,
+        device=device,
+        dtype=config.dtype,
+        chat_template=config.chat_template,
+    )
+    if student.settings and config.chat_template != names.NO_CHAT:
+        raise ValueError(
+            f"--chat_template {config.chat_template} is of a plain model, and {student.path} is a "
+            f"trained student, which keeps the prompt of its training: leave it out"
+        )
+    return student

@@ -10,8 +10,10 @@ from kava.commands.reading import ReadingConfig, Texts, load_models, read_texts
 from kava.files.outputs import check_output_folder
 from kava.flags import Usage, again, flag, needed
 from kava.flags.aliases import CALIBRATING
+from kava.models.gguf import gguf_name
 from kava.models.limits import check_layer_map_file, check_map_rank, check_map_rank_fits
 from kava.models.quiet import quiet_libraries
+from kava.train.settings.models import ModelSettings
 from kava.train.settings.target import TargetSettings
 
 if TYPE_CHECKING:
@@ -36,6 +38,8 @@ class CalibrateConfig(ReadingConfig):
         "the student: a hub id, a local folder, or a built-in kava/ name", group="models"
     )
     teacher_name: str = needed("the same of the teacher; it may have another tokenizer")
+    gguf_file: str | None = again(ModelSettings, "gguf_file", None)
+    teacher_gguf_file: str | None = again(ModelSettings, "teacher_gguf_file", None)
     calibration_samples: int | None = flag(
         None,
         "samples, taken at random; every fourth judges the maps",
@@ -67,6 +71,10 @@ class CalibrateConfig(ReadingConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self.model_name = gguf_name(self.model_name, self.gguf_file, "--gguf_file") or ""
+        self.teacher_name = (
+            gguf_name(self.teacher_name, self.teacher_gguf_file, "--teacher_gguf_file") or ""
+        )
         if self.layer_mapping is not None and self.layer_mapping_path is not None:
             raise ValueError(
                 f"--layer_mapping {self.layer_mapping} and --layer_mapping_path "
@@ -203,13 +211,12 @@ def _layers(aligner: MapProjectionAligner) -> str:
 
 
 def _draw(calibrated: Calibrated, config: CalibrateConfig) -> dict[str, Draw]:
-    from kava.commands.reading import template_of
     from kava.pictures.calibration import draw_aligner, draw_tokens
 
     draws = draw_aligner(calibrated.aligner)
     sample = calibrated.texts.samples[0]
     record = next(one for one in calibrated.texts.records if one.id == sample.id)
-    text = template_of(config).render(record).text
+    text = calibrated.texts.template.render(record).text
     tokens = draw_tokens(sample, text, config.token_alignment)  # type: ignore[arg-type]
     return draws if tokens is None else {**draws, "time": tokens}
 

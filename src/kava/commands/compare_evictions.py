@@ -115,7 +115,7 @@ def compare(config: ComparisonConfig) -> Comparison:
     """
     import numpy as np
 
-    from kava.commands.reading import load_reader, read_texts, template_of
+    from kava.commands.reading import load_reader, read_texts
     from kava.importance.kept import ARMS, kept_shares, rank_agreement, summarize
     from kava.importance.roles import oracle_ranks, token_roles
     from kava.importance.score import SCORERS, score_samples
@@ -132,7 +132,7 @@ def compare(config: ComparisonConfig) -> Comparison:
             model,
             texts.samples,
             texts.records,
-            template_of(config),
+            texts.template,
             method=method,
             reach=config.reach,  # type: ignore[arg-type]
             progress=not config.no_progress,

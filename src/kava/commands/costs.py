@@ -121,7 +121,10 @@ def _measure(
     from kava.student.checkpoint import load_student
 
     device = choose_device(options.device)
-    students = [load_student(m, device=device, dtype=options.dtype) for m in options.models]
+    students = [
+        load_student(m, device=device, dtype=options.dtype, chat_template=options.chat_template)
+        for m in options.models
+    ]
     data = _data(students, options)
     check_costs(labels, len(data.records), options.batch_size, options.rounds)
     contenders = _contenders(labels, students, data, options.max_new_tokens)
@@ -178,7 +181,7 @@ def _contenders(
         Contender(
             label,
             student,
-            student.template if student.settings else default_template(data.dataset_name),
+            student.asked_by(default_template(data.dataset_name)),
             new_tokens_of(student.settings, max_new_tokens),
         )
         for label, student in zip(labels, students)

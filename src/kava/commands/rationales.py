@@ -15,7 +15,7 @@ from kava.files.outputs import check_output
 from kava.files.write import write_whole
 from kava.flags import Usage, again, check_once, flag, needed
 from kava.flags.aliases import ANYWHERE
-from kava.models.devices import choose_device
+from kava.models.devices import check_device, choose_device
 from kava.models.quiet import quiet_libraries
 from kava.train.teacher_names import split_label
 
@@ -62,6 +62,7 @@ def main(argv: list[str]) -> int:
     config = USAGE.parse(argv)
     quiet_libraries()
     check_output(config.output)
+    check_device(config.device)
     with lock_file(config.output, "kava rationales"):
         return _write(config)
 
@@ -78,7 +79,12 @@ def _write(config: RationalesConfig) -> int:
     ]
     for name in config.teachers:
         label, model = split_label(name)
-        teacher = load_student(model, device=choose_device(config.device), dtype=config.dtype)
+        teacher = load_student(
+            model,
+            device=choose_device(config.device),
+            dtype=config.dtype,
+            chat_template=config.chat_template,
+        )
         found = write_rationales(
             teacher,
             records,

@@ -67,6 +67,8 @@ class Texts(NamedTuple):
     report: EncodeReport
     tokenizers: tuple[PreTrainedTokenizerBase, PreTrainedTokenizerBase]
     """The student's and the teacher's."""
+    template: Template
+    """The student's."""
 
     def batches(self, samples: Sequence[Encoded], size: int) -> Iterator[Batch]:
         """Samples, batch by batch, in their order."""
@@ -103,6 +105,7 @@ def read_texts(
         >>> len(texts.samples)
         8
     """
+    from kava.data.chat import Chats
     from kava.data.collate import Collator
     from kava.models.load import load_model_config, load_tokenizer
     from kava.models.readable import Limits, fitting
@@ -111,15 +114,20 @@ def read_texts(
     check_device(config.device)
     configs = load_model_config(student), load_model_config(teacher, encoders=True)
     limits = [Limits.of(name, config) for name, config in zip((student, teacher), configs)]
-    tokenizers = load_tokenizer(student), load_tokenizer(teacher)
-    for tokenizer, limit in zip(tokenizers, limits):
+    loaded = load_tokenizer(student), load_tokenizer(teacher)
+    for tokenizer, limit in zip(loaded, limits):
         check_tokenizer(tokenizer, limit.name, limit.num_tokens)
+    chats = [Chats(one, config.chat_template, limit.name) for one, limit in zip(loaded, limits)]
+    tokenizers = chats[0].ending(), chats[1].ending()
+    templates = [one.template(template_of(config)) for one in chats]
     records = _records(config, num_samples, flag, usual)
-    samples, report = _encode(config, records, tokenizers)
+    for one, template in zip(chats, templates):
+        one.check_replies(records, template)
+    samples, report = _encode(config, records, tokenizers, templates)
     samples = fitting(samples, limits[0], limits[1], config.overflow, report=report)
     pads = [tokenizer.pad_token_id for tokenizer in tokenizers]
     assert all(isinstance(pad, int) for pad in pads)
-    return Texts(records, samples, Collator(*pads), report, tokenizers)
+    return Texts(records, samples, Collator(*pads), report, tokenizers, templates[0])
 
 
 def load_models(
@@ -177,21 +185,23 @@ def _encode(
     config: ReadingConfig,
     records: list[Record],
     tokenizers: tuple[PreTrainedTokenizerBase, PreTrainedTokenizerBase],
+    templates: Sequence[Template],
 ) -> tuple[list[Encoded], EncodeReport]:
     """The records in the student's tokens and, where they are others, in the teacher's."""
     from kava.data.encode import encode_records
     from kava.data.pairing import encode_for_teacher
     from kava.models.tokenizers import reads_alike
 
-    template = template_of(config)
+    template, own = templates
     student, teacher = tokenizers
     overflow: Any = config.overflow
     samples, report = encode_records(
         records, student, template, config.max_length, overflow=overflow
     )
-    if not reads_alike(student, teacher, (template.render(record).text for record in records)):
+    texts = (template.render(record).text for record in records)
+    if own != template or not reads_alike(student, teacher, texts):
         samples, theirs = encode_for_teacher(
-            records, samples, teacher, template, config.max_length, overflow=overflow
+            records, samples, teacher, template, config.max_length, overflow=overflow, own=own
         )
         for reason, ids in theirs.skipped.items():
             report.skipped[reason].extend(ids)
@@ -199,7 +209,7 @@ def _encode(
 
 
 def template_of(config: ReadingConfig) -> Template:
-    """The data set's, with the parts that are given."""
+    """The data set's, with the parts that are given; outside any chat."""
     from kava.data.sources import default_template
 
     own = default_template(config.dataset_name, drop_last_step=not config.keep_last_step)

@@ -36,6 +36,7 @@ def encode_for_teacher(
     target_len: int | None = None,
     overflow: Overflow = "error",
     answer_alone: bool = False,
+    own: Template | None = None,
 ) -> tuple[list[Encoded], EncodeReport]:
     """Add the teacher's tokens to encoded samples.
 
@@ -43,11 +44,12 @@ def encode_for_teacher(
         records: the records of the samples, possibly with others, matched by id.
         encoded: the samples in the student's tokens.
         tokenizer: the teacher's tokenizer, a fast one.
-        template: turns a record into text, the same for both.
+        template: turns a record into text for the student.
         max_length: maximum tokens of the teacher's text.
         target_len: minimum reasoning tokens of the teacher's text.
         overflow: as in `encode_records`.
         answer_alone: as in `encode_records`.
+        own: the teacher's template, which differs in the prompt alone; None: the same.
 
     Returns:
         the samples whose teacher text also fits, and a report of the others.
@@ -63,7 +65,7 @@ def encode_for_teacher(
     paired, (report,) = encode_for_teachers(
         records,
         encoded,
-        [("", tokenizer, template)],
+        [("", tokenizer, template if own is None else own)],
         template,
         max_length,
         target_len=target_len,

@@ -40,7 +40,7 @@ def write_rationales(
             f"{teacher.path} reasons in latent tokens and writes no chain of thought: name a model "
             f"that writes it"
         )
-    template = default_template(dataset_name)
+    template = teacher.asked_by(default_template(dataset_name))
     cue = template.cue
     completions, _ = complete(
         teacher.model,

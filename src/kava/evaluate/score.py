@@ -77,7 +77,7 @@ def score(
         student.model,
         student.tokenizer,
         data.records,
-        student.template if student.settings else default_template(data.dataset_name),
+        student.asked_by(default_template(data.dataset_name)),
         batch_size=batch_size,
         max_new_tokens=new_tokens_of(student.settings, max_new_tokens),
         progress=progress,
@@ -92,6 +92,6 @@ def score(
         **summarise(answers),
         "batch_size": batch_size,
         "device": str(student.model.device),
-        "dtype": str(student.model.dtype).removeprefix("torch."),
+        "dtype": str(base_of(student.model).dtype).removeprefix("torch."),
         "versions": library_versions(),
     }

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from kava.flags import listed
 from kava.inputs import read_json
 from kava.models.weights import tensors_damage
 
@@ -152,7 +153,8 @@ def _other_weights(folder: Path) -> str | None:
     if unfinished:
         return f"{unfinished[0].name} is half a download; fetch the model again"
     if ".gguf" in kinds:
-        return gguf_mend(f"it holds {next(folder.glob('*.gguf')).name},")
+        files = sorted(path.name for path in folder.glob("*.gguf"))
+        return f"it holds {listed(files)} alone: pass the file, {str(folder / files[0])!r}"
     if ".safetensors" in kinds:
         name = next(folder.glob("*.safetensors")).name
         list_of = INDEX_FILE if (folder / CONFIG_FILE).is_file() else CONFIG_FILE
@@ -167,17 +169,3 @@ def _other_weights(folder: Path) -> str | None:
     if kinds & {".h5", ".msgpack"}:
         return "its weights are of TensorFlow or Flax; take the model in safetensors"
     return None
-
-
-def gguf_mend(what: str) -> str:
-    """What to do with a model in llama.cpp's format.
-
-    Example:
-        >>> gguf_mend("x.gguf is").partition(",")[0]
-        'x.gguf is a GGUF file'
-    """
-    return (
-        f"{what} a GGUF file, whose weights are quantised for inference; take the model in "
-        f"safetensors, or convert it by AutoModelForCausalLM.from_pretrained(folder, "
-        f"gguf_file=…).save_pretrained(…) and save the tokenizer in the same way"
-    )

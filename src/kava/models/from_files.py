@@ -8,12 +8,14 @@ from typing import Any
 
 import torch
 
+from kava.models.gguf import load_options, make_plain, unpacked
+
 
 def build_from(source: str, kind: Any, **options: Any) -> tuple[Any, dict[str, Any]]:
     """Load a model from a folder or the hub, with transformers' report of the load.
 
     Args:
-        source: a folder or hub id.
+        source: a folder, a hub id, or a model in GGUF.
         kind: a class with `from_pretrained`.
         **options: options of `from_pretrained`.
 
@@ -23,10 +25,13 @@ def build_from(source: str, kind: Any, **options: Any) -> tuple[Any, dict[str, A
     # missing or unexpected weights become one line; transformers would print a table
     report = logging.getLogger("transformers.modeling_utils")
     level = report.level
+    place, file = load_options(source)
+    if file:
+        options |= {**file, **unpacked()}
     report.setLevel(logging.ERROR)
     try:
         model, loaded = kind.from_pretrained(
-            source, use_safetensors=True, output_loading_info=True, **options
+            place, use_safetensors=True, output_loading_info=True, **options
         )
     except torch.OutOfMemoryError:
         raise
@@ -34,6 +39,8 @@ def build_from(source: str, kind: Any, **options: Any) -> tuple[Any, dict[str, A
         raise OSError(unreadable("model", source, error)) from error
     finally:
         report.setLevel(level)
+    if file:
+        make_plain(model, source)
     return model, loaded
 
 
@@ -46,8 +53,9 @@ def unreadable(what: str, source: str, error: Exception) -> str:
         error: what transformers raised.
     """
     reason = " ".join(str(error).split())
-    if Path(source).is_dir():
-        return f"cannot load a {what} from the folder {source!r}: {reason}"
+    if Path(source).exists():
+        place = "folder" if Path(source).is_dir() else "file"
+        return f"cannot load a {what} from the {place} {source!r}: {reason}"
     return (
         f"cannot load the {what} {source!r}: no such folder, and the Hugging Face hub gave "
         f"nothing ({reason}); pass a local folder, or a built-in name such as kava/tiny-llama"

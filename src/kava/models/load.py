@@ -30,10 +30,10 @@ from kava.models.folders import (
     WEIGHTS_FILE,
     check_folder,
     check_not_latent,
-    gguf_mend,
     tokenizer_damage,
 )
 from kava.models.from_files import build_from, unreadable
+from kava.models.gguf import SUFFIX, load_options, resolve_gguf
 from kava.models.given import given_model, given_tokenizer
 from kava.models.traceable import check_kind, name_outputs, text_part
 from kava.models.weights import check_finite
@@ -63,7 +63,8 @@ def load_model(
     gives one clear line and never a model with random weights.
 
     Args:
-        name_or_path: a built-in name (`BUILTIN_NAMES`), a local folder, or a hub id.
+        name_or_path: a built-in name (`BUILTIN_NAMES`), a local folder, a hub id, or a file in
+            GGUF behind one of the two (`kava.models.gguf`).
         dtype: a torch dtype or its name; "auto" takes the checkpoint's dtype (float32 for the
             built-in random models).
         device: where to put the model; None leaves it on the CPU.
@@ -145,7 +146,7 @@ def is_local_model(name: str) -> bool:
         >>> is_local_model("kava/tiny-llama"), is_local_model("gpt2")
         (True, False)
     """
-    return name in (*RANDOM_MODELS, *ENCODER_MODELS) or Path(_resolve(name)).is_dir()
+    return name in (*RANDOM_MODELS, *ENCODER_MODELS) or Path(_resolve(name)).exists()
 
 
 def load_tokenizer(
@@ -174,9 +175,11 @@ def load_tokenizer(
     elif name in builtin:
         tokenizer = builtin[name][1]()
     else:
-        source = _resolve(name)
+        source, options = load_options(_resolve(name), tokenizer=True)
         try:
-            tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
+            tokenizer = AutoTokenizer.from_pretrained(
+                source, trust_remote_code=trust_remote_code, **options
+            )
         except Exception as error:  # of files that are missing, damaged, or need another library
             if (damage := tokenizer_damage(source)) is not None:
                 raise OSError(
@@ -248,8 +251,8 @@ def _resolve(name: str) -> str:
     path = Path(name).expanduser()
     if name and path.is_dir():
         return str(path)
-    if path.suffix == ".gguf" and path.is_file():
-        raise OSError(gguf_mend(f"{name!r} is"))
+    if path.suffix == SUFFIX:
+        return resolve_gguf(path, name)
     if path.is_file():
         raise OSError(f"{name!r} is a file; pass the folder that holds config.json and the weights")
     looks_local = name.startswith((".", "~")) or path.is_absolute() or name.count("/") > 1
@@ -269,8 +272,9 @@ def _read_config(
     """The configuration of a text model, and how to load its weights."""
     if Path(source).is_dir():
         check_folder(source)
+    place, options = load_options(source)
     try:
-        config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
+        config = AutoConfig.from_pretrained(place, trust_remote_code=trust_remote_code, **options)
     except Exception as error:  # a config's own checks may raise any exception
         raise OSError(unreadable("model", source, error)) from error
     if trust_remote_code and type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:

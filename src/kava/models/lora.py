@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -52,6 +53,7 @@ def add_lora(model: PreTrainedModel, form: LoraForm, name: str | None = None) ->
     """Put adapters into a model, in place; all other weights are frozen.
 
     B starts at zero, so that the model is unchanged at first; A is drawn from torch's generator.
+    Adapters of a model in half precision are float32, in which small updates are not lost.
 
     Args:
         model: a causal model without adapters.
@@ -65,7 +67,7 @@ def add_lora(model: PreTrainedModel, form: LoraForm, name: str | None = None) ->
     Example:
         >>> add_lora(model, LoraForm(rank=8, alpha=16, targets=("q_proj", "v_proj")))
     """
-    if name is not None and Path(name).is_dir():
+    if name is not None and Path(name).exists():
         name = str(Path(name).resolve())  # a checkpoint is read from anywhere
     config = _peft().LoraConfig(
         task_type="CAUSAL_LM",
@@ -80,6 +82,8 @@ def add_lora(model: PreTrainedModel, form: LoraForm, name: str | None = None) ->
         # peft turns fan_in_fan_out on for GPT-2's layers by itself, and says so
         warnings.filterwarnings("ignore", message=".*fan_in_fan_out.*")
         model.add_adapter(config, adapter_name="default")
+    for part in adapter_parameters(model):
+        part.data = part.data.to(torch.promote_types(part.dtype, torch.float32))
     if name is not None:  # transformers puts the name by which it loaded the model itself
         model.peft_config["default"].base_model_name_or_path = name
 
@@ -100,6 +104,11 @@ def lora_off(model: PreTrainedModel) -> Iterator[None]:
     finally:
         for layer in layers:
             layer._disable_adapters = False
+
+
+def adapter_parameters(model: PreTrainedModel) -> list[nn.Parameter]:
+    """The adapters' parameters."""
+    return [part for name, part in model.named_parameters() if _is_adapter(name)]
 
 
 def adapter_state(model: PreTrainedModel) -> dict[str, Tensor]:
@@ -173,6 +182,8 @@ def read_form(directory: str | Path) -> tuple[LoraForm, str]:
 def merge_lora(model: PreTrainedModel) -> None:
     """Add the adapters to the weights that they stand beside, and remove them, in place.
 
+    A model in half precision becomes float32 where its adapters are: the sum would be rounded.
+
     Raises:
         ValueError: the model has none.
     """
@@ -180,6 +191,8 @@ def merge_lora(model: PreTrainedModel) -> None:
         raise ValueError(f"{type(model).__name__} has no adapters to merge")
     from peft.tuners.tuners_utils import BaseTunerLayer
 
+    wider = torch.promote_types(model.dtype, adapter_parameters(model)[0].dtype)
+    model.to(dtype=wider)  # type: ignore[call-arg]
     parents = {
         f"{name}.{child}".removeprefix("."): (module, child)
         for name, module in model.named_modules()

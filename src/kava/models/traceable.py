@@ -15,6 +15,7 @@ from transformers import (
     PreTrainedConfig,
     PreTrainedModel,
 )
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from kava.models.encoders import is_encoder
 
@@ -108,19 +109,30 @@ def text_part(config: PreTrainedConfig, source: str) -> PreTrainedConfig:
     if text is config:
         return config
     if type(text) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        kin = _kin(text.model_type)
         raise _composite(
-            config, source, f"its text part ({text.model_type}) is no model of its own"
+            config,
+            source,
+            f"its text part ({text.model_type}) is no model of its own",
+            "" if kin is None else f", such as a {kin} in place of {text.model_type}",
         )
     # the whole model's configuration decides whether the head is tied
-    text.tie_word_embeddings = config.tie_word_embeddings
+    tied = config.to_dict().get("tie_word_embeddings", text.tie_word_embeddings)
+    text.tie_word_embeddings = tied
     return text
 
 
-def _composite(config: PreTrainedConfig, source: str, reason: str) -> ValueError:
+def _composite(config: PreTrainedConfig, source: str, reason: str, example: str = "") -> ValueError:
     return ValueError(
         f"{source!r} is a composite model ({config.model_type}), and {reason}; pass a causal "
-        f"language model of text"
+        f"language model of text{example}"
     )
+
+
+def _kin(model_type: str) -> str | None:
+    """The kind of language model that a text part is named after: qwen3 for qwen3_vl_text."""
+    known = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    return max((k for k in known if model_type.startswith(k)), key=len, default=None)
 
 
 def _check_layers(kind: type[PreTrainedModel], config: Any) -> None:

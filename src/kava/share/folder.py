@@ -61,18 +61,18 @@ def export_student(
             f"{student.path} is no checkpoint of kava train: there is nothing to export beyond "
             f"what it is"
         )
+    model, tokenizer, settings = student.model, student.tokenizer, student.settings
+    if has_lora(base_of(model)):
+        merge_lora(base_of(model))
     facts = facts_of(student.path)
     models = [facts.config.get("model_name"), *facts.teachers]
     card = model_card(
         facts,
         name=name,
         licences={one: licence_of(one, ask_hub=ask_hub) for one in models if one is not None},
-        dtype=str(student.model.dtype).removeprefix("torch."),
+        dtype=str(base_of(model).dtype).removeprefix("torch."),
         command=command,
     )
-    model, tokenizer, settings = student.model, student.tokenizer, student.settings
-    if has_lora(base_of(model)):
-        merge_lora(base_of(model))
     with lock_file(folder, "kava export"):
         check_target(folder, overwrite=overwrite)
         with new_folder(folder) as partial:

@@ -4,13 +4,15 @@
         adapter/adapter_config.json, adapter_model.safetensors      as peft writes them
         config.json, model.safetensors      of a latent student: thought vectors, projection
 
-The base model is named in adapter_config.json and loaded from there in float32, the dtype that it
-was trained in. `kava merge` makes an ordinary checkpoint of such a folder.
+The base model is named in adapter_config.json and loaded from there in the dtype that it had in
+training; what was trained is float32. `kava merge` makes an ordinary checkpoint of such a folder.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -31,6 +33,9 @@ from kava.student.config import LatentStudentConfig
 from kava.student.latent import LatentStudent
 from kava.student.prompts import base_of
 from kava.student.whole import ADAPTER_FOLDER, WEIGHTS_FILE, is_adapted
+
+BASE_DTYPE = "base_dtype"
+"""Key of `kava.json`: the dtype in which the frozen base was read; left out: float32."""
 
 
 def added_state(student: PreTrainedModel) -> dict[str, Tensor]:
@@ -66,33 +71,36 @@ def save_weights(directory: Path, student: PreTrainedModel) -> None:
         save_file(added, directory / WEIGHTS_FILE, metadata={"format": "pt"})
 
 
-def load_adapted(folder: Path, kind: str, *, dtype: torch.dtype | str = "auto") -> PreTrainedModel:
+def load_adapted(
+    folder: Path, settings: Mapping[str, Any], *, dtype: torch.dtype | str = "auto"
+) -> PreTrainedModel:
     """Load a student with adapters and its base model.
 
     Args:
         folder: a checkpoint with adapters.
-        kind: latent or explicit.
-        dtype: of all weights; "auto" is float32.
+        settings: content of its `kava.json`.
+        dtype: of all weights; "auto" is that of training.
 
     Raises:
         OSError: a file is missing or damaged, or the base model cannot be loaded.
         ValueError: files that do not fit each other or the base model.
     """
     form, name = read_form(folder / ADAPTER_FOLDER)
-    dtype = torch.float32 if dtype == "auto" else dtype
     try:
-        base = load_model(name, dtype=dtype)
+        base = load_model(name, dtype=settings.get(BASE_DTYPE, "float32"))
     except (OSError, ValueError) as error:
         raise type(error)(
             f"{folder} holds LoRA adapters for {name}, which cannot be loaded: {error}"
         ) from error
     student: PreTrainedModel = base
-    if kind == "latent":
+    if settings["student"] == "latent":
         config = LatentStudentConfig.from_pretrained(folder)
         student = LatentStudent(config, base_model=base)
-        student.to(dtype=base.dtype)  # type: ignore[call-arg]
+        student.cast_added(torch.float32)
     add_lora(base, form, name)
     load_adapted_weights(folder, student)
+    if isinstance(dtype, torch.dtype):
+        student.to(dtype=dtype)  # type: ignore[call-arg]
     return student
 
 

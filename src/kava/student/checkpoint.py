@@ -30,6 +30,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from kava import __version__
 from kava.data.builtin import template_of_model
+from kava.data.chat import Chats
 from kava.data.records import Template
 from kava.inputs import read_json
 from kava.models.folders import CONFIG_FILE, check_folder
@@ -37,6 +38,7 @@ from kava.models.load import build_from, dtype_of, load_model, load_tokenizer
 from kava.models.probe import probe_cache
 from kava.models.tokenizers import check_tokenizer
 from kava.models.weights import check_finite
+from kava.names import NO_CHAT
 from kava.student.adapted import load_adapted, save_weights
 from kava.student.config import LatentStudentConfig
 from kava.student.exported import is_exported, load_exported
@@ -69,6 +71,7 @@ class LoadedStudent:
         template: turns a question into a prompt, and gives the cue of the answer.
         settings: content of `kava.json`; empty for a model that this package did not train.
         path: the folder or name that was loaded.
+        chat_template: of a plain model, how it is asked (`kava.data.chat`).
     """
 
     model: PreTrainedModel
@@ -76,6 +79,13 @@ class LoadedStudent:
     template: Template
     settings: Mapping[str, Any]
     path: str
+    chat_template: str = NO_CHAT
+
+    def asked_by(self, template: Template) -> Template:
+        """The template of a data set's questions: a trained student keeps that of its training."""
+        if self.settings:
+            return self.template
+        return Chats(self.tokenizer, self.chat_template, self.path).template(template)
 
 
 def library_versions() -> dict[str, str]:
@@ -176,6 +186,7 @@ def load_student(
     best: bool = False,
     device: torch.device | str | None = None,
     dtype: torch.dtype | str = "auto",
+    chat_template: str = NO_CHAT,
 ) -> LoadedStudent:
     """Load a student from a checkpoint, a run's folder or a model name.
 
@@ -187,6 +198,8 @@ def load_student(
         best: in an output folder, take the checkpoint that the run recorded as its best.
         device: where to put the model; None leaves it on the CPU.
         dtype: dtype of the weights, or its name; "auto" takes the files' dtype.
+        chat_template: none, tokenizer or the path of a .jinja file, for a plain model; a trained
+            student has the prompt of its training, whatever is said here.
 
     Raises:
         OSError: no such folder, no complete checkpoint in it, or a file that cannot be read.
@@ -215,8 +228,9 @@ def load_student(
         return LoadedStudent(student, _tokenizer_of(student, path), template, settings, str(path))
     model = load_model(path, dtype=dtype, device=device)
     probe_cache(model, str(path))
-    template = template_of_model(str(path))  # whose cue is in its vocabulary
-    return LoadedStudent(model, _tokenizer_of(model, path), template, {}, str(path))
+    chats = Chats(_tokenizer_of(model, path), chat_template, str(path))
+    template = chats.template(template_of_model(str(path)))  # whose cue is in its vocabulary
+    return LoadedStudent(model, chats.ending(), template, {}, str(path), chat_template)
 
 
 def _load_checkpoint(
@@ -228,7 +242,7 @@ def _load_checkpoint(
     if problem is not None:
         raise ValueError(f"{problem}; take another checkpoint")
     if is_adapted(folder):
-        model: Any = load_adapted(folder, settings["student"], dtype=dtype_of(dtype))
+        model: Any = load_adapted(folder, settings, dtype=dtype_of(dtype))
         model = model.eval() if device is None else model.eval().to(device)
     elif settings["student"] == "latent":
         read_json(folder / CONFIG_FILE)  # transformers uses the last of two equal keys

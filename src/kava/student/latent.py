@@ -59,6 +59,11 @@ class LatentProjection(nn.Sequential):
             nn.LayerNorm(width),
         )
 
+    def forward(self, input: Tensor) -> Tensor:
+        """Map in the dtype of these weights, which can be wider than that of a frozen base."""
+        output: Tensor = super().forward(input.to(next(self.parameters()).dtype))
+        return output
+
     def scale_to(self, embeddings: Tensor) -> None:
         """Initialise the scale of the outputs with the root mean square of `embeddings` [V, W]."""
         norm = self[4]
@@ -132,8 +137,18 @@ class LatentStudent(PreTrainedModel, LatentGenerationMixin):
         return loaded
 
     @classmethod
-    def wrap(cls, model: PreTrainedModel, *, num_latents: int, **options: Any) -> LatentStudent:
-        """Build a student around `model`; `options` are `LatentStudentConfig`'s."""
+    def wrap(
+        cls,
+        model: PreTrainedModel,
+        *,
+        num_latents: int,
+        dtype: torch.dtype | None = None,
+        **options: Any,
+    ) -> LatentStudent:
+        """Build a student around a model; `options` are `LatentStudentConfig`'s.
+
+        What is added to the model has `dtype`, or that of the model.
+        """
         base_config = model.config.to_dict()
         # a student on disk keeps its base's configuration, and not its generation configuration
         if ends := generation_ends(model):
@@ -144,8 +159,15 @@ class LatentStudent(PreTrainedModel, LatentGenerationMixin):
         tokens = torch.arange(embedding_weight(model).shape[0], device=model.device)
         with torch.no_grad():
             student._start_from(model.get_input_embeddings()(tokens))
-        student.to(device=model.device, dtype=model.dtype)  # type: ignore[call-arg]
+        student.to(device=model.device)  # type: ignore[call-arg]
+        student.cast_added(dtype or model.dtype)
         return student
+
+    def cast_added(self, dtype: torch.dtype) -> None:
+        """Cast what is added to the base model, which stays as it is."""
+        for name, part in self.named_parameters():
+            if not name.startswith("base."):
+                part.data = part.data.to(dtype)
 
     def _start_from(self, embeddings: Tensor) -> None:
         """Initialise the added vectors at the scale of the vocabulary's embeddings [V, W].
@@ -169,12 +191,14 @@ class LatentStudent(PreTrainedModel, LatentGenerationMixin):
 
     def parts(self) -> LatentParts:
         """The modules and settings that the passes use."""
+        dtype = embedding_weight(self.base).dtype
+        placeholders = getattr(self, "placeholders", None)
         return LatentParts(
             self.base,
             self.config,
-            self.thought_embeddings,
+            self.thought_embeddings.to(dtype),
             getattr(self, "projection", None),
-            getattr(self, "placeholders", None),
+            None if placeholders is None else placeholders.to(dtype),
         )
 
     def get_input_embeddings(self) -> nn.Module:

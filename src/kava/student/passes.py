@@ -41,7 +41,7 @@ class LatentParts:
     Attributes:
         base: the causal language model.
         config: number of latents and how they are decoded.
-        thought_embeddings: [2, W], begin- and end-of-thought.
+        thought_embeddings: [2, W], begin- and end-of-thought, in the dtype of the base.
         projection: [.., W] → [.., W], from a hidden state to the next latent's embedding; None if
             no latent is made from a hidden state.
         placeholders: [M, W], the start of Jacobi decoding; None in sequential decoding.
@@ -229,7 +229,7 @@ class Passes:
         """Embeddings of the latents that follow hidden states [B, n, W]."""
         assert self.parts.projection is not None
         embeds: Tensor = self.parts.projection(hidden)
-        return embeds
+        return embeds.to(self.parts.thought_embeddings.dtype)
 
     def _rewind(self, length: int) -> None:
         """Drop the cached columns from `length` on, so that they can be read again."""

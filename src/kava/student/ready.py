@@ -10,11 +10,11 @@ import copy
 import json
 import logging
 from collections.abc import Mapping
-from itertools import takewhile
 from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from kava.data.chat import PROBES, first_tokens
 from kava.data.records import Template
 from kava.data.special_tokens import SpecialTokens
 from kava.data.text_tokens import tokenize
@@ -22,9 +22,6 @@ from kava.student.endings import end_ids
 from kava.student.latent import LatentStudent
 
 ONE_QUESTION = "a student answers one question: give one message of the role user, as text"
-PROBES = ("How many are 2 + 2?", "a", "Zoë has 3 日本 pens.\nHow many?")
-"""Questions on which a chat template is compared with the prompts of training."""
-
 logger = logging.getLogger(__name__)
 
 
@@ -54,7 +51,7 @@ def chat_template(tokenizer: PreTrainedTokenizerBase, template: Template) -> str
         f"or {asked} is not string -%}}"
         f"{{{{ raise_exception({json.dumps(ONE_QUESTION)}) }}}}"
         "{%- endif -%}"
-        f"{{{{ {_literal(_first_tokens(tokenizer) + before)} + ({asked} | trim) "
+        f"{{{{ {_literal(first_tokens(tokenizer) + before)} + ({asked} | trim) "
         f"+ {_literal(after)} }}}}"
     )
     marks = SpecialTokens.of(tokenizer, template).in_template
@@ -99,28 +96,20 @@ def set_ends(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None
 def settle_answers(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, settings: Mapping[str, Any]
 ) -> None:
-    """Set where a latent student's answers end, and how long they may be, for `generate`.
+    """Set where a student's answers end, and how long a latent student's may be, for `generate`.
 
     Args:
-        model: a `LatentStudent`; other models keep their generation configuration.
+        model: the student.
         tokenizer: its tokenizer.
         settings: as `kava.student.checkpoint.save_student` takes them; under "config" the run's
             `max_new_tokens`.
     """
+    set_ends(model, tokenizer)
     if not isinstance(model, LatentStudent):
         return
-    set_ends(model, tokenizer)
     most = settings.get("config", {}).get("max_new_tokens")
     if isinstance(most, int):
         model.generation_config.max_new_tokens = most
-
-
-def _first_tokens(tokenizer: PreTrainedTokenizerBase) -> str:
-    """The special tokens that a tokenizer puts before a text, as text."""
-    output: Any = tokenizer("a", return_special_tokens_mask=True)
-    marked = zip(output["input_ids"], output["special_tokens_mask"])
-    ids = [token for token, _ in takewhile(lambda pair: pair[1], marked)]
-    return "".join(tokenizer.convert_ids_to_tokens(ids))
 
 
 def _literal(text: str) -> str:

@@ -263,6 +263,7 @@ def train_and_test(
 
 def evaluate_untrained(run: StudyRun) -> dict[str, Any]:
     """Evaluate a model without training: no budget, and one row of metrics at step 0."""
+    from kava.data.chat import Chats
     from kava.data.sources import default_template
     from kava.data.splits import data_hash
     from kava.models.devices import choose_device
@@ -276,6 +277,7 @@ def evaluate_untrained(run: StudyRun) -> dict[str, Any]:
     tokenizer, student = build_tokenizer(config), build_student(config).to(device)
     reset_peak_memory(student.device)
     template = default_template(config.dataset_name, drop_last_step=not config.keep_last_step)
+    template = Chats(tokenizer, config.chat_template, config.model_name).template(template)
     name = config.eval_dataset_name
     assert name is not None
     curve = [

@@ -24,6 +24,7 @@ from safetensors.torch import save_file
 from kava.data.records import Template
 from kava.errors import WriteError
 from kava.files.write import flush, share_files
+from kava.student.adapted import BASE_DTYPE
 from kava.student.checkpoint import checkpoints_by_step, library_versions, save_student
 from kava.student.manifest import amend, write_manifest
 from kava.student.whole import ALIGNER_FILE, RECORDING_FILE, STATE_FILE
@@ -196,6 +197,7 @@ def settings_of(
     """
     return {
         "student": config.student,
+        **({BASE_DTYPE: config.base_dtype} if config.lora_r else {}),
         "step": step,
         "template": asdict(template),
         "data_hash": data_hash,

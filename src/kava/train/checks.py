@@ -160,12 +160,17 @@ def _check_something_is_trained(config: Settings) -> None:
 def _check_precision(config: Settings) -> None:
     if config.bf16 and config.fp16:
         raise ValueError("--bf16 and --fp16 exclude each other; leave one out")
-    if config.dtype != "float32" and config.teacher_name is None:
+    if config.dtype != config.base_dtype and config.teacher_name is None:
         autocast = {"bfloat16": "--bf16", "float16": "--fp16"}[config.dtype]
+        why = (
+            "gradients do not pass through a base of LoRA adapters in float16; pass --dtype "
+            "bfloat16, or"
+            if config.lora_r
+            else "its student is its own teacher and is trained in float32; pass"
+        )
         raise ValueError(
             f"--dtype {config.dtype} is the dtype of a frozen --teacher_name, and this run has "
-            f"none: its student is its own teacher and is trained in float32; pass {autocast} to "
-            f"compute in {config.dtype} with float32 weights"
+            f"none: {why} {autocast} to compute in {config.dtype} with float32 weights"
         )
 
 

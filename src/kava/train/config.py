@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kava.flags import check_fields
+from kava.models.gguf import gguf_name
 from kava.train.checks import check_config
 from kava.train.defaults import settle
 from kava.train.settings import Settings
@@ -31,6 +32,11 @@ class TrainConfig(Settings):
         if isinstance(self.report_to, str):  # as users of transformers write it
             self.report_to = [self.report_to]
         check_fields(self)
+        self.model_name = gguf_name(self.model_name, self.gguf_file, "--gguf_file") or ""
+        self.teacher_name = gguf_name(
+            self.teacher_name, self.teacher_gguf_file, "--teacher_gguf_file"
+        )
+        self.gguf_file = self.teacher_gguf_file = None  # a run records the whole names
         self.left_out = settle(self)
         check_config(self)
 

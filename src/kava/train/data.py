@@ -9,6 +9,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from kava.data.chat import Chats
 from kava.data.encode import encode_records
 from kava.data.encoded import Encoded, EncodeReport
 from kava.data.leakage import check_disjoint, leak_warning
@@ -21,13 +22,11 @@ from kava.data.sources import default_template, load_records
 from kava.data.splits import data_hash, split_records, spread_questions
 from kava.dataset_names import is_mix
 from kava.flags import flags_of, listed
-from kava.models.tokenizers import reads_alike
 from kava.train.config import TrainConfig
+from kava.train.readers import Reader, Readers, reader_of
 from kava.train.scores import needs_scores
 from kava.train.settings.data import DataSettings
 from kava.train.teacher_names import teachers_of
-
-Readers = Sequence[tuple[str, PreTrainedTokenizerBase | None, Template]]
 
 DATA_FIELDS = (
     *("model_name", "student", "target_len", "kv_method", "token_alignment"),
@@ -87,20 +86,29 @@ def load_data(
         ValueError: data that cannot be read or do not fit, or that overlap between training and
             evaluation.
     """
-    template = default_template(config.dataset_name, drop_last_step=not config.keep_last_step)
+    plain = default_template(config.dataset_name, drop_last_step=not config.keep_last_step)
+    chats = Chats(tokenizer, config.chat_template, config.model_name)
+    template = chats.template(plain)
     train, held_out, notices = _read(config, given)
+    chats.check_replies(_found(train), template)
     if config.teacher_reasoning:
         theirs = read_rationales(config.teacher_reasoning)
         train, held_out = (with_rationales(part, theirs) for part in (train, held_out))
+    records = _found([*train, *held_out])
+    teacher: Reader = ("", None, template)
     if teacher_tokenizer is not None:
-        texts = (template.render(record).text for record in _found([*train, *held_out]))
-        if reads_alike(tokenizer, teacher_tokenizer, texts):
-            teacher_tokenizer = None
-    readers = _readers(config, several, tokenizer, template, [*train, *held_out])
+        teacher = reader_of(
+            teachers_of(config)[0], teacher_tokenizer, tokenizer, plain, template, records
+        )
+    readers = [
+        reader_of(one, theirs, tokenizer, plain, template, records)
+        for one, theirs in zip(teachers_of(config), several)
+    ]
     matched = config.student == "latent" or config.matches_cache
     target_len = config.target_len if matched and not config.keep_short else None
-    tokenizers = (tokenizer, teacher_tokenizer)
-    encode = partial(_encode, config, tokenizers=tokenizers, template=template, readers=readers)
+    encode = partial(
+        _encode, config, tokenizer=tokenizer, teacher=teacher, template=template, readers=readers
+    )
     encoded, report = encode(train, target_len=target_len)
     eval_encoded: list[Encoded] = []
     if held_out:
@@ -229,12 +237,13 @@ def _encode(
     config: TrainConfig,
     records: Sequence[Record],
     *,
-    tokenizers: tuple[PreTrainedTokenizerBase, PreTrainedTokenizerBase | None],
+    tokenizer: PreTrainedTokenizerBase,
+    teacher: Reader,
     template: Template,
     readers: Readers,
     target_len: int | None,
 ) -> tuple[list[Encoded], EncodeReport]:
-    tokenizer, teacher_tokenizer = tokenizers
+    _, teacher_tokenizer, teacher_template = teacher
     own = teacher_tokenizer is not None or any(theirs is not None for _, theirs, _ in readers)
     own = own or bool(config.teacher_reasoning)
     own_positions = own and config.token_alignment == "none"
@@ -254,7 +263,13 @@ def _encode(
     }
     if teacher_tokenizer is not None:
         encoded, skipped = encode_for_teacher(
-            records, encoded, teacher_tokenizer, template, config.max_length, **pairing
+            records,
+            encoded,
+            teacher_tokenizer,
+            template,
+            config.max_length,
+            own=teacher_template,
+            **pairing,
         )
         for reason, ids in skipped.skipped.items():
             report.skipped[reason].extend(ids)
@@ -284,25 +299,6 @@ def _encode(
             [r for r in records if r.id in kept], encoded, config.target_len
         )
     return encoded, report
-
-
-def _readers(
-    config: TrainConfig,
-    several: Sequence[PreTrainedTokenizerBase],
-    tokenizer: PreTrainedTokenizerBase,
-    template: Template,
-    records: list[Record],
-) -> Readers:
-    """Label, tokenizer (None for the student's) and template of each of several teachers."""
-    readers: list[tuple[str, PreTrainedTokenizerBase | None, Template]] = []
-    if not several:
-        return readers
-    for one, theirs in zip(teachers_of(config), several):
-        own = template if one.prompt is None else replace(template, question=one.prompt)
-        texts = (template.render(record).text for record in _found(records))
-        alike = own == template and (theirs is tokenizer or reads_alike(tokenizer, theirs, texts))
-        readers.append((one.label, None if alike else theirs, own))
-    return readers
 
 
 def _named(

@@ -42,6 +42,8 @@ BEFORE: Mapping[str, Any] = {
     **{name: setting.default for name, setting in flags_of(TeachersSettings).items()},
     "lora_r": 0, "lora_alpha": 0.0, "lora_dropout": 0.0, "lora_targets": None, "adapter_off": False,
     "gradient_checkpointing": False, "lr_projector": None,
+    "chat_template": "none", "gguf_file": None, "teacher_gguf_file": None,
+    "teacher_chat_templates": None,
 }  # fmt: skip
 """Flags that runs of an earlier version do not record, and what held then."""
 
@@ -151,7 +153,7 @@ def is_same_checkpoint(student: str, teacher: str | None) -> bool:
     """
     if teacher is None or student.rstrip("/") == teacher.rstrip("/"):
         return True
-    return os.path.isdir(student) and os.path.realpath(student) == os.path.realpath(teacher)
+    return os.path.exists(student) and os.path.realpath(student) == os.path.realpath(teacher)
 
 
 def _keep_short(config: Settings) -> tuple[bool, str]:

@@ -8,6 +8,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from kava.align import MapProjectionAligner
+from kava.data.chat import Chats
 from kava.models.load import load_model, load_model_config, load_tokenizer
 from kava.models.lora import ALL_LINEAR, LoraForm, add_lora
 from kava.models.probe import probe_cache
@@ -21,22 +22,23 @@ from kava.train.loading import holds_query_maps
 from kava.train.matching import compares_queries
 from kava.train.objective import Distiller
 from kava.train.start import load_start
-from kava.train.teacher_names import teachers_of
+from kava.train.teacher_names import TEACHER_CHATS, teachers_of
 
 
 def build_student(config: TrainConfig) -> PreTrainedModel:
-    """Build the student in float32; new weights are initialised from the seed.
+    """Build the student; new weights are float32 and initialised from the seed.
 
     Raises:
         OSError, ValueError: as `kava.train.start.load_start`.
     """
     set_seed(config.seed)
-    model = load_model(config.model_name, dtype=torch.float32)
+    model = load_model(config.model_name, dtype=config.base_dtype)
     student = model
     if config.student == "latent":
         student = LatentStudent.wrap(
             model,
             num_latents=config.target_len,
+            dtype=torch.float32,
             decoding=config.decoding,
             num_iterations=min(config.jacobi_iterations, config.target_len),
             projection_dropout=config.projection_dropout,
@@ -100,7 +102,7 @@ def build_tokenizer(config: TrainConfig) -> PreTrainedTokenizerBase:
         OSError: a tokenizer that cannot be read.
         ValueError: one without what reading data needs.
     """
-    return _tokenizer(config.model_name, "--model_name")
+    return _tokenizer(config.model_name, "--model_name", config.chat_template)
 
 
 def build_teacher_tokenizer(
@@ -120,9 +122,10 @@ def build_teacher_tokenizer(
     """
     if config.teacher_name is None or not config.needs_teacher or config.several:
         return None
-    if config.teacher_name == config.model_name:
+    (one,) = teachers_of(config)
+    if (one.model, one.chat) == (config.model_name, config.chat_template):
         return tokenizer
-    return _tokenizer(config.teacher_name, "--teacher_name")
+    return _tokenizer(one.model, "--teacher_name", one.chat)
 
 
 def build_teacher_tokenizers(
@@ -136,20 +139,21 @@ def build_teacher_tokenizers(
     """
     if not config.several:
         return []
-    loaded = {config.model_name: tokenizer}
+    loaded = {(config.model_name, config.chat_template): tokenizer}
     for one in teachers_of(config):
-        if one.model not in loaded:
-            loaded[one.model] = _tokenizer(one.model, "--teachers")
-    return [loaded[one.model] for one in teachers_of(config)]
+        if (one.model, one.chat) not in loaded:
+            loaded[one.model, one.chat] = _tokenizer(one.model, "--teachers", one.chat)
+    return [loaded[one.model, one.chat] for one in teachers_of(config)]
 
 
-def _tokenizer(name: str, flag: str) -> PreTrainedTokenizerBase:
+def _tokenizer(name: str, flag: str, chat: str) -> PreTrainedTokenizerBase:
     try:
         tokenizer = load_tokenizer(name)
     except OSError as error:
         raise OSError(f"{flag}: {error}") from error
     check_tokenizer(tokenizer, name, load_model_config(name, encoders=True).vocab_size)
-    return tokenizer
+    chat_flag = "--chat_template" if flag == "--model_name" else TEACHER_CHATS
+    return Chats(tokenizer, chat, name, chat_flag).ending()
 
 
 def build_distiller(config: TrainConfig, checkpoint: Path | None = None) -> Distiller:

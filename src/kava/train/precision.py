@@ -3,7 +3,9 @@
 All trained weights (the student, an aligner, CODI's projection) are float32, whatever the dtype of
 a checkpoint: an update of 1e-4 of a weight is lost in the 8 bits of bfloat16 and the 11 of float16.
 `--bf16` and `--fp16` cast inside the passes (autocast) and do not change these weights. `--dtype`
-is the dtype of the frozen teacher, which is never updated.
+is the dtype of frozen weights, which are never updated: the teacher's, and with `--dtype bfloat16`
+those beside LoRA adapters. In float16 the gradients that pass through such a base would vanish or
+overflow, so that it stays in float32 there.
 """
 
 from __future__ import annotations

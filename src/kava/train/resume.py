@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from kava.student.adapted import BASE_DTYPE
 from kava.student.checkpoint import checkpoints_by_step, library_versions
 from kava.student.settings import SETTINGS_FILE, read_settings
 from kava.student.whole import run_damage, written_by
@@ -143,6 +144,12 @@ def check_same_run(directory: Path, config: TrainConfig, data_hash: str) -> None
                 f"{directory} was written with --{name} {value!r}, this run has {ours[name]!r}: "
                 f"give the same value, or another --output_dir"
             )
+    before, now = theirs.get(BASE_DTYPE, "float32"), config.base_dtype
+    if before != now:
+        raise ValueError(
+            f"{directory} has the adapters of a base that was read in {before}, by an earlier "
+            f"version, and this run reads it in {now}: train anew, with another --output_dir"
+        )
     if theirs["data_hash"] != data_hash:
         raise ValueError(
             f"{directory} was trained on other data (hash {theirs['data_hash'][:12]}, now "

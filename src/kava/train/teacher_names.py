@@ -9,6 +9,7 @@ from kava.flags import flags_of, listed
 from kava.train.settings import Settings
 from kava.train.settings.teachers import TeachersSettings
 
+TEACHER_CHATS = "--teacher_chat_templates"
 CHOOSES_ALONE = ("full", "right_crop", "streaming_llm", "uniform", "random", "positions")
 """Evictions that keep the same positions whoever the teacher is."""
 
@@ -36,12 +37,14 @@ class TeacherName(NamedTuple):
         model: a hub id, a folder, or a built-in name.
         dtype: of its weights.
         prompt: its prompt, with {question} in it; None: the student's.
+        chat: its chat template, as `--chat_template` names it.
     """
 
     label: str
     model: str
     dtype: str
     prompt: str | None
+    chat: str
 
 
 def teachers_of(config: Settings) -> list[TeacherName]:
@@ -55,20 +58,21 @@ def teachers_of(config: Settings) -> list[TeacherName]:
         ['gpt2', 'big']
     """
     named = config.teachers
+    if not named and config.teacher_name is None:
+        return []
+    count = len(named or [config.teacher_name])
+    chats = _each(config.teacher_chat_templates, "teacher_chat_templates", count)
+    chats = chats or [config.chat_template] * count
     if not named:
-        return (
-            []
-            if config.teacher_name is None
-            else [TeacherName("teacher", config.teacher_name, config.dtype, None)]
-        )
-    count = len(named)
+        assert config.teacher_name is not None
+        return [TeacherName("teacher", config.teacher_name, config.dtype, None, chats[0])]
     dtypes = _each(config.teacher_dtypes, "teacher_dtypes", count) or [config.dtype] * count
     prompts: list[str] | list[None] = [None] * count
     prompts = _each(config.teacher_prompts, "teacher_prompts", count) or prompts
     found = []
-    for name, dtype, prompt in zip(named, dtypes, prompts):
+    for name, dtype, prompt, chat in zip(named, dtypes, prompts, chats):
         label, model = split_label(name)
-        found.append(TeacherName(label, model, dtype, prompt))
+        found.append(TeacherName(label, model, dtype, prompt, chat))
     labels = [one.label for one in found]
     for one in found:
         if labels.count(one.label) > 1:
@@ -103,7 +107,9 @@ def split_label(name: str) -> tuple[str, str]:
 def _each(values: list[str] | None, flag: str, num_teachers: int) -> list[str] | None:
     if values is not None and len(values) != num_teachers:
         raise ValueError(
-            f"--{flag} gives {len(values)}, and --teachers names {num_teachers}: give one for each"
+            f"--{flag} gives {len(values)}, and there "
+            f"{'is 1 teacher' if num_teachers == 1 else f'are {num_teachers} teachers'}: give one "
+            f"for each"
         )
     return values
 
@@ -114,6 +120,11 @@ def check_teachers(config: Settings) -> None:
     Raises:
         ValueError: the first conflict; the message names the flags and the mend.
     """
+    if config.teacher_chat_templates and not teachers_of(config):
+        raise ValueError(
+            f"--teacher_chat_templates {' '.join(config.teacher_chat_templates)} is of a "
+            f"--teacher_name or --teachers, and this run has none: leave it out"
+        )
     defaults = {name: one.default for name, one in flags_of(TeachersSettings).items()}
     changed = [n for n, default in defaults.items() if getattr(config, n) not in (default, None)]
     of_one = ("teachers", "teacher_dtypes") if config.teachers else ()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kava.data_settings import DataConfig, Source
+from kava.data_settings import DataConfig, Source, check_chat_template
 from kava.dataset_names import check_dataset_name
 from kava.flags import again, flag
 
@@ -41,4 +41,12 @@ class DataSettings(DataConfig, Samples):
         "kept, and their last latents are left without a target; also samples of a task without "
         "reasoning, whose answer alone is learned",
         unset="on where the problems of a built-in task differ in steps, else off",
+    )
+    teacher_chat_templates: list[str] | None = flag(
+        None,
+        "chat template of each teacher, in the values of chat_template: tokenizer is the teacher's "
+        "own",
+        check=check_chat_template,
+        metavar="TEMPLATE",
+        unset="that of chat_template",
     )

@@ -52,6 +52,11 @@ class Settings(
         return self.teacher_name is None
 
     @property
+    def base_dtype(self) -> str:
+        """The dtype of the student's language model: bfloat16 where it is frozen and asked for."""
+        return "bfloat16" if self.lora_r and self.dtype == "bfloat16" else "float32"
+
+    @property
     def calibrates(self) -> bool:
         """Whether the aligner is fitted before training."""
         return self.alignment_mode != "identity" and self.aligner_fit.startswith("calibrated")

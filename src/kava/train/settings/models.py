@@ -22,6 +22,12 @@ class ModelSettings:
         "frozen teacher (same kinds of name). Left out, the student teaches itself: its own "
         "weights read the written reasoning (self-distillation, as in the KaVa paper)",
     )
+    gguf_file: str | None = flag(
+        None,
+        "the file of model_name in GGUF, in its folder; the same as --model_name FOLDER/FILE.gguf, "
+        "which every flag that names a model takes",
+    )
+    teacher_gguf_file: str | None = flag(None, "the same of teacher_name")
     start_from: str | None = flag(
         None,
         "a checkpoint of kava train, or a run's folder, whose student this one starts from, in "

@@ -52,7 +52,8 @@ class OptimisationSettings:
     )
     dtype: str = flag(
         "float32",
-        "dtype of the frozen teacher's weights; what is trained is float32",
+        "dtype of frozen weights: the teacher's, and in bfloat16 also those of the student that "
+        "LoRA adapters stand beside; what is trained is float32",
         choices=DTYPES,
     )
     seed: int = flag(
