@@ -20,7 +20,8 @@ from kava.importance.batches import batches_of, make_batch
 from kava.importance.gradient import gradient
 from kava.importance.knockout import knockout
 from kava.importance.stages import Reach, token_stages
-from kava.importance.store import ScoreStore, sample_digest, weights_fingerprint
+from kava.importance.store import ScoreStore, sample_digest
+from kava.store.fingerprints import weights_fingerprint
 
 Scorer = Callable[[PreTrainedModel, Batch, Tensor | None], Tensor]
 
