@@ -61,6 +61,7 @@ class Batch(TypedDict):
     first_reader: NotRequired[list[int]]
     present: NotRequired[Tensor]
     teacher_index: NotRequired[Tensor]
+    stored: NotRequired[Tensor]
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,8 @@ class Collator:
             first_reader: of several teachers, the first that reads the same text.
             present [B, N]: which of several teachers reads the sample.
             teacher_index [B]: which of them the data name, if they do.
+            stored [B, N]: the rows of the samples in the stores of their teachers, if they have
+                some.
             before: a batch of the sample before the first, if the samples have neighbours and the
                 batch has one sample or `neighbours` is on.
 
@@ -193,6 +196,8 @@ class Collator:
             )
         if samples[0].sides:
             self._add_sides(batch, samples, shift_B)
+        if samples[0].stored:
+            batch["stored"] = torch.tensor([s.stored for s in samples])
         before = samples[0].before
         if before is not None and (self.neighbours or len(samples) == 1):
             batch["before"] = self([before])

@@ -59,6 +59,8 @@ class Encoded:
         before: the previous sample of the data set (`with_neighbours`), or None.
         sides: what each of several teachers reads of the sample; empty with one teacher.
         teacher_index: which of several teachers the data name for the sample, or None.
+        stored: its rows in the stores that stand for its teachers, −1 of one that does not read
+            it; empty where teachers read at every step.
     """
 
     id: str
@@ -74,6 +76,7 @@ class Encoded:
     before: Encoded | None = None
     sides: tuple[Side, ...] = ()
     teacher_index: int | None = None
+    stored: tuple[int, ...] = ()
 
     @property
     def segment_ids(self) -> np.ndarray:

@@ -285,7 +285,7 @@ class ScoredEviction(Eviction):
         """The scores of chosen positions, averaged over what shares a choice."""
         with torch.no_grad(), torch.autocast(trace.keys.device.type, enabled=False):
             scores_BLHT = self._shared(self.score(trace, find_candidates(trace)))
-        B, L, H, _ = scores_BLHT.shape
+        L, H = scores_BLHT.shape[1:3]
         return scores_BLHT.float().gather(3, indices_BLHM[:, :L, :H])
 
     def _shared(self, scores_BLHT: Tensor) -> Tensor:

@@ -29,6 +29,7 @@ from kava.store.tensor_file import DamagedFile, TensorFile, write_tensors
 FORMAT = 1
 """Version of the file's layout; another one is refused."""
 
+
 def sample_digest(sample: Encoded, stages: np.ndarray) -> bytes:
     """What a score depends on beside the teacher: tokens, segments and stages of a sample."""
     return digest_of((sample.prompt_length, sample.answer_start), sample.input_ids, stages)

@@ -114,11 +114,7 @@ class StoredTeacher:
         rows = batch["stored"][:, n].tolist()
         text = batch.get("teacher", batch)
         parts = self._parts(self.steps, rows)
-        trace: KVTrace | Kept
-        if self.tier == FULL:
-            trace = self._whole(text, parts)
-        else:
-            trace = self._kept(batch, parts)
+        trace = self._whole(text, parts) if self.tier == FULL else self._kept(batch, parts)
         device = text["input_ids"].device
 
         def of_sample(name: str, wanted: str) -> Tensor | None:
@@ -162,8 +158,11 @@ class StoredTeacher:
     def _parts(self, tier: Tier, rows: Sequence[int]) -> list[dict[str, Tensor]]:
         """The stored parts of samples; nothing of one that the teacher does not read."""
         names = ["keys", "values", "columns", "positions"]
-        names += ["queries"] if QUERIES in self.reads or tier.name == FULL else []
-        names += [WEIGHTS] if WEIGHTS in self.reads else []
+        if tier.name == FULL:
+            names += ["queries"] if self.manifest.settings["whole_queries"] else []
+        else:
+            names += ["queries"] if QUERIES in self.reads else []
+            names += [WEIGHTS] if WEIGHTS in self.reads else []
         names += [HIDDEN] if CODI in self.reads else []
         names += [ANSWER_PART, TEXT_PART] if ANSWER in self.reads else []
         names = stored_names(names)
@@ -235,7 +234,7 @@ class StoredTeacher:
                     row_LHTD[:, :, start : start + own.shape[2]] = own
             return out.to(mask_BT.device)
 
-        has_queries = QUERIES in self.manifest.settings["include"]
+        has_queries: bool = self.manifest.settings["whole_queries"]
         return KVTrace(
             placed("keys"),
             placed("values"),

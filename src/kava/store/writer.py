@@ -124,7 +124,8 @@ class TierWriter:
                 width = 1
                 for size in axes:
                     width *= 1 if size == SLOTS else size
-                tensors[name] = torch.cat([b.reshape(-1) for b in blocks]).view(-1, width)
+                flat = torch.cat([block.reshape(-1) for block in blocks])
+                tensors[name] = flat.view(int(lengths.sum()), width)
             else:
                 tensors[name] = torch.stack(blocks)
         numbers = [int(shard.file[6:11]) for shard in manifest.of_tier(self.tier)]

@@ -36,17 +36,28 @@ class Keeper:
         config: the run's configuration.
         rotary: the teacher's rotary embedding; None where its positions are learned.
         target_len: kept positions; None: the run's, of which several teachers may have a part.
+        queries: keep queries too, whether or not the run's loss reads them.
+        weights: also say how much the answer looks at each position.
 
     Raises:
         ValueError: options that the eviction does not have.
     """
 
-    def __init__(self, config: TrainConfig, rotary: Rotary | None, target_len: int | None = None):
+    def __init__(
+        self,
+        config: TrainConfig,
+        rotary: Rotary | None,
+        target_len: int | None = None,
+        *,
+        queries: bool = False,
+        weights: bool = False,
+    ):
         self.config = config
+        self.weighs = weights or config.attention_weighted_kv
         self.target_len = config.target_len if target_len is None else target_len
         self.rotary = rotary if config.unrotates else None
         self.resampling = config.resampling
-        self.compares_queries = compares_queries(config)
+        self.compares_queries = queries or compares_queries(config)
         self.options = eviction_options(config)
         if config.kv_method != "positions" and not EVICTIONS[config.kv_method].needs_scores:
             build_eviction(config.kv_method, **self.options)
@@ -73,8 +84,7 @@ class Keeper:
         indices_BLHM, mask_BM = eviction.choose(at_tokens, self.target_len)
         kept = eviction.take(self._compared(at_tokens), indices_BLHM, mask_BM & ~bare_B[:, None])
         columns = indices_BLHM[:, 0, 0] if kept.scope == "model" else indices_BLHM
-        looked_at = self.config.attention_weighted_kv
-        weights = attention_weights(at_tokens, columns) if looked_at else None
+        weights = attention_weights(at_tokens, columns) if self.weighs else None
         kept = kept.in_float32()
         if self.config.unrotates:
             kept = unrotate_trace(kept, at_length_of(trace, self.rotary))

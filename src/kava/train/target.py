@@ -120,6 +120,7 @@ class TargetBuilder:
         whole = self.config.kv_method == "full" and self.config.resampling is None
         return whole and not bool(kept.valid_BT().all())
 
+
 def map_student(aligner: MapProjectionAligner, trace: KVTrace) -> KVTrace:
     """The student's trace where it is compared: in the teacher's geometry, or as it is."""
     if aligner.direction == "teacher_to_student":
@@ -153,5 +154,3 @@ def attention_flag(config: TrainConfig) -> str | None:
         if config.attention_weighted_kv
         else f"--kv_method {config.kv_method}"
     )
-
-
