@@ -122,8 +122,12 @@ def recompress(
             f"{len(samples):,} samples (not of {missing[0]!r}): extract it with --full"
         )
     samples = [replace(s, stored=(row,)) for s, row in zip(samples, rows) if row is not None]
+    geometry = dict(manifest.settings["geometry"])
+    if QUERIES not in include:
+        geometry.pop("queries", None)
     settings = {
         **manifest.settings,
+        "geometry": geometry,
         "targets": settings_of_targets(config, n, samples),
         "include": sorted(include),
         "whole_queries": False,

@@ -175,7 +175,7 @@ def _extract_one(
                 ("values", trace.values),
                 ("queries", trace.queries),
             )
-            if part is not None
+            if part is not None and (name != "queries" or QUERIES in include or wholes)
         },
         "targets": settings_of_targets(config, n, samples),
         "include": sorted(include - {CALIBRATION}),
@@ -275,7 +275,8 @@ class StoreWriter:
         """The samples that are not stored yet, each once."""
         named = config.kv_method == "random"
         tokens = config.token_alignment
-        found, seen = [], set()
+        found: list[Job] = []
+        seen: set[bytes] = set()
         for sample in samples:
             whole = text_digest(sample, sample.teacher) if full else None
             kept = None

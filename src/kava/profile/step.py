@@ -122,7 +122,8 @@ def profile_step(config: TrainConfig, num_steps: int = 10) -> Profile:
         steps.append(dict(clock.seconds))
         shapes = check_step(distiller, forward)
     measured = steps[NUM_WARMUP_STEPS:]
-    reader = distiller.teacher if distiller.teacher is not None else distiller.base
+    reader = distiller.readers[0]
+    assert isinstance(reader, PreTrainedModel)
     told = [peak for peak in peaks if peak is not None]
     return Profile(
         mode=config.alignment_mode,

@@ -51,11 +51,14 @@ class Tier:
         self.checks = checks
         self._open: OrderedDict[int, TensorFile] = OrderedDict()
         self._row_of: dict[bytes, int] = {}
-        shard_of, place_of, starts, lengths, sums = [], [], [], [], []
+        place_of: list[int] = []
+        shard_of, starts, lengths, sums = [], [], [], []
         for number, shard in enumerate(self.shards):
             file = open_shard(store, shard, manifest.store_id)
             lengths_N = file.tensor("lengths").numpy().astype(np.int64)
             digests = file.tensor("digests").numpy().tobytes()
+            if lengths_N.sum() != file.places["keys"].shape[0]:
+                raise DamagedFile(f"{file.path} is damaged: its samples are not as long as it is")
             for place in range(len(lengths_N)):
                 digest = digests[place * DIGEST_SIZE : (place + 1) * DIGEST_SIZE]
                 self._row_of.setdefault(digest, len(place_of) + place)

@@ -49,7 +49,7 @@ def checksum(parts: Mapping[str, Tensor]) -> int:
     value = 0
     for name in sorted(parts):
         flat = parts[name].contiguous().flatten()
-        value = zlib.crc32(flat.view(torch.uint8).numpy(), value)
+        value = zlib.crc32(flat.view(torch.uint8).numpy().data, value)
     return value
 
 
