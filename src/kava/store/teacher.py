@@ -216,6 +216,9 @@ class StoredTeacher:
                 continue
             own = unpack(name, part)
             length = own.shape[2]
+            if length == M:
+                row_LHMD.copy_(own)
+                continue
             row_LHMD[:, :, :length] = own
             row_LHMD[:, :, length:] = own[:, :, -1:]
         return out
