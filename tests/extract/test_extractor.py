@@ -9,8 +9,8 @@ import torch
 
 import kava.train.stored as stored
 from extract.stores import SMALL_STORE, check_same_losses, manifest_of, rows_of, store, write_rows
-from kava.commands.extract import main as extract_main
 from kava.commands.extract import USAGE
+from kava.commands.extract import main as extract_main
 from kava.extract import TeacherKVExtractor, extract_from_dataset
 from kava.models.load import load_model, load_tokenizer
 from kava.store.manifest import FULL, TARGETS
@@ -62,7 +62,7 @@ def test_the_extractor_refuses_what_it_does_not_do() -> None:
     with pytest.raises(ValueError, match="set HF_HOME"):
         TeacherKVExtractor("kava/tiny-llama", cache_dir="cache")
     short = TeacherKVExtractor("kava/tiny-llama", device="cpu", max_length=4)
-    with pytest.raises(ValueError, match="text 1 has 9 tokens.* no text is cut"):
+    with pytest.raises(ValueError, match=r"text 1 has 9 tokens.* no text is cut"):
         short.extract_kvs(["2+2", "So it is."], show_progress=False)
     with pytest.raises(ValueError, match="texts must be a list"):
         short.extract_kvs([])
@@ -139,14 +139,14 @@ def test_a_teacher_that_was_trained_again_is_refused(tmp_path: Path, folder_teac
         for parameter in model.parameters():
             parameter.mul_(1.5)
     model.save_pretrained(folder_teacher)
-    with pytest.raises(ValueError, match="with other weights than .* has now: extract it again"):
+    with pytest.raises(ValueError, match=r"with other weights than .* has now: extract it again"):
         build_run(small("unused", **read))
 
 
 def test_another_tokenizer_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store(tmp_path / "store")
     monkeypatch.setattr(stored, "tokenizer_fingerprint", lambda tokenizer: "another")
-    with pytest.raises(ValueError, match="holds tokenizer .*tokenizer has changed since"):
+    with pytest.raises(ValueError, match=r"holds tokenizer .*tokenizer has changed since"):
         build_run(small("unused", **SMALL_STORE, store=[str(tmp_path / "store")]))
 
 

@@ -111,6 +111,12 @@ class Tier:
             self._checked[row] = True
         return parts if names is None else {n: p for n, p in parts.items() if n in names}
 
+    def read_into(self, row: int, name: str, out: Tensor) -> None:
+        """Read a part of the slots into a contiguous tensor of its dtype and size."""
+        start = int(self._start_of[row])
+        file = self._file(int(self._shard_of[row]))
+        file.read_into(name, start, start + int(self.lengths[row]), out)
+
     def announce(self, rows: Sequence[int], names: Sequence[str]) -> None:
         """Have the system read samples from the disk that are asked for next."""
         for row in rows:

@@ -114,7 +114,7 @@ class StoredTeacher:
         rows = batch["stored"][:, n].tolist()
         text = batch.get("teacher", batch)
         parts = self._parts(self.steps, rows)
-        trace = self._whole(text, parts) if self.tier == FULL else self._kept(batch, parts)
+        trace = self._whole(text, parts) if self.tier == FULL else self._kept(batch, rows, parts)
         device = text["input_ids"].device
 
         def of_sample(name: str, wanted: str) -> Tensor | None:
@@ -170,7 +170,7 @@ class StoredTeacher:
         tier.announce(there, names)
         return [tier.read(row, names) if row >= 0 else {} for row in rows]
 
-    def _kept(self, batch: Any, parts: list[dict[str, Tensor]]) -> Kept:
+    def _kept(self, batch: Any, rows: Sequence[int], parts: list[dict[str, Tensor]]) -> Kept:
         targets: Mapping[str, Any] = self.manifest.settings["targets"]
         own = targets["token_alignment"] == "none" and "teacher" in batch
         mask_BT = (batch["teacher"] if own else batch)["attention_mask"]
@@ -189,9 +189,9 @@ class StoredTeacher:
         first_B = mask_BT.long().argmax(1)
         columns = columns + first_B.view(-1, *(1,) * (columns.ndim - 1))
         trace = KVTrace(
-            self._stacked("keys", parts, M).to(device),
-            self._stacked("values", parts, M).to(device),
-            queries=self._stacked("queries", parts, M).to(device)
+            self._stacked("keys", rows, parts, M).to(device),
+            self._stacked("values", rows, parts, M).to(device),
+            queries=self._stacked("queries", rows, parts, M).to(device)
             if QUERIES in self.reads
             else None,
             mask=mask_BM.to(device),
@@ -206,18 +206,21 @@ class StoredTeacher:
             weights = torch.stack([_filled(p.get(WEIGHTS), (M,)) for p in parts]).to(device)
         return Kept(trace, columns, weights)
 
-    def _stacked(self, name: str, parts: list[dict[str, Tensor]], M: int) -> Tensor:
+    def _stacked(
+        self, name: str, rows: Sequence[int], parts: list[dict[str, Tensor]], M: int
+    ) -> Tensor:
         """[B, L, H, M, D] in float32: the slots behind a sample's own repeat its last."""
         L, H, D = self.manifest.settings["geometry"][name]
         out = torch.empty(len(parts), L, H, M, D)
-        for row_LHMD, part in zip(out, parts):
+        for row, row_LHMD, part in zip(rows, out, parts):
             if not part or not part["keys"].shape[2]:
                 row_LHMD.zero_()
                 continue
             own = unpack(name, part)
             length = own.shape[2]
-            if length == M:
-                row_LHMD.copy_(own)
+            # what is read whole comes straight from the file, not by way of its mapped pages
+            if length == M and own.dtype == row_LHMD.dtype:
+                self.steps.read_into(row, name, row_LHMD)
                 continue
             row_LHMD[:, :, :length] = own
             row_LHMD[:, :, length:] = own[:, :, -1:]
