@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         linear_cka,
     )
     from kava.eviction import compress
+    from kava.extract import TeacherKVExtractor, extract_from_dataset
     from kava.fuse import (
         EntropyRegularizer,
         LearnableRouter,
@@ -69,6 +70,7 @@ _MODULE_OF = {
     "SegmentIdentifier": "kava.segments",
     "StructuralKVLoss": "kava.losses",
     "StudentToTeacherProjector": "kava.align",
+    "TeacherKVExtractor": "kava.extract",
     "TimeWarper": "kava.align",
     "TokenAligner": "kava.align",
     "TrainConfig": "kava.train",
@@ -79,6 +81,7 @@ _MODULE_OF = {
     "compute_routing_weights": "kava.fuse",
     "compute_similarity": "kava.fuse",
     "compute_teacher_prototype": "kava.fuse",
+    "extract_from_dataset": "kava.extract",
     "fuse_kvs_fixed": "kava.fuse",
     "fuse_kvs_learnable": "kava.fuse",
     "fuse_kvs_similarity": "kava.fuse",
@@ -113,6 +116,7 @@ __all__ = [
     "SegmentIdentifier",
     "StructuralKVLoss",
     "StudentToTeacherProjector",
+    "TeacherKVExtractor",
     "TimeWarper",
     "TokenAligner",
     "TrainConfig",
@@ -124,6 +128,7 @@ __all__ = [
     "compute_routing_weights",
     "compute_similarity",
     "compute_teacher_prototype",
+    "extract_from_dataset",
     "fuse_kvs_fixed",
     "fuse_kvs_learnable",
     "fuse_kvs_similarity",

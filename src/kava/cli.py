@@ -30,6 +30,8 @@ INTERRUPTED = 130  # 128 + SIGINT, what shells expect after Ctrl-C
 
 COMMANDS = {
     "train": "Distil a teacher's cache into a student.",
+    "extract": "Read texts with a teacher once, and store its cache.",
+    "store": "Look into a store, check it, keep other positions.",
     "evaluate": "Score a trained student.",
     "generate": "Let a trained student answer questions.",
     "merge": "Add LoRA adapters to the weights beneath.",

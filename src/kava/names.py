@@ -130,6 +130,10 @@ SIMILARITIES = ("cosine", "dot", "l2")
 DISAGREEMENTS = ("drop", "weigh")
 SHARED_LOSSES = ("cosine", "mse", "barlow", "cca")
 SPACE_FITS = ("calibrated", "joint")
+STORE_TIERS = ("targets", "full")
+STORE_FORMS = ("float32", "bfloat16", "float16", "int8")
+STORE_EXTRAS = ("answer", "calibration", "codi", "queries", "weights")
+"""What `kava extract` stores beside keys and values, where it is asked for."""
 TEACHER_ORDERS = ("together", "in_turn")
 FUSION_NAMES = Names(
     "kava.fuse.base:FUSIONS",

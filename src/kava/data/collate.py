@@ -62,6 +62,7 @@ class Batch(TypedDict):
     present: NotRequired[Tensor]
     teacher_index: NotRequired[Tensor]
     counts: NotRequired[bool]
+    stored: NotRequired[Tensor]
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,8 @@ class Collator:
             present [B, N]: which of several teachers reads the sample.
             teacher_index [B]: which of them the data name, if they do.
             counts: False, where the batch is a copy that counts nothing.
+            stored [B, N]: the rows of the samples in the stores of their teachers, if they have
+                some.
             before: a batch of the sample before the first, if the samples have neighbours and the
                 batch has one sample or `neighbours` is on.
 
@@ -197,6 +200,8 @@ class Collator:
             batch["counts"] = False
         if samples[0].sides:
             self._add_sides(batch, samples, shift_B)
+        if samples[0].stored:
+            batch["stored"] = torch.tensor([s.stored for s in samples])
         before = samples[0].before
         if before is not None and (self.neighbours or len(samples) == 1):
             batch["before"] = self([before])

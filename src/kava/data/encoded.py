@@ -60,6 +60,8 @@ class Encoded:
         sides: what each of several teachers reads of the sample; empty with one teacher.
         teacher_index: which of several teachers the data name for the sample, or None.
         counts: False for a copy that one of several processes reads where none is left for it.
+        stored: its rows in the stores that stand for its teachers, −1 of one that does not read
+            it; empty where teachers read at every step.
     """
 
     id: str
@@ -76,6 +78,7 @@ class Encoded:
     sides: tuple[Side, ...] = ()
     teacher_index: int | None = None
     counts: bool = True
+    stored: tuple[int, ...] = ()
 
     @property
     def segment_ids(self) -> np.ndarray:

@@ -91,7 +91,7 @@ def _shares(
     from kava.eviction import EVICTIONS
     from kava.importance import score_samples
     from kava.importance.kept import EvictionArm, kept_shares
-    from kava.train.target import eviction_options
+    from kava.train.kept import eviction_options
 
     rules = {name: one for name, one in config_of.items() if one.kv_method != "positions"}
     scores = {

@@ -234,6 +234,18 @@ class Eviction(ABC):
             mask_BM = torch.arange(num_slots, device=used_B.device) < used_B[:, None]
         return indices_BLHM.expand(*trace.keys.shape[:3], num_slots), mask_BM
 
+    def scores_at(self, trace: KVTrace, indices_BLHM: Tensor) -> Tensor | None:
+        """The scores of chosen positions; None of a method that chooses without scores.
+
+        Args:
+            trace: from which they were chosen.
+            indices_BLHM: the chosen ones.
+
+        Returns:
+            [B, L or 1, H or 1, M] float32, over which a choice is shared; higher is kept.
+        """
+        return None
+
     def take(self, trace: KVTrace, indices_BLHM: Tensor, mask_BM: Tensor) -> KVTrace:
         """Gather the chosen positions of this trace, or of one that carries other parts of it."""
         shared = self.scope == "model"
@@ -267,10 +279,19 @@ class ScoredEviction(Eviction):
                 f"sample {int(broken_B.nonzero()[0])} of the batch has scores that are not a "
                 f"number: its keys or queries hold NaN or infinity at valid positions"
             )
-        if self.scope != "head":
-            axes = (2,) if self.scope == "layer" else (1, 2)
-            scores_BLHT = scores_BLHT.mean(dim=axes, keepdim=True)
-        return top_mask(scores_BLHT, mask_B11T, target_len)
+        return top_mask(self._shared(scores_BLHT), mask_B11T, target_len)
+
+    def scores_at(self, trace: KVTrace, indices_BLHM: Tensor) -> Tensor | None:
+        """The scores of chosen positions, averaged over what shares a choice."""
+        with torch.no_grad(), torch.autocast(trace.keys.device.type, enabled=False):
+            scores_BLHT = self._shared(self.score(trace, find_candidates(trace)))
+        L, H = scores_BLHT.shape[1:3]
+        return scores_BLHT.float().gather(3, indices_BLHM[:, :L, :H])
+
+    def _shared(self, scores_BLHT: Tensor) -> Tensor:
+        if self.scope == "head":
+            return scores_BLHT
+        return scores_BLHT.mean(dim=(2,) if self.scope == "layer" else (1, 2), keepdim=True)
 
 
 def compress(

@@ -15,6 +15,7 @@ from kava.align import StreamingCKA
 from kava.data.collate import Batch
 from kava.fit.paired_traces import paired_traces
 from kava.models.traceable import check_traceable
+from kava.store.teacher import StoredTeacher
 from kava.trace import Segment
 
 
@@ -35,7 +36,7 @@ class LayerSimilarity(NamedTuple):
 
 
 def measure_layers(
-    teacher: PreTrainedModel,
+    teacher: PreTrainedModel | StoredTeacher,
     student: PreTrainedModel,
     batches: Iterable[Batch],
     *,
@@ -48,7 +49,7 @@ def measure_layers(
     memory does not grow with the number of batches.
 
     Args:
-        teacher: reads the batch's `teacher` part where there is one.
+        teacher: reads the batch's `teacher` part where there is one, as in `paired_traces`.
         student: reads the batch's text.
         batches: as the collator makes them.
         token_alignment: "hard" or "soft", where the tokenizers differ.
@@ -61,7 +62,8 @@ def measure_layers(
         >>> measure_layers(teacher, student, batches).mean
     """
     for model in (teacher, student):
-        check_traceable(model)
+        if not isinstance(model, StoredTeacher):
+            check_traceable(model)
     keys = values = None
     reasoning = (int(Segment.REASONING),)
     for pair in paired_traces(

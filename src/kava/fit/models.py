@@ -14,6 +14,7 @@ from kava.fit.paired_traces import paired_traces
 from kava.fit.report import CalibrationReport
 from kava.fit.statistics import TracePair
 from kava.models.traceable import check_traceable
+from kava.store.teacher import StoredTeacher
 from kava.trace import Segment
 
 HELD_OUT_EVERY = 4
@@ -36,7 +37,7 @@ def split_held_out(samples: Sequence[Encoded]) -> tuple[list[Encoded], list[Enco
 
 def calibrate_on(
     samples: Sequence[Encoded],
-    teacher: PreTrainedModel,
+    teacher: PreTrainedModel | StoredTeacher,
     student: PreTrainedModel,
     aligner: MapProjectionAligner,
     collate: Collator,
@@ -51,7 +52,8 @@ def calibrate_on(
 
     Args:
         samples: one in `HELD_OUT_EVERY` judges the maps.
-        teacher: reads its own tokens where the samples have them.
+        teacher: reads its own tokens where the samples have them; of a stored one the samples
+            name their whole texts (`StoredTeacher.mark_whole`).
         student: as it is before training.
         aligner: between the two, made with `per_layer=True`.
         collate: makes batches of the samples.
@@ -68,7 +70,8 @@ def calibrate_on(
         >>> print(calibrate_on(samples, teacher, student, aligner, Collator(0), rank="auto"))
     """
     for model in (teacher, student):
-        check_traceable(model)
+        if not isinstance(model, StoredTeacher):
+            check_traceable(model)
 
     def pairs(part: Sequence[Encoded]) -> Iterator[TracePair]:
         return paired_traces(

@@ -21,7 +21,8 @@ from kava.data.collate import Batch
 from kava.fit.statistics import TracePair
 from kava.models.capture import capture
 from kava.models.rotary import rotary_of
-from kava.rope import unrotate_trace
+from kava.rope import Rotary, unrotate_trace
+from kava.store.teacher import StoredTeacher
 from kava.trace import KVTrace
 
 
@@ -55,7 +56,7 @@ def to_student_tokens(trace: KVTrace, batch: Batch, token_alignment: str) -> KVT
 
 @torch.no_grad()
 def paired_traces(
-    teacher: PreTrainedModel,
+    teacher: PreTrainedModel | StoredTeacher,
     student: PreTrainedModel,
     batches: Iterable[Batch],
     *,
@@ -67,7 +68,7 @@ def paired_traces(
     """Read batches with both models, one forward each, and pair their traces.
 
     Args:
-        teacher: reads the batch's `teacher` part where there is one.
+        teacher: reads the batch's `teacher` part where there is one; a stored one has read it.
         student: reads the batch's text.
         batches: as the collator makes them.
         token_alignment: "hard" or "soft", where the tokenizers differ.
@@ -79,23 +80,29 @@ def paired_traces(
         >>> for pair in paired_traces(teacher, student, batches):
         ...     statistics.update(pair)
     """
-    rotaries = (None, None) if rotated else (rotary_of(teacher), rotary_of(student))
+    rotaries: tuple[Rotary | None, Rotary | None] = (None, None)
+    if not rotated:
+        theirs = teacher.rotary if isinstance(teacher, StoredTeacher) else rotary_of(teacher)
+        rotaries = theirs, rotary_of(student)
     for batch in batches:
-        batch = _moved(batch, student.device)
+        batch = moved(batch, student.device)
         traces = []
         for model, rotary, part in (
             (teacher, rotaries[0], batch.get("teacher", batch)),
             (student, rotaries[1], batch),
         ):
-            _, trace = capture(
-                model,
-                part["input_ids"],
-                part["attention_mask"],
-                part["segment_ids"],
-                queries=queries,
-                hidden_states=False,
-                logits_to_keep=1,
-            )
+            if isinstance(model, StoredTeacher):
+                trace = model.whole(batch, queries)
+            else:
+                _, trace = capture(
+                    model,
+                    part["input_ids"],
+                    part["attention_mask"],
+                    part["segment_ids"],
+                    queries=queries,
+                    hidden_states=False,
+                    logits_to_keep=1,
+                )
             trace = trace.in_float32()
             traces.append(trace if rotated else unrotate_trace(trace, rotary))
         mask = batch["attention_mask"].bool()
@@ -104,8 +111,8 @@ def paired_traces(
         yield TracePair(to_student_tokens(traces[0], batch, token_alignment), traces[1], mask)
 
 
-def _moved(batch: Any, device: torch.device) -> Any:
+def moved(batch: Any, device: torch.device) -> Any:
     """A batch with all of its tensors on a device."""
     if isinstance(batch, dict):
-        return {name: _moved(part, device) for name, part in batch.items()}
+        return {name: moved(part, device) for name, part in batch.items()}
     return batch.to(device) if isinstance(batch, Tensor) else batch

@@ -146,10 +146,7 @@ TRAINING: Known = {
     "gamma_kl": Instead(
         "weighs a divergence of attention: --alpha_attn does, with --kv_loss structural", _ZERO
     ),
-    "teacher_kv_dir": Instead(
-        "reads a stored cache, and teachers are run in the training step: name them by "
-        "--teacher_name or --teachers"
-    ),
+    "teacher_kv_dir": Same("store"),
     "max_samples": Same("subset_size"),
     "train_samples": Same("subset_size"),
     "val_samples": Same("eval_size"),

@@ -10,8 +10,8 @@ from collections.abc import Collection, Mapping
 from kava.flags.fields import Setting
 
 HEADINGS = (
-    *("arguments", "profile", "models", "teachers", "questions", "data", "latents", "adapters"),
-    *("compression", "alignment", "losses", "training", "answers", "running", "output"),
+    *("arguments", "profile", "models", "teachers", "store", "questions", "data", "latents"),
+    *("adapters", "compression", "alignment", "losses", "training", "answers", "running", "output"),
     *("settings", "flags"),
 )
 """In the order in which they are shown; `flags` is that of flags without one."""

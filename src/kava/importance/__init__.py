@@ -11,7 +11,8 @@ from kava.lazy import lazy_names
 if TYPE_CHECKING:
     from kava.importance.score import SCORERS, score_samples
     from kava.importance.stages import REACHES, Reach, token_stages
-    from kava.importance.store import ScoreStore, sample_digest, weights_fingerprint
+    from kava.importance.store import ScoreStore, sample_digest
+    from kava.store.fingerprints import weights_fingerprint
 
 __all__ = [
     "REACHES",
@@ -34,6 +35,6 @@ __getattr__ = lazy_names(
         "sample_digest": "kava.importance.store",
         "score_samples": "kava.importance.score",
         "token_stages": "kava.importance.stages",
-        "weights_fingerprint": "kava.importance.store",
+        "weights_fingerprint": "kava.store.fingerprints",
     },
 )

@@ -20,7 +20,9 @@ from kava.importance.batches import batches_of, make_batch
 from kava.importance.gradient import gradient
 from kava.importance.knockout import knockout
 from kava.importance.stages import Reach, token_stages
-from kava.importance.store import ScoreStore, sample_digest, weights_fingerprint
+from kava.importance.store import ScoreStore, sample_digest
+from kava.store.fingerprints import weights_fingerprint
+from kava.store.teacher import StoredTeacher
 
 Scorer = Callable[[PreTrainedModel, Batch, Tensor | None], Tensor]
 
@@ -29,7 +31,7 @@ SCORERS: dict[str, Scorer] = {"knockout": knockout, "knockout_gradient": gradien
 
 
 def score_samples(
-    model: PreTrainedModel,
+    model: PreTrainedModel | StoredTeacher,
     samples: Sequence[Encoded],
     records: Sequence[Record],
     template: Template,
@@ -42,7 +44,8 @@ def score_samples(
     """How much the teacher needs each reasoning token of each sample.
 
     Args:
-        model: the teacher, on the device that shall compute.
+        model: the teacher, on the device that shall compute; of a stored one the file must hold
+            all scores.
         samples: in the teacher's tokens.
         records: those that the samples were made of, and possibly others; matched by id.
         template: how a record became text.
@@ -73,11 +76,20 @@ def score_samples(
         raise ValueError(f"sample {lost!r} has no record among the {len(records)} given")
     stages = [token_stages(by_id[s.id], s, template, reach) for s in samples]
     digests = [sample_digest(sample, stage) for sample, stage in zip(samples, stages)]
-    manifest = {"method": method, "reach": reach, "teacher": weights_fingerprint(model)}
+    teacher = model.weights if isinstance(model, StoredTeacher) else weights_fingerprint(model)
+    manifest = {"method": method, "reach": reach, "teacher": teacher}
     store = ScoreStore(manifest)
     if path is not None and Path(path).exists():
         store = ScoreStore.load(path, manifest)
     missing = store.missing(digests)
+    if isinstance(model, StoredTeacher):
+        if missing:
+            raise ValueError(
+                f"{path or 'no file'} holds scores of {len(samples) - len(missing):,} of "
+                f"{len(samples):,} samples, and without the teacher no others can be computed: "
+                f"name its file by --kv_scores_path, or read the store's targets"
+            )
+        return [store.scores[digest] for digest in digests]
     with tqdm(
         total=len(missing), desc=method, unit=" samples", disable=not progress or not missing
     ) as bar:

@@ -13,8 +13,6 @@ Shapes: N samples, R reasoning tokens of a sample.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,51 +20,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
-from torch import nn
 
 from kava.data.encoded import Encoded
-from kava.files.write import write_whole
-from kava.inputs import Malformed, parse_json
 from kava.models.weights import check_finite
+from kava.store.fingerprints import DIGEST_SIZE, digest_of
+from kava.store.tensor_file import DamagedFile, TensorFile, write_tensors
 
 FORMAT = 1
 """Version of the file's layout; another one is refused."""
 
-DIGEST_SIZE = 16
-# what a config says without changing a prediction
-_UNIMPORTANT = frozenset(
-    {"_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version", "use_cache"}
-)
-
-
-def weights_fingerprint(model: nn.Module) -> str:
-    """The sha256 of a model's weights and of the config that they are read by, in hexadecimal.
-
-    Example:
-        >>> weights_fingerprint(model) == weights_fingerprint(model)
-        True
-    """
-    digest = hashlib.sha256()
-    config: Any = getattr(model, "config", None)
-    if config is not None:
-        said = {k: v for k, v in config.to_dict().items() if k not in _UNIMPORTANT}
-        digest.update(json.dumps(said, sort_keys=True, default=str).encode())
-    for name, part in model.state_dict().items():
-        digest.update(f"{name} {part.dtype} {tuple(part.shape)}".encode())
-        flat = part.detach().contiguous().cpu().flatten()
-        digest.update(flat.view(torch.uint8).numpy().data)
-    return digest.hexdigest()
-
 
 def sample_digest(sample: Encoded, stages: np.ndarray) -> bytes:
     """What a score depends on beside the teacher: tokens, segments and stages of a sample."""
-    digest = hashlib.blake2b(digest_size=DIGEST_SIZE)
-    digest.update(np.array([sample.prompt_length, sample.answer_start], dtype=np.int64).data)
-    digest.update(np.ascontiguousarray(sample.input_ids, dtype=np.int32).data)
-    digest.update(np.ascontiguousarray(stages, dtype=np.int32).data)
-    return digest.digest()
+    return digest_of((sample.prompt_length, sample.answer_start), sample.input_ids, stages)
 
 
 @dataclass
@@ -102,7 +68,7 @@ class ScoreStore:
         }
         manifest = {"format": FORMAT, "num_samples": len(self.scores), **self.manifest}
         try:
-            write_whole(path, save(parts, {"kava": json.dumps(manifest)}))
+            write_tensors(path, parts, manifest)
         except OSError as error:
             raise OSError(f"the scores could not be written to {path}: {error}") from error
 
@@ -136,8 +102,7 @@ class ScoreStore:
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     try:
-        with safe_open(path, framework="pt") as file:
-            manifest = parse_json((file.metadata() or {})["kava"], path)
-            return manifest, {n: file.get_tensor(n) for n in ("samples", "lengths", "scores")}
-    except (SafetensorError, KeyError, Malformed) as error:
+        file = TensorFile(path)
+        return file.manifest, {n: file.tensor(n) for n in ("samples", "lengths", "scores")}
+    except (DamagedFile, KeyError) as error:
         raise ValueError(f"{path} is damaged or holds no scores ({error}); remove it") from error

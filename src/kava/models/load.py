@@ -149,6 +149,18 @@ def is_local_model(name: str) -> bool:
     return name in (*RANDOM_MODELS, *ENCODER_MODELS) or Path(_resolve(name)).exists()
 
 
+def model_folder(name: str) -> Path | None:
+    """The folder that a name means; None of a model that is made by rule, given, or on the hub.
+
+    Raises:
+        ValueError, OSError: as `is_local_model`.
+    """
+    if given_model(name) is not None or name in (*RANDOM_MODELS, *ENCODER_MODELS):
+        return None
+    folder = Path(_resolve(name))
+    return folder if folder.is_dir() else None
+
+
 def load_tokenizer(
     name_or_path: str | Path, *, trust_remote_code: bool = False
 ) -> PreTrainedTokenizerBase:

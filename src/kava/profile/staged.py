@@ -17,6 +17,7 @@ from kava.align import CacheGeometry
 from kava.data.collate import Batch
 from kava.errors import KavaError
 from kava.profile.measure import StageClock
+from kava.store.teacher import Kept
 from kava.trace import KVTrace
 from kava.train.objective import Distiller
 from kava.train.target import Target, TargetBuilder
@@ -31,8 +32,11 @@ class StagedTargetBuilder(TargetBuilder):
     clock: StageClock
     teacher_trace: KVTrace
 
-    def __call__(self, trace: KVTrace, batch: Batch, before: KVTrace | None = None) -> Target:
+    def __call__(
+        self, trace: KVTrace | Kept, batch: Batch, before: KVTrace | Kept | None = None
+    ) -> Target:
         """The target of a batch whose teacher left `trace` behind."""
+        assert isinstance(trace, KVTrace)
         self.teacher_trace = trace
         with self.clock.stage("compress"):
             return super().__call__(trace, batch, before)
@@ -49,7 +53,9 @@ class StagedDistiller(Distiller):
     def __init__(self, built: Distiller, clock: StageClock):
         super().__init__(built.student, built.settings, built.map_aligner, built.teacher)
         self.clock = clock
-        builder = StagedTargetBuilder(built.settings, self.map_aligner, self.build_target.rotary)
+        builder = StagedTargetBuilder(
+            built.settings, self.map_aligner, self.build_target.keeper.rotary
+        )
         builder.clock = clock
         self.build_target: StagedTargetBuilder = builder
         clock.watch(self.student, "student forward")

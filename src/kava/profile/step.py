@@ -93,6 +93,11 @@ def profile_step(config: TrainConfig, num_steps: int = 10) -> Profile:
         raise ValueError(f"--steps {num_steps} must be above 0")
     if not config.kv_weight:
         raise ValueError("--kv_weight 0 leaves nothing to align; give it a weight above 0")
+    if config.store:
+        raise ValueError(
+            "--store leaves no teacher's forward to time: leave it out; benchmarks/store.py times "
+            "a step that reads a store"
+        )
     device = torch.device(choose_device(config.device))
     check_device_precision(config, device)
     half = autocast_dtype(config)
@@ -117,7 +122,8 @@ def profile_step(config: TrainConfig, num_steps: int = 10) -> Profile:
         steps.append(dict(clock.seconds))
         shapes = check_step(distiller, forward)
     measured = steps[NUM_WARMUP_STEPS:]
-    reader = distiller.teacher if distiller.teacher is not None else distiller.base
+    reader = distiller.readers[0]
+    assert isinstance(reader, PreTrainedModel)
     told = [peak for peak in peaks if peak is not None]
     return Profile(
         mode=config.alignment_mode,

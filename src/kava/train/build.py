@@ -20,6 +20,7 @@ from kava.fit.aligner import CalibrationReport
 from kava.fit.layer_map import LayerMapping
 from kava.models.devices import choose_device
 from kava.shared import SpaceFit
+from kava.store.teacher import StoredTeacher
 from kava.student.settings import read_settings
 from kava.train.bare import check_bare
 from kava.train.calibration import calibrate_aligners
@@ -42,6 +43,7 @@ from kava.train.recorded import recorded_values
 from kava.train.resume import Start, check_same_machine, check_same_run, find_start, machine_of
 from kava.train.scores import needs_scores, scores_path, with_scores
 from kava.train.space_fit import fit_shared_space
+from kava.train.stored import give_rows
 from kava.train.trackers import trackers_of
 from kava.train.trainer import RunTrainer
 
@@ -113,8 +115,7 @@ class Parts:
 
 def _scored(config: TrainConfig, distiller: Distiller, data: Data) -> Data:
     """The data with the scores that the eviction needs."""
-    teacher = distiller.base if distiller.teacher is None else distiller.teacher
-    path = scores_path(config)
+    teacher, path = distiller.readers[0], scores_path(config)
     train = with_scores(config, teacher, data.train, data.train_records, data.template, path)
     held_out = with_scores(config, teacher, data.eval, data.eval_records, data.template, path)
     return replace(data, train=train, eval=held_out)
@@ -196,6 +197,12 @@ def prepare(
     distiller = build_distiller(config, start.checkpoint)
     if needs_scores(config) and not shared:
         data = _scored(config, distiller, data)
+    if config.store:
+        stored = [one for one in distiller.readers if isinstance(one, StoredTeacher)]
+        theirs_own = several or [tokenizer if teacher_tokenizer is None else teacher_tokenizer]
+        both = data.train, data.eval
+        train, held_out = give_rows(config, both, stored, theirs_own, data.teacher_templates)
+        data = replace(data, train=train, eval=held_out)
     theirs = None if teacher_tokenizer is None else teacher_tokenizer.pad_token_id
     pads = tuple(one.pad_token_id for one in several)
     return Parts(config, distiller, data, tokenizer, start, trackers, theirs, pads)

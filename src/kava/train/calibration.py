@@ -8,8 +8,15 @@ from kava.data.collate import Collator
 from kava.data.encoded import Encoded
 from kava.fit.aligner import CalibrationReport
 from kava.fit.models import calibrate_on
+from kava.store.teacher import StoredTeacher
 from kava.train.config import TrainConfig
 from kava.train.objective import Distiller
+from kava.train.teaching import Teacher
+
+_MEND = (
+    "extract it with --include calibration and the run's --calibration_samples, or with --full; or "
+    "fit nothing, by --aligner_fit frozen"
+)
 
 
 def calibrate_aligners(
@@ -37,10 +44,9 @@ def calibrate_aligners(
     distiller.eval()
     reports = []
     for n, (teacher, aligner) in enumerate(zip(distiller.readers, distiller.aligners)):
-        own = [sample for sample in samples if not sample.sides or sample.sides[n].present]
         reports.append(
             calibrate_on(
-                [sample.as_read_by(n) for sample in own[: config.calibration_samples]],
+                samples_to_fit(samples, teacher, n, config.calibration_samples),
                 teacher,
                 distiller.base,
                 aligner,
@@ -55,6 +61,25 @@ def calibrate_aligners(
         aligner.requires_grad_(config.trains_aligner)
     distiller.train(training)
     return tuple(reports)
+
+
+def samples_to_fit(
+    samples: Sequence[Encoded], teacher: Teacher, n: int, count: int
+) -> list[Encoded]:
+    """The samples that a teacher's map is fitted on, as the teacher reads them.
+
+    Args:
+        samples: the training samples with reasoning.
+        teacher: a model, or a stored one, which must hold their whole texts.
+        n: which of several teachers it is.
+        count: how many of its samples, from the first on.
+
+    Raises:
+        ValueError: a text that a store lacks.
+    """
+    own = [sample for sample in samples if not sample.sides or sample.sides[n].present]
+    read = [sample.as_read_by(n) for sample in own[:count]]
+    return teacher.mark_whole(read, _MEND) if isinstance(teacher, StoredTeacher) else read
 
 
 def _rank(config: TrainConfig) -> int | str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from kava.flags import flags_of
 from kava.train.resampling import INTERPOLATED, REASONING_ONLY
 from kava.train.settings import Settings
+from kava.train.store_checks import check_store
 from kava.train.teacher_names import check_teachers
 
 
@@ -54,6 +55,7 @@ def check_config(config: Settings) -> None:
             f"--align_direction {config.align_direction} compares them as the teacher's: pass "
             f"--key_space unrotated"
         )
+    check_store(config)
     _check_resampling(config)
     _check_matching(config)
     if config.max_steps > 0:

@@ -45,4 +45,5 @@ class TrainConfig(Settings):
 RESUMABLE = frozenset(
     {"resume", "resume_from", "start_from", "overwrite", "no_progress", "output_dir", "device"}
     | {"save_steps", "save_total_limit", "save_only_model", "kv_scores_path", "report_to"}
+    | {"store", "store_tier"}
 )

@@ -37,7 +37,12 @@ DATA_FIELDS = (
 
 @dataclass(frozen=True)
 class Data:
-    """Training and held-out samples."""
+    """Training and held-out samples.
+
+    Attributes:
+        template: the student's.
+        teacher_templates: of each teacher, in their order.
+    """
 
     train: list[Encoded]
     train_records: list[Record]
@@ -47,6 +52,7 @@ class Data:
     hash: str
     template: Template
     notices: tuple[str, ...] = ()
+    teacher_templates: tuple[Template, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -122,6 +128,7 @@ def load_data(
         hash=data_hash(train),
         template=template,
         notices=notices,
+        teacher_templates=tuple(own for _, _, own in readers or [teacher]),
     )
 
 

@@ -9,7 +9,9 @@ from kava.data.collate import Batch, Collator
 from kava.data.encoded import Encoded
 from kava.fit.layer_map import LayerMapping, map_layers
 from kava.fit.layer_similarity import measure_layers
+from kava.store.teacher import StoredTeacher
 from kava.student.checkpoint import library_versions
+from kava.train.calibration import samples_to_fit
 from kava.train.config import TrainConfig
 from kava.train.objective import Distiller
 
@@ -36,8 +38,10 @@ def measure_layer_map(
     Raises:
         ValueError: too few reasoning tokens, or a student layer that is like no teacher layer.
     """
+    teacher = distiller.readers[0]
     chosen = samples[: config.calibration_samples]
-    teacher = distiller.teacher if distiller.teacher is not None else distiller.base
+    if isinstance(teacher, StoredTeacher):
+        chosen = samples_to_fit(samples, teacher, 0, config.calibration_samples)
     tokens = "soft" if config.token_alignment == "soft" else "hard"
 
     def batches() -> Iterator[Batch]:

@@ -22,7 +22,9 @@ from kava.train.loading import holds_query_maps
 from kava.train.matching import compares_queries
 from kava.train.objective import Distiller
 from kava.train.start import load_start
+from kava.train.stored import build_stored
 from kava.train.teacher_names import TEACHER_CHATS, teachers_of
+from kava.train.teaching import Teacher
 
 
 def build_student(config: TrainConfig) -> PreTrainedModel:
@@ -60,7 +62,7 @@ def lora_form(config: TrainConfig) -> LoraForm:
 
 def build_aligner(
     config: TrainConfig,
-    teacher: PreTrainedModel,
+    teacher: Teacher,
     student: PreTrainedModel,
     checkpoint: Path | None = None,
 ) -> MapProjectionAligner:
@@ -172,6 +174,14 @@ def build_distiller(config: TrainConfig, checkpoint: Path | None = None) -> Dist
     probe_cache(base, config.model_name, vectors=config.student == "latent")
     if not config.needs_teacher or config.teacher_name is None:
         return Distiller(student, config, build_aligner(config, base, base, checkpoint))
+    if config.store:
+        stored = build_stored(config)
+        its = [build_aligner(config, teacher, base, checkpoint) for teacher in stored]
+        if config.several:
+            from kava.train.several import SeveralDistiller
+
+            return SeveralDistiller(student, config, its, stored)
+        return Distiller(student, config, its[0], stored[0])
     if config.adapter_off:
         return Distiller(student, config, build_aligner(config, base, base, checkpoint), base)
     loaded: dict[tuple[str, str], PreTrainedModel] = {}

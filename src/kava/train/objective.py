@@ -42,6 +42,7 @@ from kava.models.capture import capture, check_attention
 from kava.models.lora import lora_off
 from kava.models.rotary import rotary_of
 from kava.rope import Rotary, at_length_of, rotate_trace, unrotate_trace
+from kava.store.teacher import StoredTeacher
 from kava.student.cache import Pairs, pairs_of
 from kava.student.latent import LatentStudent
 from kava.student.written import Written
@@ -54,7 +55,8 @@ from kava.train.matching import Matching, compares_queries
 from kava.train.reading import answer_from, read_answers, written_text
 from kava.train.shared_space import build_space
 from kava.train.target import Target, TargetBuilder, attention_flag, map_student
-from kava.train.teacher_pass import TeacherPass, read_teacher, text_column
+from kava.train.teacher_pass import Pass, TeacherPass, read_teacher, text_column
+from kava.train.teaching import Teacher, check_attention_of, freeze, rotary_of_teacher
 from kava.train.terms import Forward, Terms, token_loss
 from kava.train.wrong_sample import of_sample_before, reasoning_to_read
 
@@ -79,7 +81,7 @@ class Distiller(nn.Module):
         student: PreTrainedModel,
         config: TrainConfig,
         aligner: MapProjectionAligner,
-        teacher: PreTrainedModel | None = None,
+        teacher: Teacher | None = None,
     ):
         super().__init__()
         self.student = student
@@ -89,12 +91,13 @@ class Distiller(nn.Module):
         # in a tuple: not a submodule, so neither trained, saved, wrapped nor counted
         self.own_frozen = teacher is self.base
         if teacher is not None and not self.own_frozen:
-            teacher.eval().requires_grad_(False)
+            freeze(teacher)
         self._teacher = () if teacher is None else (teacher,)
         reader = self.base if teacher is None else teacher
         unrotates = config.matches_cache and config.unrotates
         self.rotary: Rotary | None = rotary_of(self.base) if unrotates else None
-        self.build_target = TargetBuilder(config, aligner, rotary_of(reader) if unrotates else None)
+        rotary = rotary_of_teacher(reader) if unrotates else None
+        self.build_target = TargetBuilder(config, aligner, rotary)
         self.matching = Matching(config, aligner.student.num_layers)
         self.space = build_space(config, aligner.student, self.matching.layers)
         self.progress = TrainingProgress()
@@ -104,7 +107,7 @@ class Distiller(nn.Module):
         flag = attention_flag(config)
         self.teacher_queries = flag is not None
         if flag is not None:
-            check_attention(reader, flag)
+            check_attention_of(reader, flag)
             if self.queries:
                 check_attention(self.base, flag)
 
@@ -114,13 +117,13 @@ class Distiller(nn.Module):
         return self.student.base if isinstance(self.student, LatentStudent) else self.student
 
     @property
-    def teacher(self) -> PreTrainedModel | None:
+    def teacher(self) -> Teacher | None:
         """The frozen teacher, if there is one."""
         return self._teacher[0] if self._teacher else None
 
     @property
-    def readers(self) -> tuple[PreTrainedModel, ...]:
-        """The models that leave the caches to be matched, one for each of `aligners`."""
+    def readers(self) -> tuple[Teacher, ...]:
+        """What leaves the caches to be matched, one for each of `aligners`."""
         return (self.base if self.teacher is None else self.teacher,)
 
     @property
@@ -130,7 +133,7 @@ class Distiller(nn.Module):
 
     def move_teacher(self, device: torch.device) -> None:
         """The trainer moves this module; the teacher is not part of it."""
-        if self.teacher is not None and not self.own_frozen:
+        if isinstance(self.teacher, PreTrainedModel) and not self.own_frozen:
             self.teacher.to(device)  # type: ignore[arg-type]
 
     def forward(
@@ -169,6 +172,7 @@ class Distiller(nn.Module):
         teacher = self._first_teacher(batch)
         pairs: Pairs | None = None
         if teacher is not None and self.teacher is None and batch["shared_prompt"]:
+            assert isinstance(teacher, TeacherPass)
             pairs = pairs_of(teacher.cache, batch["prompt_ids"].shape[1])
         writes = teacher is not None and teacher.writes
         text_share = self._fading(config.text_ce_steps) if config.text_ce_weight else 0.0
@@ -200,7 +204,7 @@ class Distiller(nn.Module):
             terms.add("latent_ce", config.latent_ce_weight, loss)
             terms.metrics.update(metrics)
         others = None if teacher is None else self._read_before(batch)
-        if teacher is not None and writes:
+        if isinstance(teacher, TeacherPass) and writes:
             loss = token_loss(teacher.logits, teacher.labels, items.written_tokens)
             terms.add("teacher_ce", config.teacher_ce_weight, loss)
         if teacher is not None and config.codi_weight:
@@ -229,7 +233,7 @@ class Distiller(nn.Module):
                 terms.faded("inject_ce", output.logits)
         if diagnose:
             read = teacher if written is None else written
-            assert read is not None
+            assert isinstance(read, TeacherPass | Written)
             maps = self.map_aligner.direction == "teacher_to_student"
             there = target.trace if target is not None and maps else None
             terms.reading = read_answers(student, batch, output, read, there, rotary, before)
@@ -237,24 +241,21 @@ class Distiller(nn.Module):
             return terms.done()
         return self._match(terms, latents, target, items, rotary)
 
-    def _first_teacher(self, batch: Batch) -> TeacherPass | None:
+    def _first_teacher(self, batch: Batch) -> Pass | None:
         """The pass of a teacher that reads before the student does."""
         return self._read_teacher(batch) if self.settings.needs_teacher else None
 
     def _target(
         self,
-        teacher: TeacherPass | None,
-        before: TeacherPass | None,
+        teacher: Pass | None,
+        before: Pass | None,
         around: Around,
         terms: Terms,
     ) -> Target:
         """What the student's cache is matched with.
 
-        Args:
-            teacher: its pass.
-            before: the pass over the sample before the first, for the wrong-sample control.
-            around: the batch, and the student's pass over it.
-            terms: takes further terms and what is logged.
+        `before` is the pass over the sample before the first, for the wrong-sample control;
+        `terms` takes further terms and what is logged.
         """
         assert teacher is not None
         return self.build_target(
@@ -277,8 +278,10 @@ class Distiller(nn.Module):
         weights = self.map_aligner.layer_weights
         return None if weights.shape[0] == weights.shape[1] else weights
 
-    def _read_teacher(self, batch: Batch) -> TeacherPass:
-        """One forward of the teacher, with gradients only where its text is trained too."""
+    def _read_teacher(self, batch: Batch) -> Pass:
+        """One pass of the teacher, with gradients only where its text is trained too."""
+        if isinstance(self.teacher, StoredTeacher):
+            return self.teacher.read(batch)
         own = self.teacher is None
         model = self.base if own or self.teacher is None else self.teacher
         trained = own and self.settings.teacher_ce_weight > 0
@@ -287,7 +290,7 @@ class Distiller(nn.Module):
             return read_teacher(model, batch, own, trained, self.teacher_queries, hidden)
 
     @torch.no_grad()
-    def _read_before(self, batch: Batch) -> TeacherPass | None:
+    def _read_before(self, batch: Batch) -> Pass | None:
         """The teacher's pass over the sample that the wrong-sample control gives the first one."""
         if not self.settings.wrong_sample or "before" not in batch:
             return None

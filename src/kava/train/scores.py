@@ -5,25 +5,29 @@ Shapes: R reasoning tokens of a sample, T_s/T_t tokens of the student's and the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from transformers import PreTrainedModel
 
 from kava.data.encoded import Encoded
 from kava.data.records import Record, Template
 from kava.eviction import EVICTIONS
 from kava.importance import score_samples
 from kava.models.devices import choose_device
+from kava.store.teacher import StoredTeacher
 from kava.train.config import TrainConfig
+from kava.train.teaching import Teacher
 
 FILE_NAME = "kv_scores.safetensors"
 
 
 def needs_scores(config: TrainConfig) -> bool:
-    """Whether a run's eviction needs scores of the teacher."""
+    """Whether a run's eviction needs scores of the teacher; stored targets were kept by them."""
+    if config.store and config.store_tier == "targets":
+        return False
     return config.kv_weight > 0 and EVICTIONS[config.kv_method].needs_scores
 
 
@@ -34,7 +38,7 @@ def scores_path(config: TrainConfig) -> Path:
 
 def with_scores(
     config: TrainConfig,
-    teacher: PreTrainedModel,
+    teacher: Teacher,
     samples: Sequence[Encoded],
     records: Sequence[Record],
     template: Template,
@@ -46,7 +50,7 @@ def with_scores(
 
     Args:
         config: the run's configuration.
-        teacher: the model that computes the scores.
+        teacher: the model that computes the scores; of a stored one `path` must hold them.
         samples: training and evaluation samples.
         records: the records of the samples, matched by id.
         template: the template that turned records into text.
@@ -63,9 +67,7 @@ def with_scores(
     Example:
         >>> scored = with_scores(config, teacher, data.train, data.train_records, data.template)
     """
-    device = teacher.device
-    teacher.to(choose_device(config.device))  # type: ignore[arg-type]
-    try:
+    with _placed(teacher, config):
         rows = score_samples(
             teacher,
             [sample if sample.teacher is None else sample.teacher.encoded for sample in samples],
@@ -76,9 +78,21 @@ def with_scores(
             path=path,
             progress=not config.no_progress,
         )
+    return [_attach(sample, row_R, config.token_alignment) for sample, row_R in zip(samples, rows)]
+
+
+@contextmanager
+def _placed(teacher: Teacher, config: TrainConfig) -> Iterator[None]:
+    """Have a model compute on the run's device inside the block."""
+    if isinstance(teacher, StoredTeacher):
+        yield
+        return
+    device = teacher.device
+    teacher.to(choose_device(config.device))  # type: ignore[arg-type]
+    try:
+        yield
     finally:
         teacher.to(device)  # type: ignore[arg-type]
-    return [_attach(sample, row_R, config.token_alignment) for sample, row_R in zip(samples, rows)]
 
 
 def _attach(sample: Encoded, scores_R: np.ndarray, token_alignment: str) -> Encoded:

@@ -45,9 +45,8 @@ from kava.fuse import (
     renormalise,
 )
 from kava.fuse.base import one_hot
-from kava.models.capture import check_attention
-from kava.models.rotary import rotary_of
 from kava.rope import unrotate_trace
+from kava.store.teacher import StoredTeacher
 from kava.student.latent import LatentStudent
 from kava.trace import KVTrace, Segment
 from kava.train.around import Around, query_of
@@ -59,7 +58,8 @@ from kava.train.shared_space import mixed_points
 from kava.train.side_passes import Read, SidePasses
 from kava.train.target import Target, TargetBuilder, attention_flag
 from kava.train.teacher_names import teachers_of
-from kava.train.teacher_pass import TeacherPass
+from kava.train.teacher_pass import Pass
+from kava.train.teaching import Teacher, check_attention_of, freeze, rotary_of_teacher
 from kava.train.terms import Terms
 
 
@@ -81,12 +81,12 @@ class SeveralDistiller(Distiller):
         student: PreTrainedModel,
         config: TrainConfig,
         aligners: Sequence[MapProjectionAligner],
-        teachers: Sequence[PreTrainedModel],
+        teachers: Sequence[Teacher],
     ):
         super().__init__(student, config, aligners[0], teachers[0])
         for n, aligner in enumerate(aligners[1:], start=1):
             self.add_module(f"map_aligner_{n}", aligner.requires_grad_(config.trains_aligner))
-        self._all = tuple(teacher.eval().requires_grad_(False) for teacher in teachers)
+        self._all = tuple(freeze(teacher) for teacher in teachers)
         self.labels = [one.label for one in teachers_of(config)]
         geometry = aligners[0].student
         if config.trains_router:
@@ -119,10 +119,10 @@ class SeveralDistiller(Distiller):
         flag = attention_flag(config)
         self.builders = []
         for aligner, teacher, count in zip(aligners, teachers, slots):
-            rotary = rotary_of(teacher) if config.unrotates else None
+            rotary = rotary_of_teacher(teacher) if config.unrotates else None
             self.builders.append(TargetBuilder(config, aligner, rotary, count))
             if flag is not None:
-                check_attention(teacher, flag)
+                check_attention_of(teacher, flag)
         self.passes = SidePasses(
             config, self._all, self.builders, self.fusion.reads, self.teacher_queries
         )
@@ -134,25 +134,26 @@ class SeveralDistiller(Distiller):
         return (self.map_aligner, *others)
 
     @property
-    def readers(self) -> tuple[PreTrainedModel, ...]:
+    def readers(self) -> tuple[Teacher, ...]:
         """The frozen teachers."""
         return self._all
 
     def move_teacher(self, device: torch.device) -> None:
         """Move all teachers."""
         for teacher in self._all:
-            teacher.to(device)
+            if not isinstance(teacher, StoredTeacher):
+                teacher.to(device)  # type: ignore[arg-type]
 
-    def _first_teacher(self, batch: Batch) -> TeacherPass | None:
+    def _first_teacher(self, batch: Batch) -> Pass | None:
         return None
 
-    def _read_before(self, batch: Batch) -> TeacherPass | None:
+    def _read_before(self, batch: Batch) -> Pass | None:
         return None
 
     def _target(
         self,
-        teacher: TeacherPass | None,
-        before: TeacherPass | None,
+        teacher: Pass | None,
+        before: Pass | None,
         around: Around,
         terms: Terms,
     ) -> Target:

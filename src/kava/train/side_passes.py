@@ -12,18 +12,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
-from kava.data.collate import IGNORED, Batch
-from kava.models.capture import capture
-from kava.trace import KVTrace, Segment
+from kava.data.collate import Batch
+from kava.store.teacher import StoredPass, StoredTeacher
+from kava.trace import KVTrace
 from kava.train.config import TrainConfig
 from kava.train.router_terms import summed_ce
 from kava.train.side_batch import part_of, place, text_of, to_text
 from kava.train.target import TargetBuilder
-from kava.train.teacher_pass import TeacherPass, text_column
+from kava.train.teacher_pass import Pass, read_frozen
+from kava.train.teaching import Teacher
 from kava.train.wrong_sample import of_sample_before
 
 
@@ -47,7 +46,7 @@ class SidePasses:
 
     Args:
         config: the run's configuration.
-        teachers: the frozen models; one may stand there twice.
+        teachers: the frozen models, or stored ones; one may stand there twice.
         builders: what makes the target of each.
         reads: the fields of `kava.fuse.Offers` that the fusion reads.
         queries: record queries, too.
@@ -56,7 +55,7 @@ class SidePasses:
     def __init__(
         self,
         config: TrainConfig,
-        teachers: Sequence[PreTrainedModel],
+        teachers: Sequence[Teacher],
         builders: Sequence[TargetBuilder],
         reads: frozenset[str],
         queries: bool,
@@ -76,7 +75,7 @@ class SidePasses:
             chosen_B: the one teacher of each sample; None: all that are there.
         """
         whole, wrong = batch, self.config.wrong_sample
-        passes: dict[tuple[int, int], TeacherPass] = {}
+        passes: dict[tuple[int, int], Pass] = {}
         read: list[Read | None] = []
         for n in range(len(self.teachers)):
             mine_B = present_BN[:, n]
@@ -97,7 +96,7 @@ class SidePasses:
         batch: Batch,
         rows: Tensor | None,
         batch_size: int,
-        passes: dict[tuple[int, int], TeacherPass],
+        passes: dict[tuple[int, int], Pass],
     ) -> Read:
         key = (id(self.teachers[n]), batch["first_reader"][n])
         if rows is not None or key not in passes:
@@ -114,9 +113,9 @@ class SidePasses:
         trace = target.trace
         if self.config.student == "explicit":
             trace = to_text(trace, target.columns, batch["input_ids"].shape[1])
-        answer_B, text_B = _likelihood(found, self.reads)
+        answer_B, text_B = likelihoods(found, self.reads)
         if self.config.wrong_sample:
-            others = (None, None) if before is None else _likelihood(before, self.reads)
+            others = (None, None) if before is None else likelihoods(before, self.reads)
             answer_B, text_B = (
                 None if own is None else of_sample_before(own, other)
                 for own, other in zip((answer_B, text_B), others)
@@ -129,41 +128,24 @@ class SidePasses:
             )
         return Read(trace, answer_B, text_B)
 
-    @torch.no_grad()
-    def _pass(self, n: int, batch: Batch) -> TeacherPass:
-        """One forward of a teacher; its output head only where a fusion reads likelihoods."""
-        text = batch.get("teacher", batch)
-        start = text_column(text["segment_ids"])
-        keep: int | Tensor = 1
-        if self.reads & {"answer_BN", "text_BN"}:
-            columns = torch.arange(start - 1, text["input_ids"].shape[1] - 1)
-            keep = columns.to(text["input_ids"].device)
-        outputs, trace = capture(
-            self.teachers[n],
-            text["input_ids"],
-            text["attention_mask"],
-            text["segment_ids"],
+    def _pass(self, n: int, batch: Batch) -> Pass:
+        """One pass of a teacher; its output head only where a fusion reads likelihoods."""
+        teacher = self.teachers[n]
+        if isinstance(teacher, StoredTeacher):
+            return teacher.read(batch, n)
+        return read_frozen(
+            teacher,
+            batch,
             queries=self.queries,
             hidden_states=False,
-            logits_to_keep=keep,
-        )
-        written = text["segment_ids"][:, start:] > Segment.PROMPT
-        labels = text["input_ids"][:, start:].masked_fill(~written, IGNORED)
-        answer = text["segment_ids"][:, start:] == Segment.ANSWER
-        return TeacherPass(
-            logits=outputs.logits,
-            labels=labels,
-            answer_labels=labels.masked_fill(~answer, IGNORED),
-            writes=False,
-            hidden_states=None,
-            cache=None,
-            trace=trace.detach(),
-            codi_columns=text["teacher_codi"],
+            likelihood=bool(self.reads & {"answer_BN", "text_BN"}),
         )
 
 
-def _likelihood(found: TeacherPass, reads: frozenset[str]) -> tuple[Tensor | None, Tensor | None]:
+def likelihoods(found: Pass, reads: frozenset[str]) -> tuple[Tensor | None, Tensor | None]:
     """Log-probability of the answer, and cross-entropy of the text, where a fusion reads them."""
+    if isinstance(found, StoredPass):
+        return found.answer_B, found.text_B
     answer = -summed_ce(found.logits, found.answer_labels) if "answer_BN" in reads else None
     text = summed_ce(found.logits, found.labels) if "text_BN" in reads else None
     return answer, text

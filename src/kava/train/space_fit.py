@@ -20,6 +20,7 @@ from kava.format import columns
 from kava.shared import Pairs, SpaceFit, fit_space
 from kava.shared.encoder import features_of
 from kava.trace import Segment
+from kava.train.calibration import samples_to_fit
 from kava.train.config import TrainConfig
 from kava.train.objective import Distiller
 from kava.train.shared_space import widened
@@ -58,8 +59,7 @@ def fit_shared_space(
     fitted: list[Pairs] = []
     judging: list[Pairs] = []
     for n in range(len(distiller.aligners)):
-        own = [sample for sample in samples if not sample.sides or sample.sides[n].present]
-        own = [sample.as_read_by(n) for sample in own[: config.calibration_samples]]
+        own = samples_to_fit(samples, distiller.readers[n], n, config.calibration_samples)
         for part, into in zip(split_held_out(own), (fitted, judging)):
             into.append(_pairs(distiller, n, part, collate.for_side(n)))
     steps = {"num_steps": 0} if config.trains_space else {}

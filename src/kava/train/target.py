@@ -12,23 +12,19 @@ Shapes: B batch, L layers, H key/value heads, T columns, M slots, D head dim.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from kava.align import MapProjectionAligner, align_trace
-from kava.align.time.resample import SegmentResampling
-from kava.align.tokens.trace import blend
 from kava.data.collate import Batch
 from kava.eviction import EVICTIONS, build_eviction
-from kava.eviction.base import Eviction
-from kava.fit.paired_traces import read_tokens, to_student_tokens
-from kava.losses import attention_weights
 from kava.losses.guard import sample_before, wrong_sample
-from kava.rope import Rotary, at_length_of, unrotate_trace
-from kava.trace import KVTrace, Segment
+from kava.rope import Rotary
+from kava.store.teacher import Kept
+from kava.trace import KVTrace
 from kava.train.config import TrainConfig
+from kava.train.kept import Keeper, eviction_options
 from kava.train.matching import compares_queries
 from kava.train.wrong_sample import wrong_weights
 
@@ -74,28 +70,25 @@ class TargetBuilder:
         target_len: int | None = None,
     ):
         self.config = config
-        self.target_len = config.target_len if target_len is None else target_len
         self.aligner = aligner
-        self.rotary = rotary if config.unrotates else None
-        self.resampling = config.resampling
-        self.compares_queries = compares_queries(config)
-        self.options = eviction_options(config)
-        if config.kv_method != "positions" and not EVICTIONS[config.kv_method].needs_scores:
-            build_eviction(config.kv_method, **self.options)
+        self.keeper = Keeper(config, rotary, target_len)
+        self.target_len = self.keeper.target_len
 
-    def __call__(self, trace: KVTrace, batch: Batch, before: KVTrace | None = None) -> Target:
+    def __call__(
+        self, trace: KVTrace | Kept, batch: Batch, before: KVTrace | Kept | None = None
+    ) -> Target:
         """The target, in float32, of a batch whose teacher left `trace` behind.
 
         Args:
-            trace: over the teacher's text.
+            trace: over the teacher's text, or what was kept of it before.
             batch: as the collator makes it.
             before: over the text of the batch's `before`, where the target is the wrong sample's.
         """
-        kept, columns, weights = self._keep(trace, batch)
+        kept, columns, weights, _ = self._kept(trace, batch)
         if self.config.wrong_sample:
             other, looks = None, weights
             if before is not None:
-                other, _, looks = self._keep(before, batch["before"])
+                other, _, looks, _ = self._kept(before, batch["before"])
             # a latent is there whatever its sample's reasoning; a text has its own positions
             latent = self.config.student == "latent"
             kept = (sample_before if latent else wrong_sample)(kept, other)
@@ -114,6 +107,9 @@ class TargetBuilder:
         with context():
             return Target(align_trace(self.aligner, kept, length), columns, weights)
 
+    def _kept(self, trace: KVTrace | Kept, batch: Batch) -> Kept:
+        return trace if isinstance(trace, Kept) else self.keeper(trace, batch)
+
     def _is_warped(self, kept: KVTrace) -> bool:
         """Whether the kept positions are warped to the latents; a text has a slot for each."""
         if self.config.student != "latent":
@@ -121,112 +117,8 @@ class TargetBuilder:
         if kept.length != self.target_len:
             return True
         # of a whole cache every sample is warped, however long the others of its batch are
-        whole = self.config.kv_method == "full" and self.resampling is None
+        whole = self.config.kv_method == "full" and self.config.resampling is None
         return whole and not bool(kept.valid_BT().all())
-
-    def _keep(self, trace: KVTrace, batch: Batch) -> tuple[KVTrace, Tensor, Tensor | None]:
-        """What is kept of a trace, whose columns, and how much the answer looks at each."""
-        trace = trace.detach()
-        tokens = self.config.token_alignment if "teacher" in batch else "none"
-        if self.resampling is None:
-            return self._compress(trace, batch, tokens)
-        return *self._resample(self.resampling, trace, batch, tokens), None
-
-    def _compress(
-        self, trace: KVTrace, batch: Batch, tokens: str
-    ) -> tuple[KVTrace, Tensor, Tensor | None]:
-        """The positions that an eviction keeps, their columns, and their weights."""
-        at_tokens = trace if tokens == "none" else read_tokens(trace, batch)
-        at_tokens, bare_B = _stand_in(at_tokens)
-        eviction = self._eviction(batch)
-        indices_BLHM, mask_BM = eviction.choose(at_tokens, self.target_len)
-        kept = eviction.take(self._compared(at_tokens), indices_BLHM, mask_BM & ~bare_B[:, None])
-        columns = indices_BLHM[:, 0, 0] if kept.scope == "model" else indices_BLHM
-        looked_at = self.config.attention_weighted_kv
-        weights = attention_weights(at_tokens, columns) if looked_at else None
-        kept = kept.in_float32()
-        if self.config.unrotates:
-            kept = unrotate_trace(kept, at_length_of(trace, self.rotary))
-        if tokens == "soft":
-            kept = self._mean_over_tokens(kept, self._compared(trace), columns, batch)
-        return kept, columns, weights
-
-    def _compared(self, trace: KVTrace) -> KVTrace:
-        """A trace of what the loss will read: an eviction may look at queries that it does not."""
-        return trace if self.compares_queries else replace(trace, queries=None)
-
-    def _resample(
-        self, resampling: SegmentResampling, trace: KVTrace, batch: Batch, tokens: str
-    ) -> tuple[KVTrace, Tensor]:
-        """The whole text at the student's slots, segment by segment, and their columns."""
-        trace = self._compared(trace).in_float32()
-        if self.config.unrotates:
-            trace = unrotate_trace(trace, self.rotary)
-        if tokens != "none":
-            trace = to_student_tokens(trace, batch, tokens)
-        if self.config.student == "latent":
-            return resampling.to_latents(trace, self.target_len)
-        return resampling.to_text(trace, batch["segment_ids"], batch["attention_mask"])
-
-    def _mean_over_tokens(
-        self, kept: KVTrace, trace: KVTrace, columns: Tensor, batch: Batch
-    ) -> KVTrace:
-        """What was kept, each the mean over the teacher's tokens under a token."""
-        theirs = batch["teacher"]
-        if columns.ndim != 2:
-            raise ValueError(
-                "--token_alignment soft needs positions shared by all heads and layers: pass "
-                "--kv_scope model"
-            )
-        plain = trace.in_float32()
-        if self.config.unrotates:
-            plain = unrotate_trace(plain, self.rotary)
-        wide = columns[:, :, None].expand(-1, -1, theirs["covered"].shape[2])
-        return blend(
-            plain, theirs["covered"].gather(1, wide), theirs["shares"].gather(1, wide), kept
-        )
-
-    def _eviction(self, batch: Batch) -> Eviction:
-        options: dict[str, Any] = dict(self.options)
-        if self.config.kv_method == "positions":
-            if "positions" not in batch:
-                raise ValueError(
-                    "--kv_method positions needs data that give the kept positions, such as "
-                    "kava/shell-game?form=verbose or kava/word-problems?form=equations; choose "
-                    "another method"
-                )
-            options["positions"] = batch["positions"]
-        if EVICTIONS[self.config.kv_method].needs_scores:
-            own = self.config.token_alignment == "none" and "teacher" in batch
-            part = batch["teacher"] if own else batch
-            if "scores" not in part:
-                raise ValueError(
-                    f"--kv_method {self.config.kv_method} needs samples with scores: give them "
-                    f"theirs by kava.train.scores.with_scores"
-                )
-            options["scores"] = part["scores"]
-        if self.config.kv_method == "random":
-            options["sample_ids"] = batch["ids"]
-        return build_eviction(self.config.kv_method, **options)
-
-
-def _stand_in(trace: KVTrace) -> tuple[KVTrace, Tensor]:
-    """A trace whose samples without reasoning have their last prompt position for it.
-
-    An eviction keeps at least one position of each sample; what it keeps of these is masked.
-
-    Returns:
-        the trace, and which samples [B] have no reasoning.
-    """
-    segments_BT = trace.segment_ids
-    assert segments_BT is not None
-    bare_B = ~segments_BT.eq(Segment.REASONING).any(1)
-    if not bare_B.any():
-        return trace, bare_B
-    last_B = segments_BT.eq(Segment.PROMPT).cumsum(1).argmax(1)
-    marked = torch.arange(segments_BT.shape[1], device=last_B.device) == last_B[:, None]
-    segments_BT = segments_BT.masked_fill(marked & bare_B[:, None], int(Segment.REASONING))
-    return replace(trace, segment_ids=segments_BT), bare_B
 
 
 def map_student(aligner: MapProjectionAligner, trace: KVTrace) -> KVTrace:
@@ -262,28 +154,3 @@ def attention_flag(config: TrainConfig) -> str | None:
         if config.attention_weighted_kv
         else f"--kv_method {config.kv_method}"
     )
-
-
-def eviction_options(config: TrainConfig) -> dict[str, Any]:
-    """The options of the configured eviction.
-
-    Where heads are mixed, or text positions are supervised, one choice of positions is shared by
-    the whole model: another head's position would be compared with an unrelated one.
-    """
-    options: dict[str, Any] = {}
-    scope = config.kv_scope
-    if scope is None and (config.alignment_mode != "identity" or config.student == "explicit"):
-        scope = "model"
-    if scope is not None:
-        options["scope"] = scope
-    fields = EVICTIONS[config.kv_method].__dataclass_fields__
-    if config.rkv_lambda is not None:
-        if "lam" not in fields:
-            raise ValueError(
-                f"--rkv_lambda is read by rkv and rkv_official, not by {config.kv_method}; "
-                f"leave it out"
-            )
-        options["lam"] = config.rkv_lambda
-    if config.kv_method == "random":
-        options["seed"] = config.seed
-    return options

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 from kava.data.collate import IGNORED, Batch
 from kava.losses import hidden_at
 from kava.models.capture import capture
+from kava.store.teacher import StoredPass
 from kava.student.answering import evaluating
 from kava.trace import KVTrace, Segment
 
@@ -32,6 +33,10 @@ class TeacherPass(NamedTuple):
     def before_answer(self) -> Tensor:
         """[B, L+1, W]: the hidden states at the token before the answer's value."""
         return hidden_at(self.hidden_states, self.codi_columns)
+
+
+Pass = TeacherPass | StoredPass
+"""What a teacher leaves behind, live or stored."""
 
 
 def read_teacher(
@@ -84,6 +89,49 @@ def read_teacher(
         cache=outputs.past_key_values,
         trace=trace.detach(),
         codi_columns=read["teacher_codi"],
+    )
+
+
+@torch.no_grad()
+def read_frozen(
+    model: PreTrainedModel, batch: Batch, *, queries: bool, hidden_states: bool, likelihood: bool
+) -> TeacherPass:
+    """One forward of a frozen teacher over its own text, without labels to train.
+
+    Args:
+        model: the teacher.
+        batch: as the collator makes it, or a part of it.
+        queries: record queries, too.
+        hidden_states: return hidden states, too.
+        likelihood: with the logits of reasoning and answer.
+    """
+    text = batch.get("teacher", batch)
+    start = text_column(text["segment_ids"])
+    keep: int | Tensor = 1
+    if likelihood:
+        columns = torch.arange(start - 1, text["input_ids"].shape[1] - 1)
+        keep = columns.to(text["input_ids"].device)
+    outputs, trace = capture(
+        model,
+        text["input_ids"],
+        text["attention_mask"],
+        text["segment_ids"],
+        queries=queries,
+        hidden_states=hidden_states,
+        logits_to_keep=keep,
+    )
+    written = text["segment_ids"][:, start:] > Segment.PROMPT
+    labels = text["input_ids"][:, start:].masked_fill(~written, IGNORED)
+    answer = text["segment_ids"][:, start:] == Segment.ANSWER
+    return TeacherPass(
+        logits=outputs.logits,
+        labels=labels,
+        answer_labels=labels.masked_fill(~answer, IGNORED),
+        writes=False,
+        hidden_states=outputs.hidden_states,
+        cache=None,
+        trace=trace.detach(),
+        codi_columns=text["teacher_codi"],
     )
 
 

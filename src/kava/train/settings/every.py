@@ -12,6 +12,7 @@ from kava.train.settings.losses import LossSettings
 from kava.train.settings.models import ModelSettings
 from kava.train.settings.optimisation import OptimisationSettings
 from kava.train.settings.run import RunSettings
+from kava.train.settings.store import StoreSettings
 from kava.train.settings.target import TargetSettings
 from kava.train.settings.teachers import TeachersSettings
 
@@ -37,6 +38,7 @@ class Settings(
     RunSettings,
     OptimisationSettings,
     LossSettings,
+    StoreSettings,
     TargetSettings,
     TeachersSettings,
     DataSettings,
