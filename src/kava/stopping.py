@@ -47,7 +47,7 @@ class Stopped(KeyboardInterrupt):
 
     @property
     def exit_code(self) -> int:
-        """The usual exit code after a signal: 130 after Ctrl-C, 143 after SIGTERM, 138 after SIGUSR1."""
+        """The usual exit code after a signal: 130 of SIGINT, 143 of SIGTERM, 138 of SIGUSR1."""
         return 128 + self.signum
 
     def __str__(self) -> str:
