@@ -7,6 +7,12 @@ folder=$(realpath -m "${2:?a folder for state and logs}")
 port=${3:-16817}
 
 if [ "$action" = down ]; then
+  export SLURM_CONF=$folder/slurm.conf
+  scancel -u "$(id -un)" 2> /dev/null || true
+  for _ in $(seq 100); do
+    if [ -z "$(squeue -h 2> /dev/null)" ]; then break; fi
+    sleep 0.2
+  done
   for daemon in slurmd slurmctld; do
     if [ -f "$folder/$daemon.pid" ]; then kill "$(cat "$folder/$daemon.pid")" 2> /dev/null || true; fi
   done

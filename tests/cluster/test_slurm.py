@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
 import time
 from collections.abc import Callable
@@ -62,6 +64,11 @@ def rows(folder: Path) -> list[dict[str, Any]]:
     return kept
 
 
+def last_step(folder: Path) -> int:
+    """The step that a run has come to."""
+    return max((row.get("step", 0) for row in rows(folder)), default=0)
+
+
 def outcome(folder: Path) -> dict[str, Any]:
     """The result of a run without what measures the machine."""
     found = json.loads((folder / "result.json").read_text())
@@ -71,6 +78,13 @@ def outcome(folder: Path) -> dict[str, Any]:
 def stops(out: Path, name: str) -> list[int]:
     path = out / "cluster/stops" / name
     return [int(line) for line in path.read_text().split()] if path.is_file() else []
+
+
+def warn(array: str, number: int) -> None:
+    """Send a task what Slurm sends ahead of the limit (--signal=B:USR1@120)."""
+    # it arrives at once, and 22.05 answers by an error, after which scancel would send it again
+    signal = ["scancel", "--signal=USR1", "--batch", f"{array}_{number}"]
+    subprocess.run(["timeout", "2", *signal], capture_output=True, check=False)
 
 
 def submit(plan: Path, *flags: str) -> int:
@@ -97,17 +111,15 @@ def test_a_study_whose_jobs_all_meet_two_limits_ends_as_if_run_in_one_go(
     assert submit(plan, "--time", "30", "--max_tasks", "2") == 0
     last = last_submission(out)
     assert "out is submitted already" in refused(plan, capsys)
-    # what Slurm sends ahead of the limit (--signal=B:USR1@120), sent once a run is under way
     waiting = {(number, limit) for number in range(len(last.tasks)) for limit in (0, 1)}
 
     def push() -> bool:
         for number, limit in sorted(waiting):
             arm, seed = last.tasks[number]
             met = stops(out, f"{arm}-{seed}")
-            step = len(rows(out / f"runs/{arm}/seed-{seed}"))
+            step = last_step(out / f"runs/{arm}/seed-{seed}")
             if len(met) == limit and step >= (met[-1] if met else 0) + 10:
-                signal = ["scancel", "--signal=USR1", "--batch", f"{last.runs}_{number}"]
-                subprocess.run(signal, check=True)
+                warn(last.runs, number)
                 wait_until(lambda: len(stops(out, f"{arm}-{seed}")) > limit)  # noqa: B023
                 waiting.remove((number, limit))
         return not waiting
@@ -127,7 +139,8 @@ def test_a_study_whose_jobs_all_meet_two_limits_ends_as_if_run_in_one_go(
 
 def refused(plan: Path, capsys: pytest.CaptureFixture[str]) -> str:
     capsys.readouterr()
-    return refusal(main, ["submit", str(plan), "--output_dir", "out", "--engine", "slurm"], capsys)
+    argv = ["submit", str(plan), "--output_dir", "out", "--engine", "slurm", "--time", "30"]
+    return refusal(main, argv, capsys)
 
 
 @pytest.mark.slow
@@ -153,7 +166,7 @@ def test_a_run_whose_node_dies_goes_on_from_its_last_checkpoint(real_slurm: Path
     out, only = real_slurm / "out", ("--arms", "flat", "--seeds", "0")
     assert submit(plan, "--time", "30", "--report", "none", *only) == 0
     folder = out / "runs/flat/seed-0"
-    wait_until(lambda: len(rows(folder)) > 30)
+    wait_until(lambda: last_step(folder) > 30)
     last = last_submission(out)
     saved = list(folder.glob("checkpoint-*"))
     assert saved
@@ -196,8 +209,7 @@ def test_a_real_array_runs_its_tasks_and_its_report_and_is_asked_for(
             ready = out / f"runs/{arm}/seed-{seed}/ready"
             wait_until(ready.exists, 3)
             ready.unlink()
-            signal = ["scancel", "--signal=USR1", "--batch", f"{last.runs}_{number}"]
-            subprocess.run(signal, check=True)
+            warn(last.runs, number)
     capsys.readouterr()
     assert run(main, ["status", "out"]) == 0
     assert f"{last.runs}_0" in capsys.readouterr().out
@@ -218,3 +230,26 @@ def test_a_cancelled_array_saves_and_its_report_is_not_written(
     wait_until(lambda: states(out).get(0) == "cancelled", 3)
     wait_until((out / "runs/flat/seed-0/checkpoint-10").is_dir, 1)
     assert not (real_slurm / "reported").exists()
+
+
+def test_a_study_goes_through_qsub_and_its_tasks_are_submitted_again(
+    real_slurm: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PBS scripts by the `qsub` of Slurm, with a stand-in for kava; three seconds to a limit."""
+    if shutil.which("qsub") is None:
+        pytest.skip("there is no qsub: install slurm-wlm-torque")
+    plan, out = written(real_slurm, small(4)), real_slurm / "out"
+    fakes.install(real_slurm, monkeypatch, {})
+    venv = str(fakes.environment(real_slurm))
+    # this qsub hands on the environment with -V alone, as that of PBS does
+    lines = [f"export FAKE={real_slurm}", f"export SLURM_CONF={os.environ['SLURM_CONF']}"]
+    argv = ["submit", str(plan), "--output_dir", "out", "--engine", "pbs", "--seeds", "0"]
+    argv += ["--time", "1", "--grace", "57", "--venv", venv]
+    assert run(main, [*argv, *(word for line in lines for word in ("--prologue", line))]) == 0
+    assert "submitted to pbs as " in capsys.readouterr().out
+    wait_until((real_slurm / "reported").is_file, 5)
+    assert stops(out, "flat-0") == stops(out, "wrong-0") == [10, 20]
+    again = (out / "cluster/resubmitted").read_text().splitlines()
+    assert sorted(line.split()[0] for line in again) == ["0", "0", "1", "1"]
+    assert run(main, ["status", "out"]) == 0
+    assert "completed" in capsys.readouterr().out

@@ -25,8 +25,8 @@ def seconds_of(text: str) -> int:
     if found is None:
         raise ValueError(f"{text!r} is no time; write minutes, HH:MM:SS or D-HH:MM:SS")
     parts = [int(part) for part in found["rest"].split(":")]
+    units: tuple[int, ...] = (HOUR, MINUTE, 1)
     if found["days"] is not None:
-        units = (HOUR, MINUTE, 1)
         total = int(found["days"]) * DAY
     else:
         units = ((MINUTE,), (MINUTE, 1), (HOUR, MINUTE, 1))[len(parts) - 1]

@@ -10,6 +10,11 @@ from kava.flags import check_fields, flag
 
 ENGINES = ("slurm", "pbs", "local")
 REPORTS = ("afterok", "afterany", "none")
+SECTIONS = (
+    *("scheduler", "partitions", "gpus", "accounts", "python", "models", "data", "disk"),
+    "scripts",
+)
+"""Of the checks before a study is submitted, in the order of their report."""
 _SPACE = re.compile(r"\s")
 
 
@@ -26,7 +31,6 @@ class JobOptions:
         "where the jobs run; local: processes of this machine",
         choices=ENGINES,
         unset="the scheduler of this machine",
-        group="jobs",
     )
     partition: str | None = flag(None, "partition, under PBS the queue", unset="the cluster's")
     account: str | None = flag(None, "account that is charged", unset="yours")
@@ -59,7 +63,7 @@ class JobOptions:
         choices=REPORTS,
     )
     modules: list[str] | None = flag(
-        None, "modules to load (module load)", metavar="MODULE", unset="none", group="environment"
+        None, "modules to load (module load)", metavar="MODULE", unset="none"
     )
     venv: str | None = flag(
         None, "virtual environment to activate", unset="the Python that submits"
@@ -73,7 +77,8 @@ class JobOptions:
     )
     directive: list[str] | None = flag(
         None,
-        "a further option for the head of the script, such as '--exclude=node7'; may be repeated",
+        "a further option for the head of the script, as in --directive=--exclude=node7; may be "
+        "repeated",
         repeat=True,
         metavar="OPTION",
         unset="none",
@@ -83,7 +88,6 @@ class JobOptions:
         "how long a step takes (kava profile), for the check against the limit",
         above=0,
         unset="from the runs in the folder",
-        group="check",
     )
 
     def __post_init__(self) -> None:

@@ -9,19 +9,19 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 from kava.cluster.durations import clock
 from kava.cluster.engines import detect_engine, scheduler_of
-from kava.cluster.options import JobOptions
+from kava.cluster.options import SECTIONS, JobOptions
 from kava.cluster.programs import call_or_none
 from kava.cluster.scripts import render_scripts
 from kava.cluster.slurm import partitions
 from kava.cluster.store import find_model, models_of, store_folder
-from kava.errors import KavaError
+from kava.errors import USER_ERRORS, KavaError, describe
 from kava.flags import listed, near
 from kava.format import counted, file_size
 from kava.study.plan import Plan
@@ -49,6 +49,7 @@ class Preflight:
         plan_path: its file.
         folder: of the study, for the free disk.
         store: the shared store of models.
+        only: the sections that are looked at.
     """
 
     options: JobOptions
@@ -56,6 +57,7 @@ class Preflight:
     plan_path: Path | None
     folder: Path
     store: Path | None = field(default_factory=lambda: store_folder(None))
+    only: Sequence[str] = SECTIONS
 
     @property
     def engine(self) -> str | None:
@@ -67,20 +69,22 @@ class Preflight:
         parts: dict[str, Callable[[], Iterator[Line]]] = {
             "scheduler": self._scheduler,
             "partitions": self._partitions,
-            "GPUs": self._gres,
-            "accounts and quotas": self._quota,
-            "Python": self._python,
+            "gpus": self._gres,
+            "accounts": self._quota,
+            "python": self._python,
             "models": self._models,
             "data": self._data,
             "disk": self._disk,
             "scripts": self._scripts,
         }
-        for title, part in parts.items():
-            lines: list[Line] = []
+        for title in SECTIONS:
+            if title not in self.only:
+                continue
+            part, lines = parts[title], []
             try:
                 lines.extend(part())
-            except (KavaError, ValueError, OSError) as error:
-                lines.append(Line(ERROR, " ".join(str(error).split())))
+            except USER_ERRORS as error:
+                lines.append(Line(ERROR, describe(error)))
             yield title, lines
 
     def _scheduler(self) -> Iterator[Line]:

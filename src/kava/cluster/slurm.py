@@ -38,7 +38,8 @@ class Slurm:
                         f"--partition {name!r} does not exist{near(name, known)}: the cluster has "
                         f"{listed(known)}"
                     )
-        name = options.partition or next((n for n, one in known.items() if one.is_default), None)
+        default = next((n for n, one in known.items() if one.is_default), "")
+        name = options.partition or default
         longest = known[name].seconds if name in known else None
         if longest is not None and options.seconds > longest:
             raise KavaError(
