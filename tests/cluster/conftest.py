@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,6 @@ import pytest
 
 ONE_NODE = Path(__file__).with_name("one_node.sh")
 NEEDED = ("sbatch", "slurmctld", "slurmd", "munged")
-PORT = 16817
 
 
 def missing() -> str:
@@ -30,9 +30,12 @@ def one_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     if reason := missing():
         pytest.skip(reason)
     folder = tmp_path_factory.mktemp("slurm")
-    worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")
+    with socket.socket() as one, socket.socket() as other:
+        one.bind(("127.0.0.1", 0))
+        other.bind(("127.0.0.1", 0))
+        ports = [str(each.getsockname()[1]) for each in (one, other)]
     done = subprocess.run(
-        ["bash", ONE_NODE, "up", folder, str(PORT + 2 * int(worker))],
+        ["bash", ONE_NODE, "up", folder, *ports],
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

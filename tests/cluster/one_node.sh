@@ -1,10 +1,9 @@
 #!/usr/bin/env bash
-# Slurm with this machine as its only node, for tests: one_node.sh up FOLDER [PORT] | down FOLDER
+# Slurm with this machine as its only node, for tests: one_node.sh up FOLDER PORT PORT | down FOLDER
 # Needs root, slurm-wlm and munge. After "up": export SLURM_CONF=FOLDER/slurm.conf
 set -euo pipefail
 action=${1:?up or down}
 folder=$(realpath -m "${2:?a folder for state and logs}")
-port=${3:-16817}
 
 if [ "$action" = down ]; then
   export SLURM_CONF=$folder/slurm.conf
@@ -14,7 +13,13 @@ if [ "$action" = down ]; then
     sleep 0.2
   done
   for daemon in slurmd slurmctld; do
-    if [ -f "$folder/$daemon.pid" ]; then kill "$(cat "$folder/$daemon.pid")" 2> /dev/null || true; fi
+    if ! pid=$(cat "$folder/$daemon.pid" 2> /dev/null); then continue; fi
+    kill "$pid" 2> /dev/null || true
+    for _ in $(seq 100); do
+      if ! kill -0 "$pid" 2> /dev/null; then continue 2; fi
+      sleep 0.1
+    done
+    kill -9 "$pid" 2> /dev/null || true
   done
   exit 0
 fi
@@ -32,8 +37,8 @@ host=$(hostname -s)
 cat > "$folder/slurm.conf" << CONF
 ClusterName=onenode
 SlurmctldHost=$host(127.0.0.1)
-SlurmctldPort=$port
-SlurmdPort=$((port + 1))
+SlurmctldPort=${3:?two free ports}
+SlurmdPort=${4:?two free ports}
 AuthType=auth/munge
 AuthInfo=cred_expire=5
 SlurmUser=root
@@ -47,7 +52,7 @@ SlurmdLogFile=$folder/slurmd.log
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 SelectType=select/cons_tres
-SelectTypeParameters=CR_Core
+SelectTypeParameters=CR_CPU
 SchedulerParameters=sched_interval=2,bf_interval=2
 ReturnToService=2
 MpiDefault=none

@@ -41,7 +41,7 @@ def small(steps: int, **changes: Any) -> dict[str, Any]:
     )  # fmt: skip
 
 
-def wait_until(reached: Callable[[], Any], minutes: float = 20) -> None:
+def wait_until(reached: Callable[[], Any], minutes: float = 60) -> None:
     deadline = time.monotonic() + 60 * minutes
     while not reached():
         assert time.monotonic() < deadline, "it did not come to that"

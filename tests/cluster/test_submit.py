@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +158,53 @@ def test_a_refused_report_leaves_the_runs_and_their_record(
     )
     (one,) = read_record(tmp_path / "out")
     assert (one.runs, one.report) == ("41", "")
+
+
+def test_processes_of_this_machine_stand_in_for_a_scheduler(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a stand-in for kava in the jobs, and two seconds to a limit."""
+    monkeypatch.chdir(tmp_path)
+    fakes.install(tmp_path, monkeypatch, {})
+    venv = str(fakes.environment(tmp_path))
+    argv = ["submit", str(written(tmp_path, GOOD)), "--output_dir", "out", "--engine", "local"]
+    argv += [
+        "--seeds",
+        "0",
+        "--arms",
+        "flat",
+        "structured",
+        "--venv",
+        venv,
+        "--time",
+        "1",
+        "--grace",
+        "58",
+    ]
+    assert run(main, [*argv, "--max_tasks", "2"]) == 0
+    assert "2 runs, submitted to local as " in capsys.readouterr().out
+    assert "submitted already" in refusal(main, argv, capsys)
+    until((tmp_path / "reported").is_file)
+    for arm in ("flat", "structured"):
+        assert (tmp_path / f"out/cluster/stops/{arm}-0").read_text() == "10\n20\n"
+
+    assert run(main, argv) == 0  # the stand-in writes no result, so that both are missing still
+    for arm in ("flat", "structured"):
+        (tmp_path / f"out/runs/{arm}/seed-0/starts").unlink()
+    (tmp_path / "reported").unlink()
+    capsys.readouterr()
+    assert run(main, ["cancel", "out"]) == 0
+    assert "2 runs cancelled; they save their step" in capsys.readouterr().out
+    assert run(main, ["monitor", "out", "--auto", "--every", "0.1"]) == 0
+    assert "2 lost" in capsys.readouterr().out.splitlines()
+    assert not (tmp_path / "reported").exists()
+
+
+def until(reached: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 120
+    while not reached():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 @pytest.mark.parametrize("part", ["status", "logs", "cancel", "monitor"])

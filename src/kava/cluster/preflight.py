@@ -80,7 +80,8 @@ class Preflight:
         for title in SECTIONS:
             if title not in self.only:
                 continue
-            part, lines = parts[title], []
+            part = parts[title]
+            lines: list[Line] = []
             try:
                 lines.extend(part())
             except USER_ERRORS as error:
