@@ -32,7 +32,9 @@ export MASTER_ADDR MASTER_PORT=${MASTER_PORT:-$((20000 + SLURM_JOB_ID % 20000))}
 export WORLD_SIZE=$SLURM_NTASKS
 
 stopping=
-trap 'stopping=1; scancel --signal=USR1 "$SLURM_JOB_ID"' USR1 # to the processes of srun
+# to the processes of srun; once, since a second signal ends them without saving, and a scancel that
+# gets no answer sends it again
+trap 'stopping=1; timeout 3 scancel --signal=USR1 "$SLURM_JOB_ID"' USR1
 srun --kill-on-bad-exit=0 bash -c \
   'RANK=$SLURM_PROCID LOCAL_RANK=$SLURM_LOCALID exec "$PYTHON" -m kava train "$@"' \
   kava "${flags[@]}" &

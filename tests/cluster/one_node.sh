@@ -8,7 +8,7 @@ folder=$(realpath -m "${2:?a folder for state and logs}")
 if [ "$action" = down ]; then
   export SLURM_CONF=$folder/slurm.conf
   scancel -u "$(id -un)" 2> /dev/null || true
-  for _ in $(seq 100); do
+  for _ in $(seq 200); do
     if [ -z "$(squeue -h 2> /dev/null)" ]; then break; fi
     sleep 0.2
   done
@@ -58,7 +58,7 @@ ReturnToService=2
 MpiDefault=none
 MinJobAge=300
 AccountingStorageType=accounting_storage/none
-NodeName=$host NodeAddr=127.0.0.1 CPUs=$(nproc) RealMemory=$(awk '/MemTotal/ {print int($2/1024*0.8)}' /proc/meminfo) State=UNKNOWN
+NodeName=$host NodeAddr=127.0.0.1 CPUs=$(getconf _NPROCESSORS_ONLN) RealMemory=$(awk '/MemTotal/ {print int($2/1024*0.8)}' /proc/meminfo) State=UNKNOWN
 PartitionName=test Nodes=$host Default=YES MaxTime=60 State=UP
 PartitionName=short Nodes=$host MaxTime=5 State=UP
 CONF

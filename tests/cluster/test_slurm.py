@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -253,3 +254,71 @@ def test_a_study_goes_through_qsub_and_its_tasks_are_submitted_again(
     assert sorted(line.split()[0] for line in again) == ["0", "0", "1", "1"]
     assert run(main, ["status", "out"]) == 0
     assert "completed" in capsys.readouterr().out
+
+
+KAVA = """
+echo "$*" >> "$FAKE/calls"
+trap 'mkdir -p outputs/a/checkpoint-3; exit 138' USR1
+if [ "$(wc -l < "$FAKE/calls")" = 2 ]; then exit 0; fi
+touch "$FAKE/ready"
+while :; do sleep 0.05; done
+"""
+
+
+def test_any_command_in_a_job_goes_on_in_the_next_one(
+    real_slurm: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fakes.install(real_slurm, monkeypatch, {"kava": KAVA})
+    script = str(Path(__file__).parents[2] / "scripts/in_a_job.sh")
+    command = ["kava", "train", "--output_dir", "outputs/a", "--lr", "1e-3"]
+    asked = ["sbatch", "--parsable", "--time=10", script, *command]
+    job = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
+    wait_until((real_slurm / "ready").exists, 3)
+    subprocess.run(
+        ["timeout", "2", "scancel", "--signal=USR1", "--batch", job],
+        capture_output=True,
+        check=False,
+    )
+    calls = real_slurm / "calls"
+    wait_until(lambda: len(calls.read_text().splitlines()) == 2, 3)
+    first = "train --output_dir outputs/a --lr 1e-3"
+    assert calls.read_text().splitlines() == [first, f"{first} --resume"]
+    state = ["squeue", "-h", "-t", "all", "-j", job, "-o", "%T"]
+    wait_until(
+        lambda: (
+            "COMPLETED" in subprocess.run(state, capture_output=True, text=True, check=False).stdout
+        )
+    )
+
+
+@pytest.mark.slow
+def test_several_processes_of_one_job_save_together_and_go_on(
+    real_slurm: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHON", sys.executable)
+    monkeypatch.setenv("OUTPUT_DIR", "several")
+    script = str(Path(__file__).parents[2] / "scripts/run_multinode.sh")
+    here = ["--nodes=1", "--ntasks-per-node=2", "--gres=none", "--time=30"]
+    flags = ["--model_name", "kava/shell-llama", "--dataset_name", "kava/shell-game?num_train=64"]
+    flags += ["--target_len", "3", "--max_steps", "150", "--logging_steps", "1", "--device", "cpu"]
+    flags += ["--batch_size", "4", "--save_steps", "10000", "--max_length", "64", "--no_progress"]
+    asked = ["sbatch", "--parsable", *here, script, *flags]
+    job = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
+    folder = real_slurm / "several"
+    wait_until(lambda: last_step(folder) > 10)
+    subprocess.run(
+        ["timeout", "2", "scancel", "--signal=USR1", "--batch", job],
+        capture_output=True,
+        check=False,
+    )
+    state = ["squeue", "-h", "-t", "all", "-j", job, "-o", "%T"]
+
+    def is_over() -> bool:
+        said = subprocess.run(state, capture_output=True, text=True, check=False).stdout
+        return said.strip() in ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT")
+
+    wait_until(is_over)
+    said = (real_slurm / f"kava-multinode-{job}.out").read_text()
+    assert "stopped by SIGUSR1" in said, said
+    assert last_step(folder) == 150, said
+    assert [row["step"] for row in rows(folder) if "loss" in row] == list(range(1, 151))
