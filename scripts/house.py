@@ -33,7 +33,7 @@ FLOORS = {
     ),
     "data and models": ("data", "models", "store", "fit", "student", "importance"),
     "training": ("train", "extract", "profile", "jobs"),
-    "experiments": ("statistics", "evaluate", "study", "curriculum"),
+    "experiments": ("statistics", "evaluate", "study", "curriculum", "cluster"),
     "reports": ("pictures", "report", "demo", "share"),
     "the command line": ("commands", "cli", "__main__"),
 }

@@ -24,6 +24,7 @@ import gym_stand_in
 from chat_models import chat_model
 from conftest import ROOT
 from kava.cli import module_of, run
+from kava.cluster.flags import USAGE as CLUSTER
 from kava.commands.rationales import USAGE as RATIONALES
 from kava.curriculum.folder import lock_curriculum
 from kava.curriculum.plan_file import load_curriculum
@@ -253,6 +254,9 @@ def meet(
         return None if rest[0] in ("--version", "--help", "--install-completion") else "unknown"
     if rest[0] == "demo":
         DEMO.parse(rest[1:])
+        return None
+    if rest[0] == "cluster":  # needs a scheduler; tests/cluster runs it
+        CLUSTER.parts[rest[1]].parse(rest[2:])
         return None
     if rest[0] == "rationales":
         teachers = RATIONALES.parse(rest[1:]).teachers

@@ -36,6 +36,7 @@ def send(signum: int = signal.SIGTERM) -> None:
         (signal.SIGINT, 130, "kava: interrupted"),
         (signal.SIGTERM, 143, "kava: stopped by SIGTERM"),
         (signal.SIGHUP, 129, "kava: stopped by SIGHUP"),
+        (signal.SIGUSR1, 138, "kava: stopped by SIGUSR1"),
     ],
 )
 def test_a_command_ends_with_one_line_and_the_usual_code(

@@ -45,6 +45,7 @@ COMMANDS = {
     "layer-map": "Measure which layers of a teacher are like a student's.",
     "calibrate": "Fit the map between two models' caches, and judge it.",
     "study": "Compare arms over seeds, by a plan.",
+    "cluster": "Run a study as jobs of Slurm or PBS.",
     "curriculum": "Train a student in phases, each from the student of the last.",
     "demo": "Show which signals teach a student to reason in latents.",
 }

@@ -1,4 +1,4 @@
-"""Clean shutdown: SIGTERM, Ctrl-C and a closed terminal end a command in good order.
+"""Clean shutdown: SIGTERM, SIGUSR1, Ctrl-C and a closed terminal end a command in good order.
 
 Inside `stop_on_signals` a signal raises `Stopped`, so that `finally` blocks and context managers
 clean up. Code that must not be interrupted runs inside `holding`: there the signal waits for the
@@ -22,8 +22,8 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import NoReturn
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-"""The signals that end a command in good order."""
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+"""The signals that end a command in good order; schedulers send SIGUSR1 ahead of a time limit."""
 
 REPEAT_SECONDS = 1.0
 """Signals this close together are one request: `timeout`, torchrun and schedulers send the same
@@ -47,7 +47,7 @@ class Stopped(KeyboardInterrupt):
 
     @property
     def exit_code(self) -> int:
-        """The usual exit code after a signal: 130 after Ctrl-C, 143 after SIGTERM."""
+        """The usual exit code after a signal: 130 of SIGINT, 143 of SIGTERM, 138 of SIGUSR1."""
         return 128 + self.signum
 
     def __str__(self) -> str:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from world import CALIBRATE as CALIBRATE_LINE
 from world import TRAIN as TRAIN_LINE
 
+from kava.cluster.flags import PARTS as CLUSTER
 from kava.commands.calibrate import USAGE as CALIBRATE
 from kava.commands.compare import USAGE as COMPARE
 from kava.commands.costs import USAGE as COSTS
@@ -57,8 +58,18 @@ WHOLE: dict[str, tuple[Usage, list[str]]] = {  # type: ignore[type-arg]
     "study run": (RUN, ["study", "run", "plan.yaml", "--dry_run", "--output_dir", "out"]),
     "study status": (STATUS, ["study", "status", "run"]),
     "study report": (REPORT, ["study", "report", "run"]),
+    "cluster submit": (
+        CLUSTER["submit"],
+        [
+            *("cluster", "submit", "plan.yaml", "--engine", "local", "--dry_run"),
+            *("--output_dir", "out"),
+        ],
+    ),
+    "cluster logs": (CLUSTER["logs"], ["cluster", "logs", "run"]),
+    "cluster monitor": (CLUSTER["monitor"], ["cluster", "monitor", "run"]),
 }
-"""Each command's flags, and a line of it that works; `study status` and `report` find no study."""
+"""Each command's flags, and a line of it that works; `study status` and `report` find no study,
+`cluster logs` and `monitor` neither."""
 
 STARTS_WORKERS = ("demo",)
 """Commands whose good lines take longer than a case may: only what must be refused is tried."""

@@ -50,7 +50,7 @@ def test_a_folder_in_which_no_file_can_be_made_is_named(
 ) -> None:
     """As /proc: it is there, and the system says of each file in it that it is not."""
 
-    def no_file(path: Path) -> tuple[int, bool]:
+    def no_file(path: Path, *, shared: bool) -> tuple[int, bool]:
         raise FileNotFoundError(errno.ENOENT, "No such file or directory", str(path))
 
     monkeypatch.setattr("kava.files.locks.open_locked", no_file)
@@ -84,6 +84,28 @@ def test_what_killed_writers_left_is_removed_and_nothing_else(tmp_path: Path) ->
     with lock_folder(tmp_path, "kava train"):
         found = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
     assert found == {*kept, LOCK_NAME}
+
+
+def test_a_shared_lock_admits_its_like_and_keeps_the_others_out(tmp_path: Path) -> None:
+    def refused(shared: bool) -> bool:
+        try:
+            with lock_folder(tmp_path, "kava study run", shared=shared):
+                return False
+        except KavaError as error:
+            return "is in use: kava study run has been at work there" in str(error)
+
+    partial = tmp_path / ".items.jsonl.0123abcd.partial"
+    with lock_folder(tmp_path, "kava study run", shared=True):
+        partial.touch()
+        assert not refused(shared=True)
+        assert refused(shared=False), "one of two was left, and it still holds the lock"
+        assert not is_locked(tmp_path)
+        assert partial.exists(), "another run may be in the middle of a write"
+    assert not (tmp_path / LOCK_NAME).exists(), "the last one removes the file"
+    with lock_folder(tmp_path, "kava study run"):
+        assert refused(shared=True)
+        assert is_locked(tmp_path)
+    assert not partial.exists()
 
 
 def test_a_folder_that_was_there_stays(tmp_path: Path) -> None:

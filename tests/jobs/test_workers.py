@@ -67,13 +67,15 @@ def test_a_worker_does_not_outlive_a_parent_that_is_killed(
     assert not (tmp_path / "behind the signal").exists()
 
 
-@pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGUSR1, 138)]
+)
 def test_a_worker_ends_in_good_order_when_its_parent_is_asked_to(
     tmp_path: Path, parent: subprocess.Popen[str], signum: int, code: int
 ) -> None:
     worker = int((tmp_path / "pid").read_text())
-    if signum == signal.SIGINT:
-        os.kill(worker, signal.SIGINT)  # a terminal sends it to both; the worker waits for its turn
+    if signum != signal.SIGTERM:
+        os.kill(worker, signum)  # a terminal sends it to both; the worker waits for its turn
     parent.send_signal(signum)
     assert parent.wait(60) == code
     assert parent.stderr is not None

@@ -87,6 +87,7 @@ CASES = {
     ("case", "signum"),
     [
         ("in a step", signal.SIGINT),
+        ("in a step", signal.SIGUSR1),
         *(pytest.param(case, signal.SIGTERM, marks=pytest.mark.slow) for case in CASES),
     ],
 )

@@ -39,6 +39,11 @@ class RunConfig:
     seeds: list[int] | None = flag(
         None, "only these seeds", least=0, most=names.MOST_SEED, metavar="SEED", unset="all"
     )
+    shared: bool = flag(
+        False,
+        "admit other shared calls to the folder at the same time, such as the jobs of a cluster, "
+        "each with other --arms and --seeds; only the runs of this call are spoken of",
+    )
     dry_run: bool = flag(
         False,
         "check the plan, and its data and models where they are on this machine; print the runs "
@@ -164,7 +169,11 @@ def _run(args: RunConfig, argv: Sequence[str]) -> int:
         source=read_text(find_plan(args.plan)),
         command=shlex.join(["kava", "study", *argv]),
         num_jobs=args.jobs,
+        shared=args.shared,
     )
+    if args.shared:
+        check_outcome(outcome)
+        return 0
     from kava.study.tables import detectable_lines, status_table
 
     print(status_table(plan, folder))

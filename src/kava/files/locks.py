@@ -41,41 +41,54 @@ class Lock:
         descriptor: of the locked file.
         path: of that file.
         made: the folders that were made for it, the outermost first.
+        shared: others may hold it too.
     """
 
-    def __init__(self, descriptor: int, path: Path, made: list[Path]):
+    def __init__(self, descriptor: int, path: Path, made: list[Path], shared: bool = False):
         self.descriptor = descriptor
         self.path = path
         self.made = made
+        self.shared = shared
 
     def release(self) -> None:
         """Remove the file, and the folders that were made for it where nothing came into them."""
         with holding():
             with suppress(OSError):
+                if self.shared:
+                    self._be_the_last()
                 os.unlink(self.path)  # while it is locked, so that it is nobody else's
             os.close(self.descriptor)
             _remove_empty(self.made)
 
+    def _be_the_last(self) -> None:
+        """Lock for this process alone; a `BlockingIOError` where others share the lock."""
+        import fcntl
+
+        fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
     def __reduce__(self) -> tuple[Any, ...]:
         from multiprocessing.reduction import DupFd
 
-        return _in_child, (DupFd(self.descriptor), self.path)
+        return _in_child, (DupFd(self.descriptor), self.path, self.shared)
 
 
-def _in_child(descriptor: Any, path: Path) -> Lock:
-    return Lock(descriptor.detach(), path, [])
+def _in_child(descriptor: Any, path: Path, shared: bool) -> Lock:
+    return Lock(descriptor.detach(), path, [], shared)
 
 
 @contextmanager
-def lock_folder(folder: str | Path | None, holder: str) -> Iterator[Lock | None]:
+def lock_folder(
+    folder: str | Path | None, holder: str, *, shared: bool = False
+) -> Iterator[Lock | None]:
     """Keep other runs out of a folder while the block runs; it is made where it is not there.
 
     What runs that were killed left behind in the middle of a write is removed, from the folder
-    and those directly in it.
+    and those directly in it; not under a shared lock, where others may be in the middle of one.
 
     Args:
         folder: what the run writes to; None needs no lock.
         holder: what the run is, for the message that others get, such as "kava train".
+        shared: admit other runs that ask for the lock shared, too, and keep the others out.
 
     Raises:
         KavaError: another run is at work there; says which, on which machine and since when.
@@ -89,9 +102,9 @@ def lock_folder(folder: str | Path | None, holder: str) -> Iterator[Lock | None]
         yield None
         return
     folder = Path(folder)
-    lock = _acquire(folder / LOCK_NAME, folder, holder)
+    lock = _acquire(folder / LOCK_NAME, folder, holder, shared)
     try:
-        for place in (folder, *filter(Path.is_dir, folder.iterdir())):
+        for place in () if shared else (folder, *filter(Path.is_dir, folder.iterdir())):
             sweep(place)
         yield lock
     finally:
@@ -133,7 +146,7 @@ def clear_folder(folder: str | Path) -> None:
 
 
 def is_locked(folder: str | Path) -> bool:
-    """Whether a run is at work in a folder."""
+    """Whether a run is at work in a folder that shares it with none."""
     import fcntl
 
     try:
@@ -151,16 +164,16 @@ def is_locked(folder: str | Path) -> bool:
     return False
 
 
-def _acquire(path: Path, output: Path, holder: str) -> Lock:
+def _acquire(path: Path, output: Path, holder: str, shared: bool = False) -> Lock:
     path = path.absolute()  # what is released is what was locked, wherever the process goes
     with holding():
         made = _make_folders(path.parent)
         try:
-            descriptor = _open_waiting(path, output)
+            descriptor = _open_waiting(path, output, shared)
         except BaseException:
             _remove_empty(made)
             raise
-        lock = Lock(descriptor, path, made)
+        lock = Lock(descriptor, path, made, shared)
         try:
             with naming(path):
                 os.ftruncate(descriptor, 0)
@@ -171,11 +184,11 @@ def _acquire(path: Path, output: Path, holder: str) -> Lock:
     return lock
 
 
-def _open_waiting(path: Path, output: Path) -> int:
+def _open_waiting(path: Path, output: Path, shared: bool) -> int:
     deadline = time.monotonic() + ENDING_SECONDS
     while True:
         try:
-            descriptor, locked = open_locked(path)
+            descriptor, locked = open_locked(path, shared=shared)
         except FileNotFoundError:  # another run, ending, has removed its folder
             if time.monotonic() >= deadline:  # or no file can be made in it, as in /proc
                 raise
@@ -183,7 +196,8 @@ def _open_waiting(path: Path, output: Path) -> int:
             time.sleep(0.01)
         except BlockingIOError:
             found = _read(path)
-            if _has_ended(found) and time.monotonic() < deadline:
+            # the last of those that share a lock holds it alone for a moment, to remove it
+            if (shared or _has_ended(found)) and time.monotonic() < deadline:
                 time.sleep(0.05)
                 continue
             raise KavaError(_refusal(output, found)) from None

@@ -217,8 +217,12 @@ def is_special(path: Path) -> bool:
     return path.exists() and not path.is_file() and not path.is_dir()
 
 
-def open_locked(path: Path) -> tuple[int, bool]:
+def open_locked(path: Path, *, shared: bool = False) -> tuple[int, bool]:
     """Open a file, made where it is not there, and lock it.
+
+    Args:
+        path: the file.
+        shared: share the lock with others that ask for it shared, too.
 
     Returns:
         its descriptor, which holds the lock until it is closed, and whether the file system can
@@ -233,7 +237,7 @@ def open_locked(path: Path) -> tuple[int, bool]:
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
             if _is_at(descriptor, path):  # its holder may have removed it between the two calls
                 return descriptor, True
         except OSError as error:

@@ -28,8 +28,9 @@ def end_with_parent() -> None:
     threading.Thread(target=_end_after, args=(parent.sentinel,), daemon=True).start()
 
 
-TERMINAL_SIGNALS = (signal.SIGINT, signal.SIGHUP)
-"""What a terminal sends to all of its processes: the parent acts on it, and ends its workers."""
+TERMINAL_SIGNALS = (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
+"""What a terminal, or a scheduler, sends to all processes: the parent acts on it, and ends its
+workers."""
 
 
 @contextmanager

@@ -219,7 +219,7 @@ class StoredTeacher:
             own = unpack(name, part)
             length = own.shape[2]
             # what is read whole comes straight from the file, not by way of its mapped pages
-            if length == M and own.dtype == row_LHMD.dtype:
+            if length == M and part[name].dtype == row_LHMD.dtype:
                 self.steps.read_into(row, name, row_LHMD)
                 continue
             row_LHMD[:, :, :length] = own

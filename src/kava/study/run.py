@@ -15,7 +15,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kava.files.locks import clear_folder, lock_folder
+from kava.files.locks import clear_folder, is_locked, lock_folder
 from kava.files.write import write_whole
 from kava.jobs.worker import Memory, make_watch, print_to
 from kava.study import folder as files
@@ -139,7 +139,12 @@ class StudyRun:
             return evaluate_untrained(self)
 
     def fail(self, reason: str) -> None:
-        """Record that the run failed; its checkpoints are kept."""
+        """Record that the run failed; its checkpoints are kept.
+
+        Nothing is recorded where another call is at work on the same run.
+        """
+        if is_locked(self.folder):
+            return
         self.folder.mkdir(parents=True, exist_ok=True)
         self._write({"finished": False, "reason": reason})
 

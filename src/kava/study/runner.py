@@ -91,6 +91,7 @@ def run_study(
     command: str,
     num_jobs: int,
     lock: Lock | None = None,
+    shared: bool = False,
     mend: str = OTHER_FOLDER,
 ) -> Outcome:
     """Lock the plan, and execute the runs that are not finished.
@@ -103,6 +104,8 @@ def run_study(
         command: the command line that started the study.
         num_jobs: number of parallel runs.
         lock: the folder's lock, if the caller holds it.
+        shared: admit other shared calls, which do other runs of the same plan; of the budgets only
+            the call that reports all runs can judge.
         mend: advice for the message if the folder holds runs of another plan or with other
             settings.
 
@@ -115,7 +118,8 @@ def run_study(
     for device in {run.config.device for run in runs}:
         check_device(device)
     check_unpacked(folder)
-    with nullcontext(lock) if lock else lock_folder(folder, "kava study run") as held:
+    locking = lock_folder(folder, "kava study run", shared=shared)
+    with nullcontext(lock) if lock else locking as held:
         lock_plan(folder, plan, source, command, mend)
         kept = {run.name: result for run in runs if (result := run.finished(mend)) is not None}
         try:
@@ -125,7 +129,7 @@ def run_study(
             stop.advice = f"{done} of {len(runs)} runs are finished; the same command goes on"
             raise
         results = finished_results(plan, folder)
-    return Outcome(results, failed, unfair_differences(plan, results))
+    return Outcome(results, failed, [] if shared else unfair_differences(plan, results))
 
 
 def _do(

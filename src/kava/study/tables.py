@@ -94,7 +94,7 @@ def _status_of(arm: Arm, seed: int, folder: Path, busy: bool) -> tuple[str, ...]
     if result is not None:
         state = "failed"
     elif (folder / LOG_FILE).is_file():
-        state = "running" if busy else "cut"
+        state = "running" if busy or is_locked(folder) else "cut"
     else:
         state = "to do"
     return arm.name, str(seed), state, step, accuracy, time

@@ -1,8 +1,8 @@
 """Stop a run at a signal: it finishes its step and saves a checkpoint of it.
 
-SIGTERM, Ctrl-C and a closed terminal wait until the step is done (see `kava.stopping`). The step is
-saved; an evaluation that is due is left to the resumed run, since a scheduler allows only seconds.
-A running evaluation is stopped at once and repeated after the resume.
+SIGTERM, SIGUSR1, Ctrl-C and a closed terminal wait until the step is done (see `kava.stopping`).
+The step is saved; an evaluation that is due is left to the resumed run, since a scheduler allows
+only seconds. A running evaluation is stopped at once and repeated after the resume.
 """
 
 from __future__ import annotations

@@ -1,0 +1,324 @@
+"""Studies as jobs of a real Slurm: time limits, signals, requeued tasks, the report behind them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster import fakes
+from kava.cli import run
+from kava.cluster.record import last_submission
+from kava.cluster.slurm import Slurm
+from kava.commands.cluster import main
+from kava.commands.study import main as study
+from one_line import refusal
+from study.test_plan import GOOD, changed, written
+
+ARMS = {
+    "flat": {"what": "flat map", "role": "baseline", "changes": {"alignment_mode": "flat"}},
+    "wrong": {
+        "what": "other cache", "role": "control",
+        "changes": {"alignment_mode": "flat", "wrong_sample": True},
+    },
+}  # fmt: skip
+NOT_COMPARED = ("train_seconds", "peak_memory_bytes", "cost", "files", "last")
+"""Of a result: what measures the machine, and hashes of files that hold it."""
+
+
+def small(steps: int, **changes: Any) -> dict[str, Any]:
+    """A plan of two arms and three seeds that saves at its end alone, or when it is asked to."""
+    return changed(
+        arms=ARMS, seeds=[0, 1, 2], budget__steps=steps, base__logging_steps=1,
+        base__save_steps=10_000, **changes,
+    )  # fmt: skip
+
+
+def wait_until(reached: Callable[[], Any], minutes: float = 60) -> None:
+    deadline = time.monotonic() + 60 * minutes
+    while not reached():
+        assert time.monotonic() < deadline, "it did not come to that"
+        time.sleep(0.2)
+
+
+def states(out: Path) -> dict[int | str, str]:
+    jobs = Slurm().jobs(last_submission(out), out)
+    return {key: job.state for key, job in jobs.items()}
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    """The log of a run without times."""
+    path = folder / "metrics.jsonl"
+    lines = path.read_text().splitlines() if path.is_file() else []
+    kept = []
+    for line in lines:
+        row = json.loads(line) if line.endswith("}") else {}
+        kept.append({key: value for key, value in row.items() if "second" not in key})
+    return kept
+
+
+def last_step(folder: Path) -> int:
+    """The step that a run has come to."""
+    return max((row.get("step", 0) for row in rows(folder)), default=0)
+
+
+def outcome(folder: Path) -> dict[str, Any]:
+    """The result of a run without what measures the machine."""
+    found = json.loads((folder / "result.json").read_text())
+    return {key: value for key, value in found.items() if key not in NOT_COMPARED}
+
+
+def stops(out: Path, name: str) -> list[int]:
+    path = out / "cluster/stops" / name
+    return [int(line) for line in path.read_text().split()] if path.is_file() else []
+
+
+def warn(array: str, number: int) -> None:
+    """Send a task what Slurm sends ahead of the limit (--signal=B:USR1@120)."""
+    # it arrives at once, and 22.05 answers by an error, after which scancel would send it again
+    signal = ["scancel", "--signal=USR1", "--batch", f"{array}_{number}"]
+    subprocess.run(["timeout", "2", *signal], capture_output=True, check=False)
+
+
+def submit(plan: Path, *flags: str) -> int:
+    return run(main, ["submit", str(plan), "--output_dir", "out", "--engine", "slurm", *flags])
+
+
+def same_as_alone(plan: Path, out: Path, alone: Path, *flags: str) -> None:
+    """The runs of `out` are those of `kava study run` in one go, to the last bit."""
+    assert run(study, ["run", str(plan), "--jobs", "1", "--output_dir", str(alone), *flags]) == 0
+    folders = sorted(path.parent for path in alone.glob("runs/*/seed-*/result.json"))
+    assert folders
+    for folder in folders:
+        own = out / folder.relative_to(alone)
+        assert rows(own) == rows(folder)
+        assert (own / "items.jsonl").read_bytes() == (folder / "items.jsonl").read_bytes()
+        assert outcome(own) == outcome(folder)
+
+
+@pytest.mark.slow
+def test_a_study_whose_jobs_all_meet_two_limits_ends_as_if_run_in_one_go(
+    real_slurm: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan, out = written(real_slurm, small(400)), real_slurm / "out"
+    assert submit(plan, "--time", "30", "--max_tasks", "2") == 0
+    last = last_submission(out)
+    assert "out is submitted already" in refused(plan, capsys)
+    waiting = {(number, limit) for number in range(len(last.tasks)) for limit in (0, 1)}
+
+    def push() -> bool:
+        for number, limit in sorted(waiting):
+            arm, seed = last.tasks[number]
+            met = stops(out, f"{arm}-{seed}")
+            step = last_step(out / f"runs/{arm}/seed-{seed}")
+            if len(met) == limit and step >= (met[-1] if met else 0) + 10:
+                warn(last.runs, number)
+                wait_until(lambda: len(stops(out, f"{arm}-{seed}")) > limit)  # noqa: B023
+                waiting.remove((number, limit))
+        return not waiting
+
+    wait_until(push)
+    wait_until(lambda: states(out).get("report") == "completed")
+    for arm, seed in last.tasks:
+        first, second = stops(out, f"{arm}-{seed}")
+        assert 0 < first < second < 400
+    assert run(main, ["status", "out"]) == 0
+    assert "6 finished" in capsys.readouterr().out
+    assert list(out.glob("*report*/*.html")) or list(out.rglob("*.html"))
+    same_as_alone(plan, out, real_slurm / "alone")
+    assert run(study, ["status", "out"]) == 0
+    assert capsys.readouterr().out.count("finished") >= 6
+
+
+def refused(plan: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    capsys.readouterr()
+    argv = ["submit", str(plan), "--output_dir", "out", "--engine", "slurm", "--time", "30"]
+    return refusal(main, argv, capsys)
+
+
+@pytest.mark.slow
+def test_a_run_that_is_longer_than_the_limit_of_its_job_finishes_in_others(
+    real_slurm: Path,
+) -> None:
+    """The limit itself: Slurm sends the signal by its own clock, and requeues."""
+    plan, out = written(real_slurm, small(2500)), real_slurm / "out"
+    only = ("--arms", "flat", "--seeds", "0")
+    assert submit(plan, "--time", "1", "--grace", "20", "--report", "none", *only) == 0
+    wait_until(lambda: states(out).get(0) in ("completed", "failed", "timeout", "cancelled"))
+    assert states(out)[0] == "completed"
+    met = stops(out, "flat-0")
+    assert met
+    assert max(met) > 0
+    assert all(step < 2500 for step in met)
+    same_as_alone(plan, out, real_slurm / "alone", *only)
+
+
+@pytest.mark.slow
+def test_a_run_whose_node_dies_goes_on_from_its_last_checkpoint(real_slurm: Path) -> None:
+    plan = written(real_slurm, small(120, base__save_steps=20))
+    out, only = real_slurm / "out", ("--arms", "flat", "--seeds", "0")
+    assert submit(plan, "--time", "30", "--report", "none", *only) == 0
+    folder = out / "runs/flat/seed-0"
+    wait_until(lambda: last_step(folder) > 30)
+    last = last_submission(out)
+    saved = list(folder.glob("checkpoint-*"))
+    assert saved
+    # as after the death of a node: no signal that a program could act on, and the task again
+    subprocess.run(["scancel", "--signal=KILL", "--full", f"{last.runs}_0"], check=True)
+    wait_until(lambda: states(out)[0] != "running")
+    assert not (folder / "result.json").exists()
+    assert saved[0].is_dir()
+    subprocess.run(["scontrol", "requeue", f"{last.runs}_0"], check=True)
+    wait_until(lambda: states(out).get(0) == "completed")
+    assert stops(out, "flat-0") == []
+    same_as_alone(plan, out, real_slurm / "alone", *only)
+
+
+def test_a_partition_and_an_account_of_a_real_slurm_are_checked(
+    real_slurm: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = written(real_slurm, GOOD)
+    argv = ["submit", str(plan), "--output_dir", "out", "--engine", "slurm"]
+    line = refusal(main, [*argv, "--partition", "tset"], capsys)
+    assert "'tset' does not exist (did you mean 'test'?): the cluster has test, short" in line
+    line = refusal(main, [*argv, "--partition", "short", "--time", "1:00:00"], capsys)
+    assert "--time 1:00:00 is more than the 00:05:00 of partition 'short'" in line
+    line = refusal(main, [*argv, "--time", "30", "--mem", "900T"], capsys)
+    assert "sbatch refused: " in line
+    assert not (real_slurm / "out/cluster/jobs.json").exists()
+
+
+def test_a_real_array_runs_its_tasks_and_its_report_and_is_asked_for(
+    real_slurm: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a stand-in for kava in the jobs: two limits each, then the end."""
+    plan, out = written(real_slurm, small(4)), real_slurm / "out"
+    fakes.install(real_slurm, monkeypatch, {})
+    venv = str(fakes.environment(real_slurm))
+    assert submit(plan, "--time", "10", "--venv", venv, "--seeds", "0") == 0
+    last = last_submission(out)
+    for _ in range(2):
+        for number, (arm, seed) in enumerate(last.tasks):
+            ready = out / f"runs/{arm}/seed-{seed}/ready"
+            wait_until(ready.exists, 3)
+            ready.unlink()
+            warn(last.runs, number)
+    capsys.readouterr()
+    assert run(main, ["status", "out"]) == 0
+    assert f"{last.runs}_0" in capsys.readouterr().out
+    wait_until(lambda: states(out).get("report") == "completed", 3)
+    assert (real_slurm / "reported").read_text().split() == ["report", str(out)]
+    assert stops(out, "flat-0") == stops(out, "wrong-0") == [10, 20]
+
+
+def test_a_cancelled_array_saves_and_its_report_is_not_written(
+    real_slurm: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan, out = written(real_slurm, small(4)), real_slurm / "out"
+    fakes.install(real_slurm, monkeypatch, {})
+    venv = str(fakes.environment(real_slurm))
+    assert submit(plan, "--time", "10", "--venv", venv, "--seeds", "0", "--arms", "flat") == 0
+    wait_until((out / "runs/flat/seed-0/ready").exists, 3)
+    assert run(main, ["cancel", "out"]) == 0
+    wait_until(lambda: states(out).get(0) == "cancelled", 3)
+    wait_until((out / "runs/flat/seed-0/checkpoint-10").is_dir, 1)
+    assert not (real_slurm / "reported").exists()
+
+
+def test_a_study_goes_through_qsub_and_its_tasks_are_submitted_again(
+    real_slurm: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PBS scripts by the `qsub` of Slurm, with a stand-in for kava; three seconds to a limit."""
+    if shutil.which("qsub") is None:
+        pytest.skip("there is no qsub: install slurm-wlm-torque")
+    plan, out = written(real_slurm, small(4)), real_slurm / "out"
+    fakes.install(real_slurm, monkeypatch, {})
+    venv = str(fakes.environment(real_slurm))
+    # this qsub hands on the environment with -V alone, as that of PBS does
+    lines = [f"export FAKE={real_slurm}", f"export SLURM_CONF={os.environ['SLURM_CONF']}"]
+    argv = ["submit", str(plan), "--output_dir", "out", "--engine", "pbs", "--seeds", "0"]
+    argv += ["--time", "1", "--grace", "57", "--venv", venv]
+    assert run(main, [*argv, *(word for line in lines for word in ("--prologue", line))]) == 0
+    assert "submitted to pbs as " in capsys.readouterr().out
+    wait_until((real_slurm / "reported").is_file, 5)
+    assert stops(out, "flat-0") == stops(out, "wrong-0") == [10, 20]
+    again = (out / "cluster/resubmitted").read_text().splitlines()
+    assert sorted(line.split()[0] for line in again) == ["0", "0", "1", "1"]
+    assert run(main, ["status", "out"]) == 0
+    assert "completed" in capsys.readouterr().out
+
+
+KAVA = """
+echo "$*" >> "$FAKE/calls"
+trap 'mkdir -p outputs/a/checkpoint-3; exit 138' USR1
+if [ "$(wc -l < "$FAKE/calls")" = 2 ]; then exit 0; fi
+touch "$FAKE/ready"
+while :; do sleep 0.05; done
+"""
+
+
+def test_any_command_in_a_job_goes_on_in_the_next_one(
+    real_slurm: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fakes.install(real_slurm, monkeypatch, {"kava": KAVA})
+    script = str(Path(__file__).parents[2] / "scripts/in_a_job.sh")
+    command = ["kava", "train", "--output_dir", "outputs/a", "--lr", "1e-3"]
+    asked = ["sbatch", "--parsable", "--time=10", script, *command]
+    job = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
+    wait_until((real_slurm / "ready").exists, 3)
+    subprocess.run(
+        ["timeout", "2", "scancel", "--signal=USR1", "--batch", job],
+        capture_output=True,
+        check=False,
+    )
+    calls = real_slurm / "calls"
+    wait_until(lambda: len(calls.read_text().splitlines()) == 2, 3)
+    first = "train --output_dir outputs/a --lr 1e-3"
+    assert calls.read_text().splitlines() == [first, f"{first} --resume"]
+    state = ["squeue", "-h", "-t", "all", "-j", job, "-o", "%T"]
+    wait_until(
+        lambda: (
+            "COMPLETED" in subprocess.run(state, capture_output=True, text=True, check=False).stdout
+        )
+    )
+
+
+@pytest.mark.slow
+def test_several_processes_of_one_job_save_together_and_go_on(
+    real_slurm: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHON", sys.executable)
+    monkeypatch.setenv("OUTPUT_DIR", "several")
+    script = str(Path(__file__).parents[2] / "scripts/run_multinode.sh")
+    here = ["--nodes=1", "--ntasks-per-node=2", "--gres=none", "--time=30"]
+    flags = ["--model_name", "kava/shell-llama", "--dataset_name", "kava/shell-game?num_train=64"]
+    flags += ["--target_len", "3", "--max_steps", "150", "--logging_steps", "1", "--device", "cpu"]
+    flags += ["--batch_size", "4", "--save_steps", "10000", "--max_length", "64", "--no_progress"]
+    asked = ["sbatch", "--parsable", *here, script, *flags]
+    job = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
+    folder = real_slurm / "several"
+    wait_until(lambda: last_step(folder) > 10)
+    subprocess.run(
+        ["timeout", "2", "scancel", "--signal=USR1", "--batch", job],
+        capture_output=True,
+        check=False,
+    )
+    state = ["squeue", "-h", "-t", "all", "-j", job, "-o", "%T"]
+
+    def is_over() -> bool:
+        said = subprocess.run(state, capture_output=True, text=True, check=False).stdout
+        return said.strip() in ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT")
+
+    wait_until(is_over)
+    said = (real_slurm / f"kava-multinode-{job}.out").read_text()
+    assert "stopped by SIGUSR1" in said, said
+    assert last_step(folder) == 150, said
+    assert [row["step"] for row in rows(folder) if "loss" in row] == list(range(1, 151))
