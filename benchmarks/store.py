@@ -26,6 +26,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -102,10 +103,7 @@ def steps(args: argparse.Namespace) -> None:
         runs = {name: build_run(TrainConfig(**settings, **one)) for name, one in stores.items()}
         taken = median_seconds({name: stepper(run) for name, run in runs.items()}, args.rounds)
         read = median_seconds(
-            {
-                name: lambda run=run: run.trainer.model._read_teacher(next_batch(run))
-                for name, run in runs.items()
-            },
+            {name: partial(read_teacher, run) for name, run in runs.items()},
             args.rounds,
         )
         per_epoch = args.samples / BATCH
@@ -134,9 +132,17 @@ def steps(args: argparse.Namespace) -> None:
 _ORDER = random.Random(0)
 
 
+def read_teacher(run: Run) -> None:
+    """The teacher's part of a step, live or stored."""
+    run.trainer.model._read_teacher(next_batch(run))
+
+
 def next_batch(run: Run) -> Any:
     """A batch of random samples."""
-    return run.trainer.data_collator(_ORDER.sample(run.data.train, BATCH))
+    samples: Any = run.data.train
+    return run.trainer.data_collator(
+        [samples[_ORDER.randrange(len(samples))] for _ in range(BATCH)]
+    )
 
 
 def stepper(run: Run) -> Callable[[], None]:
@@ -182,7 +188,6 @@ def made_store(folder: Path, mib: int, shard_bytes: int = 64 * MIB) -> Manifest:
         )  # fmt: skip
         manifest = writer.add(item, manifest)
     manifest = writer.flush(manifest)
-    os.sync()
     return manifest
 
 
@@ -327,7 +332,7 @@ def peak(folder: Path) -> None:
 
 def forms(args: argparse.Namespace) -> None:
     """Bytes a sample and error of every form, on a trained teacher's cache."""
-    rows = [("", "targets, bytes a sample", "full, bytes a sample")]
+    rows: list[tuple[str, ...]] = [("", "targets, bytes a sample", "full, bytes a sample")]
     told = []
     with tempfile.TemporaryDirectory() as name:
         for form in ("float32", "bfloat16", "float16", "int8"):

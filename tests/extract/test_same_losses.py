@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-import kava.store.teacher as teacher
 import kava.train.models as models
 from extract.stores import check_same_losses, rows_of, store, write_rows
+from kava.store.reader import Tier
 
 OTHER_TOKENS: dict[str, Any] = {
     "model_name": "kava/tiny-qwen2",
@@ -159,8 +159,13 @@ def test_a_stored_number_that_is_off_shows(tmp_path: Path, monkeypatch: Any) -> 
     """The comparison of the other tests would see a hundredth of a percent."""
     store(tmp_path / "store")
     live = rows_of(tmp_path / "live")
-    unpack = teacher.unpack
-    monkeypatch.setattr(teacher, "unpack", lambda name, parts: unpack(name, parts) * 1.001)
+    read = Tier.read_into
+
+    def off(self: Tier, row: int, name: str, out: Any) -> None:
+        read(self, row, name, out)
+        out.mul_(1.001)
+
+    monkeypatch.setattr(Tier, "read_into", off)
     stored = rows_of(tmp_path / "stored", store=[str(tmp_path / "store")])
     with pytest.raises(AssertionError):
         check_same_losses(live, stored)

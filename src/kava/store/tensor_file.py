@@ -142,7 +142,7 @@ class TensorFile:
             DamagedFile: the file ends before them.
         """
         place = self.places[name]
-        room = memoryview(out.view(-1).numpy()).cast("B")
+        room = out.view(-1).numpy().data.cast("B")
         offset = place.start + start * place.row_bytes
         assert len(room) == (stop - start) * place.row_bytes
         while room:
