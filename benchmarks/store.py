@@ -11,7 +11,8 @@ against a plain read of the same files (one buffer, in order), in turns in one r
 from the disk, where the system is told to forget the file before every turn, in wall seconds; and
 from the system's memory, in CPU seconds of the one thread. The made samples are 24 kept positions
 of 16 layers with 4 heads of 64.
-*memory*: the peak of a process that reads a whole store shuffled, for stores of two sizes.
+*memory*: the peak of a process that reads a whole store shuffled, of stores of three sizes, in
+shards of 8 MiB, four of which are mapped at a time.
 *forms*: bytes a sample and the relative error of every form, on a trained teacher's cache.
 """
 
@@ -51,6 +52,8 @@ GEOMETRY = 16, 4, 64
 """Layers, heads and head dim of the made samples: a student of some hundred million weights."""
 KEPT = 24
 BATCH = 16
+AHEAD = 4
+"""Samples that the system is told of before they are read."""
 
 
 def median_seconds(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
@@ -187,8 +190,7 @@ def made_store(folder: Path, mib: int, shard_bytes: int = 64 * MIB) -> Manifest:
             slots={"columns": slots, "positions": slots}, whole={},
         )  # fmt: skip
         manifest = writer.add(item, manifest)
-    manifest = writer.flush(manifest)
-    return manifest
+    return writer.flush(manifest)
 
 
 def forget(paths: Sequence[Path]) -> None:
@@ -239,12 +241,15 @@ def opened(folder: Path, manifest: Manifest, checks: bool = False) -> StoredTeac
 
 def copied(tier: Tier, rows: Sequence[int], buffer: torch.Tensor) -> None:
     """Copy keys and values of samples into one buffer, as a plain read does with bytes."""
-    tier.announce(rows, ["keys", "values"])
-    for row in rows:
-        if tier.checks:
-            tier.read(row, [])
-        tier.read_into(row, "keys", buffer[0])
-        tier.read_into(row, "values", buffer[1])
+    names = ["keys", "values"]
+    tier.announce(rows[:AHEAD], names)
+    for start in range(0, len(rows), AHEAD):
+        tier.announce(rows[start + AHEAD : start + 2 * AHEAD], names)
+        for row in rows[start : start + AHEAD]:
+            if tier.checks:
+                tier.read(row, [])
+            tier.read_into(row, "keys", buffer[0])
+            tier.read_into(row, "values", buffer[1])
 
 
 KINDS = (
@@ -310,7 +315,7 @@ def memory(args: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory(dir=args.folder) as name:
         for mib in (args.mib // 2, args.mib, 2 * args.mib):
             folder = Path(name) / str(mib)
-            manifest = made_store(folder, mib)
+            manifest = made_store(folder, mib, shard_bytes=8 * MIB)
             done = subprocess.run(
                 [sys.executable, __file__, "--peak", str(folder)],
                 capture_output=True, text=True, check=True,
