@@ -2,51 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from cluster import fakes
+from cluster.real import last_step, rows, same_as_alone, small, stops, wait_until
 from kava.cli import run
 from kava.cluster.record import last_submission
 from kava.cluster.slurm import Slurm
 from kava.commands.cluster import main
 from kava.commands.study import main as study
 from one_line import refusal
-from study.test_plan import GOOD, changed, written
+from study.test_plan import GOOD, written
 
-ARMS = {
-    "flat": {"what": "flat map", "role": "baseline", "changes": {"alignment_mode": "flat"}},
-    "wrong": {
-        "what": "other cache", "role": "control",
-        "changes": {"alignment_mode": "flat", "wrong_sample": True},
-    },
-}  # fmt: skip
-NOT_COMPARED = ("train_seconds", "peak_memory_bytes", "cost", "files", "last")
-"""Of a result: what measures the machine, and hashes of files that hold it."""
-
-
-def small(steps: int, **changes: Any) -> dict[str, Any]:
-    """A plan of two arms and three seeds that saves at its end alone, or when it is asked to."""
-    return changed(
-        arms=ARMS, seeds=[0, 1, 2], budget__steps=steps, base__logging_steps=1,
-        base__save_steps=10_000, **changes,
-    )  # fmt: skip
-
-
-def wait_until(reached: Callable[[], Any], minutes: float = 60) -> None:
-    deadline = time.monotonic() + 60 * minutes
-    while not reached():
-        assert time.monotonic() < deadline, "it did not come to that"
-        time.sleep(0.2)
+STEPS = 200
+"""Of a run: enough for two signals before its end on a quick machine."""
 
 
 def states(out: Path) -> dict[int | str, str]:
@@ -54,63 +29,30 @@ def states(out: Path) -> dict[int | str, str]:
     return {key: job.state for key, job in jobs.items()}
 
 
-def rows(folder: Path) -> list[dict[str, Any]]:
-    """The log of a run without times."""
-    path = folder / "metrics.jsonl"
-    lines = path.read_text().splitlines() if path.is_file() else []
-    kept = []
-    for line in lines:
-        row = json.loads(line) if line.endswith("}") else {}
-        kept.append({key: value for key, value in row.items() if "second" not in key})
-    return kept
-
-
-def last_step(folder: Path) -> int:
-    """The step that a run has come to."""
-    return max((row.get("step", 0) for row in rows(folder)), default=0)
-
-
-def outcome(folder: Path) -> dict[str, Any]:
-    """The result of a run without what measures the machine."""
-    found = json.loads((folder / "result.json").read_text())
-    return {key: value for key, value in found.items() if key not in NOT_COMPARED}
-
-
-def stops(out: Path, name: str) -> list[int]:
-    path = out / "cluster/stops" / name
-    return [int(line) for line in path.read_text().split()] if path.is_file() else []
-
-
 def warn(array: str, number: int) -> None:
     """Send a task what Slurm sends ahead of the limit (--signal=B:USR1@120)."""
     # it arrives at once, and 22.05 answers by an error, after which scancel would send it again
     signal = ["scancel", "--signal=USR1", "--batch", f"{array}_{number}"]
-    subprocess.run(["timeout", "2", *signal], capture_output=True, check=False)
+    subprocess.Popen(["timeout", "2", *signal], stderr=subprocess.DEVNULL)
 
 
 def submit(plan: Path, *flags: str) -> int:
     return run(main, ["submit", str(plan), "--output_dir", "out", "--engine", "slurm", *flags])
 
 
-def same_as_alone(plan: Path, out: Path, alone: Path, *flags: str) -> None:
-    """The runs of `out` are those of `kava study run` in one go, to the last bit."""
-    assert run(study, ["run", str(plan), "--jobs", "1", "--output_dir", str(alone), *flags]) == 0
-    folders = sorted(path.parent for path in alone.glob("runs/*/seed-*/result.json"))
-    assert folders
-    for folder in folders:
-        own = out / folder.relative_to(alone)
-        assert rows(own) == rows(folder)
-        assert (own / "items.jsonl").read_bytes() == (folder / "items.jsonl").read_bytes()
-        assert outcome(own) == outcome(folder)
-
-
 @pytest.mark.slow
 def test_a_study_whose_jobs_all_meet_two_limits_ends_as_if_run_in_one_go(
     real_slurm: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    plan, out = written(real_slurm, small(400)), real_slurm / "out"
-    assert submit(plan, "--time", "30", "--max_tasks", "2") == 0
+    meet_two_limits(real_slurm, capsys, seeds=3)
+
+
+def meet_two_limits(folder: Path, capsys: pytest.CaptureFixture[str], *, seeds: int) -> None:
+    plan, out = written(folder, small(STEPS)), folder / "out"
+    chosen = ("--seeds", *map(str, range(seeds)))
+    assert submit(plan, "--time", "30", "--max_tasks", "2", *chosen) == 0
     last = last_submission(out)
+    assert len(last.tasks) == 2 * seeds
     assert "out is submitted already" in refused(plan, capsys)
     waiting = {(number, limit) for number in range(len(last.tasks)) for limit in (0, 1)}
 
@@ -119,9 +61,8 @@ def test_a_study_whose_jobs_all_meet_two_limits_ends_as_if_run_in_one_go(
             arm, seed = last.tasks[number]
             met = stops(out, f"{arm}-{seed}")
             step = last_step(out / f"runs/{arm}/seed-{seed}")
-            if len(met) == limit and step >= (met[-1] if met else 0) + 10:
+            if len(met) == limit and step >= (met[-1] if met else 0) + 3:
                 warn(last.runs, number)
-                wait_until(lambda: len(stops(out, f"{arm}-{seed}")) > limit)  # noqa: B023
                 waiting.remove((number, limit))
         return not waiting
 
@@ -129,13 +70,13 @@ def test_a_study_whose_jobs_all_meet_two_limits_ends_as_if_run_in_one_go(
     wait_until(lambda: states(out).get("report") == "completed")
     for arm, seed in last.tasks:
         first, second = stops(out, f"{arm}-{seed}")
-        assert 0 < first < second < 400
+        assert 0 < first < second < STEPS
     assert run(main, ["status", "out"]) == 0
-    assert "6 finished" in capsys.readouterr().out
-    assert list(out.glob("*report*/*.html")) or list(out.rglob("*.html"))
-    same_as_alone(plan, out, real_slurm / "alone")
+    assert f"{2 * seeds} finished" in capsys.readouterr().out
+    assert list(out.rglob("*.html"))
+    same_as_alone(plan, out, folder / "alone", *chosen)
     assert run(study, ["status", "out"]) == 0
-    assert capsys.readouterr().out.count("finished") >= 6
+    assert capsys.readouterr().out.count("finished") >= 2 * seeds
 
 
 def refused(plan: Path, capsys: pytest.CaptureFixture[str]) -> str:
@@ -148,16 +89,18 @@ def refused(plan: Path, capsys: pytest.CaptureFixture[str]) -> str:
 def test_a_run_that_is_longer_than_the_limit_of_its_job_finishes_in_others(
     real_slurm: Path,
 ) -> None:
-    """The limit itself: Slurm sends the signal by its own clock, and requeues."""
-    plan, out = written(real_slurm, small(2500)), real_slurm / "out"
+    """The limit itself: Slurm sends the signal by its own clock, 50 to 80 s after the start."""
+    steps = 3000
+    plan, out = written(real_slurm, small(steps)), real_slurm / "out"
     only = ("--arms", "flat", "--seeds", "0")
-    assert submit(plan, "--time", "1", "--grace", "20", "--report", "none", *only) == 0
+    assert submit(plan, "--time", "2", "--grace", "40", "--report", "none", *only) == 0
     wait_until(lambda: states(out).get(0) in ("completed", "failed", "timeout", "cancelled"))
-    assert states(out)[0] == "completed"
     met = stops(out, "flat-0")
+    if met[-3:] == [0, 0, 0]:
+        pytest.skip("this machine is too busy: no run begins within the two minutes of a job")
+    assert states(out)[0] == "completed"
     assert met
-    assert max(met) > 0
-    assert all(step < 2500 for step in met)
+    assert 0 < max(met) < steps
     same_as_alone(plan, out, real_slurm / "alone", *only)
 
 
