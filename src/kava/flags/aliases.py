@@ -14,8 +14,9 @@ _PHASE = (
     "selects nothing by itself: say what a phase is by --teachers, --teacher_prompts and --fusion, "
     "or let kava curriculum run go through all of them"
 )
-_NO_QUANTISATION = (
-    "asks for quantised weights, which are not there; --dtype bfloat16 halves a frozen teacher's"
+_QUANTISATION = (
+    "quantises one of two models without saying which: --teacher_quantization 8bit or 4bit does, "
+    "of a frozen teacher, and what is trained is not quantised"
 )
 _ONE = ("1", "1.0")
 _ZERO = ("0", "0.0")
@@ -177,9 +178,8 @@ TRAINING: Known = {
     "logging_dir": Instead("is the folder tensorboard in --output_dir: leave it out"),
     "overwrite_output_dir": Same("overwrite"),
     "resume_from_checkpoint": Same("resume_from"),
-    "teacher_quantization": Instead(_NO_QUANTISATION, ("none", *OFF)),
-    "load_in_8bit": Instead(_NO_QUANTISATION, OFF),
-    "load_in_4bit": Instead(_NO_QUANTISATION, OFF),
+    "load_in_8bit": Instead(_QUANTISATION, OFF),
+    "load_in_4bit": Instead(_QUANTISATION, OFF),
     "use_lora": Instead("is said by --lora_r, the rank of the adapters: pass that", OFF),
     "lora_rank": Same("lora_r"),
     "lora_target_modules": Same("lora_targets", commas=True),

@@ -26,6 +26,7 @@ def training_arguments(config: TrainConfig, evaluates: bool, answers: bool) -> T
         gradient_accumulation_steps=config.gradient_accumulation_steps,
         learning_rate=config.lr,
         lr_scheduler_type=config.lr_scheduler,
+        optim=config.optim,
         warmup_steps=config.warmup_steps,
         weight_decay=config.weight_decay,
         max_grad_norm=config.max_grad_norm,

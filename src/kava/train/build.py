@@ -30,6 +30,7 @@ from kava.train.defaults import adopt, default_lines
 from kava.train.disk import DiskNeed, check_disk, disk_need
 from kava.train.layer_mapping import layer_map_file, measure_layer_map
 from kava.train.limits import check_models, fit_data, num_update_steps
+from kava.train.memory import check_device_memory
 from kava.train.models import (
     build_distiller,
     build_teacher_tokenizer,
@@ -172,7 +173,9 @@ def prepare(
     start = find_start(config)
     if start.checkpoint is not None:
         adopt(config, recorded_values(read_settings(start.checkpoint), config.left_out))
-    check_device_precision(config, torch.device(choose_device(config.device)))
+    device = torch.device(choose_device(config.device))
+    check_device_precision(config, device)
+    check_device_memory(config, device)
     trackers = trackers_of(config)
     readers = check_models(config)
     # large models are loaded last, so that a wrong path or a bad sample is reported at once
@@ -229,12 +232,13 @@ def finish(trainer: RunTrainer, parts: Parts) -> Run:
         pad_token_ids=parts.pad_token_ids,
     )
     written = [sample for sample in data.train if sample.num_reasoning]
-    if config.measures_layers and config.matches_cache and anew:
-        layers = measure_layer_map(distiller, config, written, collate, data.hash)
-        trainer.after_first_step.do.append(partial(layers.save, layer_map_file(config)))
-    if config.calibrates and config.matches_cache and anew:
-        calibrations = calibrate_aligners(distiller, config, written, collate)
     space = None
-    if distiller.space is not None and anew:
-        space = fit_shared_space(distiller, config, written, collate)
+    with distiller.resting.awake(*distiller.readers):
+        if config.measures_layers and config.matches_cache and anew:
+            layers = measure_layer_map(distiller, config, written, collate, data.hash)
+            trainer.after_first_step.do.append(partial(layers.save, layer_map_file(config)))
+        if config.calibrates and config.matches_cache and anew:
+            calibrations = calibrate_aligners(distiller, config, written, collate)
+        if distiller.space is not None and anew:
+            space = fit_shared_space(distiller, config, written, collate)
     return Run(trainer, data, start, need, calibrations, layers, space)

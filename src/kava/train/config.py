@@ -30,6 +30,8 @@ class TrainConfig(Settings):
     def __post_init__(self) -> None:
         if isinstance(self.report_to, str):  # as users of transformers write it
             self.report_to = [self.report_to]
+        if isinstance(self.teacher_quantization, str):
+            self.teacher_quantization = [self.teacher_quantization]
         check_fields(self)
         self.left_out = settle(self)
         check_config(self)

@@ -194,7 +194,14 @@ def data_key(config: TrainConfig) -> tuple[Any, ...]:
         else None,
         tuple(config.teacher_reasoning or ()),
         config.matches_cache,
-        (config.knockout_reach, config.kv_scores_path, config.dtype) if scored else None,
+        (
+            config.knockout_reach,
+            config.kv_scores_path,
+            config.dtype,
+            tuple(config.teacher_quantization or ()),
+        )
+        if scored
+        else None,
     )
 
 

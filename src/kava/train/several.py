@@ -124,7 +124,7 @@ class SeveralDistiller(Distiller):
             if flag is not None:
                 check_attention(teacher, flag)
         self.passes = SidePasses(
-            config, self._all, self.builders, self.fusion.reads, self.teacher_queries
+            config, self._all, self.builders, self.fusion.reads, self.teacher_queries, self.resting
         )
 
     @property
@@ -137,11 +137,6 @@ class SeveralDistiller(Distiller):
     def readers(self) -> tuple[PreTrainedModel, ...]:
         """The frozen teachers."""
         return self._all
-
-    def move_teacher(self, device: torch.device) -> None:
-        """Move all teachers."""
-        for teacher in self._all:
-            teacher.to(device)
 
     def _first_teacher(self, batch: Batch) -> TeacherPass | None:
         return None

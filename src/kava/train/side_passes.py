@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 
 from kava.data.collate import IGNORED, Batch
 from kava.models.capture import capture
+from kava.models.offload import Resting
 from kava.trace import KVTrace, Segment
 from kava.train.config import TrainConfig
 from kava.train.router_terms import summed_ce
@@ -51,6 +52,7 @@ class SidePasses:
         builders: what makes the target of each.
         reads: the fields of `kava.fuse.Offers` that the fusion reads.
         queries: record queries, too.
+        resting: which teachers are elsewhere between their passes.
     """
 
     def __init__(
@@ -60,12 +62,14 @@ class SidePasses:
         builders: Sequence[TargetBuilder],
         reads: frozenset[str],
         queries: bool,
+        resting: Resting,
     ):
         self.config = config
         self.teachers = tuple(teachers)
         self.builders = tuple(builders)
         self.reads = reads
         self.queries = queries
+        self.resting = resting
 
     def read(self, batch: Batch, present_BN: Tensor, chosen_B: Tensor | None) -> list[Read | None]:
         """Each teacher's reading of its samples; None of one that reads none.
@@ -138,15 +142,16 @@ class SidePasses:
         if self.reads & {"answer_BN", "text_BN"}:
             columns = torch.arange(start - 1, text["input_ids"].shape[1] - 1)
             keep = columns.to(text["input_ids"].device)
-        outputs, trace = capture(
-            self.teachers[n],
-            text["input_ids"],
-            text["attention_mask"],
-            text["segment_ids"],
-            queries=self.queries,
-            hidden_states=False,
-            logits_to_keep=keep,
-        )
+        with self.resting.awake(self.teachers[n]):
+            outputs, trace = capture(
+                self.teachers[n],
+                text["input_ids"],
+                text["attention_mask"],
+                text["segment_ids"],
+                queries=self.queries,
+                hidden_states=False,
+                logits_to_keep=keep,
+            )
         written = text["segment_ids"][:, start:] > Segment.PROMPT
         labels = text["input_ids"][:, start:].masked_fill(~written, IGNORED)
         answer = text["segment_ids"][:, start:] == Segment.ANSWER

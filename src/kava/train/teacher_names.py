@@ -36,12 +36,14 @@ class TeacherName(NamedTuple):
         model: a hub id, a folder, or a built-in name.
         dtype: of its weights.
         prompt: its prompt, with {question} in it; None: the student's.
+        quantization: of its linear layers: "none", "8bit" or "4bit".
     """
 
     label: str
     model: str
     dtype: str
     prompt: str | None
+    quantization: str = "none"
 
 
 def teachers_of(config: Settings) -> list[TeacherName]:
@@ -55,20 +57,28 @@ def teachers_of(config: Settings) -> list[TeacherName]:
         ['gpt2', 'big']
     """
     named = config.teachers
+    count = len(named) if named else 1
+    bits = config.teacher_quantization or ["none"]
+    bits = bits * count if len(bits) == 1 else bits
+    if len(bits) != count:
+        whose = f"--teachers names {count}" if named else "--teacher_name names one teacher"
+        raise ValueError(
+            f"--teacher_quantization gives {len(bits)}, and {whose}: give one for all, or one for "
+            f"each"
+        )
     if not named:
         return (
             []
             if config.teacher_name is None
-            else [TeacherName("teacher", config.teacher_name, config.dtype, None)]
+            else [TeacherName("teacher", config.teacher_name, config.dtype, None, bits[0])]
         )
-    count = len(named)
     dtypes = _each(config.teacher_dtypes, "teacher_dtypes", count) or [config.dtype] * count
     prompts: list[str] | list[None] = [None] * count
     prompts = _each(config.teacher_prompts, "teacher_prompts", count) or prompts
     found = []
-    for name, dtype, prompt in zip(named, dtypes, prompts):
+    for name, dtype, prompt, quantization in zip(named, dtypes, prompts, bits):
         label, model = split_label(name)
-        found.append(TeacherName(label, model, dtype, prompt))
+        found.append(TeacherName(label, model, dtype, prompt, quantization))
     labels = [one.label for one in found]
     for one in found:
         if labels.count(one.label) > 1:

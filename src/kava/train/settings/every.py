@@ -9,6 +9,7 @@ from kava.train.resampling import parse_segment_numbers
 from kava.train.settings.data import DataSettings
 from kava.train.settings.lora import LoraSettings
 from kava.train.settings.losses import LossSettings
+from kava.train.settings.memory import MemorySettings
 from kava.train.settings.models import ModelSettings
 from kava.train.settings.optimisation import OptimisationSettings
 from kava.train.settings.run import RunSettings
@@ -35,6 +36,7 @@ class LeftOut:
 @dataclass(kw_only=True)
 class Settings(
     RunSettings,
+    MemorySettings,
     OptimisationSettings,
     LossSettings,
     TargetSettings,
