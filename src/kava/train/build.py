@@ -14,13 +14,14 @@ from transformers import PreTrainedTokenizerBase, TrainerCallback
 
 from kava.data.collate import Collator
 from kava.data.encoded import UNKNOWN_TOKEN, DoesNotFit
-from kava.data.neighbours import check_neighbours
+from kava.data.neighbours import check_neighbours, with_neighbours
 from kava.dataset_names import WORD_BY_WORD
 from kava.fit.aligner import CalibrationReport
 from kava.fit.layer_map import LayerMapping
 from kava.models.devices import choose_device
 from kava.shared import SpaceFit
 from kava.student.settings import read_settings
+from kava.train.auto_batch import settle_batch_size
 from kava.train.bare import check_bare
 from kava.train.calibration import calibrate_aligners
 from kava.train.checks import check_warmup
@@ -191,7 +192,8 @@ def prepare(
     data = fit_data(config, data, tokenizer, readers)
     if start.checkpoint is not None:
         check_same_run(start.checkpoint, config, data.hash)
-    check_warmup(config, num_update_steps(config, len(data.train)))
+    if not config.auto_batch:
+        check_warmup(config, num_update_steps(config, len(data.train)))
     check_bare(config, data.train)
     if config.wrong_sample:
         check_neighbours(data.train, "train on", "--subset_size")
@@ -201,6 +203,11 @@ def prepare(
         data = _scored(config, distiller, data)
     theirs = None if teacher_tokenizer is None else teacher_tokenizer.pad_token_id
     pads = tuple(one.pad_token_id for one in several)
+    if config.auto_batch:
+        collate = Collator(tokenizer.pad_token_id, theirs, pad_token_ids=pads)
+        samples = with_neighbours(data.train) if config.wrong_sample else data.train
+        print(settle_batch_size(config, distiller, samples, collate, device), flush=True)
+        check_warmup(config, num_update_steps(config, len(data.train)))
     return Parts(config, distiller, data, tokenizer, start, trackers, theirs, pads)
 
 

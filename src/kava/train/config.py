@@ -13,6 +13,7 @@ from kava.flags import check_fields
 from kava.train.checks import check_config
 from kava.train.defaults import settle
 from kava.train.settings import Settings
+from kava.train.settings.optimisation import AUTO_BATCH
 
 
 @dataclass(kw_only=True)
@@ -32,6 +33,8 @@ class TrainConfig(Settings):
             self.report_to = [self.report_to]
         if isinstance(self.teacher_quantization, str):
             self.teacher_quantization = [self.teacher_quantization]
+        if str(self.batch_size) == "auto":
+            self.batch_size = AUTO_BATCH
         check_fields(self)
         self.left_out = settle(self)
         check_config(self)

@@ -11,7 +11,7 @@ from kava.train.settings.lora import LoraSettings
 from kava.train.settings.losses import LossSettings
 from kava.train.settings.memory import MemorySettings
 from kava.train.settings.models import ModelSettings
-from kava.train.settings.optimisation import OptimisationSettings
+from kava.train.settings.optimisation import AUTO_BATCH, OptimisationSettings
 from kava.train.settings.run import RunSettings
 from kava.train.settings.target import TargetSettings
 from kava.train.settings.teachers import TeachersSettings
@@ -47,6 +47,11 @@ class Settings(
     LeftOut,
 ):
     """The flags, unchecked; `kava.train.config.TrainConfig` checks them against each other."""
+
+    @property
+    def auto_batch(self) -> bool:
+        """Whether the batch size is still to be found."""
+        return self.batch_size == AUTO_BATCH
 
     @property
     def self_distillation(self) -> bool:
