@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from one_line import refusal
 from runs import all_rows, distiller_and_batch, interrupted, run, small, weights
 
 from kava.commands.train import main
@@ -18,6 +17,7 @@ from kava.train.auto_batch import SHARE, choose, free_bytes, settle_batch_size
 from kava.train.build import build_run
 from kava.train.data import load_data
 from kava.train.models import build_tokenizer
+from one_line import refusal
 
 
 @pytest.mark.parametrize("base", [0, 70])

@@ -48,7 +48,17 @@ USAGE = Usage(
     example="kava profile --mode structured",
     known=PROFILING,
     common=(
-        *("mode", "steps", "json", "memory", "measure", "model_name", "teacher_name", "dataset_name", "max_length"),
+        *(
+            "mode",
+            "steps",
+            "json",
+            "memory",
+            "measure",
+            "model_name",
+            "teacher_name",
+            "dataset_name",
+            "max_length",
+        ),
         *("target_len", "kv_method", "kv_loss", "batch_size", "device", "config"),
     ),
     more="The flags of `kava train` are taken too, and mean the same. Without --config, "
@@ -60,7 +70,13 @@ USAGE = Usage(
 def parse(argv: Sequence[str]) -> tuple[TrainConfig, ProfileConfig]:
     """The configuration to profile, and the flags of the profile itself."""
     values = USAGE.read(argv)
-    own = ProfileConfig(**{name: values.pop(name) for name in flags_of(ProfileConfig) if name in values and name != "config"})
+    own = ProfileConfig(
+        **{
+            name: values.pop(name)
+            for name in flags_of(ProfileConfig)
+            if name in values and name != "config"
+        }
+    )
     if own.measure and not own.memory:
         USAGE.fail("--measure runs the step that --memory estimates: pass it too")
     if own.memory and (own.mode is not None or own.steps != 10):

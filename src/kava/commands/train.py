@@ -127,7 +127,8 @@ def _describe(config: TrainConfig, run: Run) -> None:
     if sizes:
         parts = ", ".join(f"{name} {size}" for name, size in sizes.items())
         print(f"mix:     {parts}")
-    print(f"data:    {config.dataset_name}: {run.data.report}; hash {run.data.hash[:12]}")
+    begins = "streamed, begins with " if config.streaming else ""
+    print(f"data:    {config.dataset_name}: {begins}{run.data.report}; hash {run.data.hash[:12]}")
     print(f"student: {config.model_name}, {config.student}, {trainable:,} trainable parameters")
     print(f"teacher: {teacher}")
     for line in teacher_lines(distiller, config):

@@ -51,9 +51,6 @@ READING: Known = {
         ("main",),
         ("dataset_name", ("gsm8k", "openai/gsm8k")),
     ),
-    "streaming": Instead(
-        "reads data while training, and here all are read before: use --subset_size for a part", OFF
-    ),
     "num_workers": Instead(
         "counts processes that load batches, and samples are encoded once, before training: leave "
         "it out",
@@ -192,8 +189,17 @@ PROFILING: Known = {
 }
 """Of `kava profile`."""
 
+_NO_STREAM: Known = {
+    "streaming": Instead(
+        "is of kava train; here a part of the data is read before: use --num_samples or "
+        "--calibration_samples",
+        OFF,
+    )
+}
+
 COMPARING_LAYERS: Known = {
     **READING,
+    **_NO_STREAM,
     "model_name": Same("student_model"),
     "model_name_or_path": Same("student_model"),
     "teacher_name": Same("teacher_model"),
@@ -202,6 +208,7 @@ COMPARING_LAYERS: Known = {
 
 CALIBRATING: Known = {
     **READING,
+    **_NO_STREAM,
     **MODELS,
     "teacher_models": Same(
         "teacher_name", several="names several, and a map is of one: name it by --teacher_name"

@@ -149,12 +149,12 @@ def estimate_memory(
         held = max(before, mark.live)
         parts = {
             "gradients": grown,
-            "student: activations": max(
-                held + mark.most - mark.named.get("gradients", 0), 0
-            ),
+            "student: activations": max(held + mark.most - mark.named.get("gradients", 0), 0),
             "teacher: activations and traces": 0 if backward else left,
         }
-        moments.append((f"in the student's {'backward' if backward else 'forward'}", {**fixed, **parts}))
+        moments.append(
+            (f"in the student's {'backward' if backward else 'forward'}", {**fixed, **parts})
+        )
         before = mark.live
         backward = backward or LOSS in mark.named
     moments.append(("in the optimiser's step", {**fixed, "gradients": gradients}))
@@ -190,7 +190,8 @@ def _at_depth(run: Any, num_layers: int) -> list[Mark]:
     marks, before = [], 0
     for one, other in zip(low, high):
         named = {
-            name: size + steps * (size - one.named.get(name, 0)) for name, size in other.named.items()
+            name: size + steps * (size - one.named.get(name, 0))
+            for name, size in other.named.items()
         }
         above = other.most - max(before, other.live)
         marks.append(Mark(other.live + steps * (other.live - one.live), above, named))
@@ -282,4 +283,6 @@ def _map_bytes(config: TrainConfig, teacher: PreTrainedConfig, student: PreTrain
 
 
 def _bytes(model: nn.Module) -> int:
-    return sum(part.numel() * part.element_size() for part in (*model.parameters(), *model.buffers()))
+    return sum(
+        part.numel() * part.element_size() for part in (*model.parameters(), *model.buffers())
+    )

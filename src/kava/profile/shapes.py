@@ -45,7 +45,6 @@ from kava.train.precision import autocast_dtype
 from kava.train.target import attention_flag
 from kava.train.terms import token_loss
 
-
 LOSS = "loss"
 """In the mark behind the forward, which the backward follows."""
 
@@ -122,7 +121,9 @@ def student_marks(config: TrainConfig, base: PreTrainedConfig, widths: Widths) -
         live.mark(gradients=0, **{LOSS: 1})
         loss.backward()
         live.mark(gradients=_gradients(trained))
-        return [mark._replace(live=mark.live - start, most=mark.most - start) for mark in live.marks]
+        return [
+            mark._replace(live=mark.live - start, most=mark.most - start) for mark in live.marks
+        ]
 
 
 def teacher_marks(
@@ -147,8 +148,14 @@ def teacher_marks(
             left = _read(model, batch, columns, queries=queries)
         kept = bytes_of(left)
         live.mark()
-        marks = [mark._replace(live=mark.live - start, most=mark.most - start) for mark in live.marks]
+        marks = [
+            mark._replace(live=mark.live - start, most=mark.most - start) for mark in live.marks
+        ]
         return marks, kept
+
+
+def _above(marks: list[Mark], start: int) -> list[Mark]:
+    return [mark._replace(live=mark.live - start, most=mark.most - start) for mark in marks]
 
 
 def _read(

@@ -50,6 +50,7 @@ def training_arguments(config: TrainConfig, evaluates: bool, answers: bool) -> T
         report_to="none",
         remove_unused_columns=False,
         label_names=[],
+        accelerator_config={"dispatch_batches": False},  # batches hold more than tensors
         ddp_find_unused_parameters=False,
         log_level="error",
     )

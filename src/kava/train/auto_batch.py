@@ -94,9 +94,7 @@ def settle_batch_size(
     return f"--batch_size auto: {found.size}{times}, since {found.reason}"
 
 
-def choose(
-    peak_of: Any, most: int, free: int, states: int, effective: int | None = None
-) -> Found:
+def choose(peak_of: Any, most: int, free: int, states: int, effective: int | None = None) -> Found:
     """The largest power of two whose step fits.
 
     Args:
@@ -127,7 +125,9 @@ def choose(
         if effective is not None and effective % after:
             return Found(size, f"{after} does not divide --effective_batch_size {effective}")
         if after > most:
-            return Found(size, f"there are no {after} samples" if most < MOST else "no more is tried")
+            return Found(
+                size, f"there are no {after} samples" if most < MOST else "no more is tried"
+            )
         # linear in the number of samples, from the last two sizes
         growth = peaks[-1] - peaks[-2] if len(peaks) > 1 else peaks[-1] // 2
         foretold = peaks[-1] + 2 * growth if len(peaks) > 1 else peaks[-1] + growth

@@ -44,6 +44,7 @@ from kava.train.recorded import recorded_values
 from kava.train.resume import Start, check_same_machine, check_same_run, find_start, machine_of
 from kava.train.scores import needs_scores, scores_path, with_scores
 from kava.train.space_fit import fit_shared_space
+from kava.train.streaming import head_of, stream_of, with_stream
 from kava.train.trackers import trackers_of
 from kava.train.trainer import RunTrainer
 
@@ -104,7 +105,7 @@ class Parts:
             "config": self.config,
             "tokenizer": self.tokenizer,
             "template": self.data.template,
-            "train_data": self.data.train,
+            "train_data": self.data.train if self.data.stream is None else self.data.stream,
             "eval_data": self.data.eval,
             "eval_records": self.data.eval_records,
             "data_hash": self.data.hash,
@@ -179,6 +180,7 @@ def prepare(
     check_device_memory(config, device)
     trackers = trackers_of(config)
     readers = check_models(config)
+    stream = stream_of(config) if config.streaming else None
     # large models are loaded last, so that a wrong path or a bad sample is reported at once
     tokenizer = build_tokenizer(config)
     teacher_tokenizer = build_teacher_tokenizer(config, tokenizer)
@@ -186,10 +188,14 @@ def prepare(
     for line in default_lines(config):
         print(line, flush=True)
     shared = data is not None
+    if stream is not None:
+        given = replace(given, train=head_of(config, stream))
     if data is None:
         with _other_words(config):
             data = load_data(config, tokenizer, teacher_tokenizer, several, given)
     data = fit_data(config, data, tokenizer, readers)
+    if stream is not None:
+        data = with_stream(config, data, stream, (tokenizer, teacher_tokenizer), readers)
     if start.checkpoint is not None:
         check_same_run(start.checkpoint, config, data.hash)
     if not config.auto_batch:

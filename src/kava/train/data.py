@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from transformers import PreTrainedTokenizerBase
 
@@ -26,6 +26,9 @@ from kava.train.config import TrainConfig
 from kava.train.scores import needs_scores
 from kava.train.settings.data import DataSettings
 from kava.train.teacher_names import teachers_of
+
+if TYPE_CHECKING:
+    from kava.train.streaming import StreamedSamples
 
 Readers = Sequence[tuple[PreTrainedTokenizerBase | None, Template]]
 
@@ -48,6 +51,8 @@ class Data:
     hash: str
     template: Template
     notices: tuple[str, ...] = ()
+    stream: StreamedSamples | None = None
+    """With `--streaming`: what is trained on; `train` is its beginning."""
 
 
 @dataclass(frozen=True)
@@ -97,10 +102,8 @@ def load_data(
         if reads_alike(tokenizer, teacher_tokenizer, texts):
             teacher_tokenizer = None
     readers = _readers(config, several, tokenizer, template, [*train, *held_out])
-    matched = config.student == "latent" or config.matches_cache
-    target_len = config.target_len if matched and not config.keep_short else None
-    tokenizers = (tokenizer, teacher_tokenizer)
-    encode = partial(_encode, config, tokenizers=tokenizers, template=template, readers=readers)
+    target_len, both = needed_reasoning(config), (tokenizer, teacher_tokenizer)
+    encode = partial(encode_samples, config, tokenizers=both, template=template, readers=readers)
     encoded, report = encode(train, target_len=target_len)
     eval_encoded: list[Encoded] = []
     if held_out:
@@ -214,6 +217,12 @@ def records_of(config: TrainConfig, name: str, split: str) -> list[Record]:
     return load_records(name, split=split, rows=config, on_missing="report")
 
 
+def needed_reasoning(config: TrainConfig) -> int | None:
+    """The fewest reasoning tokens of a sample; None where a sample may have fewer than M."""
+    matched = config.student == "latent" or config.matches_cache
+    return config.target_len if matched and not config.keep_short else None
+
+
 def _found(records: list[Record]) -> list[Record]:
     """The records whose segments were found; the encoder counts the others, or stops there."""
     return [record for record in records if not record.missing]
@@ -232,7 +241,7 @@ def _subset(records: list[Record], config: TrainConfig) -> list[Record]:
     return split_records(records, sizes, seed=config.seed)["train"]
 
 
-def _encode(
+def encode_samples(
     config: TrainConfig,
     records: Sequence[Record],
     *,
@@ -241,6 +250,7 @@ def _encode(
     readers: Readers,
     target_len: int | None,
 ) -> tuple[list[Encoded], EncodeReport]:
+    """Encode records for the student and its teachers."""
     tokenizer, teacher_tokenizer = tokenizers
     own = teacher_tokenizer is not None or any(theirs is not None for theirs, _ in readers)
     own = own or bool(config.teacher_reasoning)

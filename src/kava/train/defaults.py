@@ -43,7 +43,7 @@ BEFORE: Mapping[str, Any] = {
     "lora_r": 0, "lora_alpha": 0.0, "lora_dropout": 0.0, "lora_targets": None, "adapter_off": False,
     "gradient_checkpointing": False, "lr_projector": None,
     "teacher_quantization": None, "teacher_offload": False, "optim": "adamw_torch_fused",
-    "effective_batch_size": None,
+    "effective_batch_size": None, "streaming": False, "shuffle_buffer": 1000,
 }  # fmt: skip
 """Flags that runs of an earlier version do not record, and what held then."""
 
