@@ -161,13 +161,17 @@ def test_living_tensors_are_counted_and_dropped_ones_are_not() -> None:
         live.mark()
         x = torch.ones(8, 64, requires_grad=True)
         y = layer(x).relu().exp()
-        mark = live.mark()
-        size = 8 * 64 * 4
-        assert mark.live == 64 * 64 * 4 + 3 * size  # x, relu's result and exp's, not the product's
-        assert mark.most == mark.live + size
+        weight, size = 64 * 64 * 4, 8 * 64 * 4
+        assert live.mark().live == weight + 3 * size  # x, and the results of relu and of exp
         del y
         gc.collect()
-        assert live.mark().live == 64 * 64 * 4 + size
+        assert live.mark().live == weight + size
+        with torch.no_grad():
+            kept = x.exp().exp().exp()
+        mark = live.mark()
+        assert mark.live == weight + 2 * size
+        assert mark.most == weight + 3 * size
+        del kept
 
 
 def test_the_widths_are_those_of_the_longest_samples() -> None:

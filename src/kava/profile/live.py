@@ -36,6 +36,10 @@ class Mark(NamedTuple):
 class LiveBytes(TorchDispatchMode):
     """The bytes of all tensors that were made under it and are still alive.
 
+    Args:
+        fake: tensors have no values, and a number that is asked for is 0: a mask, say, is not all
+            ones.
+
     Example:
         >>> with fake_tensors() as live:
         ...     layer = torch.nn.Linear(256, 256, bias=False)
@@ -43,8 +47,9 @@ class LiveBytes(TorchDispatchMode):
         Mark(live=262144, most=..., named={})
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, fake: bool = False) -> None:
         super().__init__()
+        self.fake = fake
         self.live = 0
         self.marks: list[Mark] = []
         self._most = 0
@@ -53,9 +58,9 @@ class LiveBytes(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Run an op, and count what it made; a number that is asked for is 0."""
-        if func is torch.ops.aten._local_scalar_dense.default:
-            return 0  # such as whether a mask holds no padding: it does hold some
+        """Run an op, and count what it made."""
+        if self.fake and func is torch.ops.aten._local_scalar_dense.default:
+            return 0
         output = func(*args, **(kwargs or {}))
         for part in tree_iter(output):
             if isinstance(part, Tensor):
@@ -90,7 +95,7 @@ class LiveBytes(TorchDispatchMode):
 @contextmanager
 def fake_tensors() -> Iterator[LiveBytes]:
     """Within the block tensors have shapes alone, and their bytes are counted."""
-    with FakeTensorMode(allow_non_fake_inputs=True), LiveBytes() as live:
+    with FakeTensorMode(allow_non_fake_inputs=True), LiveBytes(fake=True) as live:
         yield live
 
 

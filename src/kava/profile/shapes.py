@@ -35,6 +35,7 @@ from kava.models.queries import record_queries
 from kava.models.recompute import recompute_layers
 from kava.models.traceable import decoder_of
 from kava.profile.live import LiveBytes, Mark, as_fake, bytes_of, fake_tensors
+from kava.student.answering import evaluating
 from kava.student.cache import pairs_of
 from kava.student.config import LatentStudentConfig
 from kava.student.latent import LatentStudent
@@ -138,7 +139,7 @@ def teacher_marks(
     """The marks of a frozen teacher's pass above its weights, and the bytes that it leaves."""
     kind = AutoModelForTextEncoding if is_encoder(base) else AutoModelForCausalLM
     with torch.device("meta"):
-        built = kind.from_config(base, dtype=dtype)
+        built = kind.from_config(base, dtype=dtype).eval()
     with fake_tensors() as live, torch.no_grad():
         model: Any = as_fake(built)
         start = live.live
@@ -198,12 +199,13 @@ def _passes(config: TrainConfig, student: Any, widths: Widths) -> Tensor:
     queries = attention_flag(config) is not None
     if config.needs_teacher and config.self_distillation:
         writes = config.teacher_ce_weight > 0
-        cache, held, logits = _read(base, B, widths.text, R + A + 1 if writes else 1, queries)
+        with evaluating(base):
+            cache, held, logits = _read(base, B, widths.text, R + A + 1 if writes else 1, queries)
         pairs = pairs_of(cache, P)
         if writes:
             terms.append(_ce(logits))
     elif config.adapter_off:
-        with torch.no_grad(), lora_off(base):
+        with torch.no_grad(), lora_off(base), evaluating(base):
             held = _read(base, B, widths.text, queries=queries)
     if config.text_ce_weight:
         ids = torch.ones(B, R + A + 1, dtype=torch.long)
