@@ -169,7 +169,7 @@ def test_the_smoke_file_equals_its_flags() -> None:
     [
         ("lr: 1e-3\nlearning_rate: 1e-3\n", "lr and learning_rate mean the same: leave one out"),
         ("lerning_rate: 1e-3\n", "unknown key 'lerning_rate'"),
-        ("streaming: true\n", "streaming reads data while training"),
+        ("load_in_8bit: true\n", "load_in_8bit quantises one of two models"),
         ("model:\n  name: gpt2\n", "model holds keys of its own"),
         ("kv_weight: .nan\n", "--kv_weight nan must be a finite number"),
         ("config: other.yaml\n", "unknown key 'config'"),

@@ -122,6 +122,8 @@ class Names(Collection[str]):
         return len(self._known())
 
 
+QUANTIZATIONS = ("none", "8bit", "4bit")
+OPTIMISERS = ("adamw_torch_fused", "adamw_torch", "adamw_8bit", "paged_adamw_8bit", "adafactor")
 ROUTERS = ("mlp", "gate", "attention")
 ROUTER_LEARNING = ("gradient", "likelihood", "policy")
 ENTROPY_TARGETS = ("diverse", "specialized")

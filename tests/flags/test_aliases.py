@@ -122,7 +122,7 @@ def test_a_command_that_users_know_is_taken(command: str, settings: dict[str, An
         ("--dataset_config wikitext-2-raw-v1", "a task knows its own"),
         ("--dataset_config main --dataset_name svamp", "a task knows its own"),
         ("--num_workers 4", "leave it out"),
-        ("--load_in_8bit true", "--dtype bfloat16"),
+        ("--load_in_8bit true", "--teacher_quantization 8bit"),
         ("--lr 1 --learning_rate 1", "mean the same"),
         ("--batch_size auto", "--batch_size 'auto' is not a whole number"),
         ("--student gpt2", "the student's model is named by --model_name"),

@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from families import FAMILIES, VOCAB_SIZE
+from families import FAMILIES, VOCAB_SIZE, build
 from kava.models.capture import capture
 from kava.models.recompute import recompute_layers
+from kava.student.answering import evaluating
 from kava.student.latent import LatentStudent
 
 PROMPT = torch.tensor([[0, 5, 6, 7], [8, 9, 10, 11]])
@@ -67,6 +68,28 @@ def test_latents_read_a_cache_that_grows(family: str, options: dict[str, Any]) -
     torch.testing.assert_close(loss, plain)
     for name, part in expected.items():
         torch.testing.assert_close(gradients[name], part, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("dropout", ["resid_pdrop", "attn_pdrop"])
+def test_a_pass_without_dropout_is_recomputed_without_it(dropout: str) -> None:
+    """As the teacher's in self-distillation: its backward comes when the model trains again."""
+    ids = torch.arange(12).view(2, 6) % VOCAB_SIZE
+    found = []
+    for recomputes in (False, True):
+        config = FAMILIES["gpt2"]().config
+        config.update({dropout: 0.5})
+        model = build(config).train()
+        if recomputes:
+            recompute_layers(model)
+        with evaluating(model):
+            outputs, trace = capture(model, ids)
+        assert model.training
+        loss = outputs.logits.square().mean() + trace.keys.square().sum()
+        found.append(passes_and_gradients(model, loss))
+        assert all(part.training for part in model.modules())
+    expected, gradients = found
+    for name, part in expected.items():
+        torch.testing.assert_close(gradients[name], part, atol=1e-5, rtol=1e-5)
 
 
 def test_a_layer_keeps_no_activations_between_forward_and_backward() -> None:

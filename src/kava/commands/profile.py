@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from kava import names
-from kava.flags import Usage, check_fields, flag
+from kava.flags import Usage, check_fields, flag, flags_of
 from kava.flags.aliases import PROFILING
 from kava.models.quiet import quiet_libraries
 from kava.profile.defaults import DEFAULTS, LARGER_TEACHER
@@ -28,6 +29,12 @@ class ProfileConfig(ConfigFile):
     )
     steps: int = flag(10, "measured steps", least=1, most=10_000)
     json: bool = flag(False, "print the profile as JSON")
+    memory: bool = flag(
+        False,
+        "estimate the memory of the training step that the flags of kava train describe, part by "
+        "part, without loading weights",
+    )
+    measure: bool = flag(False, "with --memory: also run that step, and compare")
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -37,11 +44,21 @@ USAGE = Usage(
     prog="kava profile",
     kind=TrainConfig,
     beside=ProfileConfig,
-    summary="Time the stages of a distillation step, and check its shapes and values.",
+    summary="Time the stages of a distillation step and check its values, or count its memory.",
     example="kava profile --mode structured",
     known=PROFILING,
     common=(
-        *("mode", "steps", "json", "model_name", "teacher_name", "dataset_name", "max_length"),
+        *(
+            "mode",
+            "steps",
+            "json",
+            "memory",
+            "measure",
+            "model_name",
+            "teacher_name",
+            "dataset_name",
+            "max_length",
+        ),
         *("target_len", "kv_method", "kv_loss", "batch_size", "device", "config"),
     ),
     more="The flags of `kava train` are taken too, and mean the same. Without --config, "
@@ -54,8 +71,18 @@ def parse(argv: Sequence[str]) -> tuple[TrainConfig, ProfileConfig]:
     """The configuration to profile, and the flags of the profile itself."""
     values = USAGE.read(argv)
     own = ProfileConfig(
-        **{name: values.pop(name) for name in ("mode", "steps", "json") & values.keys()}
+        **{
+            name: values.pop(name)
+            for name in flags_of(ProfileConfig)
+            if name in values and name != "config"
+        }
     )
+    if own.measure and not own.memory:
+        USAGE.fail("--measure runs the step that --memory estimates: pass it too")
+    if own.memory and (own.mode is not None or own.steps != 10):
+        USAGE.fail("--memory takes no steps and no mode: leave --mode and --steps out")
+    if own.memory:
+        return config_of(USAGE, values), own
     if own.mode is not None and values.setdefault("alignment_mode", own.mode) != own.mode:
         USAGE.fail("--mode and --alignment_mode mean the same: leave one out")
     if values.keys().isdisjoint({"config", "model_name", "teacher_name", "teachers"}):
@@ -75,8 +102,13 @@ def main(argv: list[str]) -> int:
     config, own = parse(argv)
     quiet_libraries()
 
+    from kava.profile.memory import profile_memory
     from kava.profile.step import profile_step
 
-    found = profile_step(config, own.steps)
+    found: Any = (
+        profile_memory(config, measure=own.measure)
+        if own.memory
+        else profile_step(config, own.steps)
+    )
     print(json.dumps(asdict(found), ensure_ascii=False) if own.json else found)
     return 0

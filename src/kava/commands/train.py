@@ -112,6 +112,7 @@ def _say_what_is_next(config: TrainConfig, run: Run, checkpoint: Path) -> None:
 
 def _describe(config: TrainConfig, run: Run) -> None:
     from kava.data.mix import mix_sizes
+    from kava.train.memory import teacher_lines
     from kava.train.space_fit import space_lines
     from kava.train.teacher_names import teachers_of
 
@@ -126,9 +127,12 @@ def _describe(config: TrainConfig, run: Run) -> None:
     if sizes:
         parts = ", ".join(f"{name} {size}" for name, size in sizes.items())
         print(f"mix:     {parts}")
-    print(f"data:    {config.dataset_name}: {run.data.report}; hash {run.data.hash[:12]}")
+    begins = "streamed, begins with " if config.streaming else ""
+    print(f"data:    {config.dataset_name}: {begins}{run.data.report}; hash {run.data.hash[:12]}")
     print(f"student: {config.model_name}, {config.student}, {trainable:,} trainable parameters")
     print(f"teacher: {teacher}")
+    for line in teacher_lines(distiller, config):
+        print(f"         {line}")
     print(
         f"target:  {config.kv_method} to {config.target_len} positions, "
         f"{config.alignment_mode} alignment"

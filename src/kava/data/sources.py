@@ -236,7 +236,7 @@ def default_template(dataset_name: str, *, drop_last_step: bool = True) -> Templ
 
 
 def _load_files(name: str, split: str, reader: Callable[[PlacedRow, str], Record]) -> list[Record]:
-    files = _find_files(name, split)
+    files = files_of(name, split)
     one_file = len(files) == 1 and files[0].is_file()
     stem = stem_of(files[0]) if one_file else split
 
@@ -246,7 +246,16 @@ def _load_files(name: str, split: str, reader: Callable[[PlacedRow, str], Record
     return read_rows(rows_of(files, (split,)), read, str(files[0]) if one_file else name)
 
 
-def _find_files(name: str, split: str) -> list[Path]:
+def files_of(name: str, split: str) -> list[Path]:
+    """The files of a split that the path of a file or a folder means.
+
+    Raises:
+        ValueError: no such file or folder, or a folder without this split.
+
+    Example:
+        >>> files_of("data", "train")
+        [PosixPath('data/train.jsonl')]
+    """
     path = Path(name).expanduser()
     if path.is_dir() and not is_saved(path):
         found = find_files(path, (split,))

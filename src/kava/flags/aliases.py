@@ -14,8 +14,9 @@ _PHASE = (
     "selects nothing by itself: say what a phase is by --teachers, --teacher_prompts and --fusion, "
     "or let kava curriculum run go through all of them"
 )
-_NO_QUANTISATION = (
-    "asks for quantised weights, which are not there; --dtype bfloat16 halves a frozen teacher's"
+_QUANTISATION = (
+    "quantises one of two models without saying which: --teacher_quantization 8bit or 4bit does, "
+    "of a frozen teacher, and what is trained is not quantised"
 )
 _ONE = ("1", "1.0")
 _ZERO = ("0", "0.0")
@@ -49,9 +50,6 @@ READING: Known = {
         "part as a file and name that by --dataset_name",
         ("main",),
         ("dataset_name", ("gsm8k", "openai/gsm8k")),
-    ),
-    "streaming": Instead(
-        "reads data while training, and here all are read before: use --subset_size for a part", OFF
     ),
     "num_workers": Instead(
         "counts processes that load batches, and samples are encoded once, before training: leave "
@@ -174,9 +172,8 @@ TRAINING: Known = {
     "logging_dir": Instead("is the folder tensorboard in --output_dir: leave it out"),
     "overwrite_output_dir": Same("overwrite"),
     "resume_from_checkpoint": Same("resume_from"),
-    "teacher_quantization": Instead(_NO_QUANTISATION, ("none", *OFF)),
-    "load_in_8bit": Instead(_NO_QUANTISATION, OFF),
-    "load_in_4bit": Instead(_NO_QUANTISATION, OFF),
+    "load_in_8bit": Instead(_QUANTISATION, OFF),
+    "load_in_4bit": Instead(_QUANTISATION, OFF),
     "use_lora": Instead("is said by --lora_r, the rank of the adapters: pass that", OFF),
     "lora_rank": Same("lora_r"),
     "lora_target_modules": Same("lora_targets", commas=True),
@@ -189,8 +186,17 @@ PROFILING: Known = {
 }
 """Of `kava profile`."""
 
+_NO_STREAM: Known = {
+    "streaming": Instead(
+        "is of kava train; here a part of the data is read before: use --num_samples or "
+        "--calibration_samples",
+        OFF,
+    )
+}
+
 COMPARING_LAYERS: Known = {
     **READING,
+    **_NO_STREAM,
     "model_name": Same("student_model"),
     "model_name_or_path": Same("student_model"),
     "teacher_name": Same("teacher_model"),
@@ -199,6 +205,7 @@ COMPARING_LAYERS: Known = {
 
 CALIBRATING: Known = {
     **READING,
+    **_NO_STREAM,
     **MODELS,
     "teacher_models": Same(
         "teacher_name", several="names several, and a map is of one: name it by --teacher_name"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
@@ -28,6 +28,7 @@ class Flag:
         positional: whether it may be given by its place, too.
         metavar: what stands for its value in `--help`, and for its name where it is positional.
         group: the heading that it begins in `--help`; it holds for the fields that follow.
+        words: words that stand for numbers, in addition to the numbers that it may be.
         unset: what `--help` calls a default of None.
     """
 
@@ -44,11 +45,12 @@ class Flag:
     positional: bool = False
     metavar: str | None = None
     group: str | None = None
+    words: Mapping[str, int] = field(default_factory=dict)
     unset: str = "not set"
 
     def allows(self, number: float) -> bool:
         """Whether a number lies within the limits; NaN lies within none."""
-        return (
+        return number in self.words.values() or (
             (self.least is None or number >= self.least)
             and (self.above is None or number > self.above)
             and (self.most is None or number <= self.most)
@@ -62,6 +64,10 @@ class Flag:
             >>> Flag(help="", least=1, most=4096).range(), Flag(help="", above=0).range()
             ('from 1 to 4,096', 'above 0')
         """
+        named = "".join(f", or {word}" for word in self.words)
+        return self._limits() + named
+
+    def _limits(self) -> str:
         low = (
             f"above {_number(self.above)}"
             if self.above is not None

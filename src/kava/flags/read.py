@@ -30,6 +30,8 @@ def from_words(setting: Setting, words: list[str]) -> Any:
 
 
 def _from_word(setting: Setting, word: str) -> Any:
+    if word in setting.flag.words:
+        return setting.flag.words[word]
     try:
         if setting.kind is bool:
             return {**dict.fromkeys(TRUE, True), **dict.fromkeys(FALSE, False)}[word.lower()]
@@ -66,6 +68,8 @@ def from_file(setting: Setting, value: Any) -> Any:
 
 def _from_item(setting: Setting, value: Any) -> Any:
     """The same, of one value."""
+    if isinstance(value, str) and value in setting.flag.words:
+        return setting.flag.words[value]
     if setting.kind is float and isinstance(value, str | int) and not isinstance(value, bool):
         try:
             return float(value)

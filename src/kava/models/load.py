@@ -35,6 +35,7 @@ from kava.models.folders import (
 from kava.models.from_files import build_from, unreadable
 from kava.models.gguf import SUFFIX, load_options, resolve_gguf
 from kava.models.given import given_model, given_tokenizer
+from kava.models.quantise import quantised_options, refuse_quantization, settle_quantised
 from kava.models.traceable import check_kind, name_outputs, text_part
 from kava.models.weights import check_finite
 
@@ -56,6 +57,7 @@ def load_model(
     device: torch.device | str | None = None,
     trust_remote_code: bool = False,
     encoders: bool = False,
+    quantization: str = "none",
 ) -> PreTrainedModel:
     """Load a causal language model, in evaluation mode.
 
@@ -71,8 +73,10 @@ def load_model(
         trust_remote_code: run modeling code from the checkpoint.
         encoders: also load encoders of the BERT and T5 families, as teachers; of T5 the encoder
             alone.
+        quantization: "8bit" or "4bit" quantises the linear layers (`kava.models.quantise`).
 
     Raises:
+        KavaError: a quantisation without bitsandbytes.
         ValueError: an unknown `kava/` name, a checkpoint that is damaged, lacks weights, or is
             not a causal decoder.
         OSError: a folder or hub model that cannot be read.
@@ -82,6 +86,9 @@ def load_model(
     """
     name = str(name_or_path)
     dtype = dtype_of(dtype)
+    made = name in RANDOM_MODELS or (encoders and name in ENCODER_MODELS)
+    if quantization != "none" and (made or given_model(name) is not None):
+        refuse_quantization(quantization, name)
     if (here := given_model(name)) is not None:
         if load_model_config(name, encoders=encoders) is not here.config:
             raise ValueError(f"{name!r} is a composite model: pass its language model alone")
@@ -89,13 +96,18 @@ def load_model(
         model: Any = here
         if isinstance(dtype, torch.dtype):
             model.to(dtype=dtype)
-    elif name in RANDOM_MODELS or (encoders and name in ENCODER_MODELS):
+    elif made:
         model = _random_model(name)
         if isinstance(dtype, torch.dtype):
             model.to(dtype=dtype)
     else:
         source = _resolve(name)
-        model = _pretrained(source, _read_config(source, trust_remote_code, encoders), dtype)
+        config, options = _read_config(source, trust_remote_code, encoders)
+        if quantization != "none":
+            options |= quantised_options(quantization, name, config, dtype, device)
+        model = _pretrained(source, (config, options), dtype)
+        if quantization != "none":
+            settle_quantised(model, name, quantization)
     return model.eval() if device is None else model.eval().to(device)
 
 

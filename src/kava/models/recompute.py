@@ -46,12 +46,13 @@ def recompute_layers(model: PreTrainedModel) -> None:
             f"recompute; leave it out"
         )
     for layer in layers:
-        layer.forward = partial(_forward, _index_of(layer), layer.forward)
+        layer.forward = partial(_forward, layer, _index_of(layer), layer.forward)
 
 
-def _forward(index: int | None, original: Call, *args: Any, **kwargs: Any) -> Any:
+def _forward(layer: nn.Module, index: int | None, forward: Call, *args: Any, **kwargs: Any) -> Any:
     if not torch.is_grad_enabled():
-        return original(*args, **kwargs)
+        return forward(*args, **kwargs)
+    original = _in_mode(layer, forward)
     cache = next((one for one in (*args, *kwargs.values()) if isinstance(one, Cache)), None)
     if cache is None or index is None:
         return checkpoint(original, *args, use_reentrant=False, **kwargs)
@@ -74,6 +75,26 @@ def _forward(index: int | None, original: Call, *args: Any, **kwargs: Any) -> An
         cache.layers.append(DynamicLayer())
     cache.layers[index] = cache_layer((keys, values))
     return output
+
+
+def _in_mode(layer: nn.Module, forward: Call) -> Call:
+    """A layer's forward in the mode that the layer has now: a pass without dropout has none later.
+
+    The backward pass comes when the model may be in training mode again.
+    """
+    then = [(part, part.training) for part in layer.modules()]
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        now = [part.training for part, _ in then]
+        for part, mode in then:
+            part.training = mode
+        try:
+            return forward(*args, **kwargs)
+        finally:
+            for (part, _), mode in zip(then, now):
+                part.training = mode
+
+    return run
 
 
 def _cached(cache: Cache, index: int) -> tuple[Tensor, Tensor] | None:

@@ -64,6 +64,19 @@ class StageClock:
         self._since = now
 
 
+def resident_bytes(field: str = "VmRSS") -> int:
+    """Resident memory of this process, from Linux's /proc; 0 where the system does not tell.
+
+    Args:
+        field: "VmRSS" now, "VmHWM" at most.
+    """
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return 0
+    (line,) = (line for line in status.read_text().splitlines() if line.startswith(field + ":"))
+    return int(line.split()[1]) * 1024
+
+
 class PeakMemory:
     """The most memory in use since now, above what is in use now.
 
@@ -86,17 +99,11 @@ class PeakMemory:
             return None
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device) - self.start
-        return self._resident("VmHWM") - self.start
+        return resident_bytes("VmHWM") - self.start
 
     def _reset_resident(self) -> int | None:
         try:
             Path("/proc/self/clear_refs").write_text("5")
         except OSError:  # not Linux, or a container that forbids it
             return None
-        return self._resident("VmRSS")
-
-    @staticmethod
-    def _resident(field: str) -> int:
-        lines = Path("/proc/self/status").read_text().splitlines()
-        (line,) = (line for line in lines if line.startswith(field + ":"))
-        return int(line.split()[1]) * 1024
+        return resident_bytes()

@@ -17,7 +17,9 @@ _FOLDER_NAME = re.compile(rf"\w[\w .+-]{{0,{MOST_CHARACTERS - 1}}}")
 DATA_KEYS = frozenset({*flags_of(DataSettings), "seed"})
 """The settings that decide which samples a run sees."""
 
-BUDGET_KEYS = frozenset({"batch_size", "gradient_accumulation_steps", "max_steps", "epochs"})
+BUDGET_KEYS = frozenset(
+    {"batch_size", "gradient_accumulation_steps", "effective_batch_size", "max_steps", "epochs"}
+)
 """The settings that decide how many of them it sees."""
 
 RUN_KEYS = frozenset({"output_dir", "resume", "overwrite", "no_progress"})

@@ -26,6 +26,7 @@ def training_arguments(config: TrainConfig, evaluates: bool, answers: bool) -> T
         gradient_accumulation_steps=config.gradient_accumulation_steps,
         learning_rate=config.lr,
         lr_scheduler_type=config.lr_scheduler,
+        optim=config.optim,
         warmup_steps=config.warmup_steps,
         weight_decay=config.weight_decay,
         max_grad_norm=config.max_grad_norm,
@@ -49,6 +50,7 @@ def training_arguments(config: TrainConfig, evaluates: bool, answers: bool) -> T
         report_to="none",
         remove_unused_columns=False,
         label_names=[],
+        accelerator_config={"dispatch_batches": False},  # batches hold more than tensors
         ddp_find_unused_parameters=False,
         log_level="error",
     )

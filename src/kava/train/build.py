@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase, TrainerCallback
 
 from kava.data.collate import Collator
 from kava.data.encoded import UNKNOWN_TOKEN, DoesNotFit
-from kava.data.neighbours import check_neighbours
+from kava.data.neighbours import check_neighbours, with_neighbours
 from kava.dataset_names import WORD_BY_WORD
 from kava.fit.aligner import CalibrationReport
 from kava.fit.layer_map import LayerMapping
@@ -22,6 +22,7 @@ from kava.models.devices import choose_device
 from kava.shared import SpaceFit
 from kava.store.teacher import StoredTeacher
 from kava.student.settings import read_settings
+from kava.train.auto_batch import settle_batch_size
 from kava.train.bare import check_bare
 from kava.train.calibration import calibrate_aligners
 from kava.train.checks import check_warmup
@@ -31,6 +32,7 @@ from kava.train.defaults import adopt, default_lines
 from kava.train.disk import DiskNeed, check_disk, disk_need
 from kava.train.layer_mapping import layer_map_file, measure_layer_map
 from kava.train.limits import check_models, fit_data, num_update_steps
+from kava.train.memory import check_device_memory
 from kava.train.models import (
     build_distiller,
     build_teacher_tokenizer,
@@ -44,6 +46,7 @@ from kava.train.resume import Start, check_same_machine, check_same_run, find_st
 from kava.train.scores import needs_scores, scores_path, with_scores
 from kava.train.space_fit import fit_shared_space
 from kava.train.stored import give_rows
+from kava.train.streaming import head_of, stream_of, with_stream
 from kava.train.trackers import trackers_of
 from kava.train.trainer import RunTrainer
 
@@ -104,7 +107,7 @@ class Parts:
             "config": self.config,
             "tokenizer": self.tokenizer,
             "template": self.data.template,
-            "train_data": self.data.train,
+            "train_data": self.data.train if self.data.stream is None else self.data.stream,
             "eval_data": self.data.eval,
             "eval_records": self.data.eval_records,
             "data_hash": self.data.hash,
@@ -173,9 +176,12 @@ def prepare(
     start = find_start(config)
     if start.checkpoint is not None:
         adopt(config, recorded_values(read_settings(start.checkpoint), config.left_out))
-    check_device_precision(config, torch.device(choose_device(config.device)))
+    device = torch.device(choose_device(config.device))
+    check_device_precision(config, device)
+    check_device_memory(config, device)
     trackers = trackers_of(config)
     readers = check_models(config)
+    stream = stream_of(config) if config.streaming else None
     # large models are loaded last, so that a wrong path or a bad sample is reported at once
     tokenizer = build_tokenizer(config)
     teacher_tokenizer = build_teacher_tokenizer(config, tokenizer)
@@ -183,13 +189,18 @@ def prepare(
     for line in default_lines(config):
         print(line, flush=True)
     shared = data is not None
+    if stream is not None:
+        given = replace(given, train=head_of(config, stream))
     if data is None:
         with _other_words(config):
             data = load_data(config, tokenizer, teacher_tokenizer, several, given)
     data = fit_data(config, data, tokenizer, readers)
+    if stream is not None:
+        data = with_stream(config, data, stream, (tokenizer, teacher_tokenizer), readers)
     if start.checkpoint is not None:
         check_same_run(start.checkpoint, config, data.hash)
-    check_warmup(config, num_update_steps(config, len(data.train)))
+    if not config.auto_batch:
+        check_warmup(config, num_update_steps(config, len(data.train)))
     check_bare(config, data.train)
     if config.wrong_sample:
         check_neighbours(data.train, "train on", "--subset_size")
@@ -205,6 +216,11 @@ def prepare(
         data = replace(data, train=train, eval=held_out)
     theirs = None if teacher_tokenizer is None else teacher_tokenizer.pad_token_id
     pads = tuple(one.pad_token_id for one in several)
+    if config.auto_batch:
+        collate = Collator(tokenizer.pad_token_id, theirs, pad_token_ids=pads)
+        samples = with_neighbours(data.train) if config.wrong_sample else data.train
+        print(settle_batch_size(config, distiller, samples, collate, device), flush=True)
+        check_warmup(config, num_update_steps(config, len(data.train)))
     return Parts(config, distiller, data, tokenizer, start, trackers, theirs, pads)
 
 
@@ -236,12 +252,13 @@ def finish(trainer: RunTrainer, parts: Parts) -> Run:
         pad_token_ids=parts.pad_token_ids,
     )
     written = [sample for sample in data.train if sample.num_reasoning]
-    if config.measures_layers and config.matches_cache and anew:
-        layers = measure_layer_map(distiller, config, written, collate, data.hash)
-        trainer.after_first_step.do.append(partial(layers.save, layer_map_file(config)))
-    if config.calibrates and config.matches_cache and anew:
-        calibrations = calibrate_aligners(distiller, config, written, collate)
     space = None
-    if distiller.space is not None and anew:
-        space = fit_shared_space(distiller, config, written, collate)
+    with distiller.resting.awake(*distiller.models):
+        if config.measures_layers and config.matches_cache and anew:
+            layers = measure_layer_map(distiller, config, written, collate, data.hash)
+            trainer.after_first_step.do.append(partial(layers.save, layer_map_file(config)))
+        if config.calibrates and config.matches_cache and anew:
+            calibrations = calibrate_aligners(distiller, config, written, collate)
+        if distiller.space is not None and anew:
+            space = fit_shared_space(distiller, config, written, collate)
     return Run(trainer, data, start, need, calibrations, layers, space)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from kava.flags import flags_of
+from kava.train.memory import check_memory
 from kava.train.resampling import INTERPOLATED, REASONING_ONLY
 from kava.train.settings import Settings
 from kava.train.store_checks import check_store
+from kava.train.streaming_flags import check_streaming
 from kava.train.teacher_names import check_teachers
 
 
@@ -27,6 +29,8 @@ def check_config(config: Settings) -> None:
     _check_reading(config)
     _check_shared_space(config)
     _check_lora(config)
+    check_memory(config)
+    check_streaming(config)
     _check_something_is_trained(config)
     if config.student == "explicit" and config.teacher_name is None and config.matches_cache:
         raise ValueError(

@@ -14,6 +14,7 @@ from kava.models.gguf import gguf_name
 from kava.train.checks import check_config
 from kava.train.defaults import settle
 from kava.train.settings import Settings
+from kava.train.settings.optimisation import AUTO_BATCH
 
 
 @dataclass(kw_only=True)
@@ -31,6 +32,10 @@ class TrainConfig(Settings):
     def __post_init__(self) -> None:
         if isinstance(self.report_to, str):  # as users of transformers write it
             self.report_to = [self.report_to]
+        if isinstance(self.teacher_quantization, str):
+            self.teacher_quantization = [self.teacher_quantization]
+        if str(self.batch_size) == "auto":
+            self.batch_size = AUTO_BATCH
         check_fields(self)
         self.model_name = gguf_name(self.model_name, self.gguf_file, "--gguf_file") or ""
         self.teacher_name = gguf_name(

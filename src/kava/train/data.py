@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from transformers import PreTrainedTokenizerBase
 
@@ -27,6 +27,9 @@ from kava.train.readers import Reader, Readers, reader_of
 from kava.train.scores import needs_scores
 from kava.train.settings.data import DataSettings
 from kava.train.teacher_names import teachers_of
+
+if TYPE_CHECKING:
+    from kava.train.streaming import StreamedSamples
 
 DATA_FIELDS = (
     *("model_name", "student", "target_len", "kv_method", "token_alignment"),
@@ -53,6 +56,8 @@ class Data:
     template: Template
     notices: tuple[str, ...] = ()
     teacher_templates: tuple[Template, ...] = ()
+    stream: StreamedSamples | None = None
+    """With `--streaming`: what is trained on; `train` is its beginning."""
 
 
 @dataclass(frozen=True)
@@ -110,10 +115,14 @@ def load_data(
         reader_of(one, theirs, tokenizer, plain, template, records)
         for one, theirs in zip(teachers_of(config), several)
     ]
-    matched = config.student == "latent" or config.matches_cache
-    target_len = config.target_len if matched and not config.keep_short else None
+    target_len = needed_reasoning(config)
     encode = partial(
-        _encode, config, tokenizer=tokenizer, teacher=teacher, template=template, readers=readers
+        encode_samples,
+        config,
+        tokenizer=tokenizer,
+        teacher=teacher,
+        template=template,
+        readers=readers,
     )
     encoded, report = encode(train, target_len=target_len)
     eval_encoded: list[Encoded] = []
@@ -209,7 +218,14 @@ def data_key(config: TrainConfig) -> tuple[Any, ...]:
         else None,
         tuple(config.teacher_reasoning or ()),
         config.matches_cache,
-        (config.knockout_reach, config.kv_scores_path, config.dtype) if scored else None,
+        (
+            config.knockout_reach,
+            config.kv_scores_path,
+            config.dtype,
+            tuple(config.teacher_quantization or ()),
+        )
+        if scored
+        else None,
     )
 
 
@@ -220,6 +236,12 @@ def records_of(config: TrainConfig, name: str, split: str) -> list[Record]:
         ValueError: data that cannot be read.
     """
     return load_records(name, split=split, rows=config, on_missing="report")
+
+
+def needed_reasoning(config: TrainConfig) -> int | None:
+    """The fewest reasoning tokens of a sample; None where a sample may have fewer than M."""
+    matched = config.student == "latent" or config.matches_cache
+    return config.target_len if matched and not config.keep_short else None
 
 
 def _found(records: list[Record]) -> list[Record]:
@@ -240,7 +262,7 @@ def _subset(records: list[Record], config: TrainConfig) -> list[Record]:
     return split_records(records, sizes, seed=config.seed)["train"]
 
 
-def _encode(
+def encode_samples(
     config: TrainConfig,
     records: Sequence[Record],
     *,
@@ -250,6 +272,7 @@ def _encode(
     readers: Readers,
     target_len: int | None,
 ) -> tuple[list[Encoded], EncodeReport]:
+    """Encode records for the student and its teachers."""
     _, teacher_tokenizer, teacher_template = teacher
     own = teacher_tokenizer is not None or any(theirs is not None for _, theirs, _ in readers)
     own = own or bool(config.teacher_reasoning)

@@ -44,6 +44,8 @@ BEFORE: Mapping[str, Any] = {
     "gradient_checkpointing": False, "lr_projector": None,
     "chat_template": "none", "gguf_file": None, "teacher_gguf_file": None,
     "teacher_chat_templates": None,
+    "teacher_quantization": None, "teacher_offload": False, "optim": "adamw_torch_fused",
+    "effective_batch_size": None, "streaming": False, "shuffle_buffer": 1000,
 }  # fmt: skip
 """Flags that runs of an earlier version do not record, and what held then."""
 
@@ -96,6 +98,10 @@ def settle(config: Settings) -> dict[str, str]:
         `Settings.left_out`.
     """
     left_out: dict[str, str] = {}
+    if config.auto_batch:  # a run that goes on takes the size that was found
+        left_out |= {"batch_size": "", "gradient_accumulation_steps": ""}
+    elif config.effective_batch_size is not None:
+        accumulate(config)
     if config.teachers and config.teacher_name is None:
         # what needs one teacher alone, such as CKA with the layers of a map, reads the first
         config.teacher_name = teachers_of(config)[0].model
@@ -116,6 +122,29 @@ def settle(config: Settings) -> dict[str, str]:
         config.text_ce_weight = 1.0 if _needs_reader(config) else 0.0
         left_out["text_ce_weight"] = ""
     return left_out
+
+
+def accumulate(config: Settings) -> None:
+    """Set the batches of an optimiser step to what the effective batch asks for.
+
+    Raises:
+        ValueError: a batch size that does not divide it, or batches that are given too.
+    """
+    whole, size = config.effective_batch_size, config.batch_size
+    if whole is None:
+        return
+    if whole % size:
+        raise ValueError(
+            f"--effective_batch_size {whole} is no multiple of --batch_size {size}: choose one "
+            f"that is"
+        )
+    if config.gradient_accumulation_steps not in (1, whole // size):
+        raise ValueError(
+            f"--effective_batch_size {whole} and --gradient_accumulation_steps "
+            f"{config.gradient_accumulation_steps} both say how many batches a step has: leave "
+            f"one out"
+        )
+    config.gradient_accumulation_steps = whole // size
 
 
 def steps_to_fade(given: int | None, num_steps: int) -> int:

@@ -13,12 +13,10 @@ from torch import Tensor
 from kava.format import counted, file_size
 from kava.student.adapted import stored_state
 from kava.train.loading import beside_student
+from kava.train.states import state_bytes
 
 if TYPE_CHECKING:
     from kava.train.trainer import RunTrainer
-
-ADAM_STATES = 2
-"""AdamW keeps two numbers per trained parameter."""
 
 
 class DiskNeed(NamedTuple):
@@ -55,7 +53,7 @@ def disk_need(trainer: RunTrainer, gives_way: Iterable[Path] = ()) -> DiskNeed:
     stored = {part.data_ptr(): part for part in saved}
     size = _bytes(stored.values())
     if not config.save_only_model:
-        size += ADAM_STATES * _bytes(p for p in module.parameters() if p.requires_grad)
+        size += state_bytes(config.optim, module)
     saves = math.ceil(trainer.total_steps / config.save_steps)
     limit = config.save_total_limit or saves
     most = min(saves, limit + 1 + bool(trainer.eval_records))

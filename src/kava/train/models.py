@@ -9,6 +9,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from kava.align import MapProjectionAligner
 from kava.data.chat import Chats
+from kava.models.devices import choose_device
 from kava.models.load import load_model, load_model_config, load_tokenizer
 from kava.models.lora import ALL_LINEAR, LoraForm, add_lora
 from kava.models.probe import probe_cache
@@ -184,13 +185,22 @@ def build_distiller(config: TrainConfig, checkpoint: Path | None = None) -> Dist
         return Distiller(student, config, its[0], stored[0])
     if config.adapter_off:
         return Distiller(student, config, build_aligner(config, base, base, checkpoint), base)
-    loaded: dict[tuple[str, str], PreTrainedModel] = {}
+    loaded: dict[tuple[str, ...], PreTrainedModel] = {}
     for one in teachers_of(config):
-        if (one.model, one.dtype) not in loaded:
-            teacher = load_model(one.model, dtype=one.dtype, encoders=True)
+        key = one.model, one.dtype, one.quantization
+        if key not in loaded:
+            # weights are quantised by the device that will read them
+            device = None if one.quantization == "none" else choose_device(config.device)
+            teacher = load_model(
+                one.model,
+                dtype=one.dtype,
+                device=device,
+                encoders=True,
+                quantization=one.quantization,
+            )
             probe_cache(teacher, one.model)
-            loaded[one.model, one.dtype] = teacher
-    teachers = [loaded[one.model, one.dtype] for one in teachers_of(config)]
+            loaded[key] = teacher
+    teachers = [loaded[one.model, one.dtype, one.quantization] for one in teachers_of(config)]
     aligners = [build_aligner(config, teacher, base, checkpoint) for teacher in teachers]
     if config.several:
         from kava.train.several import SeveralDistiller

@@ -21,7 +21,6 @@ Shapes: B batch, P prompt columns, T text columns, A answer columns, M slots, V 
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from dataclasses import replace
 
 import torch
@@ -40,6 +39,7 @@ from kava.losses import (
 )
 from kava.models.capture import capture, check_attention
 from kava.models.lora import lora_off
+from kava.models.offload import Resting
 from kava.models.rotary import rotary_of
 from kava.rope import Rotary, at_length_of, rotate_trace, unrotate_trace
 from kava.store.teacher import StoredTeacher
@@ -93,6 +93,7 @@ class Distiller(nn.Module):
         if teacher is not None and not self.own_frozen:
             freeze(teacher)
         self._teacher = () if teacher is None else (teacher,)
+        self.resting = Resting()
         reader = self.base if teacher is None else teacher
         unrotates = config.matches_cache and config.unrotates
         self.rotary: Rotary | None = rotary_of(self.base) if unrotates else None
@@ -127,14 +128,19 @@ class Distiller(nn.Module):
         return (self.base if self.teacher is None else self.teacher,)
 
     @property
+    def models(self) -> tuple[PreTrainedModel, ...]:
+        """Those of `readers` that are models, and not stores of what one has left."""
+        return tuple(one for one in self.readers if isinstance(one, PreTrainedModel))
+
+    @property
     def aligners(self) -> tuple[MapProjectionAligner, ...]:
         """The aligner of each teacher."""
         return (self.map_aligner,)
 
     def move_teacher(self, device: torch.device) -> None:
-        """The trainer moves this module; the teacher is not part of it."""
-        if isinstance(self.teacher, PreTrainedModel) and not self.own_frozen:
-            self.teacher.to(device)  # type: ignore[arg-type]
+        """The trainer moves this module; the teachers are not part of it."""
+        if self.teacher is not None and not self.own_frozen:
+            self.resting.place(self.models, device, rest=self.settings.teacher_offload)
 
     def forward(
         self,
@@ -286,7 +292,7 @@ class Distiller(nn.Module):
         model = self.base if own or self.teacher is None else self.teacher
         trained = own and self.settings.teacher_ce_weight > 0
         hidden = self.settings.codi_weight > 0
-        with lora_off(model) if self.own_frozen else nullcontext():
+        with lora_off(model) if self.own_frozen else self.resting.awake(model):
             return read_teacher(model, batch, own, trained, self.teacher_queries, hidden)
 
     @torch.no_grad()

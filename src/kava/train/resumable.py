@@ -180,7 +180,8 @@ class ResumableTrainer(Trainer):
     @property
     def total_steps(self) -> int:
         """The optimiser steps of the whole run."""
-        num_samples = len(self.train_dataset)  # type: ignore[arg-type]
+        # a stream has no length, and its run has a number of steps
+        num_samples = 0 if self.config.streaming else len(self.train_dataset)  # type: ignore[arg-type]
         return num_update_steps(self.config, num_samples, self.args.world_size)
 
     def is_finished(self, checkpoint: str | Path) -> bool:

@@ -46,7 +46,6 @@ from kava.fuse import (
 )
 from kava.fuse.base import one_hot
 from kava.rope import unrotate_trace
-from kava.store.teacher import StoredTeacher
 from kava.student.latent import LatentStudent
 from kava.trace import KVTrace, Segment
 from kava.train.around import Around, query_of
@@ -124,7 +123,7 @@ class SeveralDistiller(Distiller):
             if flag is not None:
                 check_attention_of(teacher, flag)
         self.passes = SidePasses(
-            config, self._all, self.builders, self.fusion.reads, self.teacher_queries
+            config, self._all, self.builders, self.fusion.reads, self.teacher_queries, self.resting
         )
 
     @property
@@ -137,12 +136,6 @@ class SeveralDistiller(Distiller):
     def readers(self) -> tuple[Teacher, ...]:
         """The frozen teachers."""
         return self._all
-
-    def move_teacher(self, device: torch.device) -> None:
-        """Move all teachers."""
-        for teacher in self._all:
-            if not isinstance(teacher, StoredTeacher):
-                teacher.to(device)  # type: ignore[arg-type]
 
     def _first_teacher(self, batch: Batch) -> Pass | None:
         return None

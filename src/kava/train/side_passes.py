@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from kava.data.collate import Batch
+from kava.models.offload import Resting
 from kava.store.teacher import StoredPass, StoredTeacher
 from kava.trace import KVTrace
 from kava.train.config import TrainConfig
@@ -50,6 +51,7 @@ class SidePasses:
         builders: what makes the target of each.
         reads: the fields of `kava.fuse.Offers` that the fusion reads.
         queries: record queries, too.
+        resting: which teachers are elsewhere between their passes.
     """
 
     def __init__(
@@ -59,12 +61,14 @@ class SidePasses:
         builders: Sequence[TargetBuilder],
         reads: frozenset[str],
         queries: bool,
+        resting: Resting,
     ):
         self.config = config
         self.teachers = tuple(teachers)
         self.builders = tuple(builders)
         self.reads = reads
         self.queries = queries
+        self.resting = resting
 
     def read(self, batch: Batch, present_BN: Tensor, chosen_B: Tensor | None) -> list[Read | None]:
         """Each teacher's reading of its samples; None of one that reads none.
@@ -133,13 +137,14 @@ class SidePasses:
         teacher = self.teachers[n]
         if isinstance(teacher, StoredTeacher):
             return teacher.read(batch, n)
-        return read_frozen(
-            teacher,
-            batch,
-            queries=self.queries,
-            hidden_states=False,
-            likelihood=bool(self.reads & {"answer_BN", "text_BN"}),
-        )
+        with self.resting.awake(teacher):
+            return read_frozen(
+                teacher,
+                batch,
+                queries=self.queries,
+                hidden_states=False,
+                likelihood=bool(self.reads & {"answer_BN", "text_BN"}),
+            )
 
 
 def likelihoods(found: Pass, reads: frozenset[str]) -> tuple[Tensor | None, Tensor | None]:

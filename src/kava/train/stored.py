@@ -100,6 +100,7 @@ def teacher_settings(one: TeacherName, config: PreTrainedConfig) -> dict[str, An
     return {
         "name": one.model,
         "dtype": one.dtype,
+        "quantization": one.quantization,
         "config": config_fingerprint(config),
         "files": files_fingerprint(model_folder(one.model)),
         "revision": getattr(config, "_commit_hash", None),
@@ -154,7 +155,8 @@ def _check_teacher(folder: str, theirs: Mapping[str, Any], ours: Mapping[str, An
             f"--store {folder} holds the cache of {theirs['name']} with other weights than "
             f"{ours['name']} has now: extract it again with --overwrite"
         )
-    check_equal(folder, theirs, {"dtype": ours["dtype"]}, _EXTRACT)
+    read = {name: ours[name] for name in ("dtype", "quantization")}
+    check_equal(folder, theirs, read, _EXTRACT)
 
 
 def _check_parts(

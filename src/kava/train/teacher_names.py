@@ -38,6 +38,7 @@ class TeacherName(NamedTuple):
         dtype: of its weights.
         prompt: its prompt, with {question} in it; None: the student's.
         chat: its chat template, as `--chat_template` names it.
+        quantization: of its linear layers: "none", "8bit" or "4bit".
     """
 
     label: str
@@ -45,6 +46,7 @@ class TeacherName(NamedTuple):
     dtype: str
     prompt: str | None
     chat: str
+    quantization: str = "none"
 
 
 def teachers_of(config: Settings) -> list[TeacherName]:
@@ -63,16 +65,24 @@ def teachers_of(config: Settings) -> list[TeacherName]:
     count = len(named or [config.teacher_name])
     chats = _each(config.teacher_chat_templates, "teacher_chat_templates", count)
     chats = chats or [config.chat_template] * count
+    bits = config.teacher_quantization or ["none"]
+    bits = bits * count if len(bits) == 1 else bits
+    if len(bits) != count:
+        whose = f"--teachers names {count}" if named else "--teacher_name names one teacher"
+        raise ValueError(
+            f"--teacher_quantization gives {len(bits)}, and {whose}: give one for all, or one for "
+            f"each"
+        )
     if not named:
         assert config.teacher_name is not None
-        return [TeacherName("teacher", config.teacher_name, config.dtype, None, chats[0])]
+        return [TeacherName("teacher", config.teacher_name, config.dtype, None, chats[0], bits[0])]
     dtypes = _each(config.teacher_dtypes, "teacher_dtypes", count) or [config.dtype] * count
     prompts: list[str] | list[None] = [None] * count
     prompts = _each(config.teacher_prompts, "teacher_prompts", count) or prompts
     found = []
-    for name, dtype, prompt, chat in zip(named, dtypes, prompts, chats):
+    for name, dtype, prompt, chat, quantization in zip(named, dtypes, prompts, chats, bits):
         label, model = split_label(name)
-        found.append(TeacherName(label, model, dtype, prompt, chat))
+        found.append(TeacherName(label, model, dtype, prompt, chat, quantization))
     labels = [one.label for one in found]
     for one in found:
         if labels.count(one.label) > 1:

@@ -56,6 +56,7 @@ from kava.train.recording import Recorder, RunRecord, peak_memory_bytes
 from kava.train.resumable import ResumableTrainer
 from kava.train.routing import groups_of
 from kava.train.stop import StopAtSignal
+from kava.train.streaming import StreamedSamples
 
 
 class RunTrainer(ResumableTrainer):
@@ -66,7 +67,7 @@ class RunTrainer(ResumableTrainer):
         config: the run's configuration.
         tokenizer: the student's tokenizer.
         template: the template that turns records into text.
-        train_data: encoded training samples.
+        train_data: encoded training samples, or a stream of them.
         eval_data: encoded held-out samples, for losses and the collapse guard.
         eval_records: the same samples as records, for accuracy.
         data_hash: hash of the training records, stored in every checkpoint.
@@ -87,7 +88,7 @@ class RunTrainer(ResumableTrainer):
         *,
         tokenizer: PreTrainedTokenizerBase,
         template: Template,
-        train_data: Sequence[Encoded],
+        train_data: Sequence[Encoded] | StreamedSamples,
         eval_data: Sequence[Encoded] = (),
         eval_records: Sequence[Record] = (),
         data_hash: str = "",
@@ -105,12 +106,14 @@ class RunTrainer(ResumableTrainer):
         self.recorder = Recorder(explicit=config.student == "explicit")
         pad = tokenizer.pad_token_id
         assert isinstance(pad, int)
-        if config.wrong_sample:
+        if config.wrong_sample and not isinstance(train_data, StreamedSamples):
             train_data, eval_data = with_neighbours(train_data), with_neighbours(eval_data)
         super().__init__(
             model=distiller,
             args=training_arguments(config, bool(eval_data), bool(eval_data and eval_records)),
-            train_dataset=Samples(train_data),
+            train_dataset=train_data
+            if isinstance(train_data, StreamedSamples)
+            else Samples(train_data),
             eval_dataset=list(eval_data) or None,
             data_collator=Collator(  # type: ignore[arg-type]
                 pad, teacher_pad_token_id, pad_token_ids=pad_token_ids

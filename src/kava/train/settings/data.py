@@ -21,6 +21,14 @@ class Samples(Source):
     eval_split: str = flag("test", "split of eval_dataset_name")
     subset_size: int | None = flag(None, "use this many training samples, taken at random", least=1)
     eval_size: int = flag(0, "evaluation samples; 0: no evaluation during training", least=0)
+    streaming: bool = flag(
+        False,
+        "read and encode samples while training, without holding them: files, saved data sets, or "
+        "a data set of the hub (owner/name); needs max_steps",
+    )
+    shuffle_buffer: int = flag(
+        1000, "streaming: rows that are held and shuffled by the seed", least=1
+    )
 
 
 # a dataclass takes the fields of its last base first

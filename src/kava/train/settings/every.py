@@ -9,8 +9,9 @@ from kava.train.resampling import parse_segment_numbers
 from kava.train.settings.data import DataSettings
 from kava.train.settings.lora import LoraSettings
 from kava.train.settings.losses import LossSettings
+from kava.train.settings.memory import MemorySettings
 from kava.train.settings.models import ModelSettings
-from kava.train.settings.optimisation import OptimisationSettings
+from kava.train.settings.optimisation import AUTO_BATCH, OptimisationSettings
 from kava.train.settings.run import RunSettings
 from kava.train.settings.store import StoreSettings
 from kava.train.settings.target import TargetSettings
@@ -36,6 +37,7 @@ class LeftOut:
 @dataclass(kw_only=True)
 class Settings(
     RunSettings,
+    MemorySettings,
     OptimisationSettings,
     LossSettings,
     StoreSettings,
@@ -47,6 +49,11 @@ class Settings(
     LeftOut,
 ):
     """The flags, unchecked; `kava.train.config.TrainConfig` checks them against each other."""
+
+    @property
+    def auto_batch(self) -> bool:
+        """Whether the batch size is still to be found."""
+        return self.batch_size == AUTO_BATCH
 
     @property
     def self_distillation(self) -> bool:

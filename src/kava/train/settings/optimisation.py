@@ -8,6 +8,9 @@ from kava import names
 from kava.flags import flag
 from kava.models.devices import DEVICE_HELP, DTYPES, check_device_name
 
+AUTO_BATCH = 0
+"""What `--batch_size auto` is until the size is found."""
+
 
 def _check_steps(steps: int) -> None:
     if steps == 0:
@@ -22,9 +25,23 @@ class OptimisationSettings:
     max_steps: int = flag(
         -1, "optimiser steps; above 0 it overrides epochs", least=-1, check=_check_steps
     )
-    batch_size: int = flag(8, "samples per device and step", least=1, most=names.MOST_BATCH)
+    batch_size: int = flag(
+        8,
+        "samples per device and step; auto: the largest power of two whose step fits in 80 % of "
+        "the free memory, found by steps on the longest samples before the run",
+        least=1,
+        most=names.MOST_BATCH,
+        words={"auto": AUTO_BATCH},
+    )
     gradient_accumulation_steps: int = flag(
         1, "batches per optimiser step", least=1, most=names.MOST_BATCH
+    )
+    effective_batch_size: int | None = flag(
+        None,
+        "samples per device and optimiser step: sets gradient_accumulation_steps to this number "
+        "over batch_size",
+        least=1,
+        unset="batch_size times gradient_accumulation_steps",
     )
     lr: float = flag(5e-5, "peak learning rate of AdamW", above=0)
     lr_projector: float | None = flag(
