@@ -49,9 +49,7 @@ def recompute_layers(model: PreTrainedModel) -> None:
         layer.forward = partial(_forward, layer, _index_of(layer), layer.forward)
 
 
-def _forward(
-    layer: nn.Module, index: int | None, forward: Call, *args: Any, **kwargs: Any
-) -> Any:
+def _forward(layer: nn.Module, index: int | None, forward: Call, *args: Any, **kwargs: Any) -> Any:
     if not torch.is_grad_enabled():
         return forward(*args, **kwargs)
     original = _in_mode(layer, forward)

@@ -109,7 +109,7 @@ def with_stream(
     return replace(data, stream=samples, hash=stream.fingerprint())
 
 
-class StreamedSamples(IterableDataset):  # type: ignore[type-arg]
+class StreamedSamples(IterableDataset):
     """Encoded samples without an end.
 
     Args:

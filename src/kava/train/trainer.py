@@ -107,7 +107,7 @@ class RunTrainer(ResumableTrainer):
         super().__init__(
             model=distiller,
             args=training_arguments(config, bool(eval_data), bool(eval_data and eval_records)),
-            train_dataset=train_data  # type: ignore[arg-type]
+            train_dataset=train_data
             if isinstance(train_data, StreamedSamples)
             else list(train_data),
             eval_dataset=list(eval_data) or None,
