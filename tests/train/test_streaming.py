@@ -171,6 +171,10 @@ def test_a_stream_without_a_sample_that_fits_ends(tmp_path: Path) -> None:
         ("--max_steps 2 --subset_size 5", "--subset_size draws from all samples"),
         ("--max_steps 2 --eval_size 5", "name an --eval_dataset_name"),
         ("--max_steps 2 --wrong_sample", "--wrong_sample needs the sample before each"),
+        (
+            "--max_steps 2 --teacher_name kava/shell-gpt2 --store x",
+            "--store looks all samples up before training",
+        ),
         ("--max_steps 2 --kv_method knockout", "scores all samples before training"),
         ("--max_steps 2 --dataset_name kava/shell-game", "kava/shell-game is read or made whole"),
         ("--max_steps 2 --dataset_name gsm8k", "gsm8k is read or made whole"),

@@ -21,8 +21,6 @@ from kava.files.outputs import check_output_folder
 from kava.fit.paired_traces import moved
 from kava.models.capture import check_attention
 from kava.models.devices import choose_device
-from kava.models.load import load_model
-from kava.models.probe import probe_cache
 from kava.models.rotary import rotary_of
 from kava.store.fingerprints import (
     target_digest,
@@ -48,7 +46,12 @@ from kava.train.config import TrainConfig
 from kava.train.data import NOTHING_GIVEN, Data, GivenRecords, load_data
 from kava.train.kept import Keeper
 from kava.train.limits import check_models, fit_data
-from kava.train.models import build_teacher_tokenizer, build_teacher_tokenizers, build_tokenizer
+from kava.train.models import (
+    build_teacher_tokenizer,
+    build_teacher_tokenizers,
+    build_tokenizer,
+    load_teacher,
+)
 from kava.train.scores import FILE_NAME, needs_scores, with_scores
 from kava.train.side_passes import likelihoods
 from kava.train.stored import (
@@ -111,8 +114,7 @@ def _extract_one(
 ) -> None:
     config = request.config
     device = torch.device(choose_device(config.device))
-    model = load_model(one.model, dtype=one.dtype, encoders=True)
-    probe_cache(model, one.model)
+    model = load_teacher(one, config)
     model.to(device)  # type: ignore[arg-type]
     if needs_scores(config):
         path = folder / FILE_NAME

@@ -161,7 +161,7 @@ def settle_quantised(model: nn.Module, name: str, quantization: str) -> None:
 
     @wraps(forward)
     def in_own_dtype(*args: Any, **options: Any) -> Any:
-        with torch.autocast(model.device.type, enabled=False):  # type: ignore[union-attr, arg-type]
+        with torch.autocast(model.device.type, enabled=False):  # type: ignore[arg-type]
             return forward(*args, **options)
 
     model.forward = in_own_dtype
@@ -178,7 +178,7 @@ def quantised_line(model: nn.Module) -> str | None:
     if not quantised:
         return None
     bits = 4 if "4bit" in type(quantised[0]).__name__ else 8
-    num_weights = sum(layer.in_features * layer.out_features for layer in quantised)  # type: ignore[operator]
+    num_weights = sum(_number(layer, "in") * _number(layer, "out") for layer in quantised)
     left = Counter(
         name.rpartition(".")[2]
         for name, layer in model.named_modules()
@@ -190,6 +190,10 @@ def quantised_line(model: nn.Module) -> str | None:
         f"{len(quantised)} layers in {bits} bits ({num_weights:,} weights); not quantised: "
         f"{names}{', biases' if biases else ''}"
     )
+
+
+def _number(layer: Any, side: str) -> int:
+    return int(vars(layer)[f"{side}_features"])
 
 
 def _is_quantised(layer: nn.Module) -> bool:

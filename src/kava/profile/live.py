@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
 
-class Mark(NamedTuple):
+class MemoryMark(NamedTuple):
     """The memory at the end of a stretch of a run, in bytes.
 
     Attributes:
@@ -44,14 +44,14 @@ class LiveBytes(TorchDispatchMode):
         >>> with fake_tensors() as live:
         ...     layer = torch.nn.Linear(256, 256, bias=False)
         ...     live.mark()
-        Mark(live=262144, most=..., named={})
+        MemoryMark(live=262144, most=..., named={})
     """
 
     def __init__(self, *, fake: bool = False) -> None:
         super().__init__()
         self.fake = fake
         self.live = 0
-        self.marks: list[Mark] = []
+        self.marks: list[MemoryMark] = []
         self._most = 0
         self._seen: dict[int, weakref.ref[torch.UntypedStorage]] = {}
 
@@ -80,13 +80,13 @@ class LiveBytes(TorchDispatchMode):
         self.live += size
         self._most = max(self._most, self.live)
 
-    def mark(self, **named: int) -> Mark:
+    def mark(self, **named: int) -> MemoryMark:
         """End a stretch of the run here.
 
         Args:
             **named: bytes of some of the living tensors.
         """
-        mark = Mark(self.live, max(self._most, self.live), named)
+        mark = MemoryMark(self.live, max(self._most, self.live), named)
         self.marks.append(mark)
         self._most = self.live
         return mark

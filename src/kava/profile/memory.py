@@ -24,7 +24,7 @@ from transformers.pytorch_utils import Conv1D
 from kava.models.devices import choose_device
 from kava.models.encoders import is_encoder
 from kava.models.load import dtype_of, load_model_config
-from kava.profile.live import Mark
+from kava.profile.live import MemoryMark
 from kava.profile.measure import resident_bytes
 from kava.profile.peak import measure_peak
 from kava.profile.shapes import (
@@ -174,7 +174,7 @@ def _teachers(config: TrainConfig) -> Sequence[TeacherName]:
     return teachers_of(config) if apart else ()
 
 
-def _at_depth(run: Any, num_layers: int) -> list[Mark]:
+def _at_depth(run: Any, num_layers: int) -> list[MemoryMark]:
     """The marks of a model of many layers, `most` as what a stretch takes above its ends.
 
     Args:
@@ -194,7 +194,7 @@ def _at_depth(run: Any, num_layers: int) -> list[Mark]:
             for name, size in other.named.items()
         }
         above = other.most - max(before, other.live)
-        marks.append(Mark(other.live + steps * (other.live - one.live), above, named))
+        marks.append(MemoryMark(other.live + steps * (other.live - one.live), above, named))
         before = other.live
     return marks
 
@@ -205,7 +205,7 @@ def _of_teacher(
     batch: int,
     columns: int,
     config: TrainConfig,
-) -> tuple[list[Mark], int]:
+) -> tuple[list[MemoryMark], int]:
     """The marks of a teacher's pass, `most` with what is alive, and the bytes that it leaves."""
     dtype = dtype_of(one.dtype)
     assert isinstance(dtype, torch.dtype)
@@ -213,7 +213,7 @@ def _of_teacher(
     queries = attention_flag(config) is not None
     kept: dict[int, int] = {}
 
-    def run(depth: int) -> list[Mark]:
+    def run(depth: int) -> list[MemoryMark]:
         marks, kept[depth] = teacher_marks(
             with_layers(its, depth), dtype, batch, columns, half=half, queries=queries
         )

@@ -81,12 +81,18 @@ def run_steps(config: TrainConfig, num_steps: int) -> Peak:
     before = resident_bytes()
     fit = "frozen" if config.calibrates else config.aligner_fit
     with tempfile.TemporaryDirectory() as folder:
-        own = {"output_dir": folder, "aligner_fit": fit, "map_rank": None, "resume": False}
+        own: dict[str, Any] = {
+            "output_dir": folder,
+            "aligner_fit": fit,
+            "map_rank": None,
+            "resume": False,
+        }
         run = build_run(replace(config, **own, eval_size=0, eval_first=False, eval_train_size=0))
         trainer = run.trainer
         optimizer = trainer.create_optimizer()
         samples = longest(run.data.train, config.batch_size)
-        batch: Any = trainer._prepare_inputs(trainer.data_collator(samples))
+        collate: Any = trainer.data_collator
+        batch: Any = trainer._prepare_inputs(collate(samples))
         distiller, half = trainer.model.train(), autocast_dtype(config)
         device = trainer.args.device
         trained = [part for part in distiller.parameters() if part.requires_grad]

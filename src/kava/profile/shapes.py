@@ -34,7 +34,7 @@ from kava.models.lora import add_lora, lora_off
 from kava.models.queries import record_queries
 from kava.models.recompute import recompute_layers
 from kava.models.traceable import decoder_of
-from kava.profile.live import LiveBytes, Mark, as_fake, bytes_of, fake_tensors
+from kava.profile.live import LiveBytes, MemoryMark, as_fake, bytes_of, fake_tensors
 from kava.student.answering import evaluating
 from kava.student.cache import pairs_of
 from kava.student.config import LatentStudentConfig
@@ -101,7 +101,7 @@ def build_student(config: TrainConfig, base_config: PreTrainedConfig) -> PreTrai
     return student
 
 
-def student_marks(config: TrainConfig, base: PreTrainedConfig, widths: Widths) -> list[Mark]:
+def student_marks(config: TrainConfig, base: PreTrainedConfig, widths: Widths) -> list[MemoryMark]:
     """The marks of the student's passes and of their backward, above its weights.
 
     The last mark is behind the backward, where the gradients are whole.
@@ -135,7 +135,7 @@ def teacher_marks(
     *,
     half: torch.dtype | None = None,
     queries: bool = False,
-) -> tuple[list[Mark], int]:
+) -> tuple[list[MemoryMark], int]:
     """The marks of a frozen teacher's pass above its weights, and the bytes that it leaves."""
     kind = AutoModelForTextEncoding if is_encoder(base) else AutoModelForCausalLM
     with torch.device("meta"):
@@ -155,7 +155,7 @@ def teacher_marks(
         return marks, kept
 
 
-def _above(marks: list[Mark], start: int) -> list[Mark]:
+def _above(marks: list[MemoryMark], start: int) -> list[MemoryMark]:
     return [mark._replace(live=mark.live - start, most=mark.most - start) for mark in marks]
 
 
@@ -195,7 +195,8 @@ def _passes(config: TrainConfig, student: Any, widths: Widths) -> Tensor:
         if config.matches_cache:
             terms += [_distance(keys), _distance(values)]
         return torch.stack(terms).sum()
-    pairs = held = None
+    pairs: Any = None
+    held: Any = None
     queries = attention_flag(config) is not None
     if config.needs_teacher and config.self_distillation:
         writes = config.teacher_ce_weight > 0

@@ -24,7 +24,7 @@ from kava.train.matching import compares_queries
 from kava.train.objective import Distiller
 from kava.train.start import load_start
 from kava.train.stored import build_stored
-from kava.train.teacher_names import TEACHER_CHATS, teachers_of
+from kava.train.teacher_names import TEACHER_CHATS, TeacherName, teachers_of
 from kava.train.teaching import Teacher
 
 
@@ -159,6 +159,22 @@ def _tokenizer(name: str, flag: str, chat: str) -> PreTrainedTokenizerBase:
     return Chats(tokenizer, chat, name, chat_flag).ending()
 
 
+def load_teacher(one: TeacherName, config: TrainConfig) -> PreTrainedModel:
+    """A frozen teacher as a run names it, with a cache that was looked at.
+
+    Raises:
+        OSError: it cannot be loaded.
+        ValueError: a cache that KaVa does not read.
+    """
+    # weights are quantised by the device that will read them
+    device = None if one.quantization == "none" else choose_device(config.device)
+    teacher = load_model(
+        one.model, dtype=one.dtype, device=device, encoders=True, quantization=one.quantization
+    )
+    probe_cache(teacher, one.model)
+    return teacher
+
+
 def build_distiller(config: TrainConfig, checkpoint: Path | None = None) -> Distiller:
     """Build student, teachers, aligners and losses.
 
@@ -189,17 +205,7 @@ def build_distiller(config: TrainConfig, checkpoint: Path | None = None) -> Dist
     for one in teachers_of(config):
         key = one.model, one.dtype, one.quantization
         if key not in loaded:
-            # weights are quantised by the device that will read them
-            device = None if one.quantization == "none" else choose_device(config.device)
-            teacher = load_model(
-                one.model,
-                dtype=one.dtype,
-                device=device,
-                encoders=True,
-                quantization=one.quantization,
-            )
-            probe_cache(teacher, one.model)
-            loaded[key] = teacher
+            loaded[key] = load_teacher(one, config)
     teachers = [loaded[one.model, one.dtype, one.quantization] for one in teachers_of(config)]
     aligners = [build_aligner(config, teacher, base, checkpoint) for teacher in teachers]
     if config.several:

@@ -129,7 +129,7 @@ class Distiller(nn.Module):
 
     @property
     def models(self) -> tuple[PreTrainedModel, ...]:
-        """Those of `readers` that are models, and not stores of what one has left."""
+        """Those of `readers` that are no stores."""
         return tuple(one for one in self.readers if isinstance(one, PreTrainedModel))
 
     @property

@@ -34,6 +34,7 @@ def check_streaming(config: Settings) -> None:
         )
         and "leave it out",
         "--wrong_sample needs the sample before each": config.wrong_sample and "leave it out",
+        "--store looks all samples up before training": bool(config.store) and "leave one out",
         "--teachers reads the texts of several": config.several and "name one --teacher_name",
         f"--kv_method {config.kv_method} scores all samples before training": config.kv_weight > 0
         and config.kv_method in ("knockout", "knockout_gradient")
