@@ -43,7 +43,8 @@ from kava.store.tensor_file import write_tensors
 from kava.store.verify import whole_shards
 from kava.store.writer import TierWriter
 from kava.train.config import TrainConfig
-from kava.train.data import NOTHING_GIVEN, Data, GivenRecords, load_data
+from kava.train.data import Data, load_data
+from kava.train.given import NOTHING_GIVEN, GivenRecords
 from kava.train.kept import Keeper
 from kava.train.limits import check_models, fit_data
 from kava.train.models import (

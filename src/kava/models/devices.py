@@ -118,3 +118,23 @@ def _check_cuda(device: torch.device) -> None:
             f"--device {device}: {count} CUDA device{'s are' if count > 1 else ' is'} visible; "
             f"choose {there}"
         )
+
+
+def dtype_of(name: torch.dtype | str) -> torch.dtype | str:
+    """The dtype for a name; "auto", the dtype of a checkpoint, is returned unchanged.
+
+    Raises:
+        ValueError: another name.
+
+    Example:
+        >>> dtype_of("bfloat16")
+        torch.bfloat16
+    """
+    import torch
+
+    if isinstance(name, torch.dtype) or name == "auto":
+        return name
+    dtype = vars(torch).get(name)
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+        raise ValueError(f"dtype={name!r} is unknown; choose auto, {', '.join(DTYPES)}")
+    return dtype

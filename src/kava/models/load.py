@@ -24,8 +24,8 @@ from transformers import (
 )
 
 from kava.models.builtin import BUILTIN_NAMES, ENCODER_MODELS, RANDOM_MODELS, TRAINED_MODELS
-from kava.models.devices import DTYPES
 from kava.models.encoders import is_encoder
+from kava.models.devices import dtype_of
 from kava.models.folders import (
     WEIGHTS_FILE,
     check_folder,
@@ -229,24 +229,6 @@ def load_tokenizer(
         tokenizer.pad_token = tokenizer.eos_token
         logger.info("%s has no padding token: %s pads", name, tokenizer.eos_token)
     return tokenizer
-
-
-def dtype_of(name: torch.dtype | str) -> torch.dtype | str:
-    """The dtype for a name; "auto", the dtype of a checkpoint, is returned unchanged.
-
-    Raises:
-        ValueError: another name.
-
-    Example:
-        >>> dtype_of("bfloat16")
-        torch.bfloat16
-    """
-    if isinstance(name, torch.dtype) or name == "auto":
-        return name
-    dtype = vars(torch).get(name)
-    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
-        raise ValueError(f"dtype={name!r} is unknown; choose auto, {', '.join(DTYPES)}")
-    return dtype
 
 
 def _random_model(name: str) -> PreTrainedModel:

@@ -33,8 +33,9 @@ from kava.data.builtin import template_of_model
 from kava.data.chat import Chats
 from kava.data.records import Template
 from kava.inputs import read_json
+from kava.models.devices import dtype_of
 from kava.models.folders import CONFIG_FILE, check_folder
-from kava.models.load import build_from, dtype_of, load_model, load_tokenizer
+from kava.models.load import build_from, load_model, load_tokenizer
 from kava.models.probe import probe_cache
 from kava.models.tokenizers import check_tokenizer
 from kava.models.weights import check_finite

@@ -27,9 +27,10 @@ from kava.train.bare import check_bare
 from kava.train.calibration import calibrate_aligners
 from kava.train.checks import check_warmup
 from kava.train.config import TrainConfig
-from kava.train.data import NOTHING_GIVEN, Data, GivenRecords, load_data
+from kava.train.data import Data, load_data
 from kava.train.defaults import adopt, default_lines
 from kava.train.disk import DiskNeed, check_disk, disk_need
+from kava.train.given import NOTHING_GIVEN, GivenRecords
 from kava.train.layer_mapping import layer_map_file, measure_layer_map
 from kava.train.limits import check_models, fit_data, num_update_steps
 from kava.train.memory import check_device_memory

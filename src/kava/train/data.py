@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from torch.utils.data import IterableDataset
 from transformers import PreTrainedTokenizerBase
 
 from kava.data.chat import Chats
@@ -23,13 +24,11 @@ from kava.data.splits import data_hash, split_records, spread_questions
 from kava.dataset_names import is_mix
 from kava.flags import flags_of, listed
 from kava.train.config import TrainConfig
+from kava.train.given import NOTHING_GIVEN, GivenRecords
 from kava.train.readers import Reader, Readers, reader_of
 from kava.train.scores import needs_scores
 from kava.train.settings.data import DataSettings
 from kava.train.teacher_names import teachers_of
-
-if TYPE_CHECKING:
-    from kava.train.streaming import StreamedSamples
 
 DATA_FIELDS = (
     *("model_name", "student", "target_len", "kv_method", "token_alignment"),
@@ -56,24 +55,8 @@ class Data:
     template: Template
     notices: tuple[str, ...] = ()
     teacher_templates: tuple[Template, ...] = ()
-    stream: StreamedSamples | None = None
+    stream: IterableDataset[Encoded] | None = None
     """With `--streaming`: what is trained on; `train` is its beginning."""
-
-
-@dataclass(frozen=True)
-class GivenRecords:
-    """Records that a run is given, in place of those that its names mean.
-
-    Attributes:
-        train: to train on; None: what `dataset_name` means.
-        eval: to evaluate on; None: what `eval_dataset_name` means, or a part of the others.
-    """
-
-    train: list[Record] | None = None
-    eval: list[Record] | None = None
-
-
-NOTHING_GIVEN = GivenRecords()
 
 
 def load_data(

@@ -25,8 +25,8 @@ from kava.models.given import GivenObjects, given_objects
 from kava.names import METRICS_FILE, TENSORBOARD_FOLDER, given
 from kava.train.build import finish, prepare
 from kava.train.config import TrainConfig
-from kava.train.data import GivenRecords
 from kava.train.further import ComputeMetrics
+from kava.train.given import GivenRecords
 from kava.train.trainer import RunTrainer
 
 if TYPE_CHECKING:

@@ -13,8 +13,7 @@ prompt, otherwise from that of its own pass over the written text, so that it re
 once; the gradients are those of separate passes.
 
 Every term is a sum over its items divided by the number of these items in the whole accumulated
-batch of all processes, so that neither batch split, accumulation nor world size changes a
-gradient.
+batch of all processes, so that no batch split, accumulation or world size changes a gradient.
 
 Shapes: B batch, P prompt columns, T text columns, A answer columns, M slots, V vocabulary.
 """
@@ -109,8 +108,8 @@ class Distiller(nn.Module):
         self.teacher_queries = flag is not None
         if flag is not None:
             check_attention_of(reader, flag)
-            if self.queries:
-                check_attention(self.base, flag)
+        if flag is not None and self.queries:
+            check_attention(self.base, flag)
 
     @property
     def base(self) -> PreTrainedModel:
