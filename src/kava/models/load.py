@@ -24,8 +24,8 @@ from transformers import (
 )
 
 from kava.models.builtin import BUILTIN_NAMES, ENCODER_MODELS, RANDOM_MODELS, TRAINED_MODELS
-from kava.models.encoders import is_encoder
 from kava.models.devices import dtype_of
+from kava.models.encoders import is_encoder
 from kava.models.folders import (
     WEIGHTS_FILE,
     check_folder,
