@@ -250,7 +250,7 @@ def test_the_shipped_plans_ask_what_they_are_for() -> None:
         "ablations", "baselines", "eviction", "every_seed", "flat_vs_structured", "gpt2_gsm8k",
         "more_teachers",
         "qwen_reasoning_mix", "several_teachers", "shared_families", "shared_space", "word_arms",
-        "word_maps",
+        "word_maps", "word_maps_long",
     }  # fmt: skip
     main: Plan = plans["flat_vs_structured"]
     assert (len(main.seeds), main.budget.steps, main.data.test_items) == (5, 1500, 1000)
