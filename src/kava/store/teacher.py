@@ -216,12 +216,12 @@ class StoredTeacher:
             if not part or not part["keys"].shape[2]:
                 row_LHMD.zero_()
                 continue
-            own = unpack(name, part)
-            length = own.shape[2]
-            # what is read whole comes straight from the file, not by way of its mapped pages
+            length = part[name].shape[2]
+            # float32 that fills its row comes straight from the file, not by way of mapped pages
             if length == M and part[name].dtype == row_LHMD.dtype:
                 self.steps.read_into(row, name, row_LHMD)
                 continue
+            own = unpack(name, part)
             row_LHMD[:, :, :length] = own
             row_LHMD[:, :, length:] = own[:, :, -1:]
         return out
