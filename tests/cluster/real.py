@@ -19,6 +19,12 @@ ARMS = {
         "changes": {"alignment_mode": "flat", "wrong_sample": True},
     },
 }  # fmt: skip
+CLOCK = {
+    *("seconds", "seconds_per_answer", "tokens_per_second", "peak_memory_bytes"),
+    *("train_runtime", "train_samples_per_second", "train_steps_per_second"),
+}
+"""Of a row: what measures the machine."""
+
 NOT_COMPARED = ("train_seconds", "peak_memory_bytes", "cost", "files", "last")
 """Of a result: what measures the machine, and hashes of files that hold it."""
 
@@ -39,13 +45,13 @@ def wait_until(reached: Callable[[], Any], minutes: float = 60) -> None:
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:
-    """The log of a run without times."""
+    """The log of a run without what measures the machine."""
     path = folder / "metrics.jsonl"
     lines = path.read_text().splitlines() if path.is_file() else []
     kept = []
     for line in lines:
         row = json.loads(line) if line.endswith("}") else {}
-        kept.append({key: value for key, value in row.items() if "second" not in key})
+        kept.append({key: value for key, value in row.items() if key not in CLOCK})
     return kept
 
 
