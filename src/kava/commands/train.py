@@ -19,6 +19,7 @@ from kava.train.loss_line import formula
 
 if TYPE_CHECKING:
     from kava.train.build import Run
+    from kava.train.objective import Distiller
 
 
 def main(argv: list[str]) -> int:
@@ -112,7 +113,6 @@ def _say_what_is_next(config: TrainConfig, run: Run, checkpoint: Path) -> None:
 
 def _describe(config: TrainConfig, run: Run) -> None:
     from kava.data.mix import mix_sizes
-    from kava.train.memory import teacher_lines
     from kava.train.space_fit import space_lines
     from kava.train.teacher_names import teachers_of
 
@@ -131,7 +131,7 @@ def _describe(config: TrainConfig, run: Run) -> None:
     print(f"data:    {config.dataset_name}: {begins}{run.data.report}; hash {run.data.hash[:12]}")
     print(f"student: {config.model_name}, {config.student}, {trainable:,} trainable parameters")
     print(f"teacher: {teacher}")
-    for line in teacher_lines(distiller, config):
+    for line in _teacher_lines(distiller, config):
         print(f"         {line}")
     print(
         f"target:  {config.kv_method} to {config.target_len} positions, "
@@ -152,3 +152,19 @@ def _describe(config: TrainConfig, run: Run) -> None:
         print(f"resumed: {run.checkpoint}")
         if run.trainer.is_finished(run.checkpoint):
             print("         the run was finished: nothing is left to train")
+
+
+def _teacher_lines(distiller: Distiller, config: TrainConfig) -> list[str]:
+    """What is printed of quantised and of resting teachers at the start of a run."""
+    from kava.models.quantise import quantised_line
+    from kava.train.teacher_names import teachers_of
+
+    lines = []
+    if config.teacher_name is not None and config.needs_teacher:
+        for one, model in zip(teachers_of(config), distiller.readers):
+            line = quantised_line(model)
+            if line is not None:
+                lines.append(f"{one.label}: {line}" if config.several else line)
+    if config.teacher_offload:
+        lines.append("its weights rest on the CPU between its passes")
+    return lines

@@ -11,7 +11,7 @@ from kava.flags.fields import Setting
 
 HEADINGS = (
     *("arguments", "profile", "models", "teachers", "questions", "data", "latents", "adapters"),
-    *("compression", "alignment", "losses", "training", "answers", "running", "output"),
+    *("compression", "alignment", "losses", "training", "memory", "answers", "running", "output"),
     *("settings", "flags"),
 )
 """In the order in which they are shown; `flags` is that of flags without one."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
@@ -26,9 +26,6 @@ from kava.train.config import TrainConfig
 from kava.train.scores import needs_scores
 from kava.train.settings.data import DataSettings
 from kava.train.teacher_names import teachers_of
-
-if TYPE_CHECKING:
-    from kava.train.streaming import StreamedSamples
 
 Readers = Sequence[tuple[PreTrainedTokenizerBase | None, Template]]
 
@@ -51,7 +48,7 @@ class Data:
     hash: str
     template: Template
     notices: tuple[str, ...] = ()
-    stream: StreamedSamples | None = None
+    stream: Iterable[Encoded] | None = None
     """With `--streaming`: what is trained on; `train` is its beginning."""
 
 

@@ -10,8 +10,6 @@ from kava.train.teacher_names import teachers_of
 if TYPE_CHECKING:
     import torch
 
-    from kava.train.objective import Distiller
-
 
 def check_memory(config: Settings) -> None:
     """Check the flags that save memory against the others of a configuration.
@@ -68,18 +66,3 @@ def check_device_memory(config: Settings, device: torch.device) -> None:
                 f"--optim {config.optim} pages states between a CUDA GPU and the CPU, and --device "
                 f"{config.device} is {device.type}: pass --optim adamw_8bit"
             )
-
-
-def teacher_lines(distiller: Distiller, config: Settings) -> list[str]:
-    """What is printed of quantised and of resting teachers at the start of a run."""
-    from kava.models.quantise import quantised_line
-
-    lines = []
-    if config.teacher_name is not None and config.needs_teacher:
-        for one, model in zip(teachers_of(config), distiller.readers):
-            line = quantised_line(model)
-            if line is not None:
-                lines.append(f"{one.label}: {line}" if config.several else line)
-    if config.teacher_offload:
-        lines.append("its weights rest on the CPU between its passes")
-    return lines
