@@ -124,7 +124,7 @@ def test_a_command_that_users_know_is_taken(command: str, settings: dict[str, An
         ("--num_workers 4", "leave it out"),
         ("--load_in_8bit true", "--teacher_quantization 8bit"),
         ("--lr 1 --learning_rate 1", "mean the same"),
-        ("--batch_size auto", "--batch_size 'auto' is not a whole number"),
+        ("--batch_size most", "--batch_size 'most' is not a whole number"),
         ("--student gpt2", "the student's model is named by --model_name"),
         ("--modelname gpt2", "unknown flag --modelname (did you mean --model_name?)"),
     ],

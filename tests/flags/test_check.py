@@ -158,6 +158,7 @@ def test_every_field_of_a_training_run_is_a_flag() -> None:
         ({"least": 0, "below": 1}, "at least 0 and below 1"),
         ({"above": 0, "below": 1}, "above 0 and below 1"),
         ({"above": 0, "most": 0.5}, "above 0 and at most 0.5"),
+        ({"least": 1, "words": {"auto": -1}}, "at least 1, or auto"),
         ({}, ""),
     ],
 )

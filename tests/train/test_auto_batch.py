@@ -16,6 +16,7 @@ from kava.train import auto_batch
 from kava.train.auto_batch import SHARE, choose, free_bytes, settle_batch_size
 from kava.train.build import build_run
 from kava.train.data import load_data
+from kava.train.flags import parse_config
 from kava.train.models import build_tokenizer
 from one_line import refusal
 
@@ -94,6 +95,14 @@ def test_a_run_records_the_size_and_goes_on_with_it(
     assert all_rows(run(fixed).trainer.config.output_dir) == all_rows(tmp_path / "whole")
 
 
+def test_the_word_is_taken_from_flags_and_files(tmp_path: Path) -> None:
+    assert parse_config(["--batch_size", "auto"]).auto_batch
+    file = tmp_path / "run.yaml"
+    file.write_text("batch_size: auto\n", encoding="utf-8")
+    assert parse_config(["--config", str(file)]).auto_batch
+    assert not parse_config(["--config", str(file), "--batch_size", "4"]).auto_batch
+
+
 def test_free_memory_is_some() -> None:
     assert free_bytes(torch.device("cpu")) > 1_000_000
 
@@ -102,7 +111,7 @@ def test_free_memory_is_some() -> None:
     ("flags", "part"),
     [
         ("--batch_size most", "--batch_size 'most' is not a whole number"),
-        ("--batch_size -1", "must be from 1 to"),
+        ("--batch_size 0", "must be from 1 to"),
         ("--batch_size 8 --effective_batch_size 12", "is no multiple of --batch_size 8"),
         (
             "--batch_size 8 --effective_batch_size 16 --gradient_accumulation_steps 4",

@@ -11,7 +11,8 @@ from kava.flags.fields import Setting
 
 HEADINGS = (
     *("arguments", "profile", "models", "teachers", "store", "questions", "data", "latents"),
-    *("adapters", "compression", "alignment", "losses", "training", "answers", "running", "output"),
+    *("adapters", "compression", "alignment", "losses", "training", "memory", "answers", "running"),
+    "output",
     *("settings", "flags"),
 )
 """In the order in which they are shown; `flags` is that of flags without one."""

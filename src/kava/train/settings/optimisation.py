@@ -8,7 +8,7 @@ from kava import names
 from kava.flags import flag
 from kava.models.devices import DEVICE_HELP, DTYPES, check_device_name
 
-AUTO_BATCH = 0
+AUTO_BATCH = -1
 """What `--batch_size auto` is until the size is found."""
 
 
