@@ -31,10 +31,8 @@ NOT_COMPARED = ("train_seconds", "peak_memory_bytes", "cost", "files", "last")
 
 def small(steps: int, **changes: Any) -> dict[str, Any]:
     """A plan of two arms and three seeds that saves at its end alone, or when it is asked to."""
-    return changed(
-        arms=ARMS, seeds=[0, 1, 2], budget__steps=steps, base__logging_steps=1,
-        base__save_steps=10_000, **changes,
-    )  # fmt: skip
+    cadence = {"base__logging_steps": 1, "base__save_steps": 10_000}
+    return changed(arms=ARMS, seeds=[0, 1, 2], budget__steps=steps, **{**cadence, **changes})
 
 
 def wait_until(reached: Callable[[], Any], minutes: float = 60) -> None:
