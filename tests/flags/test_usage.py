@@ -154,9 +154,11 @@ def test_all_of_the_help_shows_every_flag_with_its_default(
     assert usage.example in shown
     text = " ".join(shown.split())
     for setting in usage.settings.values():
-        assert f" {setting.spelled} " in text
+        optional = setting.flag.positional and not setting.required
+        spelled = f" [{setting.spelled}] " if optional else f" {setting.spelled} "
+        assert spelled in text
         expected = "required" if setting.required else f"default: {default(setting)}"
-        assert expected in text[text.index(f" {setting.spelled} ") :]
+        assert expected in text[text.index(spelled) :]
     assert max(len(line) for line in shown.splitlines() if usage.example not in line) <= 100
 
 
@@ -171,7 +173,8 @@ def test_help_shows_what_is_common_and_how_many_more_there_are(
     common = set(usage.settings if usage.common is None else usage.common)
     assert common <= set(usage.settings)
     needed = {name for name, one in usage.settings.items() if one.required}
-    named = set(re.findall(r"^  (?:--)?(\S+)", shown, re.M)) - {"-h,"}
+    # what may be left out without a flag stands in brackets
+    named = set(re.findall(r"^  (?:--|\[)?([^\s\]]+)", shown, re.M)) - {"-h,"}
     assert named == {
         one.spelled.removeprefix("--")
         for name, one in usage.settings.items()
