@@ -13,7 +13,7 @@ from pathlib import Path
 
 from kava.cluster.durations import HOUR, clock
 from kava.cluster.options import JobOptions
-from kava.cluster.programs import call, call_or_none, has
+from kava.cluster.programs import Unreachable, call, call_or_none, has
 from kava.cluster.schedulers import FOLDER, RESUBMITTED, Job, Submission, job_name, resubmitted
 from kava.errors import KavaError
 from kava.flags import listed, near
@@ -35,7 +35,7 @@ class Pbs:
     def check(self, options: JobOptions, num_tasks: int) -> None:
         """Refuse a queue that does not exist, where qstat lists queues."""
         if not has("qsub"):
-            raise KavaError(
+            raise Unreachable(
                 "there is no qsub on this machine: submit from a login node of the cluster, or "
                 "take --engine local"
             )

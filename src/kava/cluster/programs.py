@@ -12,6 +12,10 @@ PATIENCE_SECONDS = 60
 """How long a scheduler may take to answer."""
 
 
+class Unreachable(KavaError):  # noqa: N818
+    """A scheduler's program is not there, does not answer, or refuses."""
+
+
 def has(program: str) -> bool:
     """Whether a program is on this machine."""
     return shutil.which(program) is not None
@@ -25,7 +29,7 @@ def call(argv: Sequence[str], *, text: str | None = None) -> str:
         text: its standard input.
 
     Raises:
-        KavaError: it is not there, does not answer, or refuses; with its own words.
+        Unreachable: it is not there, does not answer, or refuses; with its own words.
 
     Example:
         >>> call(["sbatch", "--parsable", "runs.sbatch"])
@@ -42,12 +46,12 @@ def call(argv: Sequence[str], *, text: str | None = None) -> str:
             check=False,
         )
     except FileNotFoundError as error:
-        raise KavaError(f"there is no {argv[0]} on this machine") from error
+        raise Unreachable(f"there is no {argv[0]} on this machine") from error
     except subprocess.TimeoutExpired as error:
-        raise KavaError(f"{argv[0]} has not answered for {PATIENCE_SECONDS} seconds") from error
+        raise Unreachable(f"{argv[0]} has not answered for {PATIENCE_SECONDS} seconds") from error
     if done.returncode:
         said = " ".join((done.stderr or done.stdout).split()) or f"exit code {done.returncode}"
-        raise KavaError(f"{argv[0]} refused: {said}")
+        raise Unreachable(f"{argv[0]} refused: {said}")
     return done.stdout.strip()
 
 

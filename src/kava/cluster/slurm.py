@@ -9,7 +9,7 @@ from pathlib import Path
 
 from kava.cluster.durations import HOUR, clock, seconds_of
 from kava.cluster.options import JobOptions
-from kava.cluster.programs import call, call_or_none, has
+from kava.cluster.programs import Unreachable, call, call_or_none, has
 from kava.cluster.schedulers import FOLDER, Job, Submission, job_name
 from kava.errors import KavaError
 from kava.flags import listed, near
@@ -29,7 +29,7 @@ class Slurm:
     def check(self, options: JobOptions, num_tasks: int) -> None:
         """Refuse a partition that does not exist, a limit above its own, and too many tasks."""
         if not has("sbatch"):
-            raise KavaError(NO_SLURM)
+            raise Unreachable(NO_SLURM)
         known = partitions()
         if options.partition is not None:
             for name in options.partition.split(","):

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from kava.cluster.engines import scheduler_of
 from kava.cluster.estimate import check_limit
 from kava.cluster.options import JobOptions
+from kava.cluster.programs import Unreachable
 from kava.cluster.record import read_record, write_record
 from kava.cluster.schedulers import FOLDER, Scheduler, Submission
 from kava.cluster.scripts import render_scripts
@@ -59,6 +60,7 @@ def prepare(
     *,
     arms: Sequence[str] | None = None,
     seeds: Sequence[int] | None = None,
+    anywhere: bool = False,
 ) -> Prepared:
     """Check a plan against the cluster and render its scripts; nothing is written.
 
@@ -68,6 +70,7 @@ def prepare(
         options: of the jobs.
         arms: only these; None: all.
         seeds: only these; None: all.
+        anywhere: without a scheduler in reach the scripts are rendered unchecked.
 
     Raises:
         KavaError: no scheduler, no such partition, a limit in which no run can finish, jobs of the
@@ -86,8 +89,14 @@ def prepare(
             f"all {len(runs)} runs of {folder} are finished: there is nothing to submit; its page: "
             f"kava study report {folder}"
         )
-    scheduler.check(options, len(tasks))
-    notes = check_limit(plan, list(plan.choose(arms)), folder, options)
+    unchecked = []
+    try:
+        scheduler.check(options, len(tasks))
+    except Unreachable as problem:
+        if not anywhere:
+            raise
+        unchecked.append(f"not checked against a cluster: {problem}")
+    notes = [*unchecked, *check_limit(plan, list(plan.choose(arms)), folder, options)]
     scripts = render_scripts(plan.name, tasks, folder, options, scheduler)
     num_finished = len(runs) - len(tasks)
     return Prepared(engine, scheduler, options, folder, tasks, num_finished, scripts, notes)

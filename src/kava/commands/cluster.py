@@ -52,7 +52,8 @@ def _submit(args: SubmitConfig, argv: Sequence[str]) -> int:
     from kava.cluster.engines import scheduler_of
     from kava.study.plan_file import find_plan, load_plan
 
-    scheduler_of(args.engine)[1].check(args, 1)  # before torch is loaded
+    if not args.dry_run:  # scripts can be looked at anywhere
+        scheduler_of(args.engine)[1].check(args, 1)  # before torch is loaded
     plan, path = load_plan(args.plan), find_plan(args.plan)
     with PARTS["submit"].refusing():
         arms = plan.choose(args.arms)
@@ -66,9 +67,11 @@ def _submit(args: SubmitConfig, argv: Sequence[str]) -> int:
     check_inputs(plan, arms, path)
     folder = Path(args.output_dir) if args.output_dir else default_folder(plan)
     check_output_folder(folder, "--output_dir")
-    prepared = prepare(plan, folder, args, arms=args.arms, seeds=args.seeds)
+    prepared = prepare(plan, folder, args, arms=args.arms, seeds=args.seeds, anywhere=args.dry_run)
     if args.dry_run:
         print(scripts_text(prepared))
+        for line in prepared.notes:
+            print(f"# {line}")
         return 0
     command = shlex.join(["kava", "cluster", *argv])
     done = submit(prepared, plan, source=read_text(path), command=command)
