@@ -145,17 +145,6 @@ def test_what_the_cluster_cannot_do_is_one_line_and_nothing_is_written(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("engine", ["slurm", "pbs"])
-def test_scripts_can_be_looked_at_where_there_is_no_scheduler(
-    engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert run(main, submit(tmp_path, "--dry_run", "--engine", engine)) == 0
-    assert "# not checked against a cluster: there is no " in capsys.readouterr().out
-    assert run(main, submit(tmp_path, "--engine", engine)) == 1
-    assert not (tmp_path / "out").exists()
-
-
 def test_without_a_scheduler_the_line_names_the_way_out(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
