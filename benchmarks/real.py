@@ -10,6 +10,10 @@ comes from a process of its own, whose second step is measured.
 
     python benchmarks/real.py                          # all rows, as a table in Markdown
     python benchmarks/real.py --only LoRA --models ~/.cache/kava-models
+    python benchmarks/real.py --off                    # how far quantised caches are off
+
+`--off` reads the longest four texts with each model, and prints the norm of the difference of all
+keys and of all values to those of float32, over their norm.
 """
 
 from __future__ import annotations
@@ -21,7 +25,9 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +35,15 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
+from kava.data.collate import Collator
+from kava.models.capture import capture
+from kava.models.load import load_model, load_tokenizer
 from kava.models.quiet import quiet_libraries
 from kava.profile.memory import profile_memory
 from kava.profile.peak import GIVES_BACK, measure_peak
 from kava.train.build import build_run
 from kava.train.config import TrainConfig
+from kava.train.data import load_data
 from kava.train.longest import longest
 from kava.train.reading import written_text
 from kava.train.recording import peak_memory_bytes, reset_peak_memory
@@ -52,6 +62,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "LoRA, gemma 8bit": {**UNDER, "teacher_quantization": ["8bit"]},
     "LoRA, gemma 4bit": {**UNDER, "teacher_quantization": ["4bit"]},
 }
+FORMS = (("float32", "none"), ("bfloat16", "none"), ("float32", "8bit"), ("float32", "4bit"))
 
 
 def config_of(args: argparse.Namespace, options: dict[str, Any]) -> TrainConfig:
@@ -151,6 +162,41 @@ def be_child(args: argparse.Namespace) -> None:
     print(json.dumps(measure(functions, args.repeats)))
 
 
+def print_off(args: argparse.Namespace) -> None:
+    """How far keys and values are off in each form of the weights, as a table in Markdown."""
+    print("| model | weights | keys | values | bytes ÷ float32 | s a pass |")
+    print("|---|---|---|---|---|---|", flush=True)
+    for name in (STUDENT, TEACHER):
+        folder = str(Path(args.models).expanduser() / name)
+        config = replace(config_of(args, {}), model_name=folder)
+        tokenizer = load_tokenizer(folder)
+        samples = longest(load_data(config, tokenizer).train, 4)
+        batch = Collator(tokenizer.pad_token_id)(samples)
+        texts = batch["input_ids"], batch["attention_mask"]
+        whole: Any = None
+        for dtype, bits in FORMS:
+            model = load_model(folder, dtype=dtype, quantization=bits)
+            with torch.no_grad():
+                capture(model, *texts, hidden_states=False, logits_to_keep=1)  # packs the weights
+                start = time.perf_counter()
+                _, trace = capture(model, *texts, hidden_states=False, logits_to_keep=1)
+                seconds = time.perf_counter() - start
+            size = model.get_memory_footprint()
+            whole = (trace, size) if whole is None else whole
+            valid = texts[1].bool()[:, None, None, :, None]
+            pairs = (trace.keys, whole[0].keys), (trace.values, whole[0].values)
+            off = [
+                float(((ours.float() - theirs) * valid).norm() / (theirs * valid).norm())
+                for ours, theirs in pairs
+            ]
+            form = dtype if bits == "none" else bits
+            print(
+                f"| {name} | {form} | {off[0]:.3f} | {off[1]:.3f} | {size / whole[1]:.2f} | "
+                f"{seconds:.2f} |",
+                flush=True,
+            )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -160,6 +206,7 @@ def main() -> None:
     parser.add_argument("--batch", type=positive, default=2, help="samples")
     parser.add_argument("--repeats", type=positive, default=2, help="counted rounds of a step")
     parser.add_argument("--only", nargs="+", choices=ROWS, default=list(ROWS), help="rows")
+    parser.add_argument("--off", action="store_true", help="only how far caches are off")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child:
@@ -171,6 +218,9 @@ def main() -> None:
     quiet_libraries()
     torch.set_num_threads(1)
     os.environ["OMP_NUM_THREADS"] = "1"
+    if args.off:
+        print_off(args)
+        return
     print("| step | s | ÷ bare | peak GB | ÷ own | estimate GB | off |")
     print("|---|---|---|---|---|---|---|", flush=True)
     owns: dict[str, int] = {}

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import warnings
 
 
 def quiet_libraries() -> None:
-    """Silence the output of transformers, the hub and tokenizers.
+    """Silence the output of transformers, the hub, tokenizers and bitsandbytes.
 
     Errors are still raised as exceptions.
     """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # optional kernels that are missing
     import huggingface_hub
     import transformers
 
