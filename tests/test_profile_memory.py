@@ -124,7 +124,7 @@ def test_the_bytes_of_a_teacher_are_those_that_it_takes(
         pytest.importorskip("bitsandbytes")
     name = saved(tmp_path, kind)
     model = load_model(name, dtype="float32", quantization=bits)
-    one = TeacherName("teacher", name, "float32", None, bits)
+    one = TeacherName("teacher", name, "float32", None, "none", bits)
     counted = teacher_bytes(one, load_model_config(name))
     assert counted == pytest.approx(model.get_memory_footprint(), rel=0.03)
 

@@ -389,7 +389,7 @@ REFUSED = [
     ({"fixed_weights": [1.5, -0.5]}, "--fixed_weights 1.5 must be from 0 to 1"),
     ({"fixed_weights": [0.5, 0.5], "fusion": "confidence"}, "is read by --fusion"),
     ({"teachers": None, "fixed_weights": [1.0]}, "--fixed_weights is about several teachers"),
-    ({"teacher_dtypes": ["float32"]}, "--teacher_dtypes gives 1, and --teachers names 2"),
+    ({"teacher_dtypes": ["float32"]}, "--teacher_dtypes gives 1, and there are 2 teachers"),
     ({"teacher_dtypes": ["float32", "int8"]}, "--teacher_dtypes 'int8' is unknown"),
     ({"teacher_prompts": ["{question}", "no hole"]}, "must hold {question} exactly once"),
     ({"kv_weight": 0.0}, "give --kv_weight a value above 0"),

@@ -253,7 +253,7 @@ def files_of(name: str, split: str) -> list[Path]:
         ValueError: no such file or folder, or a folder without this split.
 
     Example:
-        >>> files_of("data", "train")
+        >>> files_of("data", "train")  # doctest: +SKIP
         [PosixPath('data/train.jsonl')]
     """
     path = Path(name).expanduser()
