@@ -32,7 +32,7 @@ ELSEWHERE = {
     "cli.py": {"open"},  # /dev/null
     "study/packed.py": {"open", "TemporaryDirectory"},  # in memory, and to read what is packed
     "cluster/local.py": {"open"},  # the log of a job
-    "cluster/preflight.py": {"NamedTemporaryFile"},  # to see whether a folder can be written to
+    "cluster/preflight.py": {"NamedTemporaryFile"},  # a script that bash looks at once
     "profile/peak.py": {"TemporaryDirectory"},  # what a measured step writes is thrown away
     "jobs/worker.py": {"open"},  # the log of a job, to which libraries print too
 }
