@@ -251,10 +251,6 @@ def files_of(name: str, split: str) -> list[Path]:
 
     Raises:
         ValueError: no such file or folder, or a folder without this split.
-
-    Example:
-        >>> files_of("data", "train")  # doctest: +SKIP
-        [PosixPath('data/train.jsonl')]
     """
     path = Path(name).expanduser()
     if path.is_dir() and not is_saved(path):

@@ -24,6 +24,7 @@ from kava.student.prompts import base_of
 from kava.train.config import TrainConfig
 from kava.train.data import load_data
 from kava.train.limits import Readers, check_models, fit_data
+from kava.train.memory import check_device_memory
 from kava.train.models import (
     build_aligner,
     build_distiller,
@@ -100,6 +101,7 @@ def profile_step(config: TrainConfig, num_steps: int = 10) -> Profile:
         )
     device = torch.device(choose_device(config.device))
     check_device_precision(config, device)
+    check_device_memory(config, device)
     half = autocast_dtype(config)
     readers_of(config)
     built, tokenizer = build(config)
