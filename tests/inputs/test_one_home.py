@@ -17,9 +17,7 @@ READERS = {
 ALLOWED = {
     "data/tables.py: csv.reader",  # of text that `kava.inputs` opened
     "jobs/crew.py: read_text",  # a log, the last words of a process that died
-    "cluster/schedulers.py: read_text",  # a log of a job
-    "cluster/standing.py: read_text",  # the same
-    "data/chat.py: read_text",  # a template of Jinja, which the tokenizer reads
+    "cluster/standing.py: read_text",  # a log, the last words of a job
     "files/locks.py: json.loads",  # a lock, read while it may be half written
     "files/locks.py: read_text",
     "profile/measure.py: read_text",  # the kernel's

@@ -8,14 +8,19 @@ import os
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from kava.train.processes import Samples, ShareOfBatches
+from kava.data.encoded import Encoded
+from kava.data.records import Record
+from kava.student.answering import Answer, Answers
+from kava.train.processes import Samples, ShareOfBatches, share_questions
 
 TASK = ["--dataset_name", "kava/word-problems?num_train=60", "--eval_size", "9", "--epochs", "2"]
 RUN = [
@@ -87,8 +92,6 @@ def test_the_shares_of_a_batch_are_the_batch(num_samples: int, processes: int) -
 
 
 def test_an_index_behind_the_end_is_a_copy_that_counts_nothing() -> None:
-    from kava.data.encoded import Encoded
-
     ids = torch.arange(4).numpy()
     sample = Encoded(id="a", input_ids=ids, prompt_length=1, answer_start=2, value_start=3)
     samples = Samples([sample])
@@ -134,3 +137,33 @@ def test_a_router_learns_the_same_in_two_processes(tmp_path: Path) -> None:
     two = train(tmp_path / "two", *ROUTED, "--batch_size", "4", "--max_steps", "3", processes=2)
     assert_same(two, one)
     assert_same_weights(tmp_path / "two", tmp_path / "one", 3)
+
+
+@pytest.mark.parametrize("num_questions", [1, 4, 5])
+def test_shared_questions_are_answered_in_their_order(
+    num_questions: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records = [
+        Record(id=str(n), question=f"What is {n}?", reasoning="", answer=str(n))
+        for n in range(num_questions)
+    ]
+    asked: list[str] = []
+
+    def answer(some: list[Record]) -> Answers:
+        asked.extend(record.id for record in some)
+        items = (Answer(r.id, r.answer, r.answer, True, r.answer, 1, 1) for r in some)
+        return Answers(tuple(items), float(len(some)))
+
+    def of(rank: int) -> Any:
+        return SimpleNamespace(num_processes=3, process_index=rank)
+
+    shares: list[Answers] = []
+    for rank in range(3):  # what each process gives
+        monkeypatch.setattr("kava.train.processes.gather_object", shares.extend)
+        with suppress(TypeError):  # nothing was gathered
+            share_questions(of(rank), records, answer)
+    assert sorted(asked) == [record.id for record in records]
+    monkeypatch.setattr("kava.train.processes.gather_object", lambda own: shares)
+    found = share_questions(of(0), records, answer)
+    assert [item.id for item in found.items] == [record.id for record in records]
+    assert found.seconds == max(share.seconds for share in shares)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from kava.cluster.options import JobOptions
+from kava.inputs import read_text
 
 FOLDER = "cluster"
 """In a study's folder: scripts, logs and the record of its jobs."""
@@ -132,5 +133,5 @@ def resubmitted(folder: Path) -> dict[int, str]:
     path = folder / FOLDER / RESUBMITTED
     if not path.is_file():
         return {}
-    pairs = (line.split() for line in path.read_text(encoding="utf-8").splitlines())
+    pairs = (line.split() for line in read_text(path).splitlines())
     return {int(pair[0]): pair[1] for pair in pairs if len(pair) == 2 and pair[0].isdigit()}

@@ -10,6 +10,7 @@ from kava.cluster.engines import scheduler_of
 from kava.cluster.estimate import steps_of
 from kava.cluster.schedulers import FOLDER, Job, Submission
 from kava.format import NOTHING, columns, fixed, seconds, whole
+from kava.inputs import read_text
 from kava.study.folder import metric_lines, read_result, run_folder
 from kava.study.plan import Plan
 
@@ -94,7 +95,7 @@ def _standing(plan: Plan, folder: Path, arm: str, seed: int, job: Job | None) ->
 def num_stops(folder: Path, arm: str, seed: int) -> int:
     """The time limits that a run has met."""
     path = folder / FOLDER / "stops" / f"{arm}-{seed}"
-    return len(path.read_text(encoding="utf-8").splitlines()) if path.is_file() else 0
+    return len(read_text(path).splitlines()) if path.is_file() else 0
 
 
 def log_paths(folder: Path, arm: str, seed: int) -> list[Path]:

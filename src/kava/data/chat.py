@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from kava.data.records import Template
 from kava.data.special_tokens import special_texts
 from kava.errors import describe
+from kava.inputs import read_text
 from kava.names import NO_CHAT, OWN_CHAT
 
 if TYPE_CHECKING:
@@ -190,7 +191,7 @@ class Chats:
             path = Path(self.choice).expanduser()
             if not path.is_file():
                 raise OSError(f"{self.flag} {self.choice}: there is no such file")
-            text = path.read_text(encoding="utf-8")
+            text = read_text(path)
         elif self.tokenizer.chat_template:
             text = self.tokenizer.get_chat_template()
         else:

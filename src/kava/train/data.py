@@ -191,24 +191,10 @@ def data_key(config: TrainConfig) -> tuple[Any, ...]:
     return (
         *(getattr(config, name) for name in DATA_FIELDS),
         config.seed if drawn else None,
-        config.teacher_name if config.needs_teacher else None,
-        (
-            tuple(config.teachers or ()),
-            tuple(config.teacher_prompts or ()),
-            config.fusion,
-        )
-        if config.several
-        else None,
+        (*teachers_of(config), config.fusion) if config.needs_teacher else None,
         tuple(config.teacher_reasoning or ()),
         config.matches_cache,
-        (
-            config.knockout_reach,
-            config.kv_scores_path,
-            config.dtype,
-            tuple(config.teacher_quantization or ()),
-        )
-        if scored
-        else None,
+        (config.knockout_reach, config.kv_scores_path, config.dtype) if scored else None,
     )
 
 
