@@ -347,6 +347,15 @@ def test_recompressing_equals_extracting_with_those_options(
     use(tmp_path / "new", codi_weight=0.5, eval_size=4, **changes)
 
 
+def test_a_zero_changes_what_is_kept_as_any_other_number_does(tmp_path: Path) -> None:
+    store(tmp_path / "store", full=True, kv_scope="model", rkv_lambda=0.5, seed=3)
+    flags = ["--output", str(tmp_path / "new"), "--rkv_lambda", "0", "--seed", "0"]
+    assert store_main(["recompress", str(tmp_path / "store"), *flags]) == 0
+    manifest = manifest_of(tmp_path / "new")
+    assert manifest.settings["targets"]["lam"] == 0.0
+    assert manifest.data["config"].get("seed", 0) == 0
+
+
 def test_recompressing_needs_whole_texts_and_their_queries(tmp_path: Path, usual: Path) -> None:
     with pytest.raises(ValueError, match=r"holds whole texts .* without queries|holds whole texts"):
         store_main(["recompress", str(usual), "--output", str(tmp_path / "new")])
