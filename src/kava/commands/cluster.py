@@ -36,7 +36,7 @@ def main(argv: list[str]) -> int:
         KavaError: no scheduler, or one that refuses.
     """
     part, rest = USAGE.choose(argv)
-    todo: dict[str, Callable[[Any, Sequence[str]], int]] = {
+    actions: dict[str, Callable[[Any, Sequence[str]], int]] = {
         "submit": _submit,
         "status": _status,
         "logs": _logs,
@@ -45,7 +45,7 @@ def main(argv: list[str]) -> int:
         "check": _check,
         "models": _models,
     }
-    return todo[part](USAGE.parts[part].parse(rest), argv)
+    return actions[part](USAGE.parts[part].parse(rest), argv)
 
 
 def _submit(args: SubmitConfig, argv: Sequence[str]) -> int:
