@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from cluster import fakes
+
 ONE_NODE = Path(__file__).with_name("one_node.sh")
 NEEDED = ("sbatch", "slurmctld", "slurmd", "munged")
 
@@ -51,3 +53,11 @@ def real_slurm(one_node: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cluster with three partitions, in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SLURM_CONF", raising=False)
+    return fakes.install(tmp_path / "fake", monkeypatch, fakes.SLURM)

@@ -67,7 +67,7 @@ def test_scripts_say_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyP
     fakes.install(tmp_path, monkeypatch, {})
     done = script("check_hpc_models", SHARED_MODEL_DIR=str(tmp_path / "none"))
     assert done.returncode == 1
-    assert f"--store {tmp_path / 'none'} is no folder" in done.stderr
+    assert f"SHARED_MODEL_DIR {tmp_path / 'none'} is no folder" in done.stderr
     done = script("monitor_training", "-a", STUDY=str(tmp_path))
     assert done.returncode == 1
     assert "holds no study: it has no plan.lock.json" in done.stderr

@@ -20,14 +20,6 @@ from study.test_plan import GOOD, changed, written
 FAST = {"budget__steps": 4, "data__train": "kava/shell-game?num_train=64"}
 
 
-@pytest.fixture
-def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cluster with three partitions, in a folder of its own."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("SLURM_CONF", raising=False)
-    return fakes.install(tmp_path / "fake", monkeypatch, fakes.SLURM)
-
-
 def submit(folder: Path, *flags: str, values: dict[str, Any] = GOOD) -> list[str]:
     plan = written(folder, values)
     return ["submit", str(plan), "--output_dir", "out", "--engine", "slurm", *flags]
@@ -90,6 +82,11 @@ def test_a_study_is_locked_written_submitted_and_recorded(
     assert run(main, ["cancel", "out", "--seeds", "0"]) == 0
     assert run(main, ["cancel", "out"]) == 0
     assert calls(slurm)[-2:] == ["scancel 41_0 41_1", "scancel 42 41"]
+    (slurm / "queue").write_text("")
+    capsys.readouterr()
+    assert run(main, ["cancel", "out"]) == 0
+    assert "job 41 of slurm has ended: there is nothing to cancel" in capsys.readouterr().out
+    assert calls(slurm)[-1] == "scancel 42 41"
 
 
 def test_a_dry_run_prints_the_scripts_and_writes_nothing(

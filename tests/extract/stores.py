@@ -11,6 +11,7 @@ import pytest
 from kava.extract.request import ExtractConfig, Request
 from kava.extract.run import extract
 from kava.store.manifest import Manifest, read_manifest
+from kava.train.build import build_run
 from train.runs import SMALL, all_rows, run, small
 
 TEACHER = "kava/shell-teacher"
@@ -48,6 +49,11 @@ def store(
 
 def manifest_of(folder: Path) -> Manifest:
     return read_manifest(folder)
+
+
+def use(folder: Path, **changes: Any) -> Any:
+    """Build a run that reads a store."""
+    return build_run(small("unused", **{**SMALL_STORE, "store": [str(folder)], **changes}))
 
 
 def rows_of(folder: Path, **changes: Any) -> list[dict[str, float]]:

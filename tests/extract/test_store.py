@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 
-from extract.stores import SMALL_STORE, TEACHER, manifest_of, store, write_rows
+from extract.stores import TEACHER, manifest_of, store, use, write_rows
 from kava.commands.store import main as store_main
 from kava.errors import KavaError
 from kava.extract import run as run_module
@@ -25,8 +25,7 @@ from kava.store.manifest import FULL, TARGETS, is_store
 from kava.store.reader import MAPPED, Tier
 from kava.store.tensor_file import TensorFile
 from kava.store.verify import whole_shards
-from kava.train.build import build_run
-from train.runs import SMALL, small
+from train.runs import SMALL
 
 SMALL_SHARD = 2**14
 """Bytes of a shard of a few samples."""
@@ -59,11 +58,6 @@ def same_contents(first: Path, second: Path, tier: str) -> bool:
         and all(torch.equal(part, theirs[digest][name]) for name, part in ours[digest].items())
         for digest in ours
     )
-
-
-def use(folder: Path, **changes: Any) -> Any:
-    """Build a run that reads a store."""
-    return build_run(small("unused", **{**SMALL_STORE, "store": [str(folder)], **changes}))
 
 
 def test_an_interrupted_extraction_goes_on_where_it_stopped(
@@ -290,6 +284,10 @@ def test_another_extraction_into_the_folder_is_refused(tmp_path: Path, usual: Pa
     shutil.copytree(usual, folder)
     with pytest.raises(ValueError, match="holds target len 3, this extraction has 2: pass --over"):
         store(folder, kv_scope="model", target_len=2)
+    with pytest.raises(ValueError, match=r"holds form 'float32', this extraction has 'int8'"):
+        store(folder, kv_scope="model", form="int8")
+    with pytest.raises(ValueError, match=r"holds include \[\], this extraction has \['queries'\]"):
+        store(folder, kv_scope="model", include=("queries",))
     assert same_contents(folder, usual, TARGETS)
     store(folder, kv_scope="model", target_len=2, overwrite=True)
     assert manifest_of(folder).settings["targets"]["target_len"] == 2

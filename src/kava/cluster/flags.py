@@ -2,53 +2,33 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass
 from typing import Any
 
-from kava import names
 from kava.cluster.options import SECTIONS, JobOptions
-from kava.flags import Parts, Usage, check_fields, flag, needed
+from kava.flags import Parts, Usage, again, check_fields, flag
+from kava.study.flags import FolderConfig, PlanFlags
 
 REPORT_FILE = "pre_deployment_check_report.txt"
 
 
 @dataclass(kw_only=True)
-class SubmitConfig(JobOptions):
+class SubmitConfig(JobOptions, PlanFlags):
     """What `kava cluster submit` is asked for.
 
     Raises:
         ValueError: a value outside its range.
     """
 
-    plan: str = needed(
-        "a YAML file, or the name of a shipped plan", positional=True, metavar="PLAN"
-    )
-    output_dir: str | None = flag(None, "folder of the study", unset="outputs/study/NAME")
-    arms: list[str] | None = flag(None, "only these arms", metavar="ARM", unset="all")
-    seeds: list[int] | None = flag(
-        None, "only these seeds", least=0, most=names.MOST_SEED, metavar="SEED", unset="all"
-    )
     dry_run: bool = flag(False, "print the scripts; write and submit nothing")
-
-
-@dataclass(kw_only=True)
-class FolderConfig:
-    """What `kava cluster status` is asked for: a study that was submitted."""
-
-    folder: str = needed("of the study", positional=True, metavar="FOLDER")
-
-    def __post_init__(self) -> None:
-        check_fields(self)
 
 
 @dataclass(kw_only=True)
 class ChosenConfig(FolderConfig):
     """What `kava cluster cancel` is asked for."""
 
-    arms: list[str] | None = flag(None, "only these arms", metavar="ARM", unset="all")
-    seeds: list[int] | None = flag(
-        None, "only these seeds", least=0, most=names.MOST_SEED, metavar="SEED", unset="all"
-    )
+    arms: list[str] | None = again(PlanFlags, "arms", None)
+    seeds: list[int] | None = again(PlanFlags, "seeds", None)
 
 
 @dataclass(kw_only=True)
@@ -70,11 +50,8 @@ class MonitorConfig(FolderConfig):
 class CheckConfig(JobOptions):
     """What `kava cluster check` is asked for."""
 
-    plan: str | None = flag(
-        None, "the plan to be submitted: a file, or the name of a shipped one", positional=True,
-        metavar="PLAN", unset="the cluster alone",
-    )  # fmt: skip
-    output_dir: str | None = flag(None, "folder of the study", unset="outputs/study/NAME")
+    plan: str | None = again(PlanFlags, "plan", None, unset="the cluster alone")
+    output_dir: str | None = again(PlanFlags, "output_dir", None)
     store: str | None = flag(
         None, "shared folder of models", unset="KAVA_MODEL_STORE or SHARED_MODEL_DIR"
     )
@@ -88,12 +65,8 @@ class CheckConfig(JobOptions):
 class ModelsConfig:
     """What `kava cluster models` is asked for."""
 
-    plan: str = needed(
-        "a YAML file, or the name of a shipped plan", positional=True, metavar="PLAN"
-    )
-    store: str | None = flag(
-        None, "shared folder of models", unset="KAVA_MODEL_STORE or SHARED_MODEL_DIR"
-    )
+    plan: str = again(PlanFlags, "plan", MISSING)
+    store: str | None = again(CheckConfig, "store", None)
 
     def __post_init__(self) -> None:
         check_fields(self)

@@ -6,7 +6,7 @@ import os
 import shlex
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from kava.cluster.options import JobOptions
@@ -90,13 +90,25 @@ class Local:
 
 
 def _lives(submission: Submission, folder: Path) -> bool:
-    """Whether the session is there, and is that of this study: ids are used again."""
-    script = str(folder / FOLDER / "runs.sh")
+    """Whether processes of this study are still running in the group: ids are used again."""
+    group = int(submission.runs)
     try:
-        os.killpg(int(submission.runs), 0)
-        words = Path(f"/proc/{submission.runs}/cmdline").read_bytes()
+        os.killpg(group, 0)
     except (ProcessLookupError, PermissionError):
         return False
-    except OSError:  # no /proc, or a session whose first process has ended
+    if not Path("/proc/self/stat").is_file():
         return True
-    return script.encode() in words
+    script = str(folder / FOLDER / "runs.sh").encode()
+    return any(script in words for words in _command_lines(group))
+
+
+def _command_lines(group: int) -> Iterator[bytes]:
+    """The command lines of a process group; processes that have ended have an empty one."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            # behind the name, which may hold anything: state, parent, group
+            found = (folder / "stat").read_bytes().rpartition(b")")[2].split()[2]
+            if int(found) == group:
+                yield (folder / "cmdline").read_bytes()
+        except OSError:  # it has ended meanwhile
+            continue

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from kava.cluster.durations import seconds_of
+from kava.cluster.durations import DAY, seconds_of
 from kava.flags import check_fields, flag
 
 ENGINES = ("slurm", "pbs", "local")
@@ -15,6 +15,8 @@ SECTIONS = (
     "scripts",
 )
 """Of the checks before a study is submitted, in the order of their report."""
+LONGEST = 366 * DAY
+"""Of a job, in seconds."""
 _SPACE = re.compile(r"\s")
 
 
@@ -105,6 +107,8 @@ class JobOptions:
             limit = seconds_of(self.time)
         except ValueError as error:
             raise ValueError(f"--time {error}") from error
+        if limit > LONGEST:
+            raise ValueError(f"--time {self.time} is more than a year; lower it")
         if self.grace >= limit:
             raise ValueError(
                 f"--grace {self.grace} is not below the {limit:,} seconds of --time {self.time}: a "

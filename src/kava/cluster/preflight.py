@@ -18,7 +18,7 @@ from kava.cluster.durations import clock
 from kava.cluster.engines import detect_engine, scheduler_of
 from kava.cluster.options import SECTIONS, JobOptions
 from kava.cluster.programs import call_or_none
-from kava.cluster.scripts import render_scripts
+from kava.cluster.scripts import check_venv, render_scripts
 from kava.cluster.slurm import partitions
 from kava.cluster.store import find_model, models_of, store_folder
 from kava.errors import USER_ERRORS, KavaError, describe
@@ -160,9 +160,6 @@ class Preflight:
         import torch
         import transformers
 
-        venv = self.options.venv
-        if venv is not None and not (Path(venv) / "bin/activate").is_file():
-            yield Line(ERROR, f"--venv {venv} has no bin/activate: name a virtual environment")
         level = OK if sys.version_info >= LEAST_PYTHON else ERROR
         yield Line(level, f"Python {platform.python_version()} at {sys.executable}")
         yield Line(OK, f"torch {torch.__version__}, transformers {transformers.__version__}")
@@ -175,6 +172,7 @@ class Preflight:
             yield Line(ERROR, "this torch is built without CUDA, and --gres asks for GPUs")
         else:
             yield Line(OK, f"torch for CUDA {torch.version.cuda}; no GPU here, as on login nodes")
+        check_venv(self.options)
 
     def _models(self) -> Iterator[Line]:
         if self.plan is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from kava.cluster.options import ENGINES
 from kava.cluster.schedulers import FOLDER, Submission
 from kava.inputs import Malformed, read_json
 from kava.study.results import write_json
@@ -26,17 +27,24 @@ def read_record(folder: Path) -> list[Submission]:
         return []
     try:
         found: list[dict[str, Any]] = read_json(path)["submissions"]
-        return [
-            Submission(
-                **{**one, "tasks": tuple((str(arm), int(seed)) for arm, seed in one["tasks"])}
-            )
-            for one in found
-        ]
+        return [_submission(one) for one in found]
     except (Malformed, KeyError, TypeError, ValueError) as error:
         reason = error.problem if isinstance(error, Malformed) else error
+        reason = f"it lacks {error}" if isinstance(error, KeyError) else reason
         raise ValueError(
             f"{path} is cut or damaged ({reason}): remove it; the jobs go on without it"
         ) from error
+
+
+def _submission(said: dict[str, Any]) -> Submission:
+    tasks = tuple((str(arm), int(seed)) for arm, seed in said["tasks"])
+    one = Submission(**{**said, "tasks": tasks})
+    if one.engine not in ENGINES:
+        raise ValueError(f"there is no engine {one.engine!r}")
+    for name, id in (("runs", one.runs), ("report", one.report)):
+        if not isinstance(id, str) or (one.engine == "local" and id and not id.isdigit()):
+            raise ValueError(f"{name} {id!r} is no id of {one.engine}")
+    return one
 
 
 def last_submission(folder: Path) -> Submission:

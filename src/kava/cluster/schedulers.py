@@ -37,7 +37,12 @@ class Job(NamedTuple):
         return self.state in ACTIVE
 
 
-ACTIVE = frozenset({"pending", "running", "completing", "configuring", "suspended", "requeued"})
+ACTIVE = frozenset(
+    {
+        *("pending", "running", "completing", "configuring", "suspended", "requeued"),
+        *("requeue_hold", "special_exit", "signaling", "stage_out", "resizing", "stopped"),
+    }
+)
 
 
 class Submission(NamedTuple):

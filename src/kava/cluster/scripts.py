@@ -98,3 +98,13 @@ def prologue(options: JobOptions) -> list[str]:
     if options.venv:
         lines.append(f"source {shlex.quote(str(Path(options.venv).absolute()))}/bin/activate")
     return [*lines, *(options.prologue or [])]
+
+
+def check_venv(options: JobOptions) -> None:
+    """Refuse a virtual environment that a script could not activate.
+
+    Raises:
+        ValueError: it has no bin/activate.
+    """
+    if options.venv is not None and not (Path(options.venv) / "bin/activate").is_file():
+        raise ValueError(f"--venv {options.venv} has no bin/activate: name a virtual environment")

@@ -61,9 +61,19 @@ def hub_cache() -> Path:
 
 
 def store_folder(given: str | None) -> Path | None:
-    """The shared store: as given, else by the environment; None if there is none."""
+    """The shared store: as given, else by the environment; None if none is named.
+
+    Raises:
+        ValueError: it is no folder.
+    """
     named = given or next((os.environ[v] for v in STORE_VARIABLES if os.environ.get(v)), None)
-    return None if named is None else Path(named).expanduser()
+    if named is None:
+        return None
+    store = Path(named).expanduser()
+    if not store.is_dir():
+        whence = "--store" if given else next(v for v in STORE_VARIABLES if os.environ.get(v))
+        raise ValueError(f"{whence} {named} is no folder: name the shared folder of models")
+    return store
 
 
 def find_model(name: str, store: Path | None) -> Found:

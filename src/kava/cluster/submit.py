@@ -18,7 +18,7 @@ from kava.cluster.options import JobOptions
 from kava.cluster.programs import Unreachable
 from kava.cluster.record import read_record, write_record
 from kava.cluster.schedulers import FOLDER, Scheduler, Submission
-from kava.cluster.scripts import render_scripts
+from kava.cluster.scripts import check_venv, render_scripts
 from kava.errors import KavaError
 from kava.files.locks import lock_folder
 from kava.files.write import write_all
@@ -75,10 +75,12 @@ def prepare(
     Raises:
         KavaError: no scheduler, no such partition, a limit in which no run can finish, jobs of the
             study that have not ended, or no run that is missing.
-        ValueError: finished runs of other settings.
+        ValueError: finished runs of other settings, or no such virtual environment.
     """
     engine, scheduler = scheduler_of(options.engine)
     options = replace(options, engine=engine)
+    if not anywhere:
+        check_venv(options)
     folder = folder.absolute()
     check_unpacked(folder)
     check_not_submitted(folder)

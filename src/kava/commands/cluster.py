@@ -36,7 +36,7 @@ def main(argv: list[str]) -> int:
         KavaError: no scheduler, or one that refuses.
     """
     part, rest = USAGE.choose(argv)
-    todo: dict[str, Callable[[Any, Sequence[str]], int]] = {
+    actions: dict[str, Callable[[Any, Sequence[str]], int]] = {
         "submit": _submit,
         "status": _status,
         "logs": _logs,
@@ -45,7 +45,7 @@ def main(argv: list[str]) -> int:
         "check": _check,
         "models": _models,
     }
-    return todo[part](USAGE.parts[part].parse(rest), argv)
+    return actions[part](USAGE.parts[part].parse(rest), argv)
 
 
 def _submit(args: SubmitConfig, argv: Sequence[str]) -> int:
@@ -155,11 +155,19 @@ def _logs(args: LogsConfig, argv: Sequence[str]) -> int:
 def _cancel(args: ChosenConfig, argv: Sequence[str]) -> int:
     from kava.cluster.engines import scheduler_of
     from kava.cluster.record import last_submission
+    from kava.cluster.standing import OVER
+    from kava.format import counted
 
     tasks, last = _chosen(args, "cancel"), last_submission(Path(args.folder))
-    scheduler_of(last.engine)[1].cancel(last, Path(args.folder).absolute(), tasks)
-    count = len(last.tasks) if tasks is None else len(tasks)
-    print(f"job {last.runs} of {last.engine}: {count} runs cancelled; they save their step")
+    folder, scheduler = Path(args.folder).absolute(), scheduler_of(last.engine)[1]
+    wanted = {"report", *range(len(last.tasks))} if tasks is None else set(tasks)
+    jobs = scheduler.jobs(last, folder)
+    if all(job.state in OVER for key, job in jobs.items() if key in wanted):
+        print(f"job {last.runs} of {last.engine} has ended: there is nothing to cancel")
+        return 0
+    scheduler.cancel(last, folder, tasks)
+    count = counted(len(last.tasks) if tasks is None else len(tasks), "run")
+    print(f"job {last.runs} of {last.engine}: {count} cancelled; they save their step")
     return 0
 
 
@@ -171,6 +179,8 @@ def _check(args: CheckConfig, argv: Sequence[str]) -> int:
     from kava.study.plan_file import find_plan, load_plan
 
     check_output(args.output)
+    if args.output_dir is not None:
+        check_output_folder(args.output_dir, "--output_dir")
     plan = None if args.plan is None else load_plan(args.plan)
     folder = Path(args.output_dir) if args.output_dir else None
     folder = folder or (Path("outputs/study") if plan is None else default_folder(plan))
@@ -197,8 +207,6 @@ def _models(args: ModelsConfig, argv: Sequence[str]) -> int:
     from kava.study.plan_file import load_plan
 
     plan, store = load_plan(args.plan, check_settings=False), store_folder(args.store)
-    if store is not None and not store.is_dir():
-        raise ValueError(f"--store {store} is no folder: name the shared folder of models")
     found = [find_model(name, store) for name in models_of(plan)]
     rows = [("model", "size", "place")]
     rows += [

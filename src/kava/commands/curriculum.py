@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,8 @@ from kava import names
 from kava.commands.study import ListConfig
 from kava.curriculum.plan import check_phase, phase_named
 from kava.files.outputs import check_output, check_output_folder
-from kava.flags import Parts, Usage, check_fields, flag, needed
+from kava.flags import Parts, Usage, again, check_fields, flag, needed
+from kava.format import columns
 from kava.inputs import read_text
 
 
@@ -59,9 +60,7 @@ class CurriculumFolder:
 class PlanConfig:
     """What `kava curriculum plan` is asked for."""
 
-    plan: str = needed(
-        "a YAML file, or the name of a shipped curriculum", positional=True, metavar="PLAN"
-    )
+    plan: str = again(CurriculumRun, "plan", MISSING)
     phase: str = needed("the phase, by number or name", metavar="PHASE", check=check_phase)
     folder: str | None = flag(
         None,
@@ -123,13 +122,13 @@ def main(argv: list[str]) -> int:
         KavaError: a phase failed.
     """
     part, rest = USAGE.choose(argv)
-    todo: dict[str, Callable[[Any, Sequence[str]], int]] = {
+    actions: dict[str, Callable[[Any, Sequence[str]], int]] = {
         "run": _run,
         "status": _status,
         "plan": _plan,
         "list": _list,
     }
-    return todo[part](USAGE.parts[part].parse(rest), argv)
+    return actions[part](USAGE.parts[part].parse(rest), argv)
 
 
 def _run(args: CurriculumRun, argv: Sequence[str]) -> int:
@@ -208,7 +207,5 @@ def _list(args: ListConfig, argv: Sequence[str]) -> int:
     from kava.curriculum.plan_file import load_curriculum, shipped_curricula
 
     plans = [load_curriculum(path, check_settings=False) for path in shipped_curricula().values()]
-    width = max(len(plan.name) for plan in plans)
-    for plan in plans:
-        print(f"{plan.name:<{width}}  {plan.question}")
+    print("\n".join(columns([(plan.name, plan.question) for plan in plans], left=2)))
     return 0

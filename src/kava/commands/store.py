@@ -95,8 +95,10 @@ def _recompress(config: RecompressConfig) -> int:
     quiet_libraries()
     changes: dict[str, Any] = {}
     for name in flags_of(RecompressConfig):
-        if name in flags_of(TrainConfig) and getattr(config, name) not in (None, False):
-            changes[name] = getattr(config, name)
+        value = getattr(config, name)
+        # 0 is a seed and a lambda of its own, and equals False
+        if name in flags_of(TrainConfig) and value is not None and value is not False:
+            changes[name] = value
     manifest = recompress(
         config.folder,
         config.output,

@@ -9,35 +9,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kava import names
 from kava.files.outputs import check_output_folder
-from kava.flags import Parts, Usage, check_fields, flag, needed
+from kava.flags import Parts, Usage, flag
+from kava.format import columns
 from kava.inputs import read_text
+from kava.study.flags import FolderConfig, PlanFlags
 
 MOST_JOBS = 1024
 
 
 @dataclass(kw_only=True)
-class RunConfig:
+class RunConfig(PlanFlags):
     """What `kava study run` is asked for.
 
     Raises:
         ValueError: a value outside its range.
     """
 
-    plan: str = needed(
-        "a YAML file, or the name of a shipped plan", positional=True, metavar="PLAN"
-    )
-    output_dir: str | None = flag(None, "folder of the study", unset="outputs/study/NAME")
     jobs: int = flag(
         min(2, os.cpu_count() or 1),
         "runs at a time, of one thread each",
         least=1,
         most=MOST_JOBS,
-    )
-    arms: list[str] | None = flag(None, "only these arms", metavar="ARM", unset="all")
-    seeds: list[int] | None = flag(
-        None, "only these seeds", least=0, most=names.MOST_SEED, metavar="SEED", unset="all"
     )
     shared: bool = flag(
         False,
@@ -49,19 +42,6 @@ class RunConfig:
         "check the plan, and its data and models where they are on this machine; print the runs "
         "and the power to find the minimum effect; write nothing",
     )
-
-    def __post_init__(self) -> None:
-        check_fields(self)
-
-
-@dataclass(kw_only=True)
-class FolderConfig:
-    """What `kava study status` and `pack` are asked for: a study that was run."""
-
-    folder: str = needed("of the study", positional=True, metavar="FOLDER")
-
-    def __post_init__(self) -> None:
-        check_fields(self)
 
 
 @dataclass(kw_only=True)
@@ -127,14 +107,14 @@ def main(argv: list[str]) -> int:
         KavaError: a run failed, or arms had different budgets.
     """
     part, rest = USAGE.choose(argv)
-    todo: dict[str, Callable[[Any, Sequence[str]], int]] = {
+    actions: dict[str, Callable[[Any, Sequence[str]], int]] = {
         "run": _run,
         "status": _status,
         "report": _report,
         "pack": _pack,
         "list": _list,
     }
-    return todo[part](USAGE.parts[part].parse(rest), argv)
+    return actions[part](USAGE.parts[part].parse(rest), argv)
 
 
 def _run(args: RunConfig, argv: Sequence[str]) -> int:
@@ -233,7 +213,5 @@ def _list(args: ListConfig, argv: Sequence[str]) -> int:
     from kava.study.plan_file import load_plan, shipped_plans
 
     plans = [load_plan(path, check_settings=False) for path in shipped_plans().values()]
-    width = max(len(plan.name) for plan in plans)
-    for plan in plans:
-        print(f"{plan.name:<{width}}  {plan.question}")
+    print("\n".join(columns([(plan.name, plan.question) for plan in plans], left=2)))
     return 0

@@ -68,12 +68,20 @@ def recompress(
     store, output = Path(store), Path(output)
     if store.resolve() == output.resolve():
         raise ValueError(f"--output {output} is the store itself; name another folder")
+    if store.resolve().is_relative_to(output.resolve()):
+        raise ValueError(f"--output {output} holds the store {store} itself; name another folder")
     check_output_folder(output, "--output")
     manifest = read_manifest(store)
-    n: int = manifest.data["teacher_index"]
     overwrite = bool(changes.get("overwrite"))
-    values = {**manifest.data["config"], "overwrite": overwrite, **changes}
-    config = TrainConfig(**values)
+    try:
+        n: int = manifest.data["teacher_index"]
+        values = {**manifest.data["config"], "overwrite": overwrite, **changes}
+        config = TrainConfig(**values)
+    except (KeyError, TypeError) as error:
+        raise ValueError(
+            f"--store {store} was extracted by flags that this version cannot read ({error}): "
+            f"extract it again with --overwrite"
+        ) from error
     one = teachers_of(config)[n]
     readers = check_models(config)
     tokenizer = build_tokenizer(config)

@@ -87,6 +87,9 @@ class Request:
         include: of `kava.names.STORE_EXTRAS`.
         form: of `kava.names.STORE_FORMS`.
         shard_bytes: size of a shard.
+
+    Raises:
+        ValueError: nothing would be stored.
     """
 
     config: TrainConfig
@@ -95,6 +98,13 @@ class Request:
     include: frozenset[str] = frozenset()
     form: str = "float32"
     shard_bytes: int = 64 * MIB
+
+    def __post_init__(self) -> None:
+        if self.config.use_segment_resampling and not self.full:
+            raise ValueError(
+                "--use_segment_resampling reads whole texts and keeps no positions, so that "
+                "nothing would be stored: pass --full"
+            )
 
     @classmethod
     def of(cls, config: TrainConfig, flags: Mapping[str, Any]) -> Request:

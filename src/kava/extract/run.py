@@ -41,7 +41,7 @@ from kava.store.teacher import (
 )
 from kava.store.tensor_file import write_tensors
 from kava.store.verify import whole_shards
-from kava.store.writer import TierWriter
+from kava.store.writer import CACHE_PARTS, TierWriter
 from kava.train.config import TrainConfig
 from kava.train.data import Data, load_data
 from kava.train.given import NOTHING_GIVEN, GivenRecords
@@ -169,19 +169,16 @@ def _extract_one(
         "teacher": {**teacher_settings(one, model.config), "weights": weights_fingerprint(model)},
         "tokenizer": tokenizer_fingerprint(its_tokenizer),
         "template": template_settings(data.teacher_templates[n]),
-        "geometry": {
-            name: [part.shape[1], part.shape[2], part.shape[4]]
-            for name, part in (
-                ("keys", trace.keys),
-                ("values", trace.values),
-                ("queries", trace.queries),
-            )
-            if part is not None and (name != "queries" or QUERIES in include or wholes)
-        },
         "targets": settings_of_targets(config, n, samples),
         "include": sorted(include - {CALIBRATION}),
         "whole_queries": wholes and flag is not None,
         "form": request.form,
+        # behind what it follows from, so that a difference is named by its cause
+        "geometry": {
+            name: [part.shape[1], part.shape[2], part.shape[4]]
+            for name, part in zip(CACHE_PARTS, (trace.keys, trace.values, trace.queries))
+            if part is not None and (name != "queries" or QUERIES in include or wholes)
+        },
     }
     manifest = begin(folder, settings, config, n)
     write_tensors(folder / TEACHER_FILE, *_teacher_file(manifest, rotary, trace))

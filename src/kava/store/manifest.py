@@ -27,6 +27,7 @@ FORMAT = 1
 MANIFEST_FILE = "manifest.json"
 FULL, TARGETS = "full", "targets"
 TIERS = (FULL, TARGETS)
+_AGAIN = "extract the store again with --overwrite"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,27 +119,46 @@ def read_manifest(store: str | Path, flag: str = "--store") -> Manifest:
     path = Path(store) / MANIFEST_FILE
     if not path.is_file():
         inside = sorted(one.parent.name for one in Path(store).glob(f"*/{MANIFEST_FILE}"))
-        hint = f"; in it are the stores {', '.join(inside)}: name those" if inside else ""
+        hint = (
+            f"; in it are the stores {', '.join(inside)}: name those"
+            if inside
+            else ": name the folder that kava extract wrote"
+        )
         raise OSError(f"{flag} {store} holds no {MANIFEST_FILE}, so it is no store of kava{hint}")
     try:
         content = read_json(path)
+        if not isinstance(content, dict):
+            raise TypeError("it holds no JSON object")
         if content["format"] != FORMAT:
             raise ValueError(
-                f"{path} is of format {content['format']}, this version reads {FORMAT}: extract "
-                f"the store again"
+                f"{path} is of format {content['format']}, this version reads {FORMAT}: {_AGAIN}"
             )
         found = Manifest(
             settings=content["settings"],
             data=content["data"],
-            shards=tuple(Shard(**shard) for shard in content["shards"]),
+            shards=tuple(_shard(about) for about in content["shards"]),
             errors=content["errors"],
             version=content["version"],
         )
+        for name in ("settings", "data", "errors"):
+            if not isinstance(content[name], dict):
+                raise TypeError(f"its {name} are no JSON object")
+        store_id = content["id"]
     except (Malformed, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is damaged ({error}); extract the store again") from error
-    if found.store_id != content["id"]:
-        raise ValueError(f"{path} was changed by hand: its settings are not those of its id")
+        reason = f"it lacks {error}" if isinstance(error, KeyError) else error
+        raise ValueError(f"{path} is damaged ({reason}): {_AGAIN}") from error
+    if found.store_id != store_id:
+        raise ValueError(f"{path} was changed: its settings are not those of its id; {_AGAIN}")
     return found
+
+
+def _shard(about: Any) -> Shard:
+    if not isinstance(about, dict):
+        raise TypeError("a shard is no JSON object")
+    shard = Shard(**about)
+    if not all(type(size) is int for size in (shard.num_bytes, shard.num_samples)):
+        raise TypeError(f"the sizes of {shard.file} are no numbers")
+    return shard
 
 
 def check_equal(

@@ -25,7 +25,7 @@ from kava.store.fingerprints import text_digest
 from kava.store.forms import unpack
 from kava.store.manifest import FULL, TARGETS, Manifest
 from kava.store.reader import Tier, stored_names
-from kava.store.tensor_file import TensorFile
+from kava.store.tensor_file import DamagedFile, TensorFile
 from kava.trace import KVTrace, Segment
 
 TEACHER_FILE = "teacher.safetensors"
@@ -289,9 +289,13 @@ def read_teacher_file(
     Raises:
         OSError, ValueError: the file is missing, damaged, or of another store.
     """
-    file = TensorFile(store / TEACHER_FILE)
-    if file.manifest["store"] != manifest.store_id:
-        raise ValueError(f"{file.path} is of another store: extract this one again")
+    again = "run kava extract again, which makes up for it"
+    try:
+        file = TensorFile(store / TEACHER_FILE)
+    except (OSError, DamagedFile) as error:
+        raise type(error)(f"{error}: {again}") from error
+    if file.manifest.get("store") != manifest.store_id or "rotary" not in file.manifest:
+        raise DamagedFile(f"{file.path} is not that of this store: {again}")
     rotary, attention = file.manifest["rotary"], file.manifest["attention"]
     if rotary is not None:
         scaling = rotary.pop("attention_scaling")
