@@ -101,6 +101,19 @@ def test_the_estimate_is_near_the_tensors_of_a_real_step(
     assert found.peak == pytest.approx(real_peak(config), rel=0.15)
 
 
+@pytest.mark.parametrize("mode", [None, "identity", "structured", "flat"])
+def test_the_student_before_training_may_be_the_frozen_teacher(
+    mode: str | None, tmp_path: Path
+) -> None:
+    name = saved(tmp_path)
+    config = TrainConfig(
+        model_name=name, teacher_name=name, alignment_mode=mode, aligner_fit="frozen", **DATA
+    )
+    found = estimate_memory(config, largest_batch(config), torch.device("cpu"))
+    maps = sum(aligner.num_parameters for aligner in build_distiller(config).aligners)
+    assert found.parts.get("maps", 0) == 4 * maps
+
+
 def test_weights_gradients_and_states_are_counted_exactly(tmp_path: Path) -> None:
     name = saved(tmp_path)
     config = TrainConfig(model_name=name, **DATA, **WHOLE, gradient_accumulation_steps=2)

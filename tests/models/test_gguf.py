@@ -210,13 +210,20 @@ def test_other_commands_take_it_by_its_name_or_by_the_flag(
 
 
 def test_what_cannot_be_read_is_one_line(
-    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def line(name: str | Path, *more: str) -> str:
         return refusal(train, ["--model_name", str(name), *more, *DATA, "--device", "cpu"], capsys)
 
     assert "architecture oddity is not supported" in line(folder / "odd.gguf")
     assert "holds odd.gguf, x-q8.gguf, x.gguf" in line(folder / "y.gguf")
+    whole = (folder / "x.gguf").read_bytes()
+    for size in (100, len(whole) // 2):
+        (tmp_path / "cut.gguf").write_bytes(whole[:size])
+        assert "if its download was cut off, download it" in line(tmp_path / "cut.gguf")
     assert "alone: pass the file" in line(folder)
     assert "must end with .gguf" in line(folder, "--gguf_file", "x.bin")
     assert "each name a file" in line(folder / "x.gguf", "--gguf_file", "x.gguf")

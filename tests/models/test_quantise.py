@@ -55,6 +55,13 @@ def test_the_cache_is_of_float_and_close_to_that_of_float32(
     assert model.get_memory_footprint() < plain.get_memory_footprint()
 
 
+def test_4_bits_are_nf4_with_doubly_quantised_scales(tmp_path: Path) -> None:
+    source, _ = saved(tmp_path, "llama")
+    model = load_model(source, dtype="float32", quantization="4bit")
+    state = model.model.layers[0].self_attn.q_proj.weight.quant_state
+    assert (state.quant_type, state.nested) == ("nf4", True)
+
+
 def test_the_layers_of_both_kinds_are_named(tmp_path: Path) -> None:
     source, _ = saved(tmp_path, "gpt2")
     line = quantised_line(load_model(source, quantization="8bit"))

@@ -64,6 +64,10 @@ def test_the_dry_steps_change_nothing() -> None:
     distiller, _ = distiller_and_batch(config)
     tokenizer = build_tokenizer(config)
     samples = load_data(config, tokenizer).train[:8]
+    # a buffer that every pass changes, as a running mean does
+    distiller.register_buffer("passes", torch.zeros(()))
+    distiller.register_forward_pre_hook(lambda part, args: part.passes.add_(1) and None)
+    distiller.eval()
     before, state = weights(distiller), torch.random.get_rng_state()
     assert isinstance(tokenizer.pad_token_id, int)
     line = settle_batch_size(
@@ -74,6 +78,8 @@ def test_the_dry_steps_change_nothing() -> None:
     assert torch.equal(torch.random.get_rng_state(), state)
     assert all(torch.equal(before[name], part) for name, part in weights(distiller).items())
     assert all(part.grad is None for part in distiller.parameters())
+    assert distiller.passes == 0
+    assert not distiller.training
 
 
 def test_a_run_records_the_size_and_goes_on_with_it(

@@ -35,7 +35,7 @@ QUESTIONS = ["How many are 2 + 2?", "5 + 5?"]
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Models of several families, and data."""
     folder = tmp_path_factory.mktemp("chats")
-    for kind in ("chatml", "llama", "mistral"):
+    for kind in ("chatml", "llama", "mistral", "qwen3"):
         chat_model(folder / kind, kind)
     chat_model(folder / "plain", None)
     rows = "".join(json.dumps(row) + "\n" for row in ROWS)
@@ -155,6 +155,34 @@ def test_a_teacher_reads_its_own_chat_template(world: Path, tmp_path: Path) -> N
         # behind the prompts both read the same bytes, one to one
         assert item.teacher.alignment.exact == 1.0
     assert train(argv(values)) == 0
+
+
+def test_a_teachers_prompt_stands_in_its_chat(world: Path) -> None:
+    values = flags(
+        world,
+        teachers=[f"a={world / 'mistral'}", f"b={world / 'mistral'}"],
+        teacher_prompts=["Think: {question}", "{question}"],
+    )
+    config = TrainConfig(**values)
+    tokenizer = build_tokenizer(config)
+    several = build_teacher_tokenizers(config, tokenizer)
+    sides = load_data(config, tokenizer, None, several).train[0].sides
+    texts = [one.decode(side.text.encoded.input_ids) for one, side in zip(several, sides)]
+    assert [text.startswith("<s>[INST] Think: ") for text in texts] == [True, False]
+
+
+def test_reasoning_that_a_teachers_template_would_drop_is_one_line(
+    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    thought = {**ROWS[0], "question": "9 + 9?", "reasoning": "<think>9+9</think>\nso 18.\n18"}
+    path = tmp_path / "data.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in [*ROWS, thought]), encoding="utf-8")
+    values = flags(world, dataset_name=path, output_dir=tmp_path / "run")
+    values |= {"teacher_name": str(world / "qwen3"), "alignment_mode": "structured"}
+    line = refusal(train, argv(values), capsys)
+    assert "--teacher_chat_templates tokenizer: the chat template of" in line
+    assert "drops or rewrites the reasoning of" in line
+    assert not (tmp_path / "run").exists()
 
 
 def test_each_of_several_teachers_has_a_template_of_its_own(world: Path, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from kava.models.capture import capture
 from kava.models.offload import Resting
 from kava.train.build import build_run
 from kava.train.config import TrainConfig
+from kava.train.states import LEAST_QUANTISED, state_bytes
 from one_line import refusal
 
 pytest.importorskip("bitsandbytes")
@@ -128,6 +129,20 @@ def test_a_run_goes_on_exactly_with_every_optimiser(optim: str, tmp_path: Path) 
     interrupted(small(tmp_path / "cut", **options), step=3)
     run(small(tmp_path / "cut", **options, resume=True))
     assert all_rows(tmp_path / "cut") == all_rows(tmp_path / "whole")
+
+
+def test_the_states_that_a_run_holds_are_those_that_are_counted(tmp_path: Path) -> None:
+    """Embeddings of 4,096 numbers or more keep states of 32 bits."""
+    options = {"model_name": "kava/tiny-llama", "keep_last_step": True, "max_length": 256}
+    trainer = run(small(tmp_path, **options, optim="adamw_8bit", max_steps=1)).trainer
+    assert trainer.model.student.base.get_input_embeddings().weight.numel() >= LEAST_QUANTISED
+    held = sum(
+        part.numel() * part.element_size()
+        for state in trainer.optimizer.state.values()
+        for name, part in state.items()
+        if isinstance(part, torch.Tensor) and part.numel() > 1 and "qmap" not in name
+    )
+    assert state_bytes("adamw_8bit", trainer.model) == pytest.approx(held, rel=0.01)
 
 
 def test_states_of_8_bits_learn_as_those_of_32(tmp_path: Path) -> None:

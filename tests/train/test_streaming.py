@@ -154,6 +154,37 @@ def test_a_held_out_question_in_the_stream_stops_the_run(tmp_path: Path) -> None
         run(config)
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"reasoning": "a"}, r"line 97: .*reasoning tokens"),
+        ({"answer": "18\nand 19"}, r"line 97"),
+    ],
+)
+def test_a_late_sample_is_checked_when_its_turn_comes(
+    changes: dict[str, str], message: str, tmp_path: Path
+) -> None:
+    path = jsonl(tmp_path, [*ROWS * 2, {**ROWS[0], **changes}])
+    options = {"dataset_name": str(path), **READ, "shuffle_buffer": 1, "max_steps": 1}
+    samples = build_run(small(tmp_path / "run", **options)).data.stream
+    assert samples is not None
+    with pytest.raises(ValueError, match=message):
+        list(islice(samples, 97))
+
+
+def test_tokenizers_that_differ_late_in_the_stream_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    teacher = {"teacher_name": "kava/tiny-gpt2", "alignment_mode": "structured"}
+    path = jsonl(tmp_path, ROWS)
+    options = {"dataset_name": str(path), **READ, **teacher, "shuffle_buffer": 1, "max_steps": 1}
+    samples = build_run(small(tmp_path / "run", **options)).data.stream
+    assert samples is not None
+    monkeypatch.setattr("kava.train.streaming.reads_alike", lambda *args: False)
+    with pytest.raises(ValueError, match=r"give .*line 1.* other ids"):
+        next(iter(samples))
+
+
 def test_a_stream_without_a_sample_that_fits_ends(tmp_path: Path) -> None:
     path = jsonl(tmp_path)
     fits = {"dataset_name": str(path), **READ, "overflow": "skip", "max_steps": 1}

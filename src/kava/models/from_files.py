@@ -54,8 +54,12 @@ def unreadable(what: str, source: str, error: Exception) -> str:
     """
     reason = " ".join(str(error).split())
     if Path(source).exists():
-        place = "folder" if Path(source).is_dir() else "file"
-        return f"cannot load a {what} from the {place} {source!r}: {reason}"
+        if Path(source).is_dir():
+            return f"cannot load a {what} from the folder {source!r}: {reason}"
+        return (
+            f"cannot load a {what} from the file {source!r}: {reason}; if its download was cut "
+            f"off, download it again"
+        )
     return (
         f"cannot load the {what} {source!r}: no such folder, and the Hugging Face hub gave "
         f"nothing ({reason}); pass a local folder, or a built-in name such as kava/tiny-llama"

@@ -115,7 +115,10 @@ def unpacked() -> dict[str, Any]:
 
 
 def make_plain(model: Any, source: str) -> None:
-    """Make an unpacked model an ordinary one, which can be trained and saved."""
+    """Make an unpacked model an ordinary one, which can be trained and saved.
+
+    Which of the marks of a quantised model it has differs between versions of transformers.
+    """
     for name in ("hf_quantizer", "quantization_method", "is_quantized"):
         vars(model).pop(name, None)
     for name in ("quantization_config", "_is_quantized"):

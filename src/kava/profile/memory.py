@@ -278,7 +278,8 @@ def teacher_bytes(one: TeacherName, its: PreTrainedConfig) -> int:
 
 def _map_bytes(config: TrainConfig, teacher: PreTrainedConfig, student: PreTrainedConfig) -> int:
     sides: list[Any] = [SimpleNamespace(config=side) for side in (teacher, student)]
-    with torch.device("meta"):
+    # without maps there is nothing to hold, and the check of the layer map reads its values
+    with torch.device("cpu" if config.alignment_mode == "identity" else "meta"):
         return 4 * build_aligner(config, *sides).num_parameters
 
 

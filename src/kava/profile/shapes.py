@@ -122,9 +122,7 @@ def student_marks(config: TrainConfig, base: PreTrainedConfig, widths: Widths) -
         live.mark(gradients=0, **{LOSS: 1})
         loss.backward()
         live.mark(gradients=_gradients(trained))
-        return [
-            mark._replace(live=mark.live - start, most=mark.most - start) for mark in live.marks
-        ]
+        return _above(live.marks, start)
 
 
 def teacher_marks(
@@ -149,10 +147,7 @@ def teacher_marks(
             left = _read(model, batch, columns, queries=queries)
         kept = bytes_of(left)
         live.mark()
-        marks = [
-            mark._replace(live=mark.live - start, most=mark.most - start) for mark in live.marks
-        ]
-        return marks, kept
+        return _above(live.marks, start), kept
 
 
 def _above(marks: list[MemoryMark], start: int) -> list[MemoryMark]:
