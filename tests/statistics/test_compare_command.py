@@ -13,6 +13,7 @@ import pytest
 from kava.cli import run
 from kava.commands.compare import main
 from kava.statistics import compare_arms, compare_items, read_items
+from kava.statistics.seeds import Test
 from one_line import refusal
 
 
@@ -104,6 +105,7 @@ def test_bad_input_is_one_line(
         ([*files, "--labels", "a", "b", "a"], "unlike numbers of runs (a 2, b 1)"),
         ([*files, "--labels", "a", "a", "a"], "names one method alone, a"),
         ([*files, "--learned", "0.5"], "--learned 0.5 is for several runs of each method"),
+        ([*files, "--test", "seeds"], "--test seeds is for several runs of each method"),
         ([*files, "--num_resamples", "5"], "--num_resamples 5 must be from 100 to 1,000,000"),
         ([*files, "--confidence", "95"], "--confidence 95.0 must be above 0 and below 1"),
     ):
@@ -146,3 +148,32 @@ def test_files_of_one_label_are_the_runs_of_one_method(
     assert (pair["learned"]["treatment"], pair["learned"]["baseline"]) == (2, 0)
     assert run(main, [*argv, "--learned", "0", "--json", "--num_resamples", "100"]) == 0
     assert json.loads(capsys.readouterr().out)["pairs"][0]["learned"] is None
+
+
+@pytest.mark.parametrize(
+    ("test", "counts"),
+    [
+        ("crossed", "other runs and other items"),
+        ("seeds", "other runs, paired seed by seed"),
+        ("items", "other items for these runs"),
+        ("wilcoxon", "signed ranks"),
+    ],
+)
+def test_what_counts_as_chance_can_be_chosen(
+    test: Test, counts: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rng = np.random.default_rng(1)
+    right = rng.random((2, 4, 200)) < np.array([0.6, 0.5])[:, None, None]
+    paths = [
+        write(tmp_path / f"{label}{seed}.jsonl", run.tolist())
+        for label, runs in zip("AB", right)
+        for seed, run in enumerate(runs)
+    ]
+    argv = [*paths, "--labels", *"AAAABBBB", "--test", test, "--num_resamples", "100"]
+    assert run(main, argv) == 0
+    assert counts in capsys.readouterr().out
+    assert run(main, [*argv, "--json"]) == 0
+    (pair,) = json.loads(capsys.readouterr().out)["pairs"]
+    expected = compare_arms(*right, test=test, num_resamples=100)
+    for name in ("low", "high", "p", "test"):
+        assert pair[name] == pytest.approx(getattr(expected, name))

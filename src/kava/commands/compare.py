@@ -42,6 +42,12 @@ class CompareConfig:
         below=1,
         unset="as the runs show",
     )
+    test: str = flag(
+        "crossed",
+        "of several runs, what counts as chance: crossed, other runs and items; seeds, other runs, "
+        "paired seed by seed; items, other items for these runs; wilcoxon, as seeds by ranks",
+        choices=("crossed", "seeds", "items", "wilcoxon"),
+    )
     metric: str | None = flag(
         None, "of a harness file: the metric that is 0 or 1, such as exact_match"
     )
@@ -62,10 +68,12 @@ class CompareConfig:
         labels = _labels(self.files, self.labels)
         if len(set(labels)) < len(labels):
             comparing_arms.check_runs(labels)
-        elif self.learned is not None:
-            raise ValueError(
-                f"--learned {self.learned} is for several runs of each method; repeat their labels"
-            )
+        else:
+            for name, given in (("learned", self.learned), ("test", self.test)):
+                if given not in (None, "crossed"):
+                    raise ValueError(
+                        f"--{name} {given} is for several runs of each method; repeat their labels"
+                    )
 
 
 USAGE = Usage(
@@ -104,6 +112,7 @@ def main(argv: list[str]) -> int:
             labels,
             models,
             learned=options.learned,
+            test=options.test,  # type: ignore[arg-type]
             num_resamples=options.num_resamples,
             seed=options.seed,
             confidence=options.confidence,

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from kava.statistics import ArmComparison, Items
+    from kava.statistics.seeds import Test
 
 
 class ArmPair(NamedTuple):
@@ -48,6 +49,7 @@ def compare_methods(
     models: Sequence[Items],
     *,
     learned: float | None,
+    test: Test,
     confidence: float,
     num_resamples: int,
     seed: int,
@@ -62,6 +64,7 @@ def compare_methods(
         compare_arms(
             arms[a],
             arms[b],
+            test=test,
             levels=levels,
             confidence=confidence,
             num_resamples=num_resamples,
@@ -129,9 +132,13 @@ def as_text(pairs: Sequence[ArmPair]) -> str:
             *([p_text(pair.p_holm)] if len(pairs) > 1 else []),
         ]
         rows.append([*row, *([p_text(found.learned.p)] if found.learned is not None else [])])
-    notes = [
-        "a − b: percentage points; interval and p count other runs and other items (`crossed`)."
-    ]
+    chance = {
+        "crossed": "other runs and other items",
+        "seeds": "other runs, paired seed by seed",
+        "items": "other items for these runs",
+        "wilcoxon": "other runs, paired seed by seed; p is of signed ranks",
+    }[first.test]
+    notes = [f"a − b: percentage points; interval and p count {chance} (`{first.test}`)."]
     if len(pairs) > 1:
         notes.append(f"p Holm: adjusted after Holm over {len(pairs)} pairs; the one to judge by.")
     if first.learned is not None:
