@@ -248,7 +248,7 @@ def test_the_shipped_plans_ask_what_they_are_for() -> None:
     plans = {name: load_plan(name) for name in shipped_plans()}
     assert {*plans} == {
         "ablations", "baselines", "eviction", "every_seed", "flat_vs_structured", "gpt2_gsm8k",
-        "more_teachers",
+        "more_teachers", "pretrained",
         "qwen_reasoning_mix", "several_teachers", "shared_families", "shared_space", "word_arms",
         "word_maps", "word_maps_long",
     }  # fmt: skip

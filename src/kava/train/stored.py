@@ -1,4 +1,4 @@
-"""Which store fits a run: its settings held to the run's, and its rows given to the samples."""
+"""The store that a run reads: its settings are checked against the run, its rows joined to samples."""
 
 from __future__ import annotations
 

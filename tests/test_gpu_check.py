@@ -1,0 +1,45 @@
+"""scripts/gpu_check.sh, tried without a GPU on the small built-in models."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+ASSETS = ROOT / "src/kava/assets"
+
+
+def check(folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    chosen = {"DEVICE": "cpu", "STEPS": "2", "SIZE": "small", "OUTPUT_DIR": str(folder), "ARMS": "kv"}
+    models = {"SMOLLM2": str(ASSETS / "word_teacher"), "GEMMA": str(ASSETS / "word_neox_teacher")}
+    python = {"PYTHON": sys.executable, "PYTHONPATH": str(ROOT / "src")}
+    return subprocess.run(
+        ["bash", ROOT / "scripts/gpu_check.sh"],
+        env={**os.environ, **python, **models, **chosen, **variables},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_checks_and_an_arm_run_and_are_not_done_twice(tmp_path: Path) -> None:
+    done = check(tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"0 parts failed; results in {tmp_path}" in done.stdout
+    result = json.loads((tmp_path / "study/runs/kv/seed-0/result.json").read_text())
+    assert result["steps"] == 2
+    again = check(tmp_path)
+    assert again.stdout.count("done before") == len([*tmp_path.glob("*.done")]) > 5
+
+
+def test_models_that_are_missing_and_time_that_is_over(tmp_path: Path) -> None:
+    done = check(tmp_path, GEMMA=str(tmp_path / "none"))
+    assert done.returncode == 2
+    assert f"{tmp_path / 'none'} holds no model: run scripts/pretrained_models.py" in done.stderr
+    done = check(tmp_path, MINUTES="0")
+    assert done.returncode == 1
+    assert "torch: no time is left" in done.stderr
