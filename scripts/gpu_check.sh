@@ -63,8 +63,8 @@ for model in "$smollm2" "$gemma"; do
   fi
 done
 
-problems="kava/word-problems?steps=2-3&distractors=0&max_number=20&num_train=8000"
-step=(--model_name "$smollm2" --dataset_name "$problems" --target_len 4 --kv_method full --keep_short --max_length 128
+problems="kava/word-problems?form=equations&steps=2-3&distractors=0&max_number=20&num_train=8000"
+step=(--model_name "$smollm2" --dataset_name "$problems" --target_len 8 --kv_method full --keep_short --max_length 128
   --device "$device" --max_steps 3)
 
 # 1. Does everything that only an accelerator can show work?
@@ -88,10 +88,12 @@ fi
 kava profile profile "${step[@]}" ${bf16[@]+"${bf16[@]}"} --batch_size 16 --json
 
 # 2. The study: the plan `pretrained` with larger batches, longer problems and more items
-batch=64 items=1000 data="kava/word-problems?num_train=40000" tests="kava/word-problems?num_test=1250" teacher_steps=400
+batch=64 items=1000 teacher_steps=400
+data="kava/word-problems?form=equations&num_train=40000" tests="kava/word-problems?form=equations&num_test=1250"
 if [[ $size == small ]]; then
-  batch=2 items=8 data="kava/word-problems?steps=2-3&num_train=200" teacher_steps=2
-  tests="kava/word-problems?steps=2-3&num_test=40"
+  batch=2 items=8 teacher_steps=2
+  data="kava/word-problems?form=equations&steps=2-3&num_train=200"
+  tests="kava/word-problems?form=equations&steps=2-3&num_test=40"
 fi
 "$PYTHON" - "$folder" "$device" "$steps" "$batch" "$items" "$data" "$tests" "${seeds[@]}" << 'PYTHON' || exit 1
 import sys
@@ -104,7 +106,7 @@ text = Path("src/kava/study/plans/pretrained.yaml").read_text(encoding="utf-8")
 plan = yaml.safe_load(text.replace("outputs/pretrained/", f"{folder}/"))
 half = (int(steps) + 1) // 2
 plan["name"] = "pretrained_gpu"
-plan["base"] |= {"device": device, "bf16": device != "cpu", "eval_batch_size": 250}
+plan["base"] |= {"device": device, "bf16": device != "cpu", "eval_batch_size": 250, "max_length": 256}
 plan["base"] |= {"warmup_steps": int(steps) // 10, "eval_steps": half, "save_steps": half}
 plan["data"] = {"train": train, "test": test}
 plan["data"] |= {"curve_items": int(items) // 4, "test_items": int(items)}
@@ -118,7 +120,8 @@ path.with_suffix(".part").rename(path)
 PYTHON
 [[ -e $folder/gemma ]] || ln -s "$gemma" "$folder/gemma"
 kava teacher train --config configs/pretrained_smollm2.yaml --model_name "$smollm2" --dataset_name "$data" \
-  --max_steps "$teacher_steps" --warmup_steps "$((teacher_steps / 10))" --batch_size "$((batch / 2))" --save_steps "$teacher_steps" --eval_steps "$teacher_steps" \
+  --max_length 256 --max_steps "$teacher_steps" --warmup_steps "$((teacher_steps / 10))" --batch_size "$((batch / 2))" \
+  --save_steps "$teacher_steps" --eval_steps "$teacher_steps" \
   --device "$device" ${bf16[@]+"${bf16[@]}"} --overwrite --output_dir "$folder/smollm2_lora" &&
   kava merge merge "$folder/smollm2_lora" --output_dir "$folder/smollm2" &&
   for arm in ${ARMS:-kv latents none wrong_sample codi text_ce gemma written raw}; do

@@ -15,12 +15,18 @@ ASSETS = ROOT / "src/kava/assets"
 
 
 def check(folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
-    chosen = {"DEVICE": "cpu", "STEPS": "2", "SIZE": "small", "OUTPUT_DIR": str(folder), "ARMS": "kv"}
+    chosen = {
+        "DEVICE": "cpu",
+        "STEPS": "2",
+        "SIZE": "small",
+        "OUTPUT_DIR": str(folder),
+        "ARMS": "kv",
+    }
     models = {"SMOLLM2": str(ASSETS / "word_teacher"), "GEMMA": str(ASSETS / "word_neox_teacher")}
     python = {"PYTHON": sys.executable, "PYTHONPATH": str(ROOT / "src")}
     return subprocess.run(
         ["bash", ROOT / "scripts/gpu_check.sh"],
-        env={**os.environ, **python, **models, **chosen, **variables},
+        env={**os.environ, **python, **models, **chosen, "OUTPUT_DIR": str(folder), **variables},
         capture_output=True, text=True, check=False,
     )  # fmt: skip
 
@@ -31,7 +37,7 @@ def test_checks_and_an_arm_run_and_are_not_done_twice(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"0 parts failed; results in {tmp_path}" in done.stdout
     result = json.loads((tmp_path / "study/runs/kv/seed-0/result.json").read_text())
-    assert result["steps"] == 2
+    assert result["budget"]["optimizer_steps"] == 2
     again = check(tmp_path)
     assert again.stdout.count("done before") == len([*tmp_path.glob("*.done")]) > 5
 

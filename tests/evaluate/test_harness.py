@@ -16,12 +16,14 @@ lm_eval = pytest.importorskip("lm_eval", reason="pip install lm_eval for these t
 from lm_eval.api.instance import Instance
 from lm_eval.tasks import TaskManager
 
+from chat_models import chat_model
 from kava.cli import run
 from kava.commands.evaluate import main as evaluate_main
 from kava.commands.lm_eval import main
 from kava.data import SHELL_GAME_TEMPLATE, load_records
 from kava.evaluate.harness_model import KavaLM, _until
 from kava.models.load import load_model, load_tokenizer
+from kava.student.answering import complete
 from kava.student.checkpoint import load_student, save_student
 from kava.student.latent import LatentStudent
 
@@ -176,6 +178,26 @@ def test_what_a_student_cannot_do_is_said(latent: Path) -> None:
         lm.loglikelihood_rolling([])
     with pytest.raises(ValueError, match="batch_size=auto must be a whole number"):
         KavaLM(str(latent), batch_size="auto")
+    with pytest.raises(ValueError, match="keeps the prompt of its training: leave it out"):
+        KavaLM(str(latent), chat_template="tokenizer")
+    with pytest.raises(ValueError, match="--model_args pretrained=…,chat_template=tokenizer"):
+        lm.apply_chat_template([{"role": "user", "content": "x"}])
+
+
+def test_a_plain_model_is_asked_in_its_chat(tmp_path: Path) -> None:
+    folder = chat_model(tmp_path / "chat", "chatml")
+    request = Instance("generate_until", {}, ("How many are 2 + 2?", {"max_gen_toks": 6}), 0)
+    said = {}
+    for choice in ("none", "tokenizer"):
+        lm = KavaLM(str(folder), chat_template=choice)
+        (said[choice],) = lm.generate_until([request], disable_tqdm=True)
+        expected = load_student(folder, chat_template=choice)
+        answers, _ = complete(
+            expected.model, expected.tokenizer, ["How many are 2 + 2?"], expected.template,
+            names=["a"], batch_size=1, max_new_tokens=6, progress=False,
+        )  # fmt: skip
+        assert said[choice] == answers[0].text
+    assert said["none"] != said["tokenizer"]
 
 
 def test_a_text_ends_at_its_first_stop() -> None:

@@ -80,6 +80,7 @@ def load(config: StudentConfig) -> LoadedStudent:
         OSError: files that cannot be read.
     """
     from kava.student.checkpoint import load_student
+    from kava.student.settings import check_chat
 
     device = choose_device(config.device)
     student = load_student(
@@ -89,9 +90,5 @@ def load(config: StudentConfig) -> LoadedStudent:
         dtype=config.dtype,
         chat_template=config.chat_template,
     )
-    if student.settings and config.chat_template != names.NO_CHAT:
-        raise ValueError(
-            f"--chat_template {config.chat_template} is of a plain model, and {student.path} is a "
-            f"trained student, which keeps the prompt of its training: leave it out"
-        )
+    check_chat(student.settings, student.path, config.chat_template)
     return student

@@ -19,9 +19,11 @@ from torch import Tensor
 from kava.data.special_tokens import SpecialTokens
 from kava.data.text_tokens import tokenize
 from kava.models.devices import choose_device
+from kava.names import NO_CHAT
 from kava.student.answering import complete, evaluating
 from kava.student.checkpoint import load_student
 from kava.student.latent import LatentStudent
+from kava.student.settings import check_chat
 
 
 @register_model("kava")
@@ -44,9 +46,12 @@ class KavaLM(LM):
             for the kind of student.
         max_length: maximum positions; None: the limit of the model's configuration.
         max_batch_size: passed by lm_eval for automatic batch sizes, which are not supported.
+        chat_template: none, tokenizer or the path of a .jinja file, for a plain model; a trained
+            student has the prompt of its training.
 
     Raises:
-        ValueError: a batch size that is not a whole number above 0.
+        ValueError: a batch size that is not a whole number above 0, or a chat template for a
+            trained student.
 
     Example:
         >>> lm_eval.simple_evaluate(KavaLM("outputs/run"), tasks=["gsm8k"])
@@ -62,6 +67,7 @@ class KavaLM(LM):
         max_new_tokens: int | None = None,
         max_length: int | None = None,
         max_batch_size: int | None = None,
+        chat_template: str = NO_CHAT,
     ) -> None:
         super().__init__()
         if not str(batch_size).isdecimal() or int(batch_size) < 1:
@@ -69,7 +75,10 @@ class KavaLM(LM):
         if device == "cuda:0" and not torch.cuda.is_available():
             device = "auto"
         where = None if device is None else choose_device(device)
-        self.student = load_student(pretrained, best=best, device=where)
+        self.student = load_student(
+            pretrained, best=best, device=where, chat_template=chat_template
+        )
+        check_chat(self.student.settings, self.student.path, chat_template)
         self.batch_size = int(batch_size)
         self.max_new_tokens = max_new_tokens
         self.max_length = max_length
@@ -78,6 +87,16 @@ class KavaLM(LM):
     def tokenizer_name(self) -> str:
         """The tokenizer's name in the caches of lm_eval."""
         return self.student.path.replace("/", "__")
+
+    def apply_chat_template(
+        self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
+    ) -> str:
+        """Not supported: the student's own template asks the question."""
+        raise ValueError(
+            "--apply_chat_template would put a chat into the student's prompt, which is a chat "
+            "already where it was trained in one; leave it out, and for a plain model pass "
+            "--model_args pretrained=…,chat_template=tokenizer"
+        )
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """The student's text for each context, cut at the first stop string.

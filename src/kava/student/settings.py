@@ -8,6 +8,7 @@ from typing import Any
 
 from kava.data.records import Template
 from kava.inputs import Malformed, read_json, shown
+from kava.names import NO_CHAT
 
 FORMAT = 1
 """Version of the layout of `kava.json`; other versions are refused."""
@@ -79,3 +80,21 @@ def _damaged(path: Path, name: str, value: object, kind: str) -> ValueError:
         f"{path} is damaged: its {name!r} is {shown(value)} in place of {kind}; take another "
         f"checkpoint"
     )
+
+
+def check_chat(settings: Mapping[str, Any], path: str, chat_template: str) -> None:
+    """Refuse a chat template that was named for a trained student.
+
+    Args:
+        settings: of the student; empty for a plain model.
+        path: of the student, for the message.
+        chat_template: none, tokenizer or the path of a .jinja file.
+
+    Raises:
+        ValueError: a trained student, and another value than none.
+    """
+    if settings and chat_template != NO_CHAT:
+        raise ValueError(
+            f"--chat_template {chat_template} is of a plain model, and {path} is a trained "
+            f"student, which keeps the prompt of its training: leave it out"
+        )

@@ -1,4 +1,4 @@
-"""The store that a run reads: its settings are checked against the run, its rows joined to samples."""
+"""The store that a run reads: its settings checked against the run, its rows joined to samples."""
 
 from __future__ import annotations
 
