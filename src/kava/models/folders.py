@@ -25,6 +25,19 @@ LATENT_STUDENT = "kava_latent"
 _UNFINISHED = ("*.incomplete", "*.part", "*.crdownload", "*.tmp", "*.aria2")
 
 
+def in_store(store: Path, name: str) -> Path | None:
+    """The folder of a model in a folder of models, as `org/name` or `name`; None if it has none.
+
+    Args:
+        store: with a folder for each model.
+        name: on the hub. What is built in, exists here, or is written as a path is not looked up.
+    """
+    if name.startswith(("kava/", ".", "~", "/")) or not name or Path(name).exists():
+        return None
+    places = (store / name, store / Path(name).name)
+    return next((place for place in places if (place / CONFIG_FILE).is_file()), None)
+
+
 def check_folder(folder: str | Path) -> None:
     """Refuse a folder without a loadable model, and say what the folder contains.
 
