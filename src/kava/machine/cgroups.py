@@ -94,24 +94,24 @@ def whole_cores(cores: float) -> int:
 def _groups(controller: str, proc: Path) -> Iterator[tuple[int, Path]]:
     """Version and folder of the groups around this process, its own first."""
     paths: dict[str, str] = {}
-    for line in _text(proc / "cgroup").splitlines():
-        number, names, path = line.split(":", 2)
+    for entry in _text(proc / "cgroup").splitlines():
+        number, names, path = entry.split(":", 2)
         paths.update(dict.fromkeys(names.split(",") if number != "0" else ["2"], path))
     for line in _text(proc / "mountinfo").splitlines():
         before, _, after = line.partition(" - ")
         root, mount = before.split()[3:5]
         kind, _, options = after.split(" ", 2)
         if kind == "cgroup2":
-            version, path = 2, paths.get("2")
+            version, key = 2, "2"
         elif kind == "cgroup" and controller in options.split(","):
-            version, path = 1, paths.get(controller)
+            version, key = 1, controller
         else:
             continue
-        if path is None:
+        if key not in paths:
             continue
         top = Path(mount)
         # of a container that sees a part of the tree, root is where that part begins
-        inside = PurePosixPath(path)
+        inside = PurePosixPath(paths[key])
         if inside.is_relative_to(root):
             inside = inside.relative_to(root)
         folder = top / str(inside).lstrip("/")

@@ -91,12 +91,14 @@ class Given(NamedTuple):
     Attributes:
         values: by name.
         origins: where a value comes from, if not from the command line: a file or a variable.
-        notes: lines to be said about the environment.
+        taken: a line for each value that the environment says.
+        unread: a line for each variable that may have been meant for KaVa and is not read.
     """
 
     values: dict[str, Any]
     origins: dict[str, str]
-    notes: list[str]
+    taken: list[str]
+    unread: list[str]
 
 
 def gather(usage: Usage[Any], values: dict[str, Any]) -> Given:
@@ -113,9 +115,10 @@ def gather(usage: Usage[Any], values: dict[str, Any]) -> Given:
     from_file = {} if file is None else read_yaml(file)
     origins = {name: f"--config {file}" for name in from_file if name not in values}
     given = {**from_file, **values}
-    notes = check_variables(usage.settings)
+    unread = check_variables(usage.settings)
     taken = take_variables(usage.settings, given)
-    return Given({**given, **taken.values}, {**origins, **taken.origins}, [*notes, *taken.lines()])
+    values = {**given, **taken.values}
+    return Given(values, {**origins, **taken.origins}, taken.lines(), unread)
 
 
 def config_of(usage: Usage[Config], values: dict[str, Any]) -> Config:
@@ -132,6 +135,6 @@ def config_of(usage: Usage[Config], values: dict[str, Any]) -> Config:
     config = usage.build({**recipe, **given.values}, given.origins)
     config.left_out.update(dict.fromkeys(recipe, reason))
     if os.environ.get("RANK", "0") == "0":  # of processes that train together
-        for line in given.notes:
+        for line in [*(f"warning: {line}" for line in given.unread), *given.taken]:
             print(f"kava: {line}", file=sys.stderr, flush=True)
     return config

@@ -191,11 +191,11 @@ def check_variables(
                 f"{variable} is no variable that KaVa reads: pass --{name}, or write it into a "
                 f"--config file (variables: {listed(SETTINGS)})"
             )
-        close = nearest(variable, KNOWN)
+        close = nearest(name, [known.removeprefix(PREFIX).lower() for known in KNOWN])
         if close is not None:
             raise ValueError(
-                f"{variable} is no variable that KaVa reads (did you mean {close}?): rename it or "
-                f"unset it"
+                f"{variable} is no variable that KaVa reads (did you mean {PREFIX}{close.upper()}?)"
+                f": rename it or unset it"
             )
         notes.append(f"{variable} is no variable that KaVa reads: it changes nothing")
     if environ.get(CACHE) and not environ.get("HF_HOME"):
