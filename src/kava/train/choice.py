@@ -10,7 +10,6 @@ import io
 import tempfile
 from collections.abc import Mapping
 from contextlib import redirect_stdout
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 from kava.flags import Usage
@@ -23,6 +22,8 @@ from kava.train.flags import Given
 from kava.train.settings.optimisation import AUTO_BATCH
 
 BATCH = ("batch_size", "gradient_accumulation_steps")
+ANEW: Mapping[str, Any] = {"resume": False, "resume_from": None, "overwrite": False}
+"""Of the steps that are measured: no run goes on, and none is lost."""
 
 
 class Choice(NamedTuple):
@@ -91,8 +92,12 @@ def choose_settings(usage: Usage[Any], given: Given, *, measure: bool = True) ->
             for name in BATCH
         )
     else:
-        config, line = _measured(config)
-        found = line.partition("since ")[2]
+        with tempfile.TemporaryDirectory() as folder, redirect_stdout(io.StringIO()):
+            parts = prepare(usage.build({**asked, **ANEW, "output_dir": folder}, given.origins))
+        assert parts.batch_line is not None
+        for name in BATCH:
+            setattr(config, name, getattr(parts.config, name))
+        found = parts.batch_line.partition("since ")[2]
         sizes = (
             Choice(BATCH[0], config.batch_size, "measured", found),
             Choice(
@@ -182,12 +187,3 @@ def _accumulation(given: Given, config: TrainConfig, effective: int | None) -> t
     origin, reason = _origin(given, "effective_batch_size", "default", "")
     samples = f"{effective} samples a step"
     return origin, f"{samples}, since {reason}" if reason else f"{samples} are the default"
-
-
-def _measured(config: TrainConfig) -> tuple[TrainConfig, str]:
-    """The configuration with the size that steps of the run have found, and the line about it."""
-    own: Mapping[str, Any] = {"resume": False, "resume_from": None, "overwrite": False}
-    with tempfile.TemporaryDirectory() as folder, redirect_stdout(io.StringIO()):
-        parts = prepare(replace(config, output_dir=folder, **own))
-    assert parts.batch_line is not None
-    return replace(parts.config, output_dir=config.output_dir), parts.batch_line
