@@ -14,8 +14,8 @@ from kava.flags.aliases import TRAINING
 from kava.format import columns, counted, file_size
 from kava.machine.allocation import Allocation, read_allocation
 from kava.machine.durations import clock
-from kava.machine.host import Cores, Memory, cores_here, memory_here
-from kava.machine.scheduler import Found, find_scheduler
+from kava.machine.host import HostCores, HostMemory, cores_here, memory_here
+from kava.machine.scheduler import FoundScheduler, find_scheduler
 from kava.models.quiet import quiet_libraries
 from kava.train.config import TrainConfig
 from kava.train.flags import COMMON, ConfigFile, Given, gather
@@ -71,10 +71,10 @@ class Machine:
         variables: those of KaVa that are set.
     """
 
-    scheduler: Found
+    scheduler: FoundScheduler
     job: Allocation | None
-    cores: Cores
-    memory: Memory
+    cores: HostCores
+    memory: HostMemory
     devices: list[Accelerator]
     no_cuda: Missing | None
     variables: dict[str, str]

@@ -17,7 +17,7 @@ from pathlib import Path
 from kava.inputs import read_text
 from kava.machine.durations import seconds_of
 from kava.machine.programs import call_or_none
-from kava.machine.scheduler import Found
+from kava.machine.scheduler import FoundScheduler
 
 _UNITS = {"": 1, "b": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)([kmgt]?)(?:i?[bw])?", re.IGNORECASE)
@@ -70,7 +70,9 @@ def size_of(text: str, unit: str = "") -> int | None:
     return int(float(found[1]) * _UNITS[found[2].lower() or unit])
 
 
-def read_allocation(found: Found, environ: Mapping[str, str] | None = None) -> Allocation | None:
+def read_allocation(
+    found: FoundScheduler, environ: Mapping[str, str] | None = None
+) -> Allocation | None:
     """The share of the job that this process is in; None outside of a job.
 
     Args:

@@ -13,7 +13,7 @@ from kava.machine.scheduler import find_scheduler
 MEMINFO = Path("/proc/meminfo")
 
 
-class Cores(NamedTuple):
+class HostCores(NamedTuple):
     """Cores of this host.
 
     Attributes:
@@ -27,7 +27,7 @@ class Cores(NamedTuple):
     reason: str
 
 
-class Memory(NamedTuple):
+class HostMemory(NamedTuple):
     """Main memory of this host, in bytes.
 
     Attributes:
@@ -43,7 +43,7 @@ class Memory(NamedTuple):
     reason: str
 
 
-def cores_here(proc: Path = PROC) -> Cores:
+def cores_here(proc: Path = PROC) -> HostCores:
     """The cores that this process may use, by its affinity and by the quota of its group.
 
     Args:
@@ -58,10 +58,10 @@ def cores_here(proc: Path = PROC) -> Cores:
     for group in core_groups(proc):
         if whole_cores(group.cores) < usable:
             usable, reason = whole_cores(group.cores), str(group.file)
-    return Cores(total, usable, reason)
+    return HostCores(total, usable, reason)
 
 
-def memory_here(job: Allocation | None = None, proc: Path = PROC) -> Memory:
+def memory_here(job: Allocation | None = None, proc: Path = PROC) -> HostMemory:
     """The memory that this process may use: of the host, its groups, its job, and `ulimit -v`.
 
     Args:
@@ -80,7 +80,7 @@ def memory_here(job: Allocation | None = None, proc: Path = PROC) -> Memory:
         limit = min(limit, most)
         if max(free, 0) < available:
             available, reason = max(free, 0), why
-    return Memory(total, limit, available, reason)
+    return HostMemory(total, limit, available, reason)
 
 
 def available_bytes() -> int:

@@ -14,7 +14,7 @@ LOCAL = "local"
 """The name of no scheduler."""
 
 
-class Scheduler(NamedTuple):
+class Signs(NamedTuple):
     """How a scheduler is recognised.
 
     Attributes:
@@ -31,13 +31,13 @@ class Scheduler(NamedTuple):
 
 
 SCHEDULERS = (
-    Scheduler("slurm", "Slurm", ("SLURM_JOB_ID",), ("sbatch",)),
-    Scheduler("lsf", "LSF", ("LSB_JOBID",), ("bsub",)),
-    Scheduler("cobalt", "Cobalt", ("COBALT_JOBID",), ("cqsub", "cqstat")),
+    Signs("slurm", "Slurm", ("SLURM_JOB_ID",), ("sbatch",)),
+    Signs("lsf", "LSF", ("LSB_JOBID",), ("bsub",)),
+    Signs("cobalt", "Cobalt", ("COBALT_JOBID",), ("cqsub", "cqstat")),
     # JOB_ID alone is set by other programs too, such as Jenkins
-    Scheduler("sge", "Grid Engine", ("JOB_ID", "SGE_TASK_ID"), ("qconf",)),
-    Scheduler("pbs", "PBS", ("PBS_JOBID",), ("qsub",)),
-    Scheduler("kubernetes", "Kubernetes", ("KUBERNETES_SERVICE_HOST",), ()),
+    Signs("sge", "Grid Engine", ("JOB_ID", "SGE_TASK_ID"), ("qconf",)),
+    Signs("pbs", "PBS", ("PBS_JOBID",), ("qsub",)),
+    Signs("kubernetes", "Kubernetes", ("KUBERNETES_SERVICE_HOST",), ()),
 )
 """In the order in which they are asked.
 
@@ -47,7 +47,7 @@ as a `kubectl` says nothing of where this process runs.
 """
 
 
-class Found(NamedTuple):
+class FoundScheduler(NamedTuple):
     """A scheduler, and how it was recognised.
 
     Attributes:
@@ -63,7 +63,7 @@ class Found(NamedTuple):
     reason: str
 
 
-def scheduler_of_job(environ: Mapping[str, str] | None = None) -> Found | None:
+def scheduler_of_job(environ: Mapping[str, str] | None = None) -> FoundScheduler | None:
     """The scheduler whose job this process is in; None outside of a job.
 
     Args:
@@ -76,21 +76,21 @@ def scheduler_of_job(environ: Mapping[str, str] | None = None) -> Found | None:
     environ = os.environ if environ is None else environ
     for one in SCHEDULERS:
         if all(environ.get(name) for name in one.job):
-            return Found(one.name, one.title, True, f"{one.job[0]}={environ[one.job[0]]}")
+            return FoundScheduler(one.name, one.title, True, f"{one.job[0]}={environ[one.job[0]]}")
     return None
 
 
-def scheduler_installed() -> Found | None:
+def scheduler_installed() -> FoundScheduler | None:
     """The scheduler whose programs are on the PATH; None without one."""
     for one in SCHEDULERS:
         for program in one.programs:
             place = shutil.which(program)
             if place is not None:
-                return Found(one.name, one.title, False, f"{program} is {place}")
+                return FoundScheduler(one.name, one.title, False, f"{program} is {place}")
     return None
 
 
-def find_scheduler(environ: Mapping[str, str] | None = None) -> Found:
+def find_scheduler(environ: Mapping[str, str] | None = None) -> FoundScheduler:
     """The scheduler of this process, of this machine, or none.
 
     Args:
@@ -100,6 +100,6 @@ def find_scheduler(environ: Mapping[str, str] | None = None) -> Found:
     if found is not None:
         return found
     programs = ", ".join(program for one in SCHEDULERS for program in one.programs)
-    return Found(
+    return FoundScheduler(
         LOCAL, "none", False, f"no job's variables are set, and no {programs} is on the PATH"
     )

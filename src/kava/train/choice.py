@@ -108,7 +108,9 @@ def choose_settings(usage: Usage[Any], given: Given, *, measure: bool = True) ->
         )
         added |= {name: getattr(config, name) for name in BATCH}
     dtype = config.dtype
-    frozen = Choice("dtype", dtype, *_origin(given, "dtype", "default", "of frozen weights"))
+    frozen = Choice(
+        "dtype", dtype, *_origin(given, "dtype", "default", "the dtype of frozen weights")
+    )
     return Choices((first, precision, frozen, *sizes), config, added)
 
 
@@ -158,7 +160,7 @@ def precision_for(one: Accelerator | None) -> tuple[str, str, str]:
         'float32'
     """
     if one is None:
-        return "float32", "default", "of a CPU; --bf16 is taken too"
+        return "float32", "default", "the usual one on a CPU; --bf16 is possible too"
     if one.bfloat16:
         return "bf16", "detected", f"{one.model} computes in bfloat16; weights stay float32"
     if one.halves:
