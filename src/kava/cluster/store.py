@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from kava.models.builtin import BUILTIN_NAMES, ENCODER_MODELS
-from kava.models.folders import CONFIG_FILE, in_store
+from kava.models.places import CONFIG_FILE, in_store
 from kava.study.plan import Plan
 from kava.train.teacher_names import split_label
 

@@ -12,9 +12,9 @@ from typing import Any
 
 from kava.flags import listed
 from kava.inputs import read_json
+from kava.models.places import CONFIG_FILE
 from kava.models.weights import tensors_damage
 
-CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 TOKENIZER_FILE = "tokenizer.json"
@@ -23,19 +23,6 @@ LATENT_STUDENT = "kava_latent"
 """The `model_type` of a latent student."""
 
 _UNFINISHED = ("*.incomplete", "*.part", "*.crdownload", "*.tmp", "*.aria2")
-
-
-def in_store(store: Path, name: str) -> Path | None:
-    """The folder of a model in a folder of models, as `org/name` or `name`; None if it has none.
-
-    Args:
-        store: with a folder for each model.
-        name: on the hub. What is built in, exists here, or is written as a path is not looked up.
-    """
-    if name.startswith(("kava/", ".", "~", "/")) or not name or Path(name).exists():
-        return None
-    places = (store / name, store / Path(name).name)
-    return next((place for place in places if (place / CONFIG_FILE).is_file()), None)
 
 
 def check_folder(folder: str | Path) -> None:

@@ -17,7 +17,7 @@ from kava.flags.check import FlagError, check_value
 from kava.flags.fields import Setting
 from kava.flags.read import from_words
 from kava.flags.words import listed, nearest
-from kava.models.folders import in_store
+from kava.models.places import in_store
 
 PREFIX = "KAVA_"
 SETTINGS: Mapping[str, str] = {
