@@ -102,6 +102,13 @@ def test_the_tightest_group_counts_not_the_nearest(
     assert memory.reason == str(tmp_path / "sys/job/memory.max")
 
 
+def test_a_group_below_that_of_the_container(tmp_path: Path) -> None:
+    top = written(tmp_path / "sys")
+    written(top / "step", memory__max=5, memory__current=2)
+    proc = process(tmp_path, "0::/docker/abc/step\n", mount(top, "cgroup2", root="/docker/abc"))
+    assert list(memory_groups(proc)) == [(5, 3, top / "step/memory.max")]
+
+
 @pytest.mark.parametrize(
     ("limit", "quota"), [("max", "max 100000"), (2**63 - 4096, "max 100000"), ("", "")]
 )

@@ -144,6 +144,11 @@ def test_a_wrong_variable_is_one_line(
     assert not (tmp_path / "run").exists()
 
 
+def test_a_value_out_of_its_range_is_refused_before_a_configuration_is_made() -> None:
+    with pytest.raises(ValueError, match=r"KAVA_DEVICE: --device 'gpu' is unknown"):
+        take_variables(USAGE.settings, {}, {"KAVA_DEVICE": "gpu"})
+
+
 def test_variables_of_others_are_named_and_change_nothing(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -162,7 +167,9 @@ def test_known_variables_and_an_answered_one_pass() -> None:
     assert check_variables(USAGE.settings, known) == []
 
 
-def test_models_are_looked_up_in_the_folder(tmp_path: Path) -> None:
+def test_models_are_looked_up_in_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ("org/big", "small"):
         (tmp_path / name).mkdir(parents=True)
         (tmp_path / name / "config.json").touch()
@@ -179,6 +186,8 @@ def test_models_are_looked_up_in_the_folder(tmp_path: Path) -> None:
     }
     assert taken.origins["model_name"] == "KAVA_MODEL_PATH"
     assert f"environment: --model_name {tmp_path}/small, from KAVA_MODEL_PATH" in taken.lines()
+    monkeypatch.setenv("KAVA_MODEL_PATH", str(tmp_path))
+    assert parse_config(["--model_name", "other/small"]).model_name == f"{tmp_path}/small"
     # what is written as a path is one, and what nobody names is not looked for
     assert not take_variables(USAGE.settings, {"model_name": "./small"}, environ).values
     assert not take_variables(USAGE.settings, {}, environ).values
