@@ -23,7 +23,10 @@ from kava.train.settings.optimisation import AUTO_BATCH
 
 BATCH = ("batch_size", "gradient_accumulation_steps")
 ANEW: Mapping[str, Any] = {
-    **{"resume": False, "resume_from": None, "overwrite": False, "report_to": None},
+    "resume": False,
+    "resume_from": None,
+    "overwrite": False,
+    "report_to": None,
     "kv_scores_path": None,
 }
 """Of the steps that are measured: no run goes on, and nothing is left behind."""
