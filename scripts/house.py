@@ -25,7 +25,7 @@ LONG_FILE = 350
 FLOORS = {
     "base: files, flags, text": (
         *("errors", "lazy", "stopping", "format", "files", "inputs", "names", "flags"),
-        *("dataset_names", "data_settings"),
+        *("machine", "dataset_names", "data_settings"),
     ),
     "caches: pure tensors": (
         *("attention", "trace", "segments", "rope", "eviction", "align", "fuse"),

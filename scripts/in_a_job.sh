@@ -21,7 +21,7 @@ fi
 cd "${SLURM_SUBMIT_DIR:-.}" || exit 1
 command=("$@")
 if [[ ${1##*/} == kava && ${2:-} == train ]]; then
-  folder=outputs/run
+  folder=${KAVA_OUTPUT_PATH:-outputs}/run
   for ((i = 3; i < $#; i++)); do
     if [[ ${!i} == --output_dir ]]; then
       next=$((i + 1))

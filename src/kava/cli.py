@@ -42,6 +42,7 @@ COMMANDS = {
     "leaks": "Find test questions that stand in training data.",
     "lm-eval": "Run lm-evaluation-harness, with students as its model kava.",
     "profile": "Time the stages of a training step and check its shapes.",
+    "env": "Show this machine and job, and what is chosen for them.",
     "layer-map": "Measure which layers of a teacher are like a student's.",
     "calibrate": "Fit the map between two models' caches, and judge it.",
     "study": "Compare arms over seeds, by a plan.",

@@ -14,7 +14,13 @@ from cluster import fakes
 
 ROOT = Path(__file__).parents[2]
 NAMES = (
-    *("auto_fix", "check_hpc_models", "comprehensive_pre_deployment_check", "in_a_job"),
+    *(
+        "auto_fix",
+        "check_gpu_node",
+        "check_hpc_models",
+        "comprehensive_pre_deployment_check",
+        "in_a_job",
+    ),
     *("detect_slurm_resources", "monitor_training", "run_multi_teacher", "run_multinode"),
     *("run_three_stage_routing", "submit_pbs", "submit_slurm"),
     *("gpu_check", "pretrained_study"),

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from cluster import fakes
-from kava.cluster.durations import clock, seconds_of
 from kava.cluster.engines import scheduler_of
 from kava.cluster.options import JobOptions
 from kava.cluster.scripts import render_scripts
+from kava.machine.durations import clock, seconds_of
 
 TASKS = [("flat", 0), ("wrong", 0), ("flat", 1)]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -269,3 +270,30 @@ def test_several_processes_of_one_job_save_together_and_go_on(
     assert "stopped by SIGUSR1" in said, said
     assert last_step(folder) == 150, said
     assert [row["step"] for row in rows(folder) if "loss" in row] == list(range(1, 151))
+
+
+@pytest.mark.slow
+def test_a_job_sees_what_it_was_given(real_slurm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHON", sys.executable)
+    script = str(Path(__file__).parents[2] / "scripts/check_gpu_node.sh")
+    share = ["--time=10", "--ntasks=2", "--cpus-per-task=1", "--mem=3000", "--partition=test"]
+    asked = ["sbatch", "--parsable", *share, script, "--json"]
+    job = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
+    said = real_slurm / f"kava-env-{job}.out"
+    wait_until(lambda: said.is_file() and said.read_text().endswith("}\n"), 3)
+    seen = json.loads(said.read_text())
+    assert seen["scheduler"] == {"name": "slurm", "in_job": True, "reason": f"SLURM_JOB_ID={job}"}
+    left = seen["job"].pop("left")
+    assert seen["job"] == {
+        "job": job,
+        "queue": "test",
+        "nodes": 1,
+        "processes": 2,
+        "cores": 2,
+        "memory": 3000 * 2**20,
+        "gpus": None,
+        "limit": 600,
+        "notes": [],
+    }
+    assert 0 < left <= 600
+    assert seen["memory"]["available"] < seen["memory"]["limit"] == 3000 * 2**20

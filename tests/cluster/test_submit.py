@@ -145,8 +145,7 @@ def test_what_the_cluster_cannot_do_is_one_line_and_nothing_is_written(
 def test_without_a_scheduler_the_line_names_the_way_out(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kava.cluster.engines.has", lambda program: False)
-    monkeypatch.setattr("kava.cluster.slurm.has", lambda program: False)
+    monkeypatch.setattr("shutil.which", lambda program: None)
     plan = written(tmp_path, GOOD)
     out = ["--output_dir", str(tmp_path / "out")]
     line = refusal(main, ["submit", str(plan), *out], capsys)

@@ -34,6 +34,7 @@ ELSEWHERE = {
     "cluster/local.py": {"open"},  # the log of a job
     "cluster/preflight.py": {"NamedTemporaryFile"},  # a script that bash looks at once
     "profile/peak.py": {"TemporaryDirectory"},  # what a measured step writes is thrown away
+    "train/choice.py": {"TemporaryDirectory"},  # the same, of steps without an update
     "jobs/worker.py": {"open"},  # the log of a job, to which libraries print too
 }
 

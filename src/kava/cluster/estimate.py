@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kava.cluster.durations import HOUR
 from kava.cluster.options import JobOptions
 from kava.errors import KavaError
 from kava.format import seconds
+from kava.machine.durations import HOUR
 from kava.study.folder import metric_lines, run_folder
 from kava.study.plan import Arm, Plan
 from kava.study.settings import NUM_CHECKPOINTS

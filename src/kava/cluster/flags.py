@@ -53,7 +53,9 @@ class CheckConfig(JobOptions):
     plan: str | None = again(PlanFlags, "plan", None, unset="the cluster alone")
     output_dir: str | None = again(PlanFlags, "output_dir", None)
     store: str | None = flag(
-        None, "shared folder of models", unset="KAVA_MODEL_STORE or SHARED_MODEL_DIR"
+        None,
+        "shared folder of models",
+        unset="KAVA_MODEL_STORE, KAVA_MODEL_PATH or SHARED_MODEL_DIR",
     )
     only: list[str] | None = flag(
         None, "only these sections", choices=SECTIONS, metavar="SECTION", unset="all"

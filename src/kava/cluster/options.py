@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from kava.cluster.durations import DAY, seconds_of
 from kava.flags import check_fields, flag
+from kava.machine.durations import DAY, seconds_of
 
 ENGINES = ("slurm", "pbs", "local")
 REPORTS = ("afterok", "afterany", "none")

@@ -11,12 +11,12 @@ import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from kava.cluster.durations import HOUR, clock
 from kava.cluster.options import JobOptions
-from kava.cluster.programs import Unreachable, call, call_or_none, has
 from kava.cluster.schedulers import FOLDER, RESUBMITTED, Job, Submission, job_name, resubmitted
 from kava.errors import KavaError
 from kava.flags import listed, near
+from kava.machine.durations import HOUR, clock
+from kava.machine.programs import Unreachable, call, call_or_none, has
 
 STATES = {
     "Q": "pending", "H": "pending", "W": "pending", "T": "pending", "S": "suspended",

@@ -14,16 +14,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from kava.cluster.durations import clock
 from kava.cluster.engines import detect_engine, scheduler_of
 from kava.cluster.options import SECTIONS, JobOptions
-from kava.cluster.programs import call_or_none
 from kava.cluster.scripts import check_venv, render_scripts
 from kava.cluster.slurm import partitions
 from kava.cluster.store import find_model, models_of, store_folder
 from kava.errors import USER_ERRORS, KavaError, describe
 from kava.flags import listed, near
 from kava.format import counted, file_size
+from kava.machine.durations import clock
+from kava.machine.programs import call_or_none
+from kava.machine.scheduler import scheduler_of_job
+from kava.models.accelerators import accelerators, why_no_cuda
 from kava.study.plan import Plan
 
 OK, WARNING, ERROR = "ok", "warning", "error"
@@ -100,9 +102,10 @@ class Preflight:
             )
         else:
             yield Line(OK, {"pbs": "qsub is there", "local": "processes of this machine"}[engine])
-        job = os.environ.get("SLURM_JOB_ID") or os.environ.get("PBS_JOBID")
-        if job:
-            yield Line(WARNING, f"this is job {job} itself, not a login node")
+        inside = scheduler_of_job()
+        if inside is not None and inside.name != "kubernetes":  # whose pods can be login nodes
+            text = f"this is inside a job of {inside.title} ({inside.reason}), not a login node"
+            yield Line(WARNING, text)
 
     def _partitions(self) -> Iterator[Line]:
         if self.engine != "slurm":
@@ -163,9 +166,12 @@ class Preflight:
         level = OK if sys.version_info >= LEAST_PYTHON else ERROR
         yield Line(level, f"Python {platform.python_version()} at {sys.executable}")
         yield Line(OK, f"torch {torch.__version__}, transformers {transformers.__version__}")
-        if torch.cuda.is_available():
-            names = [torch.cuda.get_device_name(n) for n in range(torch.cuda.device_count())]
-            yield Line(OK, f"CUDA {torch.version.cuda}: {listed(names)}")
+        found = accelerators()
+        missing = why_no_cuda()
+        if missing is None:
+            yield Line(OK, f"CUDA {torch.version.cuda}: {listed(str(one) for one in found)}")
+        elif found:
+            yield Line(OK, listed(str(one) for one in found))
         elif self.options.gres is None:
             yield Line(OK, "no GPU here, and none asked for")
         elif torch.version.cuda is None:

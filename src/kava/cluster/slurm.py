@@ -7,12 +7,12 @@ import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from kava.cluster.durations import HOUR, clock, seconds_of
 from kava.cluster.options import JobOptions
-from kava.cluster.programs import Unreachable, call, call_or_none, has
 from kava.cluster.schedulers import FOLDER, Job, Submission, job_name
 from kava.errors import KavaError
 from kava.flags import listed, near
+from kava.machine.durations import HOUR, clock, seconds_of
+from kava.machine.programs import Unreachable, call, call_or_none, has
 
 NO_SLURM = (
     "there is no sbatch on this machine: submit from a login node of the cluster, or take --engine "

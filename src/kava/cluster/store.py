@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from kava.models.builtin import BUILTIN_NAMES, ENCODER_MODELS
-from kava.models.folders import CONFIG_FILE
+from kava.models.places import CONFIG_FILE, in_store
 from kava.study.plan import Plan
 from kava.train.teacher_names import split_label
 
-STORE_VARIABLES = ("KAVA_MODEL_STORE", "SHARED_MODEL_DIR")
+STORE_VARIABLES = ("KAVA_MODEL_STORE", "KAVA_MODEL_PATH", "SHARED_MODEL_DIR")
 """Environment variables that name the store, the first before the second."""
 
 DEFAULT_MODEL = "kava/shell-teacher"
@@ -99,9 +99,9 @@ def find_model(name: str, store: Path | None) -> Found:
     cached = _snapshot(hub_cache(), name)
     if cached is not None:
         return _in_folder(name, cached, "")
-    for place in () if store is None else (store / name, store / path.name):
-        if (place / CONFIG_FILE).is_file():
-            return _in_folder(name, place, f"in the plan, write {place} for {name}")
+    place = None if store is None else in_store(store, name)
+    if place is not None:
+        return _in_folder(name, place, f"in the plan, write {place} for {name}")
     shared = None if store is None else _snapshot(store, name) or _snapshot(store / "hub", name)
     if shared is not None and store is not None:
         cache = next(p for p in shared.parents if p.name.startswith("models--")).parent

@@ -15,13 +15,13 @@ from typing import NamedTuple
 from kava.cluster.engines import scheduler_of
 from kava.cluster.estimate import check_limit
 from kava.cluster.options import JobOptions
-from kava.cluster.programs import Unreachable
 from kava.cluster.record import read_record, write_record
 from kava.cluster.schedulers import FOLDER, Scheduler, Submission
 from kava.cluster.scripts import check_venv, render_scripts
 from kava.errors import KavaError
 from kava.files.locks import lock_folder
 from kava.files.write import write_all
+from kava.machine.programs import Unreachable
 from kava.stopping import holding
 from kava.study.folder import lock_plan
 from kava.study.packed import check_unpacked

@@ -10,7 +10,17 @@ from collections.abc import Collection, Mapping
 from kava.flags.fields import Setting
 
 HEADINGS = (
-    *("arguments", "profile", "models", "teachers", "store", "questions", "data", "latents"),
+    *(
+        "arguments",
+        "environment",
+        "profile",
+        "models",
+        "teachers",
+        "store",
+        "questions",
+        "data",
+        "latents",
+    ),
     *("adapters", "compression", "alignment", "losses", "training", "memory", "answers", "running"),
     "output",
     *("settings", "flags"),

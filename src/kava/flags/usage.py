@@ -139,7 +139,7 @@ class Usage(Generic[Config]):
                 raise ValueError(f"{origins[error.name]}: {error}") from error
             self.fail(str(error))
         except ValueError as error:
-            self.fail(str(error))
+            self.fail(f"{error}{_whence(str(error), origins or {})}")
 
     def fail(self, message: str) -> NoReturn:
         """Say what is wrong with the command line, in one line, and leave."""
@@ -284,6 +284,16 @@ class Usage(Generic[Config]):
             del places[: len(words[setting.name])]
         if places:
             self.fail(f"{places[0]!r} stands behind no flag{self.unknown(places[0])}")
+
+
+def _whence(message: str, origins: Mapping[str, str]) -> str:
+    """Where the flags come from that a message names and the command line does not."""
+    named = [
+        f"--{name} is from {origin}"
+        for name, origin in origins.items()
+        if re.search(rf"--{name}(?!\w)", message)
+    ]
+    return f" ({'; '.join(named)})" if named else ""
 
 
 def _until_flag(tokens: deque[str]) -> list[str]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import re
 from typing import TYPE_CHECKING
+
+from kava.models.accelerators import why_no_cuda
 
 if TYPE_CHECKING:
     import torch
@@ -99,18 +100,12 @@ def choose_device(name: str) -> str:
 def _check_cuda(device: torch.device) -> None:
     import torch
 
-    if not torch.cuda.is_available():
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-        if torch.version.cuda is None and torch.version.hip is None:
-            reason = f"torch {torch.__version__} was built for CPU"
-            mend = "install a CUDA build of torch (pytorch.org), or pass --device cpu"
-        elif visible is not None:
-            reason = f"CUDA_VISIBLE_DEVICES={visible!r}"
-            mend = "unset it or name a device that nvidia-smi lists, or pass --device cpu"
-        else:
-            reason = f"torch {torch.__version__} finds no driver or no GPU"
-            mend = "look at nvidia-smi, or pass --device cpu"
-        raise ValueError(f"--device {device}: no CUDA device is visible ({reason}); {mend}")
+    missing = why_no_cuda()
+    if missing is not None:
+        raise ValueError(
+            f"--device {device}: no CUDA device is visible ({missing.reason}); {missing.mend}, or "
+            f"pass --device cpu"
+        )
     count = torch.cuda.device_count()
     if device.index is not None and device.index >= count:
         there = "cuda:0" if count == 1 else f"cuda:0 to cuda:{count - 1}"

@@ -12,9 +12,9 @@ from typing import Any
 
 from kava.flags import listed
 from kava.inputs import read_json
+from kava.models.places import CONFIG_FILE
 from kava.models.weights import tensors_damage
 
-CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 TOKENIZER_FILE = "tokenizer.json"

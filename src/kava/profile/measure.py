@@ -11,6 +11,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from kava.machine.host import resident_bytes
+
 
 class StageClock:
     """Exclusive wall time of nested stages.
@@ -62,19 +64,6 @@ class StageClock:
         if self._open:
             self.seconds[self._open[-1]] += now - self._since
         self._since = now
-
-
-def resident_bytes(field: str = "VmRSS") -> int:
-    """Resident memory of this process, from Linux's /proc; 0 where the system does not tell.
-
-    Args:
-        field: "VmRSS" now, "VmHWM" at most.
-    """
-    status = Path("/proc/self/status")
-    if not status.exists():
-        return 0
-    (line,) = (line for line in status.read_text().splitlines() if line.startswith(field + ":"))
-    return int(line.split()[1]) * 1024
 
 
 class PeakMemory:

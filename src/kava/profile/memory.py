@@ -21,11 +21,11 @@ from torch import nn
 from transformers import AutoModelForCausalLM, AutoModelForTextEncoding, PreTrainedConfig
 from transformers.pytorch_utils import Conv1D
 
+from kava.machine.host import resident_bytes
 from kava.models.devices import choose_device, dtype_of
 from kava.models.encoders import is_encoder
 from kava.models.load import load_model_config
 from kava.profile.live import MemoryMark
-from kava.profile.measure import resident_bytes
 from kava.profile.peak import measure_peak
 from kava.profile.shapes import (
     LOSS,

@@ -72,7 +72,7 @@ def measure_peak(config: TrainConfig, *, num_steps: int = NUM_STEPS) -> Peak:
 
 def run_steps(config: TrainConfig, num_steps: int) -> Peak:
     """Run some steps of a configuration here, and measure the last."""
-    from kava.profile.measure import resident_bytes
+    from kava.machine.host import resident_bytes
     from kava.train.build import build_run
     from kava.train.longest import longest
     from kava.train.precision import autocast_dtype

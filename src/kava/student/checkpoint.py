@@ -34,8 +34,9 @@ from kava.data.chat import Chats
 from kava.data.records import Template
 from kava.inputs import read_json
 from kava.models.devices import dtype_of
-from kava.models.folders import CONFIG_FILE, check_folder
+from kava.models.folders import check_folder
 from kava.models.load import build_from, load_model, load_tokenizer
+from kava.models.places import CONFIG_FILE
 from kava.models.probe import probe_cache
 from kava.models.tokenizers import check_tokenizer
 from kava.models.weights import check_finite

@@ -16,8 +16,8 @@ import zipfile
 from pathlib import Path
 
 from kava.inputs import read_json
-from kava.models.folders import CONFIG_FILE
 from kava.models.lora import ADAPTER_WEIGHTS
+from kava.models.places import CONFIG_FILE
 from kava.models.weights import tensors_damage
 from kava.student.manifest import MANIFEST_FILE, find_damage
 

@@ -18,6 +18,7 @@ import torch
 from kava.data.collate import Collator
 from kava.errors import KavaError
 from kava.format import file_size
+from kava.machine.host import available_bytes
 from kava.train.config import TrainConfig
 from kava.train.defaults import accumulate
 from kava.train.longest import longest
@@ -145,17 +146,12 @@ def choose(peak_of: Any, most: int, free: int, states: int, effective: int | Non
 
 
 def free_bytes(device: torch.device) -> int:
-    """The memory of a device that is free; of the CPU, what the system says is available."""
+    """The memory of a device that is free; of the CPU, what this process may still take."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         reserved = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return free + reserved
-    try:
-        import psutil
-
-        return int(psutil.virtual_memory().available)
-    except ImportError:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return available_bytes()
 
 
 def _peak(config: TrainConfig, distiller: Distiller, batch: Any, device: torch.device) -> int:

@@ -89,6 +89,7 @@ class Parts:
         trackers: callbacks of `--report_to`.
         teacher_pad_token_id: padding token of a teacher with its own tokenizer.
         pad_token_ids: padding tokens of several teachers.
+        batch_line: what `--batch_size auto` chose and why; None of a size that was given.
     """
 
     config: TrainConfig
@@ -99,6 +100,7 @@ class Parts:
     trackers: tuple[TrainerCallback, ...]
     teacher_pad_token_id: int | None
     pad_token_ids: tuple[int | None, ...]
+    batch_line: str | None = None
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -217,12 +219,14 @@ def prepare(
         data = replace(data, train=train, eval=held_out)
     theirs = None if teacher_tokenizer is None else teacher_tokenizer.pad_token_id
     pads = tuple(one.pad_token_id for one in several)
+    batch_line = None
     if config.auto_batch:
         collate = Collator(tokenizer.pad_token_id, theirs, pad_token_ids=pads)
         samples = with_neighbours(data.train) if config.wrong_sample else data.train
-        print(settle_batch_size(config, distiller, samples, collate, device), flush=True)
+        batch_line = settle_batch_size(config, distiller, samples, collate, device)
+        print(batch_line, flush=True)
         check_warmup(config, num_update_steps(config, len(data.train)))
-    return Parts(config, distiller, data, tokenizer, start, trackers, theirs, pads)
+    return Parts(config, distiller, data, tokenizer, start, trackers, theirs, pads, batch_line)
 
 
 def finish(trainer: RunTrainer, parts: Parts) -> Run:

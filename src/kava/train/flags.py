@@ -1,16 +1,19 @@
-"""Read a configuration from a command line and a file."""
+"""Read a configuration from a command line, a file, and the environment."""
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from kava.flags import Usage, flag
 from kava.flags.aliases import TRAINING
 from kava.train.config import TrainConfig
 from kava.train.defaults import recipe_beneath
+from kava.train.variables import check_variables, take_variables
 
 Config = TypeVar("Config", bound=TrainConfig)
 
@@ -82,20 +85,56 @@ def parse_config(argv: Sequence[str], prog: str = "kava train") -> TrainConfig:
     return config_of(usage, usage.read(argv))
 
 
-def config_of(usage: Usage[Config], values: dict[str, Any]) -> Config:
-    """The configuration given by parsed flags and the file that they name.
+class Given(NamedTuple):
+    """The settings of a command before its defaults.
 
-    If neither names models or data, the recipe of the built-in game fills in; if they name only the
-    built-in word problems, the recipe of those.
+    Attributes:
+        values: by name.
+        origins: where a value comes from, if not from the command line: a file or a variable.
+        taken: a line for each value that the environment says.
+        unread: a line for each variable that may have been meant for KaVa and is not read.
+    """
+
+    values: dict[str, Any]
+    origins: dict[str, str]
+    taken: list[str]
+    unread: list[str]
+
+
+def gather(usage: Usage[Any], values: dict[str, Any]) -> Given:
+    """The settings that flags, a file and variables of the environment say, in this order.
+
+    Args:
+        usage: of the command.
+        values: parsed flags; `config` is taken out of them.
 
     Raises:
-        ValueError: a bad file, or a bad value in it.
+        ValueError: a bad file or variable, or a bad value in it.
     """
     file = values.pop("config", None)
     from_file = {} if file is None else read_yaml(file)
     origins = {name: f"--config {file}" for name in from_file if name not in values}
     given = {**from_file, **values}
-    recipe, reason = recipe_beneath(given)
-    config = usage.build({**recipe, **given}, origins)
+    unread = check_variables(usage.settings)
+    taken = take_variables(usage.settings, given)
+    values = {**given, **taken.values}
+    return Given(values, {**origins, **taken.origins}, taken.lines(), unread)
+
+
+def config_of(usage: Usage[Config], values: dict[str, Any]) -> Config:
+    """The configuration given by parsed flags, the file that they name, and the environment.
+
+    If none names models or data, the recipe of the built-in game fills in; if they name only the
+    built-in word problems, the recipe of those.
+
+    Raises:
+        ValueError: a bad file or variable, or a bad value in it.
+    """
+    given = gather(usage, values)
+    recipe, reason = recipe_beneath(given.values)
+    config = usage.build({**recipe, **given.values}, given.origins)
     config.left_out.update(dict.fromkeys(recipe, reason))
+    if os.environ.get("RANK", "0") == "0":  # of processes that train together
+        for line in [*(f"warning: {line}" for line in given.unread), *given.taken]:
+            print(f"kava: {line}", file=sys.stderr, flush=True)
     return config
