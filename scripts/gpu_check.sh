@@ -69,6 +69,7 @@ step=(--model_name "$smollm2" --dataset_name "$problems" --target_len 8 --kv_met
 
 # 1. Does everything that only an accelerator can show work?
 part torch "$PYTHON" -c "import torch; print(torch.__version__, torch.zeros(1, device='$device').device)" || exit 1
+kava machine env --measure false
 kava step train "${step[@]}" --batch_size 4 --output_dir "$folder/step"
 kava step_bf16 train "${step[@]}" ${bf16[@]+"${bf16[@]}"} --batch_size 4 --output_dir "$folder/step_bf16"
 kava step_lora train "${step[@]}" ${bf16[@]+"${bf16[@]}"} --lora_r 16 --gradient_checkpointing --batch_size 4 \
