@@ -8,7 +8,7 @@ at the ends of their shares, so that a slow share holds up nobody before.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -78,6 +78,53 @@ class Ranks:
         with _lost():
             dist.all_gather_object(found, own)
         return found  # type: ignore[return-value]
+
+    def together(self, call: Callable[[], T]) -> list[T]:
+        """What a call returns in each process; an error of one is raised in all.
+
+        Args:
+            call: the share of this process; it meets no other inside.
+
+        Raises:
+            KavaError: another process had an error, with its message.
+            ProcessLost: another process has ended.
+        """
+        if self.count == 1:
+            return [call()]
+        error: Exception | None = None
+        found: T | None = None
+        try:
+            found = call()
+        except (ValueError, OSError, RuntimeError) as caught:
+            error = caught
+        shares = self.gather((found, None if error is None else describe(error)))
+        if error is not None:
+            raise error
+        message = next((text for _, text in shares if text is not None), None)
+        if message is not None:
+            raise KavaError(message)
+        return [one for one, _ in shares]  # type: ignore[misc]
+
+    def agree(self, call: Callable[[], T], what: Callable[[T], str], name: str) -> T:
+        """What a call returns in this process, which is the same in all of them.
+
+        Args:
+            call: as in `together`.
+            what: a hash of it.
+            name: of what it returns, for the message.
+
+        Raises:
+            KavaError: it differs, or as `together`.
+        """
+        found: list[T] = []
+
+        def hashed() -> str:
+            found.append(call())
+            return what(found[0])
+
+        if len(set(self.together(hashed))) > 1:
+            raise KavaError(f"{name} of the processes differ: give all machines the same files")
+        return found[0]
 
     def wait(self) -> None:
         """Wait until every process has come here.

@@ -31,6 +31,7 @@ from kava.data.records import Record, Template
 from kava.data.splits import unique_questions
 from kava.errors import KavaError
 from kava.losses import TrainingProgress
+from kava.ranks import Ranks
 from kava.student.answering import Answers, answer_records
 from kava.train.answers import guessing_share, judge_answers
 from kava.train.arguments import training_arguments
@@ -278,9 +279,9 @@ class RunTrainer(ResumableTrainer):
         if self.eval_records:
             distiller.eval()
             with self.stop.evaluating(), random_states_kept(self.args.device):
-                answers = share_questions(
-                    self.accelerator, self.questions, partial(self._answer, distiller.student)
-                )
+                ranks = Ranks(self.args.process_index, self.args.world_size)
+                answer = partial(self._answer, distiller.student)
+                answers = share_questions(ranks, self.questions, answer)
             distiller.train()
             guessing = guessing_share(self.questions)
             metrics["eval_accuracy"] = answers.accuracy

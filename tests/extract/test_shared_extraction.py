@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,12 +15,12 @@ from extract.test_store import SMALL_SHARD, asked, same_contents
 from kava.commands.store import main as store_main
 from kava.errors import KavaError
 from kava.files.locks import lock_file
-from kava.ranks import ProcessLost, Ranks
+from kava.ranks import Ranks
 from kava.store import writer as writer_module
 from kava.store.manifest import FULL, TARGETS, TIERS
 from kava.store.parts import part_file, part_paths
 from kava.store.verify import foreign_files, whole_shards
-from launch import launch, said
+from launch import Threads, launch, said
 
 __all__ = ["asked"]
 
@@ -55,21 +54,10 @@ main()
 @pytest.fixture
 def together(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Extract with threads in place of processes; a thread can be made to end at a shard."""
-    meeting = threading.Barrier(1)
-    places: dict[int, Any] = {}
+    threads = Threads(monkeypatch)
     flush = writer_module.TierWriter.flush
     ends: dict[str, int] = {}
     written: list[str] = []
-
-    def gather(self: Ranks, own: Any) -> list[Any]:
-        places[self.index] = own
-        try:
-            meeting.wait()
-            found = [places[index] for index in range(self.count)]
-            meeting.wait()
-        except threading.BrokenBarrierError:
-            raise ProcessLost("another process has ended") from None
-        return found
 
     def dying(self: writer_module.TierWriter, manifest: Any) -> Any:
         found = flush(self, manifest)
@@ -78,34 +66,16 @@ def together(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
             raise OSError("the disk has gone")
         return found
 
-    monkeypatch.setattr(Ranks, "gather", gather)
     monkeypatch.setattr(writer_module.TierWriter, "flush", dying)
 
     def extract(
         folder: Path, count: int, end: dict[int, int] | None = None, **changes: Any
     ) -> None:
-        nonlocal meeting
-        meeting = threading.Barrier(count)
         ends.clear()
         ends.update({part_file(index): at for index, at in (end or {}).items()})
         written.clear()
-        errors: list[Exception] = []
-
-        def share(index: int) -> None:
-            try:
-                shares = {"shard_bytes": SMALL_SHARD, "full": True, **changes}
-                store(folder, ranks=Ranks(index, count), **shares)
-            except Exception as error:
-                errors.append(error)
-                meeting.abort()
-
-        threads = [threading.Thread(target=share, args=(index,)) for index in range(count)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        if errors:
-            raise errors[0]
+        shares = {"shard_bytes": SMALL_SHARD, "full": True, **changes}
+        threads.run(count, lambda ranks: store(folder, ranks=ranks, **shares))
 
     return extract
 
