@@ -89,7 +89,10 @@ def test_two_processes_write_the_files_of_one(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_tasks_go_on_in_all_processes_when_one_fails(tmp_path: Path) -> None:
-    rows = [{"question": f"{n} and 1?", "answer": f"#### {n + 1}"} for n in range(5)]
+    rows = [
+        {"question": f"{n} and 1?", "answer": f"It is {n} + 1 = {n + 1}.\n#### {n + 1}"}
+        for n in range(5)
+    ]
     (tmp_path / "good.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (tmp_path / "bad.jsonl").write_text("no JSON\n")
     tasks = [str(tmp_path / f"{name}.jsonl") for name in ("bad", "good")]

@@ -42,6 +42,7 @@ from kava.train.models import (
 )
 from kava.train.objective import Distiller
 from kava.train.precision import check_device_precision
+from kava.train.processes import check_launcher
 from kava.train.recorded import recorded_values
 from kava.train.resume import Start, check_same_machine, check_same_run, find_start, machine_of
 from kava.train.scores import needs_scores, scores_path, with_scores
@@ -174,6 +175,7 @@ def prepare(
     Raises:
         ValueError: as `build_run`.
     """
+    check_launcher()
     start = find_start(config)
     if start.checkpoint is not None:
         adopt(config, recorded_values(read_settings(start.checkpoint), config.left_out))
