@@ -56,6 +56,7 @@ from kava.train.randomness import random_states_kept
 from kava.train.recording import Recorder, RunRecord, peak_memory_bytes
 from kava.train.resumable import ResumableTrainer
 from kava.train.routing import groups_of
+from kava.train.sharded import with_all_weights
 from kava.train.stop import StopAtSignal
 from kava.train.streaming import StreamedSamples
 
@@ -249,12 +250,8 @@ class RunTrainer(ResumableTrainer):
         """The record over all processes so far; every process must call this."""
         return self.recorder.whole(gather_object([self.recorder.share()]))
 
-    def _sum(self, part: Tensor) -> Tensor:
-        summed = self.accelerator.reduce(part.to(self.args.device), reduction="sum")
-        assert isinstance(summed, Tensor)
-        return summed
-
     @torch.no_grad()
+    @with_all_weights
     def evaluate(
         self,
         eval_dataset: Any = None,
@@ -343,6 +340,7 @@ class RunTrainer(ResumableTrainer):
         distiller.train()
         return metrics
 
+    @with_all_weights
     def _log_held_out(self) -> None:
         metrics = self.held_out_losses()
         self.guard.judge(metrics, self.state)
