@@ -20,15 +20,7 @@ from kava.data.encoded import Encoded
 from kava.data.records import Record
 from kava.ranks import Ranks
 from kava.student.answering import Answer, Answers
-from kava.train.build import build_run
-from kava.train.config import TrainConfig
-from kava.train.processes import (
-    SHARDING,
-    Samples,
-    ShareOfBatches,
-    check_launcher,
-    share_questions,
-)
+from kava.train.processes import Samples, ShareOfBatches, share_questions
 
 TASK = ["--dataset_name", "kava/word-problems?num_train=60", "--eval_size", "9", "--epochs", "2"]
 RUN = [
@@ -58,6 +50,11 @@ def train(folder: Path, *flags: str, processes: int = 1) -> list[dict[str, Any]]
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("checkpoint: ") == 1  # one process speaks
+    return rows_of(folder)
+
+
+def rows_of(folder: Path) -> list[dict[str, Any]]:
+    """What a run logged."""
     lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     return [json.loads(line) for line in lines]
 
@@ -178,16 +175,3 @@ def test_shared_questions_are_answered_in_their_order(
     found = share_questions(Ranks(0, 3), records, answer)
     assert [item.id for item in found.items] == [record.id for record in records]
     assert found.seconds == max(share.seconds for share, _ in shares)
-
-
-@pytest.mark.parametrize("name", SHARDING)
-def test_a_launcher_that_shards_the_student_is_refused(
-    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv(name, "false")
-    check_launcher()
-    monkeypatch.setenv(name, "true")
-    with pytest.raises(ValueError, match=rf"{name}=true: {SHARDING[name]} shards") as error:
-        build_run(TrainConfig(output_dir=str(tmp_path / "run")))
-    assert "\n" not in str(error.value)
-    assert not (tmp_path / "run").exists()

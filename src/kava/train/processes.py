@@ -8,7 +8,6 @@ counts nothing, since every process must take every step.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence, Sized
 from dataclasses import replace
 from typing import Any, overload
@@ -20,29 +19,6 @@ from kava.data.encoded import Encoded
 from kava.data.records import Record
 from kava.ranks import Ranks
 from kava.student.answering import Answers
-
-SHARDING = {
-    "ACCELERATE_USE_FSDP": "FSDP",
-    "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
-    "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
-}
-"""What `accelerate launch` sets in the environment, and what it asks for."""
-
-
-def check_launcher() -> None:
-    """Refuse a launcher that shards the student among the processes.
-
-    Raises:
-        ValueError: names what shards it, and what saves memory instead.
-    """
-    for name, what in SHARDING.items():
-        if os.environ.get(name, "").lower() in ("1", "true", "yes"):
-            raise ValueError(
-                f"{name}={os.environ[name]}: {what} shards the student among the processes, and "
-                f"kava train needs it whole to save it and to let it answer: leave {what} out of "
-                f"accelerate's flags or file, and save memory by --lora_r, "
-                f"--gradient_checkpointing, --optim adamw_8bit or --teacher_quantization"
-            )
 
 
 class Samples(list[Encoded]):
