@@ -24,7 +24,7 @@ LONG_FILE = 350
 
 FLOORS = {
     "base: files, flags, text": (
-        *("errors", "lazy", "stopping", "format", "files", "inputs", "names", "flags"),
+        *("errors", "lazy", "stopping", "ranks", "format", "files", "inputs", "names", "flags"),
         *("machine", "dataset_names", "data_settings"),
     ),
     "caches: pure tensors": (

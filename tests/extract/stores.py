@@ -10,6 +10,7 @@ import pytest
 
 from kava.extract.request import ExtractConfig, Request
 from kava.extract.run import extract
+from kava.ranks import ALONE, Ranks
 from kava.store.manifest import Manifest, read_manifest
 from kava.train.build import build_run
 from train.runs import SMALL, all_rows, run, small
@@ -32,6 +33,7 @@ def store(
     include: tuple[str, ...] = (),
     form: str = "float32",
     shard_bytes: int = ONE_SHARD,
+    ranks: Ranks = ALONE,
     **changes: Any,
 ) -> list[Path]:
     """Extract the store of a small run."""
@@ -44,7 +46,7 @@ def store(
         form=form,
         shard_bytes=shard_bytes,
     )
-    return extract(request)
+    return extract(request, ranks=ranks)
 
 
 def manifest_of(folder: Path) -> Manifest:

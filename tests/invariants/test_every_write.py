@@ -20,6 +20,7 @@ STAGED = {
     "student/checkpoint.py": {"save_pretrained", "write_text"},
     "train/checkpoint.py": {"save_file", "write_text", "replace"},
     "train/recording.py": {"write_text"},
+    "train/sharded.py": {"torch.save"},
     # an exported student, into a folder of `kava.files.write.new_folder`
     "student/exported.py": {"save_file", "save_pretrained", "write_text"},
     "share/folder.py": {"write_text"},
@@ -30,6 +31,7 @@ STAGED = {
 ELSEWHERE = {
     "profile/measure.py": {"write_text"},  # /proc
     "cli.py": {"open"},  # /dev/null
+    "ranks.py": {"open"},  # /dev/null
     "study/packed.py": {"open", "TemporaryDirectory"},  # in memory, and to read what is packed
     "cluster/local.py": {"open"},  # the log of a job
     "cluster/preflight.py": {"NamedTemporaryFile"},  # a script that bash looks at once

@@ -10,7 +10,6 @@ import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,6 +18,7 @@ from safetensors.torch import load_file
 
 from kava.data.encoded import Encoded
 from kava.data.records import Record
+from kava.ranks import Ranks
 from kava.student.answering import Answer, Answers
 from kava.train.processes import Samples, ShareOfBatches, share_questions
 
@@ -50,6 +50,11 @@ def train(folder: Path, *flags: str, processes: int = 1) -> list[dict[str, Any]]
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("checkpoint: ") == 1  # one process speaks
+    return rows_of(folder)
+
+
+def rows_of(folder: Path) -> list[dict[str, Any]]:
+    """What a run logged."""
     lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     return [json.loads(line) for line in lines]
 
@@ -154,16 +159,19 @@ def test_shared_questions_are_answered_in_their_order(
         items = (Answer(r.id, r.answer, r.answer, True, r.answer, 1, 1) for r in some)
         return Answers(tuple(items), float(len(some)))
 
-    def of(rank: int) -> Any:
-        return SimpleNamespace(num_processes=3, process_index=rank)
+    shares: list[tuple[Answers, None]] = []
 
-    shares: list[Answers] = []
+    def gather(self: Ranks, own: tuple[Answers, None]) -> list[tuple[Answers, None]]:
+        if len(shares) == 3:
+            return shares
+        shares.append(own)
+        return [own, own, own]
+
+    monkeypatch.setattr(Ranks, "gather", gather)
     for rank in range(3):  # what each process gives
-        monkeypatch.setattr("kava.train.processes.gather_object", shares.extend)
-        with suppress(TypeError):  # nothing was gathered
-            share_questions(of(rank), records, answer)
+        with suppress(IndexError):  # the last share is shorter than the first
+            share_questions(Ranks(rank, 3), records, answer)
     assert sorted(asked) == [record.id for record in records]
-    monkeypatch.setattr("kava.train.processes.gather_object", lambda own: shares)
-    found = share_questions(of(0), records, answer)
+    found = share_questions(Ranks(0, 3), records, answer)
     assert [item.id for item in found.items] == [record.id for record in records]
-    assert found.seconds == max(share.seconds for share in shares)
+    assert found.seconds == max(share.seconds for share, _ in shares)

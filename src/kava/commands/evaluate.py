@@ -14,6 +14,7 @@ from kava.files.outputs import check_output, check_output_folder
 from kava.flags import Usage, again, flag, flags_of
 from kava.flags.aliases import EVALUATING
 from kava.models.quiet import quiet_libraries
+from kava.ranks import Ranks, ranks_of_launcher
 
 THE_RUNS = "the run's"
 
@@ -94,7 +95,15 @@ USAGE = Usage(
 
 
 def main(argv: list[str]) -> int:
-    """Score a student: a table or JSON on stdout, every item in a file where asked for."""
+    """Score a student: a table or JSON on stdout, every item in a file where asked for.
+
+    Of several processes the first prints and writes.
+    """
+    with ranks_of_launcher() as ranks:
+        return _main(argv, ranks)
+
+
+def _main(argv: list[str], ranks: Ranks) -> int:
     config = USAGE.parse(argv)
     quiet_libraries()
 
@@ -106,11 +115,12 @@ def main(argv: list[str]) -> int:
         name: value for name in flags_of(RowFields) if (value := vars(config)[name]) is not None
     }
     if config.tasks is not None:
-        return _evaluate_tasks(config)
+        return _evaluate_tasks(config, ranks)
     output = None if config.output is None else Path(config.output)
     if output is not None:
         check_output(output)
-    with lock_file(output, "kava evaluate"):
+    ranks.take_device(config.device)
+    with lock_file(output if ranks.first else None, "kava evaluate"):
         student = load(config)
         answers, summary = score(
             student,
@@ -122,8 +132,9 @@ def main(argv: list[str]) -> int:
             max_new_tokens=config.max_new_tokens,
             max_length=config.max_length,
             progress=True,
+            ranks=ranks,
         )
-        if output is not None:
+        if output is not None and ranks.first:
             write_results(output, answers, summary)
     if config.json:
         print(json.dumps(summary, indent=2, ensure_ascii=False))
@@ -136,7 +147,7 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _evaluate_tasks(config: EvaluateConfig) -> int:
+def _evaluate_tasks(config: EvaluateConfig, ranks: Ranks) -> int:
     """Score a student on several tasks; what is finished is written before the next begins."""
     from kava.evaluate.results import write_results
     from kava.evaluate.score import score
@@ -159,12 +170,14 @@ def _evaluate_tasks(config: EvaluateConfig) -> int:
             max_new_tokens=config.max_new_tokens,
             max_length=config.max_length,
             progress=True,
+            ranks=ranks,
         )
-        if folder is not None:
+        if folder is not None and ranks.first:
             write_results(folder / f"{label}.jsonl", answers, summary)
         return summary
 
-    with lock_folder(folder, "kava evaluate"):
+    ranks.take_device(config.device)
+    with lock_folder(folder if ranks.first else None, "kava evaluate"):
         student = load(config)
         results = run_tasks(sources, one)
     if config.json:

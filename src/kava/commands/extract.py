@@ -9,6 +9,7 @@ from kava.files.outputs import check_output_folder
 from kava.flags import Usage, flags_of
 from kava.flags.aliases import TRAINING
 from kava.models.quiet import quiet_libraries
+from kava.ranks import Ranks, ranks_of_launcher
 from kava.train.flags import config_of
 
 USAGE = Usage(
@@ -33,6 +34,11 @@ USAGE = Usage(
 
 def main(argv: list[str]) -> int:
     """Parse flags, extract, and say what the store holds."""
+    with ranks_of_launcher("the same command goes on where this one stopped") as ranks:
+        return _main(argv, ranks)
+
+
+def _main(argv: list[str], ranks: Ranks) -> int:
     values = USAGE.read(argv)
     flags = {name: values.pop(name) for name in flags_of(StoreFlags) if name in values}
     if "config" in flags:
@@ -48,7 +54,7 @@ def main(argv: list[str]) -> int:
     from kava.extract.run import extract
     from kava.store.manifest import describe, read_manifest
 
-    for folder in extract(Request.of(config, flags)):
+    for folder in extract(Request.of(config, flags), ranks=ranks):
         print("\n".join(describe(folder, read_manifest(folder))))
     print(f"next:     kava train --store {Path(flags['store'])}, with the flags of the run")
     return 0

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from kava.data.sources import default_template
-from kava.evaluate.data import evaluation_records
+from kava.evaluate.data import Evaluation, evaluation_records
 from kava.evaluate.results import summarise
 from kava.models.limits import table_of_positions
+from kava.ranks import ALONE, Ranks
 from kava.student.answering import Answers
 from kava.student.checkpoint import LoadedStudent, library_versions
 from kava.student.prompts import base_of
@@ -27,6 +28,7 @@ def score(
     max_new_tokens: int | None = None,
     max_length: int | None = None,
     progress: bool = False,
+    ranks: Ranks = ALONE,
 ) -> tuple[Answers, dict[str, Any]]:
     """Ask a student every question of a data set.
 
@@ -45,6 +47,7 @@ def score(
         max_length: maximum positions of prompt, latents and answer; None: the limit of the model's
             configuration. Only rotary positions can go beyond that limit.
         progress: show a bar on stderr.
+        ranks: the processes that share the batches; each of them calls this.
 
     Returns:
         the answers, and the figures that `kava evaluate --json` prints.
@@ -64,13 +67,17 @@ def score(
             f"--max_length {max_length}: {student.path} has learned {limit} positions and cannot "
             f"read on past them; lower it"
         )
-    data = evaluation_records(
-        student.settings,
-        dataset_name=dataset_name,
-        split=split,
-        subset_size=subset_size,
-        fields=fields,
-    )
+
+    def read() -> Evaluation:
+        return evaluation_records(
+            student.settings,
+            dataset_name=dataset_name,
+            split=split,
+            subset_size=subset_size,
+            fields=fields,
+        )
+
+    data = ranks.agree(read, lambda found: found.data_hash, "the data")
     if data.warning is not None:
         print(f"kava: warning: {data.warning}", file=sys.stderr)
     answers = answer_records(
@@ -82,6 +89,7 @@ def score(
         max_new_tokens=new_tokens_of(student.settings, max_new_tokens),
         progress=progress,
         max_length=max_length,
+        ranks=ranks,
     )
     return answers, {
         "checkpoint": student.path,

@@ -17,6 +17,7 @@ from kava.data.files import stem_of
 from kava.data.tasks import TASKS, find_task
 from kava.dataset_names import builtin_task, is_gym, is_mix
 from kava.errors import KavaError, cannot_write, describe
+from kava.ranks import ProcessLost
 
 FAMILIES = {"arc": ("arc_easy", "arc_challenge")}
 """Names for groups of tasks."""
@@ -97,7 +98,8 @@ def run_tasks(
 ) -> list[TaskResult]:
     """Score the tasks one after the other; a failure is printed to stderr and the next follows.
 
-    A full disk stops all tasks, since no further result could be saved.
+    A full disk stops all tasks, since no further result could be saved, and so does the end of a
+    process that answers its share.
 
     Args:
         sources: the result of `resolve_tasks`.
@@ -108,7 +110,7 @@ def run_tasks(
         try:
             results.append(TaskResult(label, score(label, source), None))
         except TASK_ERRORS as error:
-            if cannot_write(error):
+            if cannot_write(error) or isinstance(error, ProcessLost):
                 raise
             reason = describe(error)
             print(f"kava: warning: {label} failed: {reason}", file=sys.stderr)

@@ -2,34 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
-from kava import __version__
 from kava.data.collate import Batch, Collator
 from kava.data.encoded import Encoded
-from kava.extract.items import Job, Read, target_items, whole_items
-from kava.extract.request import Request, said
-from kava.files.locks import clear_folder, lock_folder
+from kava.extract.items import Read
+from kava.extract.request import Request
+from kava.extract.store_writer import StoreWriter, begin, begun
+from kava.files.locks import lock_folder
 from kava.files.outputs import check_output_folder
 from kava.fit.paired_traces import moved
 from kava.models.capture import check_attention
 from kava.models.devices import choose_device
 from kava.models.rotary import rotary_of
-from kava.store.fingerprints import (
-    target_digest,
-    text_digest,
-    tokenizer_fingerprint,
-    weights_fingerprint,
-)
-from kava.store.manifest import FULL, TARGETS, Manifest, check_equal, is_store, read_manifest
-from kava.store.reader import Tier
+from kava.ranks import ALONE, Ranks
+from kava.store.fingerprints import tokenizer_fingerprint, weights_fingerprint
+from kava.store.manifest import Manifest
 from kava.store.teacher import (
     ANSWER,
     CALIBRATION,
@@ -40,8 +34,7 @@ from kava.store.teacher import (
     teacher_parts,
 )
 from kava.store.tensor_file import write_tensors
-from kava.store.verify import whole_shards
-from kava.store.writer import CACHE_PARTS, TierWriter
+from kava.store.writer import CACHE_PARTS
 from kava.train.config import TrainConfig
 from kava.train.data import Data, load_data
 from kava.train.given import NOTHING_GIVEN, GivenRecords
@@ -66,18 +59,20 @@ from kava.train.target import attention_flag
 from kava.train.teacher_names import TeacherName, teachers_of
 from kava.train.teacher_pass import read_frozen
 
-Reader = Callable[[Batch], Read]
 
-
-def extract(request: Request, given: GivenRecords = NOTHING_GIVEN) -> list[Path]:
+def extract(
+    request: Request, given: GivenRecords = NOTHING_GIVEN, ranks: Ranks = ALONE
+) -> list[Path]:
     """Read all samples of a run with its teachers, and store what they leave behind.
 
     What an earlier extraction with the same settings has stored is not read again; a shard of it
-    that is missing or damaged is made up for.
+    that is missing or damaged is made up for. Several processes share the batches,
+    and each writes shards of its own.
 
     Args:
         request: what to store, and where.
         given: records in place of those that the configuration names.
+        ranks: the processes that share the samples; each of them calls this.
 
     Returns:
         the folder of each teacher's store.
@@ -88,6 +83,7 @@ def extract(request: Request, given: GivenRecords = NOTHING_GIVEN) -> list[Path]
         KavaError: another extraction is at work there.
     """
     config = request.config
+    ranks.take_device(config.device)
     check_output_folder(request.store, "--store")
     readers = check_models(config)
     tokenizer = build_tokenizer(config)
@@ -99,8 +95,8 @@ def extract(request: Request, given: GivenRecords = NOTHING_GIVEN) -> list[Path]
     teachers = teachers_of(config)
     folders = [request.store / one.label for one in teachers] if several else [request.store]
     for n, (one, folder) in enumerate(zip(teachers, folders)):
-        with lock_folder(folder, "kava extract"):
-            _extract_one(request, n, one, folder, data, tokenizer, tokenizers[n])
+        with lock_folder(folder if ranks.first else None, "kava extract"):
+            _extract_one(request, n, one, folder, data, tokenizer, tokenizers[n], ranks)
     return folders
 
 
@@ -112,6 +108,7 @@ def _extract_one(
     data: Data,
     tokenizer: PreTrainedTokenizerBase,
     its_tokenizer: PreTrainedTokenizerBase,
+    ranks: Ranks,
 ) -> None:
     config = request.config
     device = torch.device(choose_device(config.device))
@@ -123,7 +120,8 @@ def _extract_one(
             with_scores(config, model, part, records, data.template, path)
             for part, records in ((data.train, data.train_records), (data.eval, data.eval_records))
         )
-        train, held_out = scored
+        with ranks.in_turn():
+            train, held_out = scored
         data = replace(data, train=train, eval=held_out)
         model.to(device)  # type: ignore[arg-type]
     samples = [as_alone(sample, n) for sample in [*data.train, *data.eval] if reads(sample, n)]
@@ -180,8 +178,12 @@ def _extract_one(
             if part is not None and (name != "queries" or QUERIES in include or wholes)
         },
     }
-    manifest = begin(folder, settings, config, n)
-    write_tensors(folder / TEACHER_FILE, *_teacher_file(manifest, rotary, trace))
+    with ranks.in_turn():
+        if ranks.first:
+            manifest = begin(folder, settings, config, n)
+            write_tensors(folder / TEACHER_FILE, *_teacher_file(manifest, rotary, trace))
+        else:
+            manifest = begun(folder, settings)
     keeper = None
     if settings["targets"] is not None:
         keeper = Keeper(
@@ -191,7 +193,7 @@ def _extract_one(
             queries=QUERIES in include,
             weights=WEIGHTS in include,
         )
-    store = StoreWriter(folder, manifest, request.shard_bytes)
+    store = StoreWriter(folder, manifest, request.shard_bytes, ranks)
     jobs = store.jobs(config, samples, full=request.full, targets=keeper is not None)
     if CALIBRATION in include and not request.full:
         jobs += store.jobs(config, fitted, full=True, targets=False)
@@ -211,119 +213,6 @@ def settings_of_targets(
         return None
     own = any(sample.teacher is not None for sample in samples)
     return target_settings(config, slots_of(config)[n], own)
-
-
-def begin(folder: Path, settings: dict[str, Any], config: TrainConfig, n: int) -> Manifest:
-    """The manifest to go on from: that of an earlier extraction, or a new one.
-
-    Raises:
-        ValueError: the folder holds a store of other settings, or something else.
-    """
-    fresh = Manifest(
-        settings=settings,
-        data={"config": said(config), "teacher_index": n},
-        version=__version__,
-    )
-    if config.overwrite:
-        clear_folder(folder)
-    elif is_store(folder):
-        found = read_manifest(folder)
-        mend = "pass --overwrite to extract it anew, or name another folder"
-        for name, ours in settings.items():
-            theirs = found.settings[name]
-            whose = "this extraction has"
-            if isinstance(ours, dict) and isinstance(theirs, dict):
-                check_equal(folder, theirs, ours, mend, whose=whose)
-            check_equal(folder, {name: theirs}, {name: ours}, mend, whose=whose)
-        usable, problems = whole_shards(folder, found)
-        for problem in problems:
-            print(f"kava: made up for: {problem}", flush=True)
-        return replace(found, shards=usable)
-    else:
-        others = [path.name for path in folder.iterdir() if not path.name.startswith(".")]
-        if set(others) - {FILE_NAME}:
-            raise ValueError(
-                f"--store {folder} holds {others[0]} and no store: name an empty folder, or pass "
-                f"--overwrite to clear it"
-            )
-    fresh.save(folder)
-    return fresh
-
-
-class StoreWriter:
-    """Writes the tiers of a store.
-
-    Args:
-        folder: of the store, which is locked.
-        manifest: to go on from.
-        shard_bytes: size of a shard.
-    """
-
-    def __init__(self, folder: Path, manifest: Manifest, shard_bytes: int):
-        self.folder = folder
-        self.manifest = manifest
-        self.tiers = {tier: TierWriter(folder, tier, shard_bytes) for tier in (FULL, TARGETS)}
-        self.there = {tier: Tier(folder, manifest, tier) for tier in (FULL, TARGETS)}
-        for writer in self.tiers.values():
-            writer.continue_from(manifest)
-
-    def jobs(
-        self, config: TrainConfig, samples: Sequence[Encoded], *, full: bool, targets: bool
-    ) -> list[Job]:
-        """The samples that are not stored yet, each once."""
-        named = config.kv_method == "random"
-        tokens = config.token_alignment
-        found: list[Job] = []
-        seen: set[bytes] = set()
-        for sample in samples:
-            whole = text_digest(sample, sample.teacher) if full else None
-            kept = None
-            if targets:
-                kept = target_digest(sample, sample.teacher, tokens=tokens, named=named)
-            if whole is not None and (self.there[FULL].row(whole) is not None or whole in seen):
-                whole = None
-            if kept is not None and (self.there[TARGETS].row(kept) is not None or kept in seen):
-                kept = None
-            seen.update(digest for digest in (whole, kept) if digest is not None)
-            if whole is not None or kept is not None:
-                found.append(Job(sample, whole, kept))
-        return found
-
-    @torch.no_grad()
-    def write(
-        self,
-        jobs: list[Job],
-        read: Reader,
-        keeper: Keeper | None,
-        collate: Collator,
-        device: torch.device,
-        batch_size: int,
-        *,
-        progress: bool,
-    ) -> None:
-        """Read samples and store them, shard by shard.
-
-        Raises:
-            ValueError: numbers that the form cannot hold.
-            OSError: a shard cannot be written.
-        """
-        own = self.manifest.settings["targets"]
-        own = own is not None and own["token_alignment"] == "none"
-        with tqdm(total=len(jobs), unit=" samples", disable=not progress or not jobs) as bar:
-            for at in range(0, len(jobs), batch_size):
-                some = jobs[at : at + batch_size]
-                batch = moved(collate([job.sample for job in some]), device)
-                found = read(batch)
-                queries = self.manifest.settings["whole_queries"]
-                for item in whole_items(found, batch.get("teacher", batch), some, queries):
-                    self.manifest = self.tiers[FULL].add(item, self.manifest)
-                if keeper is not None and any(job.target is not None for job in some):
-                    kept = keeper(found.trace, batch, scores=True)
-                    for item in target_items(found, kept, batch, some, own and "teacher" in batch):
-                        self.manifest = self.tiers[TARGETS].add(item, self.manifest)
-                bar.update(len(some))
-        for writer in self.tiers.values():
-            self.manifest = writer.flush(self.manifest)
 
 
 def as_alone(sample: Encoded, n: int) -> Encoded:

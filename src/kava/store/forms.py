@@ -90,6 +90,13 @@ class FormError:
         worst = float((lost / largest).max()) if lost.numel() else 0.0
         self.worst[name] = max(self.worst.get(name, 0.0), worst)
 
+    def add(self, other: FormError) -> None:
+        """Add what another process has measured."""
+        for name in other.squares:
+            self.squares[name] = self.squares.get(name, 0.0) + other.squares[name]
+            self.errors[name] = self.errors.get(name, 0.0) + other.errors[name]
+            self.worst[name] = max(self.worst.get(name, 0.0), other.worst[name])
+
     def as_dict(self) -> dict[str, Any]:
         """For a manifest."""
         return {"squares": self.squares, "errors": self.errors, "worst": self.worst}

@@ -4,6 +4,7 @@
     teacher.safetensors        rotation and form of attention, of a store of whole texts
     full/shard-00000.safetensors      whole texts
     targets/shard-00000.safetensors   kept positions
+    manifest-00001.json        while several processes extract: the shards of the second
 
 It is written anew after every shard, by one rename; a shard that it does not list counts for
 nothing.
@@ -82,6 +83,10 @@ class Manifest:
         """The shards of a tier."""
         return tuple(shard for shard in self.shards if shard.tier == tier)
 
+    def next_number(self, tier: str) -> int:
+        """The number behind those of a tier's shards."""
+        return max((int(shard.file[6:11]) for shard in self.of_tier(tier)), default=-1) + 1
+
     def with_shard(self, shard: Shard, errors: Mapping[str, Any]) -> Manifest:
         """The manifest with one more shard, and what the form has lost so far."""
         return replace(
@@ -90,10 +95,15 @@ class Manifest:
             errors={**self.errors, shard.tier: errors},
         )
 
-    def save(self, store: str | Path) -> None:
-        """Write it into a store's folder, whole or not at all."""
+    def save(self, store: str | Path, file: str = MANIFEST_FILE) -> None:
+        """Write it into a store's folder, whole or not at all.
+
+        Args:
+            store: the folder.
+            file: its name there; another one is that of a process (`kava.store.parts`).
+        """
         content = {"format": FORMAT, "id": self.store_id, **asdict(self)}
-        write_whole(Path(store) / MANIFEST_FILE, json.dumps(content, indent=1) + "\n")
+        write_whole(Path(store) / file, json.dumps(content, indent=1) + "\n")
 
 
 def is_store(folder: str | Path) -> bool:
@@ -101,12 +111,15 @@ def is_store(folder: str | Path) -> bool:
     return (Path(folder) / MANIFEST_FILE).is_file()
 
 
-def read_manifest(store: str | Path, flag: str = "--store") -> Manifest:
+def read_manifest(
+    store: str | Path, flag: str = "--store", *, file: str = MANIFEST_FILE
+) -> Manifest:
     """Read the manifest of a store.
 
     Args:
         store: its folder.
         flag: where it was named, for messages.
+        file: its name there.
 
     Raises:
         OSError: it holds none.
@@ -116,7 +129,7 @@ def read_manifest(store: str | Path, flag: str = "--store") -> Manifest:
         >>> read_manifest("outputs/store").settings["teacher"]["name"]
         'kava/shell-teacher'
     """
-    path = Path(store) / MANIFEST_FILE
+    path = Path(store) / file
     if not path.is_file():
         inside = sorted(one.parent.name for one in Path(store).glob(f"*/{MANIFEST_FILE}"))
         hint = (

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from kava.store.manifest import TIERS, Manifest, Shard
+from kava.format import counted
+from kava.store.manifest import TIERS, Manifest, Shard, read_manifest
+from kava.store.parts import part_paths
 from kava.store.reader import open_shard
 
 _BLOCK = 2**20
@@ -42,6 +44,13 @@ def foreign_files(store: Path, manifest: Manifest) -> list[str]:
     """Shards in a store's folders that its manifest does not list."""
     known = {shard.path(store) for shard in manifest.shards}
     found = []
+    for path in part_paths(store):
+        part = read_manifest(store, file=path.name)
+        known |= {shard.path(store) for shard in part.shards}
+        found.append(
+            f"{path} lists {counted(len(part.shards), 'shard')} of an extraction by several "
+            f"processes that has not ended; kava extract takes them in and goes on"
+        )
     for tier in TIERS:
         for path in sorted((store / tier).glob("*.safetensors")):
             if path not in known:

@@ -6,7 +6,7 @@ Shapes: S slots of a shard, M of a sample; a slot is a kept position or a token.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from kava.store.forms import FormError, pack
-from kava.store.manifest import Manifest, Shard
+from kava.store.manifest import MANIFEST_FILE, Manifest, Shard
 from kava.store.tensor_file import write_tensors
 
 CACHE_PARTS = ("keys", "values", "queries")
@@ -63,12 +63,24 @@ class TierWriter:
         store: the folder.
         tier: its folder in the store.
         shard_bytes: a shard is written when it holds as many bytes.
+        file: the manifest that lists the shards.
+        numbers: of the shards; None: those behind the manifest's.
     """
 
-    def __init__(self, store: Path, tier: str, shard_bytes: int = SHARD_BYTES):
+    def __init__(
+        self,
+        store: Path,
+        tier: str,
+        shard_bytes: int = SHARD_BYTES,
+        *,
+        file: str = MANIFEST_FILE,
+        numbers: Iterator[int] | None = None,
+    ):
         self.store = store
         self.tier = tier
         self.shard_bytes = shard_bytes
+        self.file = file
+        self.numbers = numbers
         self.error = FormError()
         self._items: list[tuple[Item, dict[str, Tensor]]] = []
         self._axes: dict[str, list[int]] = {}
@@ -128,8 +140,8 @@ class TierWriter:
                 tensors[name] = flat.view(int(lengths.sum()), width)
             else:
                 tensors[name] = torch.stack(blocks)
-        numbers = [int(shard.file[6:11]) for shard in manifest.of_tier(self.tier)]
-        file = f"shard-{max(numbers, default=-1) + 1:05d}.safetensors"
+        number = manifest.next_number(self.tier) if self.numbers is None else next(self.numbers)
+        file = f"shard-{number:05d}.safetensors"
         about = {
             "store": manifest.store_id,
             "tier": self.tier,
@@ -147,6 +159,6 @@ class TierWriter:
             num_samples=len(items),
         )
         manifest = manifest.with_shard(shard, self.error.as_dict())
-        manifest.save(self.store)
+        manifest.save(self.store, self.file)
         self._items, self._bytes = [], 0
         return manifest

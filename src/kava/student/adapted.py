@@ -54,15 +54,24 @@ def stored_state(student: PreTrainedModel) -> dict[str, Tensor]:
     return {**adapter_state(base_of(student)), **added_state(student)}
 
 
-def save_weights(directory: Path, student: PreTrainedModel) -> None:
+def save_weights(
+    directory: Path, student: PreTrainedModel, state: Mapping[str, Tensor] | None = None
+) -> None:
     """Write a student's weights and configuration, without its base if it has adapters.
+
+    Args:
+        directory: where.
+        student: the student.
+        state: the weights of one without adapters; None: its own.
 
     Raises:
         OSError, SafetensorError: a file could not be written.
     """
     if not has_lora(base_of(student)):
         # one file of any size: its header shows whether the weights are complete
-        student.save_pretrained(directory, max_shard_size="100TB")
+        student.save_pretrained(
+            directory, max_shard_size="100TB", state_dict=None if state is None else dict(state)
+        )
         return
     save_adapters(directory / ADAPTER_FOLDER, base_of(student))
     if isinstance(student, LatentStudent):

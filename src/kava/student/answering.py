@@ -26,6 +26,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from kava.data.answers import judge
 from kava.data.gold import check_golds
 from kava.data.records import Record, Template
+from kava.ranks import ALONE, Ranks
 from kava.student.decode import Generation, generate_text
 from kava.student.endings import NextQuestion, end_ids
 from kava.student.latent import LatentStudent
@@ -156,6 +157,7 @@ def answer_records(
     max_new_tokens: int | None = None,
     progress: bool = False,
     max_length: int | None = None,
+    ranks: Ranks = ALONE,
 ) -> Answers:
     """Ask a student the question of every record, and judge its answers.
 
@@ -173,6 +175,8 @@ def answer_records(
         progress: show a bar on stderr.
         max_length: maximum positions of prompt, latents and generated tokens together; None: the
             limit of the model's configuration.
+        ranks: the processes that share the batches, which are those of one process; each of them
+            calls this, and gets all answers.
 
     Raises:
         ValueError: no records; a prompt that is too long or contains a word unknown to the
@@ -193,6 +197,7 @@ def answer_records(
         max_new_tokens=max_new_tokens,
         progress=progress,
         max_length=max_length,
+        ranks=ranks,
     )
     items = []
     for record, completion in zip(records, completions):
@@ -226,6 +231,7 @@ def complete(
     progress: bool = False,
     max_length: int | None = None,
     top_k: int = 0,
+    ranks: Ranks = ALONE,
 ) -> tuple[list[Completion], float]:
     """Generate a text for each question, in order, and measure the wall time.
 
@@ -236,6 +242,7 @@ def complete(
         questions: the questions; the template turns them into prompts.
         names: name of each question, for messages.
         top_k: for a latent student, also return this many likeliest tokens of each latent.
+        ranks: as in `answer_records`; the seconds are those of the slowest process.
 
     Other arguments and errors: as `answer_records`.
     """
@@ -254,46 +261,55 @@ def complete(
     question = NextQuestion.of(template, tokenizer)
     stop = None if question is None else question.ends
     order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
-    completions: dict[int, Completion] = {}
-    seconds = 0.0
-    bar = tqdm(total=len(prompts), desc="answering", unit="answer", disable=not progress)
-    with evaluating(model), bar:
-        for start in range(0, len(order), batch_size):
-            chosen = order[start : start + batch_size]
-            begin = time.perf_counter()
-            prompt_ids, mask = _left_pad([prompts[index] for index in chosen], pad, model.device)
-            generated: Generation = (
-                model.answer(
-                    prompt_ids,
-                    mask,
-                    max_new_tokens=max_new_tokens,
-                    eos_token_id=ends,
-                    readings=top_k > 0,
-                    stop=stop,
+    batches = [order[at : at + batch_size] for at in range(0, len(order), batch_size)]
+    own = ranks.share(batches)
+
+    def answer_own() -> tuple[dict[int, Completion], float]:
+        completions: dict[int, Completion] = {}
+        seconds = 0.0
+        bar = tqdm(total=sum(map(len, own)), desc="answering", unit="answer", disable=not progress)
+        with evaluating(model), bar:
+            for chosen in own:
+                begin = time.perf_counter()
+                prompt_ids, mask = _left_pad(
+                    [prompts[index] for index in chosen], pad, model.device
                 )
-                if isinstance(model, LatentStudent)
-                else generate_text(
-                    model,
-                    prompt_ids,
-                    mask,
-                    max_new_tokens=max_new_tokens,
-                    eos_token_id=ends,
-                    stop=stop,
+                generated: Generation = (
+                    model.answer(
+                        prompt_ids,
+                        mask,
+                        max_new_tokens=max_new_tokens,
+                        eos_token_id=ends,
+                        readings=top_k > 0,
+                        stop=stop,
+                    )
+                    if isinstance(model, LatentStudent)
+                    else generate_text(
+                        model,
+                        prompt_ids,
+                        mask,
+                        max_new_tokens=max_new_tokens,
+                        eos_token_id=ends,
+                        stop=stop,
+                    )
                 )
-            )
-            tokens, lengths = generated.tokens.tolist(), generated.lengths.tolist()
-            seconds += time.perf_counter() - begin
-            read: list[tuple[Reading, ...]] = [()] * len(chosen)
-            if generated.readings is not None:
-                read = likeliest(generated.readings, tokenizer, top_k)
-            for index, row, length, readings in zip(chosen, tokens, lengths, read):
-                ended = length > 0 and row[length - 1] in ends
-                text = tokenizer.decode(row[: length - ended], skip_special_tokens=True)
-                assert isinstance(text, str)
-                text = text if question is None else question.cut(text)
-                completions[index] = Completion(text, length, generated.num_passes, readings)
-            bar.update(len(chosen))
-    return [completions[index] for index in range(len(prompts))], seconds
+                tokens, lengths = generated.tokens.tolist(), generated.lengths.tolist()
+                seconds += time.perf_counter() - begin
+                read: list[tuple[Reading, ...]] = [()] * len(chosen)
+                if generated.readings is not None:
+                    read = likeliest(generated.readings, tokenizer, top_k)
+                for index, row, length, readings in zip(chosen, tokens, lengths, read):
+                    ended = length > 0 and row[length - 1] in ends
+                    text = tokenizer.decode(row[: length - ended], skip_special_tokens=True)
+                    assert isinstance(text, str)
+                    text = text if question is None else question.cut(text)
+                    completions[index] = Completion(text, length, generated.num_passes, readings)
+                bar.update(len(chosen))
+        return completions, seconds
+
+    shares = ranks.together(answer_own)
+    found = {index: one for share, _ in shares for index, one in share.items()}
+    return [found[index] for index in range(len(prompts))], max(taken for _, taken in shares)
 
 
 @contextmanager

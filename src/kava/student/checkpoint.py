@@ -26,6 +26,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
+from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from kava import __version__
@@ -101,6 +102,7 @@ def save_student(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     settings: Mapping[str, Any],
+    state: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Write a student in the form that `load_student` reads.
 
@@ -112,6 +114,7 @@ def save_student(
             "student" (latent or explicit), "format" and "versions" are filled in. `kava evaluate`
             reads "config" (a `TrainConfig` as a dictionary) for the data set, and "data_hash" to
             detect that it scores the training data.
+        state: its weights, where the model holds a share of them.
 
     Raises:
         ValueError: no template, or a student of another kind than in the settings.
@@ -136,7 +139,7 @@ def save_student(
     try:
         for name in (SETTINGS_FILE, MANIFEST_FILE):  # remove what an earlier save left
             (directory / name).unlink(missing_ok=True)
-        save_weights(directory, model)
+        save_weights(directory, model, state)
         with_prompt(tokenizer, template).save_pretrained(directory)
         (directory / SETTINGS_FILE).write_text(
             json.dumps(text, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"

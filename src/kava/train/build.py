@@ -31,6 +31,7 @@ from kava.train.data import Data, load_data
 from kava.train.defaults import adopt, default_lines
 from kava.train.disk import DiskNeed, check_disk, disk_need
 from kava.train.given import NOTHING_GIVEN, GivenRecords
+from kava.train.launcher import check_launcher
 from kava.train.layer_mapping import layer_map_file, measure_layer_map
 from kava.train.limits import check_models, fit_data, num_update_steps
 from kava.train.memory import check_device_memory
@@ -180,6 +181,7 @@ def prepare(
     if start.checkpoint is not None:
         adopt(config, recorded_values(read_settings(start.checkpoint), config.left_out))
     device = torch.device(choose_device(config.device))
+    check_launcher(config, device)
     check_device_precision(config, device)
     check_device_memory(config, device)
     trackers = trackers_of(config)

@@ -33,6 +33,7 @@ from kava.train.recording import read_recording
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+    from torch import Tensor
     from transformers import PreTrainedTokenizerBase
     from transformers.trainer_callback import TrainerState
 
@@ -174,11 +175,29 @@ class CheckpointWriter:
         distiller: Distiller,
         tokenizer: PreTrainedTokenizerBase,
         settings: Mapping[str, Any],
+        state: Mapping[str, Tensor] | None = None,
     ) -> None:
-        """Write student, tokenizer, settings (see `settings_of`) and aligner."""
-        save_student(directory, distiller.student, tokenizer, settings)
+        """Write student, tokenizer, settings (see `settings_of`) and aligner.
+
+        Args:
+            directory: the folder.
+            distiller: what is trained.
+            tokenizer: the student's.
+            settings: of the run.
+            state: the distiller's whole weights, where it holds a share of them.
+        """
+        prefix = "student."
+        own = None
+        if state is not None:
+            own = {n.removeprefix(prefix): t for n, t in state.items() if n.startswith(prefix)}
+        save_student(directory, distiller.student, tokenizer, settings, own)
+        rest = beside_student(distiller) if state is None else state
         save_file(
-            {name: part.detach().contiguous() for name, part in beside_student(distiller).items()},
+            {
+                name: part.detach().contiguous()
+                for name, part in rest.items()
+                if not name.startswith(prefix)
+            },
             Path(directory) / ALIGNER_FILE,
         )
 

@@ -12,13 +12,12 @@ from collections.abc import Callable, Iterator, Sequence, Sized
 from dataclasses import replace
 from typing import Any, overload
 
-from accelerate import Accelerator
 from accelerate.data_loader import BatchSamplerShard
-from accelerate.utils import gather_object
 from torch.utils.data import DataLoader, Sampler
 
 from kava.data.encoded import Encoded
 from kava.data.records import Record
+from kava.ranks import Ranks
 from kava.student.answering import Answers
 
 
@@ -109,12 +108,12 @@ def share_batches(loader: DataLoader[Any], num_processes: int, process_index: in
 
 
 def share_questions(
-    accelerator: Accelerator, records: Sequence[Record], answer: Callable[[list[Record]], Answers]
+    ranks: Ranks, records: Sequence[Record], answer: Callable[[list[Record]], Answers]
 ) -> Answers:
     """The answers to all records, of which each process gives its share.
 
     Args:
-        accelerator: of this process.
+        ranks: the processes.
         records: the questions, the same in every process.
         answer: answers some of them.
 
@@ -122,11 +121,8 @@ def share_questions(
         The answers in the order of the records, in every process; `seconds` are those of the
         slowest.
     """
-    ranks = accelerator.num_processes
-    own = list(records[accelerator.process_index :: ranks])
-    if ranks == 1:
-        return answer(own)
-    found = answer(own) if own else Answers((), 0.0)
-    shares: list[Answers] = gather_object([found])
-    items = tuple(shares[place % ranks].items[place // ranks] for place in range(len(records)))
+    own = ranks.share(records)
+    shares = ranks.together(lambda: answer(own) if own else Answers((), 0.0))
+    count = len(shares)
+    items = tuple(shares[place % count].items[place // count] for place in range(len(records)))
     return Answers(items, max(share.seconds for share in shares))

@@ -14,7 +14,6 @@ import torch
 from accelerate.utils import gather_object
 from torch import nn
 from tqdm.auto import tqdm
-from transformers import Trainer
 from transformers.trainer_callback import TrainerState
 from transformers.trainer_utils import TrainOutput
 
@@ -34,10 +33,11 @@ from kava.train.loading import load_checkpoint
 from kava.train.objective import Distiller
 from kava.train.recording import Recorder
 from kava.train.resume import machine_of
+from kava.train.sharded import ShardableTrainer, shards_of
 from kava.train.stop import StopAtSignal
 
 
-class ResumableTrainer(Trainer):
+class ResumableTrainer(ShardableTrainer):
     """transformers' trainer with KaVa's saving and resuming.
 
     Attributes:
@@ -147,6 +147,7 @@ class ResumableTrainer(Trainer):
                     data_hash=self.data_hash,
                     machine=machine_of(self.args.device, self.args.world_size),
                 ),
+                state_dict,
             )
 
     def train(
@@ -169,6 +170,8 @@ class ResumableTrainer(Trainer):
                 self.state = state
                 self._say_verdict()
                 return TrainOutput(state.global_step, mean_loss(state.log_history) or 0.0, {})
+            if self.is_fsdp_enabled:  # before the weights are shared out
+                load_checkpoint(resume_from_checkpoint, self.model)
         try:
             with self.stop.after_step():
                 output = super().train(resume_from_checkpoint, *args, **kwargs)
@@ -210,7 +213,8 @@ class ResumableTrainer(Trainer):
         super()._run_epoch(*args, **kwargs)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        load_checkpoint(resume_from_checkpoint, self.accelerator.unwrap_model(self.model))
+        if not shards_of(self.model):
+            load_checkpoint(resume_from_checkpoint, self.accelerator.unwrap_model(self.model))
         args = self.args
         self.guard.restore(
             self.recorder.load(resume_from_checkpoint, args.process_index, args.world_size)

@@ -31,6 +31,7 @@ from kava.data.records import Record, Template
 from kava.data.splits import unique_questions
 from kava.errors import KavaError
 from kava.losses import TrainingProgress
+from kava.ranks import Ranks
 from kava.student.answering import Answers, answer_records
 from kava.train.answers import guessing_share, judge_answers
 from kava.train.arguments import training_arguments
@@ -55,6 +56,7 @@ from kava.train.randomness import random_states_kept
 from kava.train.recording import Recorder, RunRecord, peak_memory_bytes
 from kava.train.resumable import ResumableTrainer
 from kava.train.routing import groups_of
+from kava.train.sharded import with_all_weights
 from kava.train.stop import StopAtSignal
 from kava.train.streaming import StreamedSamples
 
@@ -248,12 +250,8 @@ class RunTrainer(ResumableTrainer):
         """The record over all processes so far; every process must call this."""
         return self.recorder.whole(gather_object([self.recorder.share()]))
 
-    def _sum(self, part: Tensor) -> Tensor:
-        summed = self.accelerator.reduce(part.to(self.args.device), reduction="sum")
-        assert isinstance(summed, Tensor)
-        return summed
-
     @torch.no_grad()
+    @with_all_weights
     def evaluate(
         self,
         eval_dataset: Any = None,
@@ -278,9 +276,9 @@ class RunTrainer(ResumableTrainer):
         if self.eval_records:
             distiller.eval()
             with self.stop.evaluating(), random_states_kept(self.args.device):
-                answers = share_questions(
-                    self.accelerator, self.questions, partial(self._answer, distiller.student)
-                )
+                ranks = Ranks(self.args.process_index, self.args.world_size)
+                answer = partial(self._answer, distiller.student)
+                answers = share_questions(ranks, self.questions, answer)
             distiller.train()
             guessing = guessing_share(self.questions)
             metrics["eval_accuracy"] = answers.accuracy
@@ -342,6 +340,7 @@ class RunTrainer(ResumableTrainer):
         distiller.train()
         return metrics
 
+    @with_all_weights
     def _log_held_out(self) -> None:
         metrics = self.held_out_losses()
         self.guard.judge(metrics, self.state)
