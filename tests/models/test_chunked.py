@@ -7,7 +7,7 @@ import torch
 from transformers import BertConfig, BertForMaskedLM, LlamaConfig
 
 import attention_families
-from families import FAMILIES, VOCAB_SIZE, build, llama
+from families import VOCAB_SIZE, build, llama
 from kava.models.capture import capture
 from kava.models.chunked import capture_in_chunks, columns_of_logits
 

@@ -156,6 +156,7 @@ def _extract_one(
         found = read_frozen(
             model,
             batch,
+            chunk=config.capture_chunk,
             queries=flag is not None,
             hidden_states=CODI in include,
             likelihood=ANSWER in include,
