@@ -11,7 +11,8 @@ import torch
 
 from kava.data.collate import Batch
 from kava.extract.items import Read
-from kava.extract.run import StoreWriter, as_alone, begin, collator_of, reads, settings_of_targets
+from kava.extract.run import StoreWriter, begin, settings_of_targets
+from kava.extract.samples import as_alone, collator_of, reads
 from kava.files.locks import lock_folder
 from kava.files.outputs import check_output_folder
 from kava.models.load import load_model_config
