@@ -76,7 +76,8 @@ def capture_in_chunks(
         check_attention(model)
     wanted_T = columns_of_logits(logits_to_keep, T).to(input_ids.device)
     cache = DynamicCache()
-    parts: list[tuple[Tensor, Any, Tensor | None]] = []
+    parts: list[tuple[Tensor, Any]] = []
+    recorded: Tensor | None = None
     form = None
     for start, stop in chunks_of(T, chunk):
         here = wanted_T[start:stop].nonzero()[:, 0]
@@ -90,15 +91,17 @@ def capture_in_chunks(
             logits_to_keep=here if len(here) else 1,
         )
         logits = outputs.logits if len(here) else outputs.logits[:, :0]
-        parts.append((logits, outputs.hidden_states, trace.queries))
+        parts.append((logits, outputs.hidden_states))
+        if trace.queries is not None:
+            recorded = _write(recorded, trace.queries, start, T)
         form = trace.attention
-    logits, hidden, recorded = zip(*parts)
+    logits, hidden = zip(*parts)
     whole = trace_from_cache(
         cache,
         mask=attention_mask,
         positions=_positions(input_ids, attention_mask),
         segment_ids=segment_ids,
-        queries=torch.cat(recorded, dim=3) if queries else None,
+        queries=recorded,
         attention=form,
     )
     return (
@@ -170,6 +173,16 @@ def columns_of_logits(logits_to_keep: int | Tensor, length: int) -> Tensor:
         return wanted_T
     wanted_T[-min(logits_to_keep, length) or None :] = True
     return wanted_T
+
+
+def _write(whole: Tensor | None, part: Tensor, start: int, length: int) -> Tensor:
+    """A chunk's [B, L, Hq, R, D] in its place in [B, L, Hq, T, D], without a second copy of it."""
+    if part.requires_grad:
+        return part if whole is None else torch.cat([whole, part], dim=3)
+    if whole is None:
+        whole = part.new_empty(*part.shape[:3], length, part.shape[4])
+    whole[:, :, :, start : start + part.shape[3]] = part
+    return whole
 
 
 def _positions(input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
