@@ -13,6 +13,8 @@ from extract.stores import manifest_of, store
 from kava.cli import run as command
 from kava.commands.extract import main as extract_main
 from kava.commands.train import main
+from kava.models import chunked
+from kava.models.capture import capture
 from kava.models.load import load_model_config
 from kava.profile.shapes import teacher_marks
 from kava.store.manifest import FULL, TARGETS
@@ -40,17 +42,34 @@ RUNS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.fixture
+def widths(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The columns of each forward of a reading that can be chunked."""
+    found: list[int] = []
+
+    def watched(model: Any, ids: torch.Tensor, *args: Any, **options: Any) -> Any:
+        found.append(ids.shape[1])
+        return capture(model, ids, *args, **options)
+
+    monkeypatch.setattr(chunked, "capture", watched)
+    return found
+
+
 @pytest.mark.parametrize("name", RUNS)
-def test_a_run_in_chunks_logs_the_losses_of_whole_readings(name: str, tmp_path: Path) -> None:
+def test_a_run_in_chunks_logs_the_losses_of_whole_readings(
+    name: str, tmp_path: Path, widths: list[int]
+) -> None:
     changes = {"max_steps": 2, "batch_size": 4, **RUNS[name]}
     rows = []
     for chunk in (None, 3):
         folder = tmp_path / str(chunk)
+        widths.clear()
         run(small(folder, **changes, capture_chunk=chunk))
         rows.append(all_rows(folder))
-    for whole, chunked in zip(*rows, strict=True):
+    assert max(widths) == 3
+    for whole, found in zip(*rows, strict=True):
         for key, value in whole.items():
-            assert chunked[key] == pytest.approx(value, rel=1e-3, abs=1e-5), key
+            assert found[key] == pytest.approx(value, rel=1e-3, abs=1e-5), key
 
 
 def test_only_the_frozen_teacher_reads_in_chunks() -> None:
@@ -71,14 +90,18 @@ def test_only_the_frozen_teacher_reads_in_chunks() -> None:
 
 
 @pytest.mark.parametrize("method", ["rkv", "h2o"])
-def test_a_store_extracted_in_chunks_keeps_the_same_positions(method: str, tmp_path: Path) -> None:
+def test_a_store_extracted_in_chunks_keeps_the_same_positions(
+    method: str, tmp_path: Path, widths: list[int]
+) -> None:
     options = {"kv_method": method, "full": True, "include": ("answer", "queries", "weights")}
     for name, chunk in (("whole", None), ("chunks", 4)):
         store(tmp_path / name, **options, capture_chunk=chunk)
-    whole, chunked = manifest_of(tmp_path / "whole"), manifest_of(tmp_path / "chunks")
-    assert whole.store_id == chunked.store_id
+        assert (max(widths) == 4) == (name == "chunks")
+        widths.clear()
+    whole, in_chunks = manifest_of(tmp_path / "whole"), manifest_of(tmp_path / "chunks")
+    assert whole.store_id == in_chunks.store_id
     for tier in (FULL, TARGETS):
-        ours = Tier(tmp_path / "chunks", chunked, tier)
+        ours = Tier(tmp_path / "chunks", in_chunks, tier)
         theirs = Tier(tmp_path / "whole", whole, tier)
         for row in range(16):
             parts, expected = ours.read(row), theirs.read(row)
