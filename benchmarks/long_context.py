@@ -8,9 +8,8 @@
 memory: a small Llama with random weights reads random tokens, one text, on one thread, and leaves
 its trace with queries behind, as R-KV needs it. "seconds" are of the CPU; "peak" is the most
 resident memory above what the process held before, with freed tensors given back at once; "left"
-the bytes of the trace. Eager attention
-and padded texts hold a number for every pair of positions in one go, and are read up to
-`--most_squared` tokens alone.
+the bytes of the trace. Eager attention and padded texts hold a number for every pair of positions
+in one go, and are read up to `--most_squared` tokens alone.
 
 agree: keys of the chunked reading against those of one forward, the positions that evictions keep
 of either, and how far a bounded cache is from the whole one.
@@ -46,13 +45,12 @@ from timing import positive, timed
 VOCABULARY = 256
 LENGTHS = (2048, 8192, 32768)
 CHUNK, SIZE = 1024, 1024
-READINGS = ("sdpa", "eager", "padded", "chunks", "shorter", "bounded")
+READINGS = ("sdpa", "eager", "padded", "chunks", "bounded")
 WORDS = {
     "sdpa": "one forward, sdpa",
     "eager": "one forward, eager",
     "padded": "one forward, sdpa, padded",
     "chunks": f"chunks of {CHUNK}",
-    "shorter": f"chunks of {CHUNK // 4}",
     "bounded": f"chunks of {CHUNK}, cache of {SIZE}",
 }
 SQUARED = ("eager", "padded")
@@ -114,7 +112,7 @@ def measure(reading: str, length: int) -> tuple[float, int, int]:
             return capture_bounded(
                 model, ids, mask, segments, budget=budget, block=CHUNK, queries=True
             )[0]
-        chunk = {"chunks": CHUNK, "shorter": CHUNK // 4}.get(reading)
+        chunk = CHUNK if reading == "chunks" else None
         return capture_in_chunks(model, ids, mask, segments, chunk=chunk, **options)[1]
 
     read(64)
@@ -122,11 +120,11 @@ def measure(reading: str, length: int) -> tuple[float, int, int]:
     return seconds, peak, bytes_of(left[0])
 
 
-def show_memory(lengths: list[int], most_squared: int) -> None:
+def show_memory(readings: list[str], lengths: list[int], most_squared: int) -> None:
     """The table of times and memory, each cell measured in a process of its own."""
     print(flush=True)
     print(f"{'reading':34}{'tokens':>8}{'seconds':>9}{'peak MB':>9}{'left MB':>9}")
-    for reading in READINGS:
+    for reading in readings:
         for length in lengths:
             if reading in SQUARED and length > most_squared:
                 print(f"{WORDS[reading]:34}{length:>8}{'not read':>9}", flush=True)
@@ -310,6 +308,7 @@ def main() -> int:
         "--part", choices=("all", "memory", "agree", "recall", "one"), default="all"
     )
     parser.add_argument("one", nargs="*", help=argparse.SUPPRESS)
+    parser.add_argument("--readings", choices=READINGS, nargs="+", default=list(READINGS))
     parser.add_argument("--lengths", type=positive, nargs="+", default=list(LENGTHS))
     parser.add_argument("--most_squared", type=positive, default=8192)
     parser.add_argument("--seeds", type=positive, default=3)
@@ -322,7 +321,7 @@ def main() -> int:
         print(*measure(flags.one[0], int(flags.one[1])))
         return 0
     parts: dict[str, Callable[[], None]] = {
-        "memory": lambda: show_memory(flags.lengths, flags.most_squared),
+        "memory": lambda: show_memory(flags.readings, flags.lengths, flags.most_squared),
         "agree": show_agreement,
         "recall": lambda: show_recall(flags.seeds, flags.steps, flags.samples, flags.pairs),
     }
