@@ -85,7 +85,6 @@ class StoreFlags(ConfigFile):
         least=1,
         metavar="TOKENS",
         unset="the whole text",
-        group="bounded cache",
     )
     cache_sinks: int | None = flag(
         None, "first positions that always stay", least=0, unset="4, or half of a smaller budget"
