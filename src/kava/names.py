@@ -14,6 +14,9 @@ from typing import Literal
 Scope = Literal["head", "layer", "model"]
 SCOPES: tuple[Scope, ...] = ("head", "layer", "model")
 
+CACHE_SCORES = ("rkv", "h2o", "recent")
+"""By what a bounded cache keeps positions between its first and its newest ones."""
+
 Reach = Literal["later_steps", "all"]
 REACHES: tuple[Reach, ...] = ("later_steps", "all")
 

@@ -257,6 +257,40 @@ def join_samples(traces: Sequence[KVTrace]) -> KVTrace:
     return replace(first, **joined)
 
 
+def join_columns(traces: Sequence[KVTrace]) -> KVTrace:
+    """Join the positions of several traces of the same samples into one trace, in their order.
+
+    Args:
+        traces: at least one; they have the same parts. Positions and segments are [B, L, H, T] if
+            those of one trace are.
+
+    Example:
+        >>> traces = [KVTrace(*torch.zeros(2, 1, 1, 1, length, 4)) for length in (2, 3)]
+        >>> join_columns(traces).length
+        5
+    """
+    first = traces[0]
+    if len(traces) == 1:
+        return first
+    joined: dict[str, Any] = {}
+    for field in fields(first):
+        parts = [getattr(trace, field.name) for trace in traces]
+        if field.name == "mask" and any(part is not None for part in parts):
+            parts = [trace.valid_BT() for trace in traces]
+        if not isinstance(parts[0], Tensor):
+            continue
+        if parts[0].ndim == 5:
+            joined[field.name] = torch.cat(parts, dim=3)
+            continue
+        if any(part.ndim == 4 for part in parts):
+            parts = [
+                part if part.ndim == 4 else part[:, None, None].expand(*trace.keys.shape[:4])
+                for part, trace in zip(parts, traces)
+            ]
+        joined[field.name] = torch.cat(parts, dim=-1)
+    return replace(first, **joined)
+
+
 def _padded(trace: KVTrace, length: int) -> KVTrace:
     """The trace, right-padded with invalid positions."""
     missing = length - trace.length

@@ -43,6 +43,20 @@ def test_the_extractor_gives_the_models_own_cache(extractor: TeacherKVExtractor)
     assert kvs["keys"].abs().sum() > 0
 
 
+def test_the_extractor_reads_in_chunks(extractor: TeacherKVExtractor) -> None:
+    chunked = TeacherKVExtractor("kava/tiny-llama", device="cpu", batch_size=2, capture_chunk=5)
+    widths: list[int] = []
+    chunked.model.get_input_embeddings().register_forward_hook(
+        lambda module, args, output: widths.append(output.shape[1])
+    )
+    whole, found = (one.extract_kvs(TEXTS, show_progress=False) for one in (extractor, chunked))
+    assert isinstance(whole, dict)
+    assert isinstance(found, dict)
+    assert max(widths) == 5
+    for name in ("keys", "values"):
+        torch.testing.assert_close(found[name], whole[name], rtol=1e-4, atol=1e-5)
+
+
 def test_what_the_extractor_saves_is_read_again(
     extractor: TeacherKVExtractor, tmp_path: Path
 ) -> None:
@@ -57,6 +71,8 @@ def test_what_the_extractor_saves_is_read_again(
 
 
 def test_the_extractor_refuses_what_it_does_not_do() -> None:
+    with pytest.raises(ValueError, match="capture_chunk=0 must be 1 or more"):
+        TeacherKVExtractor("kava/tiny-llama", capture_chunk=0)
     with pytest.raises(ValueError, match="trust_remote_code=True is refused on purpose"):
         TeacherKVExtractor("kava/tiny-llama", trust_remote_code=True)
     with pytest.raises(ValueError, match="set HF_HOME"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,6 +18,8 @@ from kava.data.paired_tokens import token_labels
 from kava.data.splits import data_hash
 from kava.data.text_tokens import tokenize
 from kava.fit import calibrate_on, load_calibration, split_held_out
+from kava.models import chunked
+from kava.models.capture import capture
 from kava.models.load import load_model, load_tokenizer
 from kava.models.tokenizers import byte_tokenizer
 
@@ -66,6 +69,28 @@ def test_report_aligner_and_three_pictures(capsys: pytest.CaptureFixture[str]) -
     for fit in facts["report"]["layers"]:
         assert f"{fit['calibrated']['r_squared']:7.3f}" in printed
     assert aligner.projectors()["keys"].dense().shape == (2, 64, 96)
+
+
+def test_maps_fitted_to_readings_in_chunks_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = calibrate_models(parse(argv())).aligner.projectors()["keys"].dense()
+    widths = widths_of_forwards(monkeypatch)
+    found = calibrate_models(parse(argv({"--capture_chunk": "3"})))
+    assert max(widths) == 3
+    torch.testing.assert_close(
+        found.aligner.projectors()["keys"].dense(), whole, atol=1e-3, rtol=1e-2
+    )
+
+
+def widths_of_forwards(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The columns of each forward that is captured."""
+    widths: list[int] = []
+
+    def watched(model: Any, ids: torch.Tensor, *args: Any, **options: Any) -> Any:
+        widths.append(ids.shape[1])
+        return capture(model, ids, *args, **options)
+
+    monkeypatch.setattr(chunked, "capture", watched)
+    return widths
 
 
 def test_the_saved_aligner_is_the_calibrated_one() -> None:

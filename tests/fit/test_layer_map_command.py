@@ -53,6 +53,14 @@ def refusal(capsys: pytest.CaptureFixture[str], changes: dict[str, str]) -> str:
     return line
 
 
+def test_layers_compared_in_chunks_are_alike() -> None:
+    whole, found = (
+        make_layer_map(parse(argv(flags))).similarity.mean
+        for flags in ({}, {"--capture_chunk": "3"})
+    )
+    torch.testing.assert_close(found, whole, atol=1e-4, rtol=1e-3)
+
+
 def test_two_tokenizers_two_families_one_map(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(main, argv()) == 0
     printed = capsys.readouterr().out

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from kava.commands.reading import ReadingConfig, Texts, load_models, read_texts
+from kava.commands.reading import CHUNK_HELP, ReadingConfig, Texts, load_models, read_texts
 from kava.files.outputs import check_output_folder
 from kava.flags import Usage, again, flag, needed
 from kava.flags.aliases import CALIBRATING
 from kava.models.gguf import gguf_name
 from kava.models.limits import check_layer_map_file, check_map_rank, check_map_rank_fits
 from kava.models.quiet import quiet_libraries
+from kava.train.settings.memory import MemorySettings
 from kava.train.settings.models import ModelSettings
 from kava.train.settings.target import TargetSettings
 
@@ -64,6 +65,13 @@ class CalibrateConfig(ReadingConfig):
     )
     layer_mapping: str | None = again(TargetSettings, "layer_mapping", None)
     layer_mapping_path: str | None = again(TargetSettings, "layer_mapping_path", None)
+    capture_chunk: int | None = again(
+        MemorySettings,
+        "capture_chunk",
+        None,
+        help=CHUNK_HELP,
+        group="memory",
+    )
     output_dir: str = needed(
         "folder of calibration.json, aligner.safetensors and the pictures", group="output"
     )
@@ -164,6 +172,7 @@ def calibrate_models(config: CalibrateConfig) -> Calibrated:
         rank=rank if structured else None,
         token_alignment=config.token_alignment,
         batch_size=config.batch_size,
+        chunk=config.capture_chunk,
     )
     if structured:
         options["rank"] = report.rank

@@ -26,6 +26,7 @@ USAGE = Usage(
         *("overflow", "target_len", "kv_method", "kv_scope", "token_alignment", "key_space"),
         *("alignment_mode", "calibration_samples", "batch_size", "dtype", "seed", "device"),
         *("store", "full", "include", "store_form", "shard_mib", "overwrite", "config"),
+        *("capture_chunk", "cache_budget"),
     ),
     more="It takes every flag of kava train, so that the flags of a run make the store of the run; "
     "those about training change nothing. A second call goes on where the first one stopped.",

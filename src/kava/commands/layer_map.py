@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kava import names
-from kava.commands.reading import ReadingConfig, load_models, read_texts
+from kava.commands.reading import CHUNK_HELP, ReadingConfig, load_models, read_texts
 from kava.files.outputs import check_output
-from kava.flags import Usage, flag, needed
+from kava.flags import Usage, again, flag, needed
 from kava.flags.aliases import COMPARING_LAYERS
 from kava.format import counted
 from kava.models.quiet import quiet_libraries
+from kava.train.settings.memory import MemorySettings
 
 if TYPE_CHECKING:
     from kava.fit.layer_map import LayerMapping
@@ -50,6 +51,13 @@ class LayerMapConfig(ReadingConfig):
     )
     top_k: int | None = flag(
         None, "with --strategy top_k: how many layers are averaged", least=1, unset="2"
+    )
+    capture_chunk: int | None = again(
+        MemorySettings,
+        "capture_chunk",
+        None,
+        help=CHUNK_HELP,
+        group="memory",
     )
     output: str = flag(
         "map.json", "where the map goes; the picture stands beside it, as .png", group="output"
@@ -105,6 +113,7 @@ def make_layer_map(config: LayerMapConfig) -> LayerMapping:
         student,
         texts.batches(texts.samples, config.batch_size),
         token_alignment=config.token_alignment,
+        chunk=config.capture_chunk,
     )
     return map_layers(
         similarity,

@@ -22,6 +22,12 @@ if TYPE_CHECKING:
     from kava.data.records import Record, Template
 
 
+CHUNK_HELP = (
+    "both models read a text this many tokens at a time, each over the cache of those before, so "
+    "that no activations or attention of whole long texts are held"
+)
+
+
 @dataclass(kw_only=True)
 class ReadingConfig(DataConfig, Source):
     """Which text is read, and how.

@@ -18,7 +18,7 @@ from kava.extract.request import ExtractConfig, Request
 from kava.extract.run import extract
 from kava.flags.aliases import ANYWHERE
 from kava.flags.known import Instead
-from kava.models.capture import capture
+from kava.models.chunked import capture_in_chunks
 from kava.models.devices import choose_device
 from kava.models.load import load_model, load_tokenizer
 from kava.store.fingerprints import weights_fingerprint
@@ -40,6 +40,7 @@ class TeacherKVExtractor:
         batch_size: texts of a forward.
         trust_remote_code, cache_dir: refused, as by every command.
         dtype: of the weights; "auto" takes the checkpoint's.
+        capture_chunk: tokens of a forward, for long texts; None reads whole texts.
 
     Raises:
         ValueError: an argument that is refused, or a model that cannot be loaded.
@@ -62,17 +63,20 @@ class TeacherKVExtractor:
         cache_dir: str | None = None,
         *,
         dtype: torch.dtype | str = "auto",
+        capture_chunk: int | None = None,
     ):
         for name, value in (("trust_remote_code", trust_remote_code), ("cache_dir", cache_dir)):
             answer = ANYWHERE[name]
             if value and isinstance(answer, Instead):
                 raise ValueError(f"{name}={value!r} {answer.answer}")
-        if max_length < 1 or batch_size < 1:
+        if max_length < 1 or batch_size < 1 or (capture_chunk is not None and capture_chunk < 1):
             raise ValueError(
-                f"max_length={max_length} and batch_size={batch_size} must be 1 or more"
+                f"max_length={max_length}, batch_size={batch_size} and "
+                f"capture_chunk={capture_chunk} must be 1 or more"
             )
         self.name = str(model_name_or_path)
         self.max_length = max_length
+        self.capture_chunk = capture_chunk
         self.batch_size = batch_size
         self.tokenizer = load_tokenizer(self.name)
         self.model = load_model(self.name, dtype=dtype, device=choose_device(device))
@@ -114,10 +118,11 @@ class TeacherKVExtractor:
         starts = range(0, len(ids), self.batch_size)
         for start in tqdm(starts, unit=" batches", disable=not show_progress):
             rows = slice(start, start + self.batch_size)
-            _, trace = capture(
+            _, trace = capture_in_chunks(
                 self.model,
                 input_ids[rows].to(self.model.device),
                 mask[rows].to(self.model.device),
+                chunk=self.capture_chunk,
                 hidden_states=False,
                 logits_to_keep=1,
             )

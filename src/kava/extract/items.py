@@ -24,6 +24,17 @@ class Read(NamedTuple):
     hidden: Tensor | None
     answer_B: Tensor | None
     text_B: Tensor | None
+    columns_BS: Tensor | None = None
+    """The columns of a trace that holds a part of the text."""
+
+    def in_the_text(self, kept: Kept) -> Kept:
+        """What was kept of the trace, with its columns in the whole text."""
+        if self.columns_BS is None:
+            return kept
+        wide = self.columns_BS
+        if kept.columns.ndim == 4:
+            wide = wide[:, None, None].expand(*kept.columns.shape[:3], -1)
+        return kept._replace(columns=wide.gather(-1, kept.columns))
 
     def whole_parts(self, row: int) -> dict[str, Tensor]:
         """The parts of a sample that have no slots."""

@@ -11,8 +11,9 @@ import torch
 
 from kava.data.collate import Batch
 from kava.extract.items import Read
-from kava.extract.run import as_alone, collator_of, reads, settings_of_targets
-from kava.extract.store_writer import StoreWriter, begin
+from kava.extract.run import settings_of_targets
+from kava.extract.samples import as_alone, collator_of, reads
+from kava.extract.store_writer import StoreWriter, Work, begin
 from kava.files.locks import lock_folder
 from kava.files.outputs import check_output_folder
 from kava.models.load import load_model_config
@@ -165,9 +166,7 @@ def recompress(
         writer = StoreWriter(output, new, shard_bytes)
         jobs = writer.jobs(config, samples, full=False, targets=True)
         writer.write(
-            jobs,
-            read,
-            keeper,
+            [Work(jobs, read, keeper)],
             collator_of(tokenizer, its),
             torch.device("cpu"),
             config.batch_size,

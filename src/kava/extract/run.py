@@ -10,11 +10,14 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from kava.data.collate import Batch, Collator
+from kava.data.collate import Batch
 from kava.data.encoded import Encoded
+from kava.eviction.bounded import CacheBudget
+from kava.extract.bounded import budget_settings, read_bounded
 from kava.extract.items import Read
 from kava.extract.request import Request
-from kava.extract.store_writer import StoreWriter, begin, begun
+from kava.extract.samples import as_alone, collator_of, read_ids, reads
+from kava.extract.store_writer import StoreWriter, Work, begin, begun
 from kava.files.locks import lock_folder
 from kava.files.outputs import check_output_folder
 from kava.fit.paired_traces import moved
@@ -139,13 +142,13 @@ def _extract_one(
     rotary = rotary_of(model) if config.unrotates or wholes else None
     batch_size = config.batch_size
     if rotary is not None and rotary.num_positions is not None:
-        longest = max(samples, key=lambda s: len(_read_ids(s)))
-        if len(_read_ids(longest)) >= rotary.num_positions:
+        longest = max(samples, key=lambda s: len(read_ids(s)))
+        if len(read_ids(longest)) >= rotary.num_positions:
             batch_size = 1  # a text's rotation depends on the longest of its batch
             if wholes:
                 raise ValueError(
                     f"the rotary scaling of {one.model} changes at {rotary.num_positions} "
-                    f"positions, and sample {longest.id!r} has {len(_read_ids(longest))}: its "
+                    f"positions, and sample {longest.id!r} has {len(read_ids(longest))}: its "
                     f"whole text cannot be stored; leave out --full and --include calibration"
                 )
     collate = collator_of(tokenizer, its_tokenizer)
@@ -154,6 +157,7 @@ def _extract_one(
         found = read_frozen(
             model,
             batch,
+            chunk=config.capture_chunk,
             queries=flag is not None,
             hidden_states=CODI in include,
             likelihood=ANSWER in include,
@@ -162,12 +166,18 @@ def _extract_one(
         hidden = found.before_answer() if CODI in include else None
         return Read(found.trace, hidden, *likelihoods(found, asked))
 
-    trace = read(moved(collate(samples[:1]), device)).trace
+    def read_targets(batch: Batch) -> Read:
+        if request.budget is None:
+            return read(batch)
+        return read_bounded(model, batch, config, request.budget, flag is not None)
+
+    targets = settings_of_targets(config, n, samples, request.budget)
+    trace = read_targets(moved(collate(samples[:1]), device)).trace
     settings = {
         "teacher": {**teacher_settings(one, model.config), "weights": weights_fingerprint(model)},
         "tokenizer": tokenizer_fingerprint(its_tokenizer),
         "template": template_settings(data.teacher_templates[n]),
-        "targets": settings_of_targets(config, n, samples),
+        "targets": targets,
         "include": sorted(include - {CALIBRATION}),
         "whole_queries": wholes and flag is not None,
         "form": request.form,
@@ -185,7 +195,7 @@ def _extract_one(
         else:
             manifest = begun(folder, settings)
     keeper = None
-    if settings["targets"] is not None:
+    if targets is not None:
         keeper = Keeper(
             config,
             rotary,
@@ -195,9 +205,11 @@ def _extract_one(
         )
     store = StoreWriter(folder, manifest, request.shard_bytes, ranks)
     jobs = store.jobs(config, samples, full=request.full, targets=keeper is not None)
+    work = [Work(jobs, read_targets, keeper)]
     if CALIBRATION in include and not request.full:
-        jobs += store.jobs(config, fitted, full=True, targets=False)
-    store.write(jobs, read, keeper, collate, device, batch_size, progress=not config.no_progress)
+        whole = store.jobs(config, fitted, full=True, targets=False)
+        work.append(Work(whole, read, None))
+    store.write(work, collate, device, batch_size, progress=not config.no_progress)
 
 
 def _teacher_file(manifest: Manifest, rotary: Any, trace: Any) -> tuple[Any, Any]:
@@ -206,30 +218,11 @@ def _teacher_file(manifest: Manifest, rotary: Any, trace: Any) -> tuple[Any, Any
 
 
 def settings_of_targets(
-    config: TrainConfig, n: int, samples: Sequence[Encoded]
+    config: TrainConfig, n: int, samples: Sequence[Encoded], budget: CacheBudget | None = None
 ) -> dict[str, Any] | None:
     """How positions are kept; None where no position is, so that only whole texts are stored."""
     if config.resampling is not None:
         return None
     own = any(sample.teacher is not None for sample in samples)
-    return target_settings(config, slots_of(config)[n], own)
-
-
-def as_alone(sample: Encoded, n: int) -> Encoded:
-    """A sample as the n-th of several teachers reads it in training, as if it were the only one."""
-    return replace(sample, sides=(), teacher=sample.sides[n].read) if sample.sides else sample
-
-
-def reads(sample: Encoded, n: int) -> bool:
-    """Whether a teacher reads a sample."""
-    return not sample.sides or sample.sides[n].present
-
-
-def collator_of(tokenizer: PreTrainedTokenizerBase, its: PreTrainedTokenizerBase) -> Collator:
-    """Makes batches of samples as one teacher reads them."""
-    assert isinstance(tokenizer.pad_token_id, int)
-    return Collator(tokenizer.pad_token_id, its.pad_token_id)
-
-
-def _read_ids(sample: Encoded) -> Any:
-    return sample.input_ids if sample.teacher is None else sample.teacher.encoded.input_ids
+    settings = target_settings(config, slots_of(config)[n], own)
+    return settings if budget is None else settings | budget_settings(config, budget, own)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from tqdm.auto import tqdm
@@ -37,6 +37,14 @@ from kava.train.kept import Keeper
 from kava.train.scores import FILE_NAME
 
 Reader = Callable[[Batch], Read]
+
+
+class Work(NamedTuple):
+    """Samples that are not stored yet, how they are read, and what keeps their positions."""
+
+    jobs: list[Job]
+    read: Reader
+    keeper: Keeper | None
 
 
 def begin(folder: Path, settings: dict[str, Any], config: TrainConfig, n: int) -> Manifest:
@@ -156,9 +164,7 @@ class StoreWriter:
     @torch.no_grad()
     def write(
         self,
-        jobs: list[Job],
-        read: Reader,
-        keeper: Keeper | None,
+        work: Sequence[Work],
         collate: Collator,
         device: torch.device,
         batch_size: int,
@@ -172,19 +178,22 @@ class StoreWriter:
             OSError: a shard cannot be written.
             ProcessLost: another process has ended; what this one has read is stored.
         """
-        batches = [jobs[at : at + batch_size] for at in range(0, len(jobs), batch_size)]
-        batches = self.ranks.share(batches)
+        batches = self.ranks.share(
+            [
+                (jobs[at : at + batch_size], read, keeper)
+                for jobs, read, keeper in work
+                for at in range(0, len(jobs), batch_size)
+            ]
+        )
         alone = self.ranks.count == 1
         whole = self.manifest
         with nullcontext(whole) if alone else own_part(self.folder, whole, self.ranks.index) as own:
             self.manifest = own
-            with tqdm(
-                total=sum(map(len, batches)), unit=" samples", disable=not progress or not batches
-            ) as bar:
-                for some in batches:
-                    self._store(
-                        some, read, keeper, moved(collate([j.sample for j in some]), device)
-                    )
+            total = sum(len(some) for some, _, _ in batches)
+            with tqdm(total=total, unit=" samples", disable=not progress or not batches) as bar:
+                for some, read, keeper in batches:
+                    batch = moved(collate([job.sample for job in some]), device)
+                    self._store(some, read, keeper, batch)
                     bar.update(len(some))
             for writer in self.tiers.values():
                 self.manifest = writer.flush(self.manifest)
@@ -200,6 +209,6 @@ class StoreWriter:
         for item in whole_items(found, batch.get("teacher", batch), some, queries):
             self.manifest = self.tiers[FULL].add(item, self.manifest)
         if keeper is not None and any(job.target is not None for job in some):
-            kept = keeper(found.trace, batch, scores=True)
+            kept = found.in_the_text(keeper(found.trace, batch, scores=True))
             for item in target_items(found, kept, batch, some, own and "teacher" in batch):
                 self.manifest = self.tiers[TARGETS].add(item, self.manifest)

@@ -41,6 +41,7 @@ def measure_layers(
     batches: Iterable[Batch],
     *,
     token_alignment: str = "hard",
+    chunk: int | None = None,
 ) -> LayerSimilarity:
     """Compare all layers of two models over the reasoning of texts that both read.
 
@@ -53,6 +54,7 @@ def measure_layers(
         student: reads the batch's text.
         batches: as the collator makes them.
         token_alignment: "hard" or "soft", where the tokenizers differ.
+        chunk: columns of a forward; None: whole texts.
 
     Raises:
         ValueError: a model whose layers hold no keys and values, no batches, or fewer than 4
@@ -67,7 +69,12 @@ def measure_layers(
     keys = values = None
     reasoning = (int(Segment.REASONING),)
     for pair in paired_traces(
-        teacher, student, batches, token_alignment=token_alignment, segments=reasoning
+        teacher,
+        student,
+        batches,
+        token_alignment=token_alignment,
+        segments=reasoning,
+        chunk=chunk,
     ):
         if keys is None or values is None:
             layers = pair.student.num_layers, pair.teacher.num_layers

@@ -47,6 +47,7 @@ def calibrate_on(
     rotated: bool = False,
     queries: bool = False,
     batch_size: int = 64,
+    chunk: int | None = None,
 ) -> CalibrationReport:
     """Fit an aligner in place, on the reasoning of samples that both models read.
 
@@ -62,6 +63,7 @@ def calibrate_on(
         rotated: fit keys and queries as they are cached; else their rotation is taken out.
         queries: fit maps of queries too.
         batch_size: samples of a forward.
+        chunk: columns of a forward; None: whole texts.
 
     Raises:
         ValueError: a model without keys and values in every layer, or too few samples.
@@ -82,6 +84,7 @@ def calibrate_on(
             queries=queries,
             rotated=rotated,
             segments=(int(Segment.REASONING),),
+            chunk=chunk,
         )
 
     fitted, judging = split_held_out(samples)

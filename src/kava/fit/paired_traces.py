@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 from kava.align.tokens.trace import blend, read_last
 from kava.data.collate import Batch
 from kava.fit.statistics import TracePair
-from kava.models.capture import capture
+from kava.models.chunked import capture_in_chunks
 from kava.models.rotary import rotary_of
 from kava.rope import Rotary, unrotate_trace
 from kava.store.teacher import StoredTeacher
@@ -64,6 +64,7 @@ def paired_traces(
     queries: bool = False,
     rotated: bool = False,
     segments: Sequence[int] | None = None,
+    chunk: int | None = None,
 ) -> Iterator[TracePair]:
     """Read batches with both models, one forward each, and pair their traces.
 
@@ -75,6 +76,7 @@ def paired_traces(
         queries: record queries too.
         rotated: leave keys and queries as they are cached; else their rotation is taken out.
         segments: compare the positions of these segments of the student's text; default: all.
+        chunk: columns of a forward of either model; None: the whole text.
 
     Example:
         >>> for pair in paired_traces(teacher, student, batches):
@@ -94,11 +96,12 @@ def paired_traces(
             if isinstance(model, StoredTeacher):
                 trace = model.whole(batch, queries)
             else:
-                _, trace = capture(
+                _, trace = capture_in_chunks(
                     model,
                     part["input_ids"],
                     part["attention_mask"],
                     part["segment_ids"],
+                    chunk=chunk,
                     queries=queries,
                     hidden_states=False,
                     logits_to_keep=1,

@@ -49,7 +49,7 @@ def rotary_of(model: PreTrainedModel) -> Rotary | None:
             raise ValueError(_unsupported(model, "it keeps no `rotary_emb` module to read"))
         return None
     forget_longer_texts(model)
-    short = min((scaling.num_positions for scaling, _ in _by_length(config).values()), default=None)
+    short = length_of_short_texts(config)
     probes = tuple(p if short is None else min(p, short - 1) for p in _PROBES)
     keys_PLH1D = _keys_of_one_token(model, probes)
     inv_freq_LR, scaling_L = _frequencies(model, modules[0], config, keys_PLH1D.shape[1])
@@ -148,6 +148,20 @@ def _by_length(config: Any) -> dict[str | None, tuple[ByLength, float]]:
             assert isinstance(scaling, ByLength)
             found[kind] = scaling, rope["rope_theta"]
     return found
+
+
+def length_of_short_texts(config: Any) -> int | None:
+    """The longest text that is rotated as every shorter one; None where all texts are.
+
+    Args:
+        config: of a causal model.
+
+    Example:
+        >>> length_of_short_texts(LlamaConfig()) is None
+        True
+    """
+    scalings = _by_length(config.get_text_config()).values()
+    return min((scaling.num_positions for scaling, _ in scalings), default=None)
 
 
 def _longer(config: Any, inv_freq_LR: Tensor) -> Callable[[int], Tensor]:

@@ -215,7 +215,13 @@ def _of_teacher(
 
     def run(depth: int) -> list[MemoryMark]:
         marks, kept[depth] = teacher_marks(
-            with_layers(its, depth), dtype, batch, columns, half=half, queries=queries
+            with_layers(its, depth),
+            dtype,
+            batch,
+            columns,
+            half=half,
+            queries=queries,
+            chunk=config.capture_chunk,
         )
         return marks
 

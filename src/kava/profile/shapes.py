@@ -29,6 +29,7 @@ from transformers import (
 )
 
 from kava.models.capture import trace_from_cache
+from kava.models.chunked import chunks_of
 from kava.models.encoders import is_encoder
 from kava.models.lora import add_lora, lora_off
 from kava.models.queries import record_queries
@@ -133,6 +134,7 @@ def teacher_marks(
     *,
     half: torch.dtype | None = None,
     queries: bool = False,
+    chunk: int | None = None,
 ) -> tuple[list[MemoryMark], int]:
     """The marks of a frozen teacher's pass above its weights, and the bytes that it leaves."""
     kind = AutoModelForTextEncoding if is_encoder(base) else AutoModelForCausalLM
@@ -144,7 +146,7 @@ def teacher_marks(
         live.mark()
         live.marks.clear()
         with torch.autocast("cpu", half, enabled=half is not None):
-            left = _read(model, batch, columns, queries=queries)
+            left = _read(model, batch, columns, queries=queries, chunk=chunk)
         kept = bytes_of(left)
         live.mark()
         return _above(live.marks, start), kept
@@ -155,7 +157,12 @@ def _above(marks: list[MemoryMark], start: int) -> list[MemoryMark]:
 
 
 def _read(
-    model: PreTrainedModel, batch: int, columns: int, keep: int = 1, queries: bool = False
+    model: PreTrainedModel,
+    batch: int,
+    columns: int,
+    keep: int = 1,
+    queries: bool = False,
+    chunk: int | None = None,
 ) -> Any:
     """A pass over a written text, padded: the cache, its trace and the logits."""
     ids = torch.ones(batch, columns, dtype=torch.long)
@@ -164,16 +171,20 @@ def _read(
         return output.hidden_states, [torch.stack(output.hidden_states, dim=1) for _ in range(2)]
     cache = DynamicCache()
     with record_queries(model) if queries else nullcontext() as recorder:
-        output = model(
-            input_ids=ids,
-            attention_mask=ids,
-            position_ids=ids,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=keep,
-        )
+        for start, stop in chunks_of(columns, chunk or columns):
+            output = model(
+                input_ids=ids[:, start:stop],
+                attention_mask=ids[:, :stop],
+                position_ids=ids[:, start:stop],
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=keep,
+            )
     trace = trace_from_cache(cache)
-    recorded = None if recorder is None else recorder.stacked()
+    recorded = None
+    if recorder is not None:
+        parts = [recorder.stacked(number) for number in range(len(recorder.forwards))]
+        recorded = parts[0] if len(parts) == 1 else torch.cat(parts, dim=3)
     return cache, (trace.keys, trace.values, recorded), output.logits
 
 

@@ -56,6 +56,7 @@ def calibrate_aligners(
                 token_alignment="soft" if config.token_alignment == "soft" else "hard",
                 rotated=config.key_space == "rotated",
                 queries=distiller.queries,
+                chunk=config.capture_chunk,
             )
         )
         aligner.requires_grad_(config.trains_aligner)

@@ -46,7 +46,7 @@ BEFORE: Mapping[str, Any] = {
     "teacher_chat_templates": None,
     "teacher_quantization": None, "teacher_offload": False, "optim": "adamw_torch_fused",
     "effective_batch_size": None, "streaming": False, "shuffle_buffer": 1000,
-    "store": None, "store_tier": "targets",
+    "store": None, "store_tier": "targets", "capture_chunk": None,
 }  # fmt: skip
 """Flags that runs of an earlier version do not record, and what held then."""
 

@@ -50,7 +50,13 @@ def measure_layer_map(
 
     training = distiller.training
     distiller.eval()
-    similarity = measure_layers(teacher, distiller.base, batches(), token_alignment=tokens)
+    similarity = measure_layers(
+        teacher,
+        distiller.base,
+        batches(),
+        token_alignment=tokens,
+        chunk=config.capture_chunk,
+    )
     distiller.train(training)
     mapping = map_layers(
         similarity,

@@ -108,6 +108,11 @@ def check_encoder(config: TrainConfig, teacher: str, its: PreTrainedConfig) -> N
         return
     flag = attention_flag(config)
     reads_likelihood = config.several and config.fusion in ("confidence", "min_ce", "avg_ce")
+    if config.capture_chunk is not None:
+        raise ValueError(
+            f"teacher {teacher} is an encoder ({its.model_type}), whose positions look at later "
+            f"ones, which --capture_chunk {config.capture_chunk} hides from them: leave it out"
+        )
     asked = [
         (flag, flag is not None, "looks at attention"),
         ("--codi_weight", config.codi_weight > 0, "matches its hidden state before the answer"),

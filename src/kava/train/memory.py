@@ -22,6 +22,7 @@ def check_memory(config: Settings) -> None:
     asked = {
         f"--teacher_quantization {' '.join(quantised)}": bool(quantised),
         "--teacher_offload": config.teacher_offload,
+        f"--capture_chunk {config.capture_chunk}": config.capture_chunk is not None,
     }
     for flag, given in asked.items():
         if given and not frozen:
@@ -34,6 +35,11 @@ def check_memory(config: Settings) -> None:
         raise ValueError(
             "--teacher_offload moves weights of floating point, and --teacher_quantization packs "
             "them for one device: leave one of the two out"
+        )
+    if config.capture_chunk is not None and config.kv_method.startswith("knockout"):
+        raise ValueError(
+            f"--kv_method {config.kv_method} scores positions by whole readings of a text, which "
+            f"--capture_chunk {config.capture_chunk} avoids: choose another method, or leave it out"
         )
     if quantised and config.kv_method == "knockout_gradient":
         raise ValueError(

@@ -290,9 +290,8 @@ class Distiller(nn.Module):
         own = self.teacher is None
         model = self.base if own or self.teacher is None else self.teacher
         trained = own and self.settings.teacher_ce_weight > 0
-        hidden = self.settings.codi_weight > 0
         with lora_off(model) if self.own_frozen else self.resting.awake(model):
-            return read_teacher(model, batch, own, trained, self.teacher_queries, hidden)
+            return read_teacher(model, batch, own, trained, self.teacher_queries, self.settings)
 
     @torch.no_grad()
     def _read_before(self, batch: Batch) -> Pass | None:

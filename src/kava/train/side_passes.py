@@ -141,6 +141,7 @@ class SidePasses:
             return read_frozen(
                 teacher,
                 batch,
+                chunk=self.config.capture_chunk,
                 queries=self.queries,
                 hidden_states=False,
                 likelihood=bool(self.reads & {"answer_BN", "text_BN"}),

@@ -86,6 +86,7 @@ def _pairs(distiller: Distiller, n: int, samples: Sequence[Encoded], collate: Co
         # under "none" the texts share no positions: use the hard alignment for the fit
         token_alignment="soft" if distiller.settings.token_alignment == "soft" else "hard",
         segments=(int(Segment.REASONING),),
+        chunk=distiller.settings.capture_chunk,
     ):
         places, mask = spread_columns(pair.mask)
         aligned = align_trace(distiller.aligners[n], replace(pair.teacher, mask=pair.mask))

@@ -10,10 +10,11 @@ from transformers import PreTrainedModel
 
 from kava.data.collate import IGNORED, Batch
 from kava.losses import hidden_at
-from kava.models.capture import capture
+from kava.models.chunked import capture_in_chunks
 from kava.store.teacher import StoredPass
 from kava.student.answering import evaluating
 from kava.trace import KVTrace, Segment
+from kava.train.settings import Settings
 
 
 class TeacherPass(NamedTuple):
@@ -45,7 +46,7 @@ def read_teacher(
     own: bool,
     trained: bool,
     queries: bool,
-    hidden_states: bool,
+    settings: Settings,
 ) -> TeacherPass:
     """One forward of a teacher over its text.
 
@@ -60,7 +61,8 @@ def read_teacher(
         own: whether it is the student itself, and its pass takes gradients.
         trained: whether its text is trained, so that there are logits.
         queries: record queries, too.
-        hidden_states: return hidden states, too.
+        settings: of the run: whether a loss reads hidden states, and the chunks in which another
+            model than the student reads.
     """
     text_from = text_column(batch["segment_ids"])
     P = batch["prompt_ids"].shape[1] if batch["shared_prompt"] else text_from
@@ -69,13 +71,14 @@ def read_teacher(
     keep: int | Tensor = columns.to(batch["input_ids"].device) if trained else 1
     read = batch.get("teacher", batch)
     with torch.set_grad_enabled(own and torch.is_grad_enabled()), evaluating(model):
-        outputs, trace = capture(
+        outputs, trace = capture_in_chunks(
             model,
             read["input_ids"],
             read["attention_mask"],
             read["segment_ids"],
+            chunk=None if own else settings.capture_chunk,
             queries=queries,
-            hidden_states=hidden_states,
+            hidden_states=settings.codi_weight > 0,
             logits_to_keep=keep,
         )
     return TeacherPass(
@@ -94,13 +97,20 @@ def read_teacher(
 
 @torch.no_grad()
 def read_frozen(
-    model: PreTrainedModel, batch: Batch, *, queries: bool, hidden_states: bool, likelihood: bool
+    model: PreTrainedModel,
+    batch: Batch,
+    *,
+    chunk: int | None,
+    queries: bool,
+    hidden_states: bool,
+    likelihood: bool,
 ) -> TeacherPass:
-    """One forward of a frozen teacher over its own text, without labels to train.
+    """One pass of a frozen teacher over its own text, without labels to train.
 
     Args:
         model: the teacher.
         batch: as the collator makes it, or a part of it.
+        chunk: columns of a forward; None: all.
         queries: record queries, too.
         hidden_states: return hidden states, too.
         likelihood: with the logits of reasoning and answer.
@@ -111,11 +121,12 @@ def read_frozen(
     if likelihood:
         columns = torch.arange(start - 1, text["input_ids"].shape[1] - 1)
         keep = columns.to(text["input_ids"].device)
-    outputs, trace = capture(
+    outputs, trace = capture_in_chunks(
         model,
         text["input_ids"],
         text["attention_mask"],
         text["segment_ids"],
+        chunk=chunk,
         queries=queries,
         hidden_states=hidden_states,
         logits_to_keep=keep,

@@ -10,7 +10,7 @@ from kava.flags import flag
 
 @dataclass(kw_only=True)
 class MemorySettings:
-    """Quantised and resting teachers, and the optimiser with its states."""
+    """Quantised, resting and chunk-wise reading teachers, and the optimiser with its states."""
 
     teacher_quantization: list[str] | None = flag(
         None,
@@ -25,6 +25,15 @@ class MemorySettings:
         False,
         "the frozen teacher's weights rest in the CPU's memory, and are on the accelerator during "
         "its passes alone",
+    )
+    capture_chunk: int | None = flag(
+        None,
+        "the frozen teacher reads a text this many tokens at a time, each over the cache of those "
+        "before, so that no activations or attention of whole long texts are held; the texts that "
+        "a map is fitted on are read so by the student, too",
+        least=1,
+        metavar="TOKENS",
+        unset="the whole text",
     )
     optim: str = flag(
         "adamw_torch_fused",
