@@ -14,6 +14,9 @@ import torch
 
 from kava.data.records import Template
 from kava.models.load import load_model, load_tokenizer
+from kava.store.manifest import TIERS, read_manifest
+from kava.store.reader import Tier
+from kava.store.verify import foreign_files, whole_shards
 from kava.student.checkpoint import latest_checkpoint, save_student
 from kava.student.latent import LatentStudent
 from kava.train.config import TrainConfig
@@ -124,6 +127,21 @@ def _evaluate(folder: Path) -> Outcome:
     return {"items": json_lines(out / "items.jsonl"), "summary": without_clock(summary)}
 
 
+def _extract(folder: Path) -> Outcome:
+    out = folder / "out"
+    manifest = read_manifest(out)
+    samples = {}
+    for tier in TIERS:
+        reader = Tier(out, manifest, tier)
+        for place, row in sorted(reader._row_of.items()):
+            samples[f"{tier} {place.hex()}"] = {
+                name: hashlib.sha256(part.contiguous().numpy().tobytes()).hexdigest()
+                for name, part in reader.read(row).items()
+            }
+    loose = [*foreign_files(out, manifest), *whole_shards(out, manifest)[1]]
+    return {"settings": manifest.settings, "samples": samples, "loose": loose}
+
+
 def _demo(folder: Path) -> Outcome:
     results = json.loads((folder / "out" / "results.json").read_text())
     runs = sorted((folder / "out" / "runs").iterdir())
@@ -163,6 +181,13 @@ COMMANDS: Mapping[str, Command] = {
         f"--checkpoint student --dataset_name {GAME} --batch_size 4 --device cpu "
         "--output out/items.jsonl",
         _evaluate,
+    ),
+    "extract": Command(
+        "kava.commands.extract:main",
+        "--teacher_name kava/shell-teacher --model_name kava/shell-llama --target_len 2 "
+        "--dataset_name kava/shell-game?num_train=200 --kv_method full --max_length 64 "
+        "--full --shard_mib 1 --batch_size 8 --no_progress --device cpu --store out",
+        _extract,
     ),
     "demo": Command(
         "kava.commands.demo:main",
