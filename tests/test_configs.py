@@ -25,6 +25,7 @@ HUB_NAMES = (
     "meta-llama/Llama-3.2-1B-Instruct",
     "meta-llama/Llama-3.2-3B-Instruct",
     "Qwen/Qwen2.5-0.5B-Instruct",
+    "HuggingFaceTB/SmolLM2-135M-Instruct",
 )
 
 
@@ -77,7 +78,13 @@ def test_all_files_are_held_to_something() -> None:
         for name in ("", "neox_", "adder_", "multiplier_")
         for stage in ("sums", "teacher")
     }
-    assert {path.stem for path in CONFIGS} == {*RECIPES, *ARMS, *teachers, "smoke"}
+    assert {path.stem for path in CONFIGS} == {
+        *RECIPES,
+        *ARMS,
+        *teachers,
+        "smoke",
+        "pretrained_smollm2",
+    }
 
 
 @pytest.mark.parametrize("name", RECIPES)

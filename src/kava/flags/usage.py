@@ -27,6 +27,7 @@ HELP = ("-h", "--help")
 ALL = "all"
 """Behind `--help`: every flag."""
 _SHORT = re.compile(r"-[A-Za-z]+")
+_FLAG = re.compile(r"--(\w+)")
 
 Config = TypeVar("Config")
 Answered = tuple[str, list[str], Instead]
@@ -288,11 +289,8 @@ class Usage(Generic[Config]):
 
 def _whence(message: str, origins: Mapping[str, str]) -> str:
     """Where the flags come from that a message names and the command line does not."""
-    named = [
-        f"--{name} is from {origin}"
-        for name, origin in origins.items()
-        if re.search(rf"--{name}(?!\w)", message)
-    ]
+    flags = set(_FLAG.findall(message))
+    named = [f"--{name} is from {origin}" for name, origin in origins.items() if name in flags]
     return f" ({'; '.join(named)})" if named else ""
 
 

@@ -157,7 +157,7 @@ def _slurm(of: _Variables) -> Allocation:
 def _pbs(of: _Variables) -> Allocation:
     job = of.text("PBS_JOBID") or ""
     hosts = of.lines("PBS_NODEFILE")
-    told = dict(re.findall(r"(\S+) = (\S+)", call_or_none(["qstat", "-f", job]) or ""))
+    told = dict(re.findall(r"(?<!\S)(\S+) = (\S+)", call_or_none(["qstat", "-f", job]) or ""))
     nodes = len(set(hosts)) or of.number("PBS_NUM_NODES")
     limit = _seconds(told.get("Resource_List.walltime")) or of.number("PBS_WALLTIME")
     used = _seconds(told.get("resources_used.walltime")) or 0
@@ -193,7 +193,7 @@ def _sge(of: _Variables) -> Allocation:
     rows = [line.split() for line in of.lines("PE_HOSTFILE")]
     slots = {row[0]: int(row[1]) for row in rows if len(row) > 1 and row[1].isdigit()}
     asked = call_or_none(["qstat", "-j", job]) or ""
-    resources = dict(re.findall(r"(\w+)=([^,\s]+)", asked))
+    resources = dict(re.findall(r"(?<!\w)(\w+)=([^,\s]+)", asked))
     total = of.number("NSLOTS")
     return Allocation(
         job,

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import logging
+import threading
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from kava.models.gguf import load_options, make_plain, unpacked
+
+_LOADING = threading.RLock()
+"""`from_pretrained` replaces functions of transformers for a moment; of two threads that do so at
+once, one puts back what the other had replaced, and no weights are tied from then on."""
 
 
 def build_from(source: str, kind: Any, **options: Any) -> tuple[Any, dict[str, Any]]:
@@ -22,23 +27,24 @@ def build_from(source: str, kind: Any, **options: Any) -> tuple[Any, dict[str, A
     Raises:
         OSError: any problem with the configuration or the weights.
     """
-    # missing or unexpected weights become one line; transformers would print a table
-    report = logging.getLogger("transformers.modeling_utils")
-    level = report.level
     place, file = load_options(source)
     if file:
         options |= {**file, **unpacked()}
-    report.setLevel(logging.ERROR)
-    try:
-        model, loaded = kind.from_pretrained(
-            place, use_safetensors=True, output_loading_info=True, **options
-        )
-    except torch.OutOfMemoryError:
-        raise
-    except Exception as error:  # an unreachable hub, a missing library, …
-        raise OSError(unreadable("model", source, error)) from error
-    finally:
-        report.setLevel(level)
+    # missing or unexpected weights become one line; transformers would print a table
+    report = logging.getLogger("transformers.modeling_utils")
+    with _LOADING:
+        level = report.level
+        report.setLevel(logging.ERROR)
+        try:
+            model, loaded = kind.from_pretrained(
+                place, use_safetensors=True, output_loading_info=True, **options
+            )
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # an unreachable hub, a missing library, …
+            raise OSError(unreadable("model", source, error)) from error
+        finally:
+            report.setLevel(level)
     if file:
         make_plain(model, source)
     return model, loaded
