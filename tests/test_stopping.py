@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -214,3 +215,23 @@ def test_the_second_signal_is_deadly_even_where_nothing_ends(tmp_path: Path) -> 
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 143
     assert "finishing what is under way; again to end at once" in done.stderr
+
+
+def test_a_signal_in_a_finaliser_is_not_lost(capsys: pytest.CaptureFixture[str]) -> None:
+    class Signalling:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+            for _ in range(1000):  # the handler runs between two of these
+                pass
+
+    def wait() -> None:
+        deadline = time.monotonic() + 30
+        thing = Signalling()
+        del thing
+        while time.monotonic() < deadline:
+            time.sleep(0.001)
+
+    with pytest.raises(Stopped, match="stopped by SIGTERM"), stop_on_signals():
+        wait()
+    assert capsys.readouterr().err == ""
+    assert sys.unraisablehook.__module__ != stopping.__name__

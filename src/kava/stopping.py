@@ -101,10 +101,16 @@ def stop_on_signals(
     if not _in_main_thread():
         yield
         return
-    before = _state
+    before, hook = _state, sys.unraisablehook
     _state = _State(repeat_ends=repeat_ends)
     handlers = {}
+
+    def unraisable(lost: sys.UnraisableHookArgs) -> None:
+        if not _send_again(lost.exc_value):
+            hook(lost)
+
     try:
+        sys.unraisablehook = unraisable
         for number in signals:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 handlers[number] = signal.signal(number, _receive)
@@ -113,7 +119,24 @@ def stop_on_signals(
         _state.depth += 1  # a signal that comes now has nothing to stop
         for number, handler in handlers.items():
             signal.signal(number, handler)
-        _state = before
+        _state, sys.unraisablehook = before, hook
+
+
+def _send_again(lost: BaseException | None) -> bool:
+    """Send a signal again whose `Stopped` Python dropped, as it does in `__del__` and callbacks."""
+    state = _state
+    if not isinstance(lost, Stopped) or state is None:
+        return False
+    signum, state.received = lost.signum, None
+
+    def again() -> None:
+        if _state is state:
+            os.kill(os.getpid(), signum)
+
+    timer = threading.Timer(0.01, again)
+    timer.daemon = True
+    timer.start()
+    return True
 
 
 def _receive(signum: int, frame: FrameType | None) -> None:
