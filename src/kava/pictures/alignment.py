@@ -1,4 +1,4 @@
-"""Pictures of an alignment: which layers, heads and tokens of a teacher a student's are held to.
+"""Pictures of an alignment: the layers, heads and tokens that a student's are compared with.
 
 Each is a function from plain numbers to a figure, in a wide form and a narrow one for small
 screens. The bluer a cell or a line, the larger its weight.

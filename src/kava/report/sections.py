@@ -209,7 +209,7 @@ def _alignment(study: StudyLogs) -> Section:
 def _alignment_picture(part: str, value: Any) -> tuple[str, str, Draw]:
     if part == "layers":
         return (
-            "Which of the teacher's layers a student's layer is held to",
+            "Which of the teacher's layers a student's layer is compared with",
             "Each row is a layer of the student; the weights of a row add up to 1.",
             partial(layer_map_picture, value),
         )
@@ -221,7 +221,7 @@ def _alignment_picture(part: str, value: Any) -> tuple[str, str, Draw]:
             lambda narrow: head_map_picture(value, ("target", "source"), narrow=narrow),
         )
     return (
-        "Which of the teacher's tokens a student's token is held to",
+        "Which of the teacher's tokens a student's token is compared with",
         f"Above the student's tokens, below the teacher's, of sample {value['sample']}.",
         lambda narrow: time_map_picture(
             value["student"], value["teacher"], value["weights"], narrow=narrow

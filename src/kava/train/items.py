@@ -23,7 +23,7 @@ class Items(NamedTuple):
     """Pairs of sample and slot that the KV loss compares."""
     samples: Tensor | float
     latents: Tensor | float
-    """Latents that are held to reasoning tokens."""
+    """Latents that are trained to read as reasoning tokens."""
     text_tokens: Tensor | float
     """Supervised tokens of the written chain of thought in the layout of the latents."""
 
