@@ -20,13 +20,29 @@ folder=${OUTPUT_DIR:-outputs/gpu_check}
 device=${DEVICE:-cuda}
 steps=${STEPS:-400}
 size=${SIZE:-full}
+minutes=${MINUTES:-15}
 read -ra seeds <<< "${SEEDS:-0}"
-end=$((SECONDS + 60 * ${MINUTES:-15}))
+
+refuse() {
+  echo "gpu_check: $1" >&2
+  exit 2
+}
+for given in "STEPS=$steps" "MINUTES=$minutes" "${seeds[@]/#/SEEDS=}"; do
+  if [[ ! ${given#*=} =~ ^[0-9]{1,9}$ ]]; then refuse "$given must be a whole number"; fi
+done
+if ((10#$steps < 1)); then refuse "STEPS=$steps must be at least 1"; fi
+if [[ $size != full && $size != small ]]; then refuse "SIZE=$size must be full or small"; fi
+end=$((SECONDS + 60 * 10#$minutes))
 failed=0
-mkdir -p "$folder"
 home=${KAVA_MODELS:-$HOME/.cache/kava-models}
 smollm2=${SMOLLM2:-$home/SmolLM2-135M-Instruct}
 gemma=${GEMMA:-$home/gemma-3-270m}
+for model in "$smollm2" "$gemma"; do
+  if [[ ! -e $model/config.json ]]; then
+    refuse "$model holds no model: run scripts/pretrained_models.py smollm2 gemma3, or name SMOLLM2 and GEMMA"
+  fi
+done
+mkdir -p "$folder"
 bf16=(--bf16)
 if [[ $device == cpu ]]; then bf16=(); fi
 
@@ -48,20 +64,13 @@ part() {
     touch "$folder/$name.done"
     echo "$name: $((SECONDS - began)) s"
   else
-    echo "$name: failed, exit code $?; see $folder/$name.log" >&2
+    echo "$name: failed, exit code $?: $(tail -n 1 "$folder/$name.log"); see $folder/$name.log" >&2
     failed=$((failed + 1))
     return 1
   fi
 }
 
 kava() { part "$1" "$PYTHON" -m kava "${@:2}"; }
-
-for model in "$smollm2" "$gemma"; do
-  if [[ ! -e $model/config.json ]]; then
-    echo "gpu_check: $model holds no model: run scripts/pretrained_models.py smollm2 gemma3, or name SMOLLM2 and GEMMA" >&2
-    exit 2
-  fi
-done
 
 problems="kava/word-problems?form=equations&steps=2-3&distractors=0&max_number=20&num_train=8000"
 step=(--model_name "$smollm2" --dataset_name "$problems" --target_len 8 --kv_method full --keep_short --max_length 128

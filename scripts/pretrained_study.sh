@@ -19,17 +19,25 @@ home=${KAVA_MODELS:-$HOME/.cache/kava-models}
 if [[ -z ${SMOLLM2:-} || -z ${GEMMA:-} ]]; then
   "$PYTHON" scripts/pretrained_models.py smollm2 gemma3
 fi
+smollm2=${SMOLLM2:-$home/SmolLM2-135M-Instruct}
+gemma=${GEMMA:-$home/gemma-3-270m}
+for model in "$smollm2" "$gemma"; do
+  if [[ ! -e $model/config.json ]]; then
+    echo "pretrained_study: $model holds no model: name folders that do as SMOLLM2 and GEMMA" >&2
+    exit 2
+  fi
+done
 folder=outputs/pretrained
 mkdir -p "$folder"
 if [[ ! -e $folder/smollm2 ]]; then
   flags=()
   if compgen -G "$folder/smollm2_lora/checkpoint-*" > /dev/null; then flags+=(--resume); fi
   "$PYTHON" -m kava train --config configs/pretrained_smollm2.yaml \
-    --model_name "${SMOLLM2:-$home/SmolLM2-135M-Instruct}" \
+    --model_name "$smollm2" \
     --output_dir "$folder/smollm2_lora" ${flags[@]+"${flags[@]}"}
   "$PYTHON" -m kava merge "$folder/smollm2_lora" --output_dir "$folder/smollm2"
 fi
 if [[ ! -e $folder/gemma ]]; then
-  ln -s "${GEMMA:-$home/gemma-3-270m}" "$folder/gemma"
+  ln -s "$gemma" "$folder/gemma"
 fi
 exec "$PYTHON" -m kava study run pretrained "$@"
