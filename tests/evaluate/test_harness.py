@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -178,6 +179,16 @@ def test_what_a_student_cannot_do_is_said(latent: Path) -> None:
         lm.loglikelihood_rolling([])
     with pytest.raises(ValueError, match="batch_size=auto must be a whole number"):
         KavaLM(str(latent), batch_size="auto")
+    wrong: dict[str, tuple[Any, str]] = {
+        "max_tokens": (9, "max_tokens=9: the model kava takes no max_tokens; choose from"),
+        "pretrained": ("", "no student is named: pass --model_args pretrained="),
+        "best": ("yes", "best=yes is not true or false"),
+        "max_new_tokens": ("many", "max_new_tokens=many must be a whole number above 0"),
+        "max_length": (0, "max_length=0 must be a whole number above 0"),
+    }
+    for name, (value, line) in wrong.items():
+        with pytest.raises(ValueError, match=line):
+            KavaLM(**{"pretrained": str(latent), name: value})
     with pytest.raises(ValueError, match="keeps the prompt of its training: leave it out"):
         KavaLM(str(latent), chat_template="tokenizer")
     with pytest.raises(ValueError, match="--model_args pretrained=…,chat_template=tokenizer"):

@@ -123,6 +123,7 @@ def test_one_process_of_several_says_it(
         # a value that is right by itself, and not with the others
         ("KAVA_DTYPE", "bfloat16", "float32 weights (--dtype is from KAVA_DTYPE)"),
         ("KAVA_DEVCE", "cpu", "KAVA_DEVCE is no variable that KaVa reads (did you mean KAVA_DEV"),
+        ("KAVA_Device", "cpu", "KAVA_Device is no variable that KaVa reads (did you mean KAVA_DEV"),
         ("KAVA_LR", "1e-3", "KAVA_LR is no variable that KaVa reads: pass --lr, or write it into"),
         ("KAVA_CACHE_PATH", "/x", "KAVA_CACHE_PATH is left to the Hugging Face libraries"),
         ("KAVA_MODEL_PATH", "no/where", "KAVA_MODEL_PATH='no/where' is no folder: make it"),

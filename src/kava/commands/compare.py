@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from kava import names
 from kava.commands import comparing_arms
 from kava.flags import Usage, check_fields, flag, needed
-from kava.format import columns
+from kava.format import columns, counted
 from kava.statistics.bootstrap import LEAST_RESAMPLES, MOST_RESAMPLES
+from kava.statistics.seeds import TESTS
 
 if TYPE_CHECKING:
     from kava.statistics.items import Items
@@ -46,7 +47,7 @@ class CompareConfig:
         "crossed",
         "of several runs, what counts as chance: crossed, other runs and items; seeds, other runs, "
         "paired seed by seed; items, other items for these runs; wilcoxon, as seeds by ranks",
-        choices=("crossed", "seeds", "items", "wilcoxon"),
+        choices=TESTS,
     )
     metric: str | None = flag(
         None, "of a harness file: the metric that is 0 or 1, such as exact_match"
@@ -179,7 +180,7 @@ def as_json(
             }
             for label, model in zip(labels, models)
         ],
-        "adjustment": f"Holm over {_count(pairs)}",
+        "adjustment": f"Holm over {counted(len(pairs), 'pair')}",
         "pairs": [
             {
                 "a": pair.a,
@@ -242,7 +243,7 @@ def as_text(labels: Sequence[str], pairs: Sequence[Pair]) -> str:
         "p: exact McNemar test on the items that only one of the two has right.",
     ]
     if several:
-        notes.append(f"p Holm: adjusted after Holm over {_count(pairs)}; the one to judge by.")
+        notes.append(f"p Holm: adjusted after Holm over {len(pairs)} pairs; the one to judge by.")
     if any(pair.comparison.low is None for pair in pairs):
         notes.append("none: all items differ alike, so that resampling them shows no spread.")
     notes.append(
@@ -264,10 +265,6 @@ def as_text(labels: Sequence[str], pairs: Sequence[Pair]) -> str:
 def _intervals(pairs: Sequence[Pair]) -> dict[str, tuple[float, float]]:
     found = {pair.a: pair.comparison.interval_a for pair in pairs}
     return {**found, **{pair.b: pair.comparison.interval_b for pair in pairs}}
-
-
-def _count(pairs: Sequence[Pair]) -> str:
-    return f"{len(pairs)} pair{'s' if len(pairs) > 1 else ''}"
 
 
 def _points(share: float) -> str:

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from itertools import combinations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from kava.format import columns, p_text, percent, percents, point_interval, points
+from kava.format import columns, counted, p_text, percent, percents, point_interval, points
 
 if TYPE_CHECKING:
     import numpy as np
@@ -98,7 +98,7 @@ def as_json(pairs: Sequence[ArmPair]) -> dict[str, Any]:
         return {"a": pair.a, "b": pair.b, **found, "p_holm": pair.p_holm}
 
     return {
-        "adjustment": f"Holm over {len(pairs)} pair{'s' if len(pairs) > 1 else ''}",
+        "adjustment": f"Holm over {counted(len(pairs), 'pair')}",
         "pairs": [figures(pair) for pair in pairs],
     }
 

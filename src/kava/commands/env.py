@@ -9,16 +9,16 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from kava.flags import Usage, check_fields, flag, flags_of
+from kava.flags import Usage, check_fields, flag
 from kava.flags.aliases import TRAINING
 from kava.format import columns, counted, file_size
 from kava.machine.allocation import Allocation, read_allocation
 from kava.machine.durations import clock
 from kava.machine.host import HostCores, HostMemory, cores_here, memory_here
-from kava.machine.scheduler import FoundScheduler, find_scheduler
+from kava.machine.scheduler import LOCAL, FoundScheduler, find_scheduler
 from kava.models.quiet import quiet_libraries
 from kava.train.config import TrainConfig
-from kava.train.flags import COMMON, ConfigFile, Given, gather
+from kava.train.flags import COMMON, ConfigFile, Given, gather, take_own
 from kava.train.variables import KNOWN, SETTINGS, shown
 
 if TYPE_CHECKING:
@@ -104,11 +104,8 @@ def look(environ: Mapping[str, str]) -> Machine:
 def main(argv: list[str]) -> int:
     """Parse flags, look at the machine, choose, and print both."""
     values = USAGE.read(argv)
-    own = {name: values.pop(name) for name in flags_of(EnvConfig) if name in values}
-    asked = EnvConfig(**own)
-    flags = dict(values) if asked.config is None else {"config": asked.config, **values}
-    if asked.config is not None:
-        values["config"] = asked.config
+    asked = EnvConfig(**take_own(values, EnvConfig))
+    flags = dict(values)
     given = gather(USAGE, values)
     quiet_libraries()
     machine = look(os.environ)
@@ -130,7 +127,7 @@ def machine_lines(machine: Machine, given: Given) -> list[str]:
     """What was found, in the words of the command."""
     found = machine.scheduler
     where = "this is a job of it" if found.job else "this is no job of it"
-    title = found.title if found.name == "local" else f"{found.title}, and {where}"
+    title = found.title if found.name == LOCAL else f"{found.title}, and {where}"
     rows = [("scheduler", f"{title} ({found.reason})")]
     if machine.job is not None:
         rows.append((f"job {machine.job.job}", job_text(machine.job)))

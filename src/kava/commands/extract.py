@@ -6,11 +6,11 @@ from pathlib import Path
 
 from kava.extract.request import ExtractConfig, Request, StoreFlags
 from kava.files.outputs import check_output_folder
-from kava.flags import Usage, flags_of
+from kava.flags import Usage
 from kava.flags.aliases import TRAINING
 from kava.models.quiet import quiet_libraries
 from kava.ranks import Ranks, ranks_of_launcher
-from kava.train.flags import config_of
+from kava.train.flags import config_of, take_own
 
 USAGE = Usage(
     prog="kava extract",
@@ -41,9 +41,7 @@ def main(argv: list[str]) -> int:
 
 def _main(argv: list[str], ranks: Ranks) -> int:
     values = USAGE.read(argv)
-    flags = {name: values.pop(name) for name in flags_of(StoreFlags) if name in values}
-    if "config" in flags:
-        values["config"] = flags.pop("config")
+    flags = take_own(values, StoreFlags)
     if "store" not in flags:
         USAGE.fail(f"--store is missing, as in: {USAGE.example}")
     if "store_tier" in values:

@@ -8,12 +8,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from kava import names
-from kava.flags import Usage, check_fields, flag, flags_of
+from kava.flags import Usage, check_fields, flag
 from kava.flags.aliases import PROFILING
 from kava.models.quiet import quiet_libraries
 from kava.profile.defaults import DEFAULTS, LARGER_TEACHER
 from kava.train.config import TrainConfig
-from kava.train.flags import ConfigFile, config_of
+from kava.train.flags import ConfigFile, config_of, take_own
 
 
 @dataclass(kw_only=True)
@@ -70,13 +70,7 @@ USAGE = Usage(
 def parse(argv: Sequence[str]) -> tuple[TrainConfig, ProfileConfig]:
     """The configuration to profile, and the flags of the profile itself."""
     values = USAGE.read(argv)
-    own = ProfileConfig(
-        **{
-            name: values.pop(name)
-            for name in flags_of(ProfileConfig)
-            if name in values and name != "config"
-        }
-    )
+    own = ProfileConfig(**take_own(values, ProfileConfig))
     if own.measure and not own.memory:
         USAGE.fail("--measure runs the step that --memory estimates: pass it too")
     if own.memory and (own.mode is not None or own.steps != 10):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ from kava.files.locks import lock_folder
 from kava.files.outputs import check_output, check_run_folder
 from kava.models.quiet import quiet_libraries
 from kava.names import METRICS_FILE, TENSORBOARD_FOLDER
+from kava.ranks import is_first
 from kava.stopping import Stopped
 from kava.train.config import TrainConfig
 from kava.train.flags import USAGE, config_of
@@ -70,7 +70,7 @@ def train(config: TrainConfig) -> Path:
     if config.kv_scores_path is not None:
         check_output(config.kv_scores_path, "--kv_scores_path")
     # of processes that train together the first writes
-    first = os.environ.get("RANK", "0") == "0"
+    first = is_first()
     with lock_folder(config.output_dir if first else None, "kava train"):
         return _train(config)
 

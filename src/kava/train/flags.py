@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from kava.flags import Usage, flag
+from kava.flags import Usage, flag, flags_of
 from kava.flags.aliases import TRAINING
+from kava.ranks import is_first
 from kava.train.config import TrainConfig
 from kava.train.defaults import recipe_beneath
 from kava.train.variables import check_variables, take_variables
@@ -85,6 +85,18 @@ def parse_config(argv: Sequence[str], prog: str = "kava train") -> TrainConfig:
     return config_of(usage, usage.read(argv))
 
 
+def take_own(values: dict[str, Any], kind: type[ConfigFile]) -> dict[str, Any]:
+    """Take a command's own flags out of parsed ones, and leave those of the run and `config`.
+
+    Args:
+        values: parsed flags, which are changed.
+        kind: the command's own flags.
+    """
+    shared = flags_of(ConfigFile)
+    names = [name for name in flags_of(kind) if name in values and name not in shared]
+    return {name: values.pop(name) for name in names}
+
+
 class Given(NamedTuple):
     """The settings of a command before its defaults.
 
@@ -134,7 +146,7 @@ def config_of(usage: Usage[Config], values: dict[str, Any]) -> Config:
     recipe, reason = recipe_beneath(given.values)
     config = usage.build({**recipe, **given.values}, given.origins)
     config.left_out.update(dict.fromkeys(recipe, reason))
-    if os.environ.get("RANK", "0") == "0":  # of processes that train together
+    if is_first():
         for line in [*(f"warning: {line}" for line in given.unread), *given.taken]:
             print(f"kava: {line}", file=sys.stderr, flush=True)
     return config

@@ -7,7 +7,6 @@ saved is the same as on the command line (`kava.train.build`).
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -23,6 +22,7 @@ from kava.flags.words import near
 from kava.models.devices import DTYPES
 from kava.models.given import GivenObjects, given_objects
 from kava.names import METRICS_FILE, TENSORBOARD_FOLDER, given
+from kava.ranks import is_first
 from kava.train.build import finish, prepare
 from kava.train.config import TrainConfig
 from kava.train.further import ComputeMetrics
@@ -164,7 +164,7 @@ class KVDistillTrainer(RunTrainer):
 
 def _locked(config: TrainConfig) -> str | None:
     """Of processes that train together the first writes."""
-    return config.output_dir if os.environ.get("RANK", "0") == "0" else None
+    return config.output_dir if is_first() else None
 
 
 def _values_of(args: TrainConfig | Mapping[str, Any] | None) -> dict[str, Any]:
