@@ -125,6 +125,28 @@ def test_another_number_of_processes_goes_on(
     check_same(tmp_path / "some", tmp_path / "one")
 
 
+@pytest.mark.parametrize("count", [2, 3])
+def test_kept_positions_and_whole_texts_of_a_fit_are_shared_alike(
+    tmp_path: Path, count: int, asked: list[str], together: Callable[..., None]
+) -> None:
+    """The texts that a map is fitted on are fewer, and are read beside those of the targets."""
+    fit = {"alignment_mode": "structured", "calibration_samples": 10}
+    parts = {"full": False, "include": ("calibration",), **fit}
+    store(tmp_path / "one", **parts)
+    with pytest.raises(OSError, match="the disk has gone"):
+        together(tmp_path / "several", count, {1: 2}, **parts)
+    asked.clear()
+    together(tmp_path / "several", count, **parts)
+    check_same(tmp_path / "several", tmp_path / "one")
+    manifest = manifest_of(tmp_path / "several")
+    assert sum(shard.num_samples for shard in manifest.of_tier(FULL)) == 10
+    assert sum(shard.num_samples for shard in manifest.of_tier(TARGETS)) == 64
+    asked.clear()
+    together(tmp_path / "several", count, **parts)
+    assert len(asked) == count  # a look of each at the first sample
+    use(tmp_path / "several", **fit)
+
+
 @pytest.fixture
 def cut(tmp_path: Path, together: Callable[..., None]) -> Path:
     """The folder of an extraction whose second process has ended."""

@@ -6,8 +6,6 @@ end, M kept positions.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from transformers import PreTrainedModel
 
@@ -19,26 +17,22 @@ from kava.trace import KVTrace, Segment
 from kava.train.config import TrainConfig
 
 
-def budget_settings(config: TrainConfig, budget: CacheBudget, own_tokens: bool) -> dict[str, Any]:
-    """The cache in a store's settings of kept positions.
+def check_alignment(config: TrainConfig, own_tokens: bool) -> None:
+    """Refuse a target at tokens of the student whose ends the cache may have dropped.
+
+    Args:
+        config: the run's settings.
+        own_tokens: whether the teacher reads tokens of its own.
 
     Raises:
-        ValueError: the teacher reads tokens of its own, and a target is at the student's.
+        ValueError: it does, and its positions are aligned with the student's.
     """
     if own_tokens and config.token_alignment != "none":
         raise ValueError(
             f"--token_alignment {config.token_alignment} reads the teacher's cache at the end of "
-            f"each of the student's tokens, which --cache_budget {budget.size} may have dropped: "
-            f"pass --token_alignment none"
+            f"each of the student's tokens, which --cache_budget {config.cache_budget} may have "
+            f"dropped: pass --token_alignment none"
         )
-    return {
-        "cache_budget": budget.size,
-        "cache_block": config.capture_chunk,
-        "cache_sinks": budget.sinks,
-        "cache_recent": budget.recent,
-        "cache_scores": budget.score,
-        "cache_lambda": budget.lam if budget.score == "rkv" else None,
-    }
 
 
 def read_bounded(

@@ -5,30 +5,21 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from kava.eviction import EVICTIONS
-from kava.eviction.bounded import CacheBudget
 from kava.train.config import TrainConfig
 
 
-def check_budget(
-    config: TrainConfig, budget: CacheBudget, full: bool, include: Collection[str]
-) -> None:
+def check_budget(config: TrainConfig, full: bool, include: Collection[str]) -> None:
     """Refuse what a text that was read with a bounded cache does not leave behind.
 
     Args:
-        config: the run's settings.
-        budget: of the cache.
+        config: the run's settings, with a bounded cache.
         full: whether whole texts are to be stored.
         include: what else is.
 
     Raises:
         ValueError: names the flag and the mend.
     """
-    asked = f"--cache_budget {budget.size}"
-    if config.capture_chunk is None:
-        raise ValueError(
-            f"{asked} is what stays of a cache after each chunk: say how long these are, by "
-            f"--capture_chunk"
-        )
+    asked = f"--cache_budget {config.cache_budget}"
     method = config.kv_method
     if full or config.resampling is not None:
         what = "--full" if full else "--use_segment_resampling"
@@ -41,7 +32,7 @@ def check_budget(
             f"{asked} drops positions while a text is read, and --kv_method {method} needs all "
             f"of them: choose another method, such as rkv"
         )
-    if config.target_len > budget.size:
+    if config.cache_budget is not None and config.target_len > config.cache_budget:
         raise ValueError(
             f"{asked} holds fewer positions than --target_len {config.target_len}: raise it"
         )

@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from kava import names
 from kava.flags import again, flag, flags_of, needed
 from kava.train.config import TrainConfig
 from kava.train.flags import ConfigFile
 from kava.train.settings.lora import ADAPTER_OFF
-
-if TYPE_CHECKING:
-    from kava.eviction.bounded import CacheBudget
+from kava.train.settings.store import StoreSettings
 
 MIB = 2**20
 
@@ -77,30 +75,6 @@ class StoreFlags(ConfigFile):
         choices=names.STORE_FORMS,
     )
     shard_mib: int = flag(64, "size of a shard", least=1, most=4096)
-    cache_budget: int | None = flag(
-        None,
-        "the teacher's cache is cut to this many positions after each capture_chunk tokens, for "
-        "texts that are too long for a whole one; keys and values of longer texts are then an "
-        "approximation",
-        least=1,
-        metavar="TOKENS",
-        unset="the whole text",
-    )
-    cache_sinks: int | None = flag(
-        None, "first positions that always stay", least=0, unset="4, or half of a smaller budget"
-    )
-    cache_recent: int | None = flag(
-        None,
-        "newest positions that always stay",
-        least=0,
-        unset="half of what the sinks leave; all of it for recent",
-    )
-    cache_scores: str = flag(
-        "rkv",
-        "what else stays: what got most attention (h2o), or that and the least repeated keys (rkv, "
-        "by rkv_lambda, 0.1 if not set); recent: nothing else",
-        choices=names.CACHE_SCORES,
-    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +88,6 @@ class Request:
         include: of `kava.names.STORE_EXTRAS`.
         form: of `kava.names.STORE_FORMS`.
         shard_bytes: size of a shard.
-        budget: of the teacher's cache; None: it holds whole texts.
 
     Raises:
         ValueError: nothing would be stored, or what a bounded cache does not leave behind.
@@ -126,7 +99,6 @@ class Request:
     include: frozenset[str] = frozenset()
     form: str = "float32"
     shard_bytes: int = 64 * MIB
-    budget: CacheBudget | None = None
 
     def __post_init__(self) -> None:
         if self.config.use_segment_resampling and not self.full:
@@ -134,10 +106,10 @@ class Request:
                 "--use_segment_resampling reads whole texts and keeps no positions, so that "
                 "nothing would be stored: pass --full"
             )
-        if self.budget is not None:
+        if self.config.cache_budget is not None:
             from kava.extract.bounded_checks import check_budget
 
-            check_budget(self.config, self.budget, self.full, self.include)
+            check_budget(self.config, self.full, self.include)
 
     @classmethod
     def of(cls, config: TrainConfig, flags: Mapping[str, Any]) -> Request:
@@ -151,35 +123,14 @@ class Request:
             include=frozenset(values["include"] or ()),
             form=values["store_form"],
             shard_bytes=values["shard_mib"] * MIB,
-            budget=_budget_of(config, values),
         )
 
 
-def _budget_of(config: TrainConfig, values: Mapping[str, Any]) -> CacheBudget | None:
-    size = values["cache_budget"]
-    if size is None:
-        for name in ("cache_sinks", "cache_recent", "cache_scores"):
-            if values[name] != flags_of(StoreFlags)[name].default:
-                raise ValueError(
-                    f"--{name} {values[name]} is about a cache of bounded size: give --cache_budget"
-                )
-        return None
-    from kava.eviction.bounded import CacheBudget
-
-    return CacheBudget(
-        size=size,
-        num_sinks=values["cache_sinks"],
-        num_recent=values["cache_recent"],
-        score=values["cache_scores"],
-        lam=0.1 if config.rkv_lambda is None else config.rkv_lambda,
-    )
-
-
 def said(config: TrainConfig) -> dict[str, Any]:
-    """The settings that are not as they come, to build the configuration again."""
+    """The settings that are not as they come, to build the configuration of whole texts again."""
     flags = flags_of(TrainConfig)
     return {
         name: getattr(config, name)
         for name, one in flags.items()
-        if name not in ("store", "store_tier") and getattr(config, name) != one.default
+        if name not in flags_of(StoreSettings) and getattr(config, name) != one.default
     }

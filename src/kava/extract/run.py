@@ -12,8 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from kava.data.collate import Batch
 from kava.data.encoded import Encoded
-from kava.eviction.bounded import CacheBudget
-from kava.extract.bounded import budget_settings, read_bounded
+from kava.extract.bounded import check_alignment, read_bounded
 from kava.extract.items import Read
 from kava.extract.request import Request
 from kava.extract.samples import as_alone, collator_of, read_ids, reads
@@ -38,6 +37,7 @@ from kava.store.teacher import (
 )
 from kava.store.tensor_file import write_tensors
 from kava.store.writer import CACHE_PARTS
+from kava.train.cache_budget import budget_of, cache_settings
 from kava.train.config import TrainConfig
 from kava.train.data import Data, load_data
 from kava.train.given import NOTHING_GIVEN, GivenRecords
@@ -152,6 +152,7 @@ def _extract_one(
                     f"whole text cannot be stored; leave out --full and --include calibration"
                 )
     collate = collator_of(tokenizer, its_tokenizer)
+    budget = budget_of(config)
 
     def read(batch: Batch) -> Read:
         found = read_frozen(
@@ -167,11 +168,11 @@ def _extract_one(
         return Read(found.trace, hidden, *likelihoods(found, asked))
 
     def read_targets(batch: Batch) -> Read:
-        if request.budget is None:
+        if budget is None:
             return read(batch)
-        return read_bounded(model, batch, config, request.budget, flag is not None)
+        return read_bounded(model, batch, config, budget, flag is not None)
 
-    targets = settings_of_targets(config, n, samples, request.budget)
+    targets = settings_of_targets(config, n, samples)
     trace = read_targets(moved(collate(samples[:1]), device)).trace
     settings = {
         "teacher": {**teacher_settings(one, model.config), "weights": weights_fingerprint(model)},
@@ -218,11 +219,14 @@ def _teacher_file(manifest: Manifest, rotary: Any, trace: Any) -> tuple[Any, Any
 
 
 def settings_of_targets(
-    config: TrainConfig, n: int, samples: Sequence[Encoded], budget: CacheBudget | None = None
+    config: TrainConfig, n: int, samples: Sequence[Encoded]
 ) -> dict[str, Any] | None:
     """How positions are kept; None where no position is, so that only whole texts are stored."""
     if config.resampling is not None:
         return None
     own = any(sample.teacher is not None for sample in samples)
     settings = target_settings(config, slots_of(config)[n], own)
-    return settings if budget is None else settings | budget_settings(config, budget, own)
+    if config.cache_budget is None:
+        return settings
+    check_alignment(config, own)
+    return settings | cache_settings(config)

@@ -24,6 +24,7 @@ from kava.store.teacher import StoredTeacher
 from kava.student.settings import read_settings
 from kava.train.auto_batch import settle_batch_size
 from kava.train.bare import check_bare
+from kava.train.cache_budget import check_stored_cache
 from kava.train.calibration import calibrate_aligners
 from kava.train.checks import check_warmup
 from kava.train.config import TrainConfig
@@ -181,6 +182,7 @@ def prepare(
     if start.checkpoint is not None:
         adopt(config, recorded_values(read_settings(start.checkpoint), config.left_out))
     device = torch.device(choose_device(config.device))
+    check_stored_cache(config)
     check_launcher(config, device)
     check_device_precision(config, device)
     check_device_memory(config, device)

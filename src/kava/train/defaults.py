@@ -47,6 +47,7 @@ BEFORE: Mapping[str, Any] = {
     "teacher_quantization": None, "teacher_offload": False, "optim": "adamw_torch_fused",
     "effective_batch_size": None, "streaming": False, "shuffle_buffer": 1000,
     "store": None, "store_tier": "targets", "capture_chunk": None,
+    "cache_budget": None, "cache_sinks": None, "cache_recent": None, "cache_scores": "rkv",
 }  # fmt: skip
 """Flags that runs of an earlier version do not record, and what held then."""
 

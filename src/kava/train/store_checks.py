@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from kava.train.cache_budget import check_cache
 from kava.train.settings import Settings
 
 
 def check_store(config: Settings) -> None:
-    """Check `--store` and `--store_tier` against the other flags.
+    """Check `--store`, `--store_tier` and the bounded cache against the other flags.
 
     Raises:
         ValueError: the first conflict; the message names the flags and the mend.
     """
+    check_cache(config)
     if not config.store:
         if config.store_tier != "targets":
             raise ValueError(

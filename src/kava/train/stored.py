@@ -22,6 +22,7 @@ from kava.store.fingerprints import (
 )
 from kava.store.manifest import FULL, TARGETS, Manifest, check_equal, read_manifest
 from kava.store.teacher import ANSWER, CODI, QUERIES, WEIGHTS, StoredTeacher
+from kava.train.cache_budget import cache_settings
 from kava.train.config import TrainConfig
 from kava.train.kept import eviction_options
 from kava.train.matching import compares_queries
@@ -31,6 +32,11 @@ from kava.train.teacher_names import TeacherName, teachers_of
 SAME_TOKENS = "the student's own"
 """In place of a token alignment: teacher and student read the same tokens."""
 _EXTRACT = "extract it with this run's flags"
+_CACHE = (
+    "a bounded cache is an approximation, which the run names: give the flags of the extraction "
+    "(--capture_chunk, --cache_budget, --cache_sinks, --cache_recent, --cache_scores), or extract "
+    "a store with this run's"
+)
 _GIVEN_APART = ("scores", "positions", "sample_ids")
 """Options of evictions that belong to a batch."""
 
@@ -137,6 +143,7 @@ def build_stored(config: TrainConfig) -> list[StoredTeacher]:
                 f"{_EXTRACT}, make it of whole texts by kava store recompress, or pass "
                 f"--store_tier full where it has them",
             )
+            check_equal(folder, manifest.settings["targets"], cache_settings(config), _CACHE)
         found.append(StoredTeacher(folder, manifest, config.store_tier, its, reads))
     return found
 
