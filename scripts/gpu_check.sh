@@ -27,11 +27,18 @@ refuse() {
   echo "gpu_check: $1" >&2
   exit 2
 }
-for given in "STEPS=$steps" "MINUTES=$minutes" "${seeds[@]/#/SEEDS=}"; do
-  if [[ ! ${given#*=} =~ ^[0-9]{1,9}$ ]]; then refuse "$given must be a whole number"; fi
-done
-if ((10#$steps < 1)); then refuse "STEPS=$steps must be at least 1"; fi
-if [[ $size != full && $size != small ]]; then refuse "SIZE=$size must be full or small"; fi
+# is VARIABLE VALUE PATTERN WHAT: refuse a value that the pattern does not match
+is() {
+  if [[ ! $2 =~ ^($3)$ ]]; then refuse "$1='$2' is not $4"; fi
+}
+arms="kv latents none wrong_sample codi text_ce gemma written raw"
+read -ra chosen <<< "${ARMS:-$arms}"
+is DEVICE "$device" 'cpu|mps|cuda(:[0-9]{1,3})?' "cpu, mps, cuda or cuda:NUMBER"
+is STEPS "$steps" '0*[1-9][0-9]{0,8}' "a whole number above 0"
+is MINUTES "$minutes" '[0-9]{1,9}' "a whole number of minutes"
+is SIZE "$size" 'full|small' "full or small"
+for seed in "${seeds[@]}"; do is SEEDS "$seed" '[0-9]{1,9}' "a whole number"; done
+for arm in "${chosen[@]}"; do is ARMS "$arm" "${arms// /|}" "one of $arms"; done
 end=$((SECONDS + 60 * 10#$minutes))
 failed=0
 home=${KAVA_MODELS:-$HOME/.cache/kava-models}
@@ -77,8 +84,7 @@ step=(--model_name "$smollm2" --dataset_name "$problems" --target_len 8 --kv_met
   --device "$device" --max_steps 3)
 
 # 1. Does everything that only an accelerator can show work?
-part torch "$PYTHON" -c "import torch; print(torch.__version__, torch.zeros(1, device='$device').device)" || exit 1
-kava machine env --measure false
+kava machine env --device "$device" --measure false || exit 1
 kava step train "${step[@]}" --batch_size 4 --output_dir "$folder/step"
 kava step_bf16 train "${step[@]}" ${bf16[@]+"${bf16[@]}"} --batch_size 4 --output_dir "$folder/step_bf16"
 kava step_lora train "${step[@]}" ${bf16[@]+"${bf16[@]}"} --lora_r 16 --gradient_checkpointing --batch_size 4 \
@@ -134,7 +140,7 @@ kava teacher train --config configs/pretrained_smollm2.yaml --model_name "$smoll
   --save_steps "$teacher_steps" --eval_steps "$teacher_steps" \
   --device "$device" ${bf16[@]+"${bf16[@]}"} --overwrite --output_dir "$folder/smollm2_lora" &&
   kava merge merge "$folder/smollm2_lora" --output_dir "$folder/smollm2" &&
-  for arm in ${ARMS:-kv latents none wrong_sample codi text_ce gemma written raw}; do
+  for arm in "${chosen[@]}"; do
     kava "study_$arm" study run "$folder/plan.yaml" --output_dir "$folder/study" --arms "$arm" --jobs 1
   done
 if [[ -d $folder/study ]]; then

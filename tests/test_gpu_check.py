@@ -44,35 +44,6 @@ def test_checks_and_an_arm_run_and_are_not_done_twice(tmp_path: Path) -> None:
     assert again.stdout.count("done before") == len([*tmp_path.glob("*.done")]) > 5
 
 
-@pytest.mark.parametrize(
-    ("variable", "value", "said"),
-    [
-        ("STEPS", "0", "STEPS=0 must be at least 1"),
-        ("STEPS", "2.5", "STEPS=2.5 must be a whole number"),
-        ("MINUTES", "soon", "MINUTES=soon must be a whole number"),
-        ("SEEDS", "0 x", "SEEDS=x must be a whole number"),
-        ("SIZE", "huge", "SIZE=huge must be full or small"),
-    ],
-)
-def test_a_wrong_value_is_one_line(tmp_path: Path, variable: str, value: str, said: str) -> None:
-    done = check(tmp_path / "out", **{variable: value})
-    assert (done.returncode, done.stdout, done.stderr) == (2, "", f"gpu_check: {said}\n")
-    assert not (tmp_path / "out").exists()
-
-
-def test_a_study_without_models_is_not_begun(tmp_path: Path) -> None:
-    models = {"SMOLLM2": str(tmp_path), "GEMMA": str(tmp_path)}
-    done = subprocess.run(
-        ["bash", ROOT / "scripts/pretrained_study.sh"],
-        env={**os.environ, **models}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 2
-    assert (
-        done.stderr == f"pretrained_study: {tmp_path} holds no model: name folders that do as "
-        "SMOLLM2 and GEMMA\n"
-    )
-
-
 def test_models_that_are_missing_and_time_that_is_over(tmp_path: Path) -> None:
     done = check(tmp_path, GEMMA=str(tmp_path / "none"))
     assert done.returncode == 2

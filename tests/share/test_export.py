@@ -38,6 +38,19 @@ def answers(checkpoint: Path, output: Path) -> list[str]:
     return [json.loads(line)["text"] for line in output.read_text().splitlines()]
 
 
+def generated(model: Any, tokenizer: Any) -> list[str]:
+    """What transformers' own calls answer."""
+    records = load_records(GAME, split="test")
+    chats = [[{"role": "user", "content": record.question}] for record in records]
+    batch = tokenizer.apply_chat_template(
+        chats, return_tensors="pt", return_dict=True, padding=True
+    )
+    ids = model.generate(**batch, max_new_tokens=12, do_sample=False)
+    new = ids[:, batch["input_ids"].shape[1] :]
+    texts: list[str] = tokenizer.batch_decode(new, skip_special_tokens=True)
+    return texts
+
+
 @pytest.mark.parametrize("kind", ["latent", "explicit"])
 def test_an_exported_student_answers_as_its_checkpoint_does(
     kind: str, runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -52,16 +65,25 @@ def test_an_exported_student_answers_as_its_checkpoint_does(
     assert type(stock).__name__ == "LlamaForCausalLM"
     if kind == "explicit":
         tokenizer = AutoTokenizer.from_pretrained(folder)
-        records = load_records(GAME, split="test")
-        chats = [[{"role": "user", "content": record.question}] for record in records]
-        batch = tokenizer.apply_chat_template(
-            chats, return_tensors="pt", return_dict=True, padding=True
-        )
-        ids = stock.generate(**batch, max_new_tokens=12, do_sample=False)
-        new = ids[:, batch["input_ids"].shape[1] :]
-        assert tokenizer.batch_decode(new, skip_special_tokens=True) == expected
+        assert generated(stock, tokenizer) == expected
         kept = json.loads((folder / "kava.json").read_text())
         assert kept["config"] == {"max_new_tokens": 12}  # paths and other flags stay here
+
+
+def check_adapters(checkpoint: Path, expected: list[str]) -> None:
+    """transformers' own call finds the base of a checkpoint's adapters."""
+    model = AutoModelForCausalLM.from_pretrained(
+        checkpoint, dtype=torch.float32, device_map="cpu", attn_implementation="eager"
+    )
+    assert not model.training
+    assert model.base.config._attn_implementation == "eager"
+    assert generated(model, AutoTokenizer.from_pretrained(checkpoint)) == expected
+    half = AutoModelForCausalLM.from_pretrained(checkpoint, dtype="bfloat16")
+    assert half.dtype == torch.bfloat16
+    with pytest.raises(ValueError, match=r"quantization_config=.* cannot be followed for"):
+        AutoModelForCausalLM.from_pretrained(checkpoint, quantization_config={"bits": 4})
+    with pytest.raises(ValueError, match="'balanced' is unknown; choose auto, cpu"):
+        AutoModelForCausalLM.from_pretrained(checkpoint, device_map="balanced")
 
 
 @pytest.mark.parametrize("kind", ["latent", "explicit"])
@@ -78,8 +100,7 @@ def test_adapters_are_added_to_the_weights(kind: str, tmp_path: Path) -> None:
     assert not [path for path in folder.iterdir() if "adapter" in path.name]
     assert "| LoRA | rank 4, α 8, merged here |" in (folder / "README.md").read_text()
     if kind == "latent":
-        with pytest.raises(ValueError, match="LoRA adapters without their base model: load it by"):
-            AutoModelForCausalLM.from_pretrained(tmp_path / "run/checkpoint-2")
+        check_adapters(tmp_path / "run/checkpoint-2", expected)
         loaded = load_student(tmp_path / "run").model
         assert isinstance(loaded, LatentStudent)
         assert loaded.generation_config.max_new_tokens == 12

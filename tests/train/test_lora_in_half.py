@@ -16,7 +16,7 @@ from kava.commands.merge import main as merge
 from kava.models.load import load_model
 from kava.models.lora import LoraForm, add_lora, merge_lora
 from kava.student.checkpoint import load_student
-from kava.student.prompts import base_of
+from kava.student.config import base_of
 
 HALF: dict[str, Any] = {"lora_r": 4, "dtype": "bfloat16"}
 CASES: dict[str, dict[str, Any]] = {

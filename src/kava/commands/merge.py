@@ -56,8 +56,8 @@ def main(argv: list[str]) -> int:
 
     from kava.models.lora import has_lora, merge_lora
     from kava.student.checkpoint import load_student, save_student
+    from kava.student.config import base_of
     from kava.student.manifest import write_manifest
-    from kava.student.prompts import base_of
 
     student = load_student(config.checkpoint, best=config.best, dtype=config.dtype)
     base = base_of(student.model)

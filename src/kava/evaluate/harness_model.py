@@ -9,6 +9,7 @@ Shapes: B batch, N tokens of a continuation, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from lm_eval.api.instance import Instance
@@ -50,8 +51,8 @@ class KavaLM(LM):
             student has the prompt of its training.
 
     Raises:
-        ValueError: a batch size that is not a whole number above 0, or a chat template for a
-            trained student.
+        ValueError: no student, an argument that there is not, a size that is not a whole number
+            above 0, or a chat template for a trained student.
 
     Example:
         >>> lm_eval.simple_evaluate(KavaLM("outputs/run"), tasks=["gsm8k"])
@@ -59,7 +60,7 @@ class KavaLM(LM):
 
     def __init__(
         self,
-        pretrained: str,
+        pretrained: str = "",
         *,
         best: bool = False,
         batch_size: int | str = 64,
@@ -68,10 +69,22 @@ class KavaLM(LM):
         max_length: int | None = None,
         max_batch_size: int | None = None,
         chat_template: str = NO_CHAT,
+        **unknown: Any,
     ) -> None:
         super().__init__()
-        if not str(batch_size).isdecimal() or int(batch_size) < 1:
-            raise ValueError(f"batch_size={batch_size} must be a whole number above 0")
+        for name, value in unknown.items():
+            raise ValueError(
+                f"{name}={value}: the model kava takes no {name}; choose from pretrained, best, "
+                f"batch_size, device, max_new_tokens, max_length, chat_template"
+            )
+        if not pretrained:
+            raise ValueError("no student is named: pass --model_args pretrained=outputs/run")
+        if not isinstance(best, bool):
+            raise ValueError(f"best={best} is not true or false")
+        sizes = {"max_new_tokens": max_new_tokens, "max_length": max_length}
+        for name, size in {"batch_size": batch_size, **sizes}.items():
+            if size is not None and (not str(size).isdecimal() or int(size) < 1):
+                raise ValueError(f"{name}={size} must be a whole number above 0")
         if device == "cuda:0" and not torch.cuda.is_available():
             device = "auto"
         where = None if device is None else choose_device(device)
@@ -80,8 +93,8 @@ class KavaLM(LM):
         )
         check_chat(self.student.settings, self.student.path, chat_template)
         self.batch_size = int(batch_size)
-        self.max_new_tokens = max_new_tokens
-        self.max_length = max_length
+        self.max_new_tokens = None if max_new_tokens is None else int(max_new_tokens)
+        self.max_length = None if max_length is None else int(max_length)
 
     @property
     def tokenizer_name(self) -> str:

@@ -13,7 +13,7 @@ from kava.models.limits import table_of_positions
 from kava.ranks import ALONE, Ranks
 from kava.student.answering import Answers
 from kava.student.checkpoint import LoadedStudent, library_versions
-from kava.student.prompts import base_of
+from kava.student.config import base_of
 from kava.train.recorded import new_tokens_of
 
 

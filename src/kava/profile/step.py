@@ -20,7 +20,7 @@ from kava.profile.defaults import DEFAULT_STUDENT, LARGER_TEACHER
 from kava.profile.measure import PeakMemory, StageClock
 from kava.profile.report import Model, Profile
 from kava.profile.staged import STAGES, StagedDistiller, check_step
-from kava.student.prompts import base_of
+from kava.student.config import base_of
 from kava.train.config import TrainConfig
 from kava.train.data import load_data
 from kava.train.limits import Readers, check_models, fit_data

@@ -12,9 +12,9 @@ from kava.share.card import model_card
 from kava.share.facts import facts_of
 from kava.share.licences import CARD, licence_of
 from kava.student.checkpoint import LoadedStudent, save_student
+from kava.student.config import base_of
 from kava.student.exported import SIDE_SETTINGS, write_exported
 from kava.student.latent import LatentStudent
-from kava.student.prompts import base_of
 from kava.student.ready import set_ends
 from kava.student.settings import SETTINGS_FILE
 from kava.train.recorded import recorded_values

@@ -10,7 +10,7 @@ training; what was trained is float32. `kava merge` makes an ordinary checkpoint
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from kava.models.devices import choose_device, dtype_of
 from kava.models.load import load_model
 from kava.models.lora import (
     adapter_state,
@@ -29,18 +30,22 @@ from kava.models.lora import (
     save_adapters,
 )
 from kava.models.weights import read_tensors
-from kava.student.config import LatentStudentConfig
-from kava.student.latent import LatentStudent
-from kava.student.prompts import base_of
+from kava.student.config import LatentStudentConfig, base_of, is_latent
+from kava.student.settings import read_settings
 from kava.student.whole import ADAPTER_FOLDER, WEIGHTS_FILE, is_adapted
 
+_OF_DOWNLOADS = {
+    *("config", "trust_remote_code", "adapter_kwargs", "_from_auto", "_commit_hash", "cache_dir"),
+    *("force_download", "local_files_only", "token", "revision", "code_revision", "subfolder"),
+    *("use_safetensors", "low_cpu_mem_usage"),
+}
 BASE_DTYPE = "base_dtype"
 """Key of `kava.json`: the dtype in which the frozen base was read; left out: float32."""
 
 
 def added_state(student: PreTrainedModel) -> dict[str, Tensor]:
     """The weights of a latent student outside its base; none of another student."""
-    if not isinstance(student, LatentStudent):
+    if not is_latent(student):
         return {}
     return {
         name: part for name, part in student.state_dict().items() if not name.startswith("base.")
@@ -74,20 +79,25 @@ def save_weights(
         )
         return
     save_adapters(directory / ADAPTER_FOLDER, base_of(student))
-    if isinstance(student, LatentStudent):
+    if is_latent(student):
         student.config.save_pretrained(directory)
         added = {name: part.contiguous() for name, part in added_state(student).items()}
         save_file(added, directory / WEIGHTS_FILE, metadata={"format": "pt"})
 
 
 def load_adapted(
-    folder: Path, settings: Mapping[str, Any], *, dtype: torch.dtype | str = "auto"
+    folder: Path,
+    settings: Mapping[str, Any],
+    latent: Callable[..., PreTrainedModel],
+    *,
+    dtype: torch.dtype | str = "auto",
 ) -> PreTrainedModel:
     """Load a student with adapters and its base model.
 
     Args:
         folder: a checkpoint with adapters.
         settings: content of its `kava.json`.
+        latent: makes a latent student of a configuration and `base_model`: `LatentStudent`.
         dtype: of all weights; "auto" is that of training.
 
     Raises:
@@ -104,13 +114,56 @@ def load_adapted(
     student: PreTrainedModel = base
     if settings["student"] == "latent":
         config = LatentStudentConfig.from_pretrained(folder)
-        student = LatentStudent(config, base_model=base)
-        student.cast_added(torch.float32)
+        made: Any = latent(config, base_model=base)
+        made.cast_added(torch.float32)
+        student = made
     add_lora(base, form, name)
     load_adapted_weights(folder, student)
     if isinstance(dtype, torch.dtype):
         student.to(dtype=dtype)  # type: ignore[call-arg]
     return student
+
+
+def from_checkpoint(
+    folder: Path, latent: Callable[..., PreTrainedModel], options: Mapping[str, Any]
+) -> Any:
+    """`from_pretrained` for a checkpoint with adapters, which has its base elsewhere.
+
+    Args:
+        folder: the checkpoint.
+        latent: as `load_adapted` takes it.
+        options: of transformers' `from_pretrained`: dtype, device_map as one device,
+            attn_implementation and output_loading_info are followed, those about downloads have
+            no effect.
+
+    Returns:
+        the student in evaluation mode, and what loading reports where that is asked for.
+
+    Raises:
+        OSError, ValueError: as `load_adapted`, or another option, which is named.
+    """
+    settings = read_settings(folder)
+    given = {name: value for name, value in options.items() if value not in (None, False, {})}
+    dtype = given.pop("torch_dtype", given.pop("dtype", "auto"))
+    where = given.pop("device_map", None)
+    # AutoModelForCausalLM has moved it into the configuration
+    asked = getattr(given.get("config"), "_attn_implementation", None)
+    attention = given.pop("attn_implementation", asked)
+    report = given.pop("output_loading_info", False)
+    for name in given.keys() - _OF_DOWNLOADS:
+        raise ValueError(
+            f"{name}={given[name]!r} cannot be followed for {folder}, which holds LoRA adapters "
+            f"without their base model: leave it out, or make the checkpoint whole by kava merge"
+        )
+    student = load_adapted(folder, settings, latent, dtype=dtype_of(dtype)).eval()
+    if attention is not None:
+        for part in (student, base_of(student)):
+            part.set_attn_implementation(attention)
+    if where is not None:
+        device = where.get("", where) if isinstance(where, Mapping) else where
+        device = f"cuda:{device}" if isinstance(device, int) else str(device)
+        student.to(choose_device(device))  # type: ignore[arg-type]
+    return (student, {}) if report else student
 
 
 def load_adapted_weights(folder: Path, student: PreTrainedModel) -> None:

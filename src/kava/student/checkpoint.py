@@ -43,11 +43,10 @@ from kava.models.tokenizers import check_tokenizer
 from kava.models.weights import check_finite
 from kava.names import NO_CHAT
 from kava.student.adapted import load_adapted, save_weights
-from kava.student.config import LatentStudentConfig
+from kava.student.config import LatentStudentConfig, base_of
 from kava.student.exported import is_exported, load_exported
 from kava.student.latent import LatentStudent
 from kava.student.manifest import MANIFEST_FILE
-from kava.student.prompts import base_of
 from kava.student.ready import settle_answers, with_prompt
 from kava.student.settings import FORMAT, SETTINGS_FILE, read_settings, template_of
 from kava.student.whole import (
@@ -247,7 +246,7 @@ def _load_checkpoint(
     if problem is not None:
         raise ValueError(f"{problem}; take another checkpoint")
     if is_adapted(folder):
-        model: Any = load_adapted(folder, settings, dtype=dtype_of(dtype))
+        model: Any = load_adapted(folder, settings, LatentStudent, dtype=dtype_of(dtype))
         model = model.eval() if device is None else model.eval().to(device)
     elif settings["student"] == "latent":
         read_json(folder / CONFIG_FILE)  # transformers uses the last of two equal keys

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from transformers import PreTrainedConfig
 
 from kava.names import DECODINGS, THOUGHT_POSITIONS
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 LATENT_NEW_TOKENS = 32
 """Most tokens of a latent student's answer, where nothing says otherwise."""
@@ -79,3 +82,13 @@ class LatentStudentConfig(PreTrainedConfig):
     def makes_latents(self) -> bool:
         """Whether there are latents made from hidden states (pause tokens are not)."""
         return self.num_latents > 0 and (self.decoding == "sequential" or self.num_iterations > 0)
+
+
+def is_latent(model: PreTrainedModel) -> bool:
+    """Whether a model is a latent student."""
+    return isinstance(model.config, LatentStudentConfig)
+
+
+def base_of(model: PreTrainedModel) -> PreTrainedModel:
+    """The language model of a student."""
+    return model.base if is_latent(model) else model

@@ -33,6 +33,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from kava.models.traceable import name_outputs
+from kava.student.adapted import from_checkpoint
 from kava.student.cache import Pairs
 from kava.student.config import LATENT_NEW_TOKENS, LatentStudentConfig
 from kava.student.decode import Choose, Generation, Stop, decode
@@ -119,7 +120,7 @@ class LatentStudent(PreTrainedModel, LatentGenerationMixin):
 
         Raises:
             ValueError: a run's checkpoint with a missing or truncated file, or with LoRA adapters
-                and no base.
+                whose base cannot be loaded.
         """
         folder = Path(pretrained_model_name_or_path or "")
         if (folder / WEIGHTS_FILE).is_file() or has_manifest(folder):
@@ -127,10 +128,7 @@ class LatentStudent(PreTrainedModel, LatentGenerationMixin):
             if problem is not None:
                 raise ValueError(f"{problem}; take another checkpoint")
         if is_adapted(folder):
-            raise ValueError(
-                f"{folder} holds LoRA adapters without their base model: load it by "
-                f"kava.load_student, or make it whole by kava merge"
-            )
+            return from_checkpoint(folder, cls, options)
         loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **options)
         student = loaded[0] if isinstance(loaded, tuple) else loaded
         student.settle_generation()  # a checkpoint of an earlier version has no such file

@@ -10,7 +10,7 @@ from kava.data.encode import encode_prompt
 from kava.data.records import Record, Template
 from kava.models.limits import check_answers_fit
 from kava.models.readable import Limits
-from kava.student.config import LATENT_NEW_TOKENS
+from kava.student.config import LATENT_NEW_TOKENS, base_of
 from kava.student.latent import LatentStudent
 
 WRITTEN_NEW_TOKENS = 256
@@ -24,11 +24,6 @@ def question_of(record: Record) -> str:
 def name_of(record: Record) -> str:
     """The name of a record in messages."""
     return f"record {record.id!r}"
-
-
-def base_of(model: PreTrainedModel) -> PreTrainedModel:
-    """The language model of a student."""
-    return model.base if isinstance(model, LatentStudent) else model
 
 
 def encode_prompts(

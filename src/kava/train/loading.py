@@ -12,7 +12,7 @@ from kava.align.heads.layerwise import LayerwiseProjector
 from kava.models.lora import has_lora
 from kava.models.weights import read_tensors
 from kava.student.adapted import load_adapted_weights
-from kava.student.prompts import base_of
+from kava.student.config import base_of
 from kava.student.whole import ALIGNER_FILE, WEIGHTS_FILE, is_adapted
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from kava.models.lora import ALL_LINEAR, LoraForm, add_lora
 from kava.models.probe import probe_cache
 from kava.models.recompute import recompute_layers
 from kava.models.tokenizers import check_tokenizer
+from kava.student.config import base_of
 from kava.student.latent import LatentStudent
-from kava.student.prompts import base_of
 from kava.train.config import TrainConfig
 from kava.train.limits import check_rank
 from kava.train.loading import holds_query_maps

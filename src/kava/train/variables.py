@@ -186,7 +186,7 @@ def check_variables(
         if not variable.startswith(PREFIX) or variable in KNOWN:
             continue
         name = variable.removeprefix(PREFIX).lower()
-        if name in settings:
+        if name in settings and variable.upper() not in KNOWN:
             raise ValueError(
                 f"{variable} is no variable that KaVa reads: pass --{name}, or write it into a "
                 f"--config file (variables: {listed(SETTINGS)})"
