@@ -1,6 +1,7 @@
 """Kill runs at random moments, go on, and compare with runs that nothing disturbed.
 
     python tests/campaigns/kills.py --kills 100 --seed 0 --commands train study evaluate
+    python tests/campaigns/kills.py --kills 80 --slurm 20    # and 20 of slurm_kills.py
 
 After every kill: no process of the run is left, its folder is free, its files are whole. Then the
 same command goes on and must leave what the undisturbed run left, to the bit, and no temporary
@@ -28,6 +29,7 @@ import json
 import random
 import shutil
 import signal
+import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -249,6 +251,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--commands", nargs="+", choices=COMMANDS, default=list(COMMANDS))
     parser.add_argument("--only", type=int, nargs="+", metavar="NUMBER", help="these kills alone")
     parser.add_argument("--jobs", type=int, default=2, help="at a time (default %(default)s)")
+    parser.add_argument("--slurm", type=int, default=0, help="how many more under a real Slurm")
     options = parser.parse_args(argv)
     torch.set_num_threads(1)
     planned = kills(options.kills, options.seed, options.commands)
@@ -266,7 +269,11 @@ def main(argv: Sequence[str]) -> int:
     if any(held.lost for _, held in done):
         return 1
     shutil.rmtree(base)
-    return 0
+    if options.slurm == 0:
+        return 0
+    under_slurm = [sys.executable, Path(__file__).with_name("slurm_kills.py")]
+    asked = ["--kills", str(options.slurm), "--seed", str(options.seed)]
+    return subprocess.run([*under_slurm, *asked], check=False).returncode
 
 
 if __name__ == "__main__":
