@@ -68,7 +68,7 @@ def resolve_gguf(path: Path, name: str) -> str:
     """
     if importlib.util.find_spec("gguf") is None:
         raise OSError(
-            f"{name!r} needs the package gguf: pip install -c constraints.txt 'kava-distill[gguf]'"
+            f"{name!r} needs the package gguf: pip install -c constraints.txt '.[gguf]'"
         )
     if path.is_file():
         with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""LoRA adapters (arXiv 2106.09685) in a causal model, by peft: `pip install 'kava-distill[lora]'`.
+"""LoRA adapters (arXiv 2106.09685) in a causal model, by peft: extra `lora`.
 
 A model keeps its class; low-rank matrices stand beside its linear layers, and they alone are
 trained. On disk they have peft's form, adapter_config.json and adapter_model.safetensors, which
@@ -265,6 +265,6 @@ def _peft() -> Any:
         import peft
     except ImportError as error:
         raise ImportError(
-            "LoRA needs the package peft: pip install -c constraints.txt 'kava-distill[lora]'"
+            "LoRA needs the package peft: pip install -c constraints.txt '.[lora]'"
         ) from error
     return peft

@@ -204,7 +204,7 @@ def _bitsandbytes() -> Any:
     if find_spec("bitsandbytes") is None:
         raise KavaError(
             "weights and optimisers of 8 and 4 bits need the package bitsandbytes: "
-            "pip install -c constraints.txt 'kava-distill[quant]'"
+            "pip install -c constraints.txt '.[quant]'"
         )
     # 8-bit layers say once for each layer that they cast their inputs
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
