@@ -179,6 +179,11 @@ def is_first() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+def num_launched() -> int:
+    """How many processes the launcher has started; 1 where there is no launcher."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 @contextmanager
 def ranks_of_launcher(go_on: str = "") -> Iterator[Ranks]:
     """Meet the other processes of this command, if a launcher has started several.

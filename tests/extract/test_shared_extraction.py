@@ -147,6 +147,24 @@ def test_kept_positions_and_whole_texts_of_a_fit_are_shared_alike(
     use(tmp_path / "several", **fit)
 
 
+@pytest.mark.parametrize("what", ["batch_size", "dataset_name"])
+def test_processes_that_would_share_differently_are_refused(
+    tmp_path: Path, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each takes every second batch of its own list: of two lists, samples would be left out."""
+    values = {
+        "batch_size": (4, 2),
+        "dataset_name": [f"kava/shell-game?num_train={n}" for n in (64, 60)],
+    }
+
+    def share(ranks: Ranks) -> None:
+        store(tmp_path / "store", ranks=ranks, **{what: values[what][ranks.index]})
+
+    with pytest.raises(KavaError, match="the samples or --batch_size of the processes differ"):
+        Threads(monkeypatch).run(2, share)
+    assert not manifest_of(tmp_path / "store").shards
+
+
 @pytest.fixture
 def cut(tmp_path: Path, together: Callable[..., None]) -> Path:
     """The folder of an extraction whose second process has ended."""

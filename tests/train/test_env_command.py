@@ -208,6 +208,8 @@ def test_a_gpu_is_shown_and_its_precision_is_a_flag_of_the_command(
     assert printed.splitlines()[-1] == "run: kava train --model_name gpt2 --bf16"
     assert chosen(capsys, *flags, "--bf16", "false")["precision"] == ("float32", "--bf16")
     assert chosen(capsys, *flags, "--fp16")["precision"] == ("fp16", "--fp16")
+    both = ("--bf16", "false", "--fp16")
+    assert chosen(capsys, *flags, *both)["precision"] == ("fp16", "--fp16")
 
 
 def test_the_devices_that_cuda_reports(monkeypatch: pytest.MonkeyPatch) -> None:

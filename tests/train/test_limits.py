@@ -86,7 +86,7 @@ def test_the_longest_prompt_decides_how_long_an_answer_may_be(
 
 
 def test_a_warm_up_is_compared_with_the_steps_that_the_data_give(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     argv = [
         *("--model_name", "kava/tiny-gpt2", "--dataset_name", "kava/shell-game?num_train=16"),
@@ -95,6 +95,9 @@ def test_a_warm_up_is_compared_with_the_steps_that_the_data_give(
     ]
     line = refusal(train, argv, capsys)
     assert "--warmup_steps 5 is longer than the whole run of 4 steps" in line
+    monkeypatch.setenv("WORLD_SIZE", "2")  # as a launcher says
+    line = refusal(train, [*argv, "--warmup_steps", "3"], capsys)
+    assert "--warmup_steps 3 is longer than the whole run of 2 steps" in line
 
 
 @pytest.mark.parametrize(

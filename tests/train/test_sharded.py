@@ -123,6 +123,12 @@ REFUSED: dict[str, tuple[dict[str, str], dict[str, Any], str]] = {
     "loading": ({"FSDP_CPU_RAM_EFFICIENT_LOADING": "true"}, {}, "_efficient_loading false"),
     "lora": ({}, {"lora_r": 4}, "--lora_r has not been tried with weights that processes share"),
     "optim": ({}, {"optim": "adafactor"}, "--optim adafactor has not been tried"),
+    "precision": (
+        {"ACCELERATE_MIXED_PRECISION": "bf16"},
+        {},
+        "bf16 sets a precision .* pass --bf16 to kava",
+    ),
+    "fp8": ({"ACCELERATE_MIXED_PRECISION": "fp8"}, {"bf16": True}, ": pass --mixed_precision no"),
 }
 
 

@@ -40,9 +40,15 @@ class ExtractConfig(TrainConfig):
                 raise ValueError("name the teacher that reads, by --teacher_name or --teachers")
             first = self.teachers[0] if self.teachers else str(self.teacher_name)
             self.model_name = first.partition("=")[2] or first
+        self.store, self.store_tier = None, "targets"  # of a run's file: this writes a store
         super().__post_init__()
         if self.teacher_name is None:
             raise ValueError("name the teacher that reads, by --teacher_name or --teachers")
+        if self.auto_batch:
+            raise ValueError(
+                "--batch_size auto measures steps of training, and kava extract makes none: pass "
+                "a number"
+            )
 
 
 @dataclass(kw_only=True)

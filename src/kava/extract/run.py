@@ -25,7 +25,7 @@ from kava.models.devices import choose_device
 from kava.models.rotary import rotary_of
 from kava.ranks import ALONE, Ranks
 from kava.store.fingerprints import tokenizer_fingerprint, weights_fingerprint
-from kava.store.manifest import Manifest
+from kava.store.manifest import FULL, Manifest
 from kava.store.teacher import (
     ANSWER,
     CALIBRATION,
@@ -117,19 +117,7 @@ def _extract_one(
     device = torch.device(choose_device(config.device))
     model = load_teacher(one, config)
     model.to(device)  # type: ignore[arg-type]
-    if needs_scores(config):
-        path = folder / FILE_NAME
-        scored = (
-            with_scores(config, model, part, records, data.template, path)
-            for part, records in ((data.train, data.train_records), (data.eval, data.eval_records))
-        )
-        with ranks.in_turn():
-            train, held_out = scored
-        data = replace(data, train=train, eval=held_out)
-        model.to(device)  # type: ignore[arg-type]
     samples = [as_alone(sample, n) for sample in [*data.train, *data.eval] if reads(sample, n)]
-    fitted = [sample for sample in data.train if sample.num_reasoning and reads(sample, n)]
-    fitted = [sample.as_read_by(n) for sample in fitted[: config.calibration_samples]]
     if not samples:
         raise ValueError(f"there is no sample that teacher {one.label} reads")
     include = request.include | store_reads(config)
@@ -192,9 +180,24 @@ def _extract_one(
     with ranks.in_turn():
         if ranks.first:
             manifest = begin(folder, settings, config, n)
+            if rotary is None and manifest.of_tier(FULL):
+                rotary = rotary_of(model)  # of the whole texts of an earlier extraction
             write_tensors(folder / TEACHER_FILE, *_teacher_file(manifest, rotary, trace))
         else:
             manifest = begun(folder, settings)
+    if needs_scores(config):  # in the folder, which is this extraction's now
+        path = folder / FILE_NAME
+        scored = (
+            with_scores(config, model, part, records, data.template, path)
+            for part, records in ((data.train, data.train_records), (data.eval, data.eval_records))
+        )
+        with ranks.in_turn():
+            train, held_out = scored
+        data = replace(data, train=train, eval=held_out)
+        model.to(device)  # type: ignore[arg-type]
+        samples = [as_alone(sample, n) for sample in [*train, *held_out] if reads(sample, n)]
+    fitted = [sample for sample in data.train if sample.num_reasoning and reads(sample, n)]
+    fitted = [sample.as_read_by(n) for sample in fitted[: config.calibration_samples]]
     keeper = None
     if targets is not None:
         keeper = Keeper(

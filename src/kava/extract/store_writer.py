@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -108,6 +109,17 @@ def begun(
     return found
 
 
+def hash_of_jobs(batches: Sequence[Sequence[Job]]) -> str:
+    """A hash of what is read in which batch."""
+    found = hashlib.sha256()
+    for some in batches:
+        found.update(b"batch")
+        for job in some:
+            for digest in (job.full, job.target):
+                found.update(b"-" if digest is None else digest)
+    return found.hexdigest()
+
+
 class StoreWriter:
     """Writes the tiers of a store.
 
@@ -176,15 +188,17 @@ class StoreWriter:
         Raises:
             ValueError: numbers that the form cannot hold.
             OSError: a shard cannot be written.
+            KavaError: the processes would not cut the same samples into the same batches.
             ProcessLost: another process has ended; what this one has read is stored.
         """
-        batches = self.ranks.share(
-            [
-                (jobs[at : at + batch_size], read, keeper)
-                for jobs, read, keeper in work
-                for at in range(0, len(jobs), batch_size)
-            ]
-        )
+        whole_work = [
+            (jobs[at : at + batch_size], read, keeper)
+            for jobs, read, keeper in work
+            for at in range(0, len(jobs), batch_size)
+        ]
+        hashed = hash_of_jobs([some for some, _, _ in whole_work])
+        self.ranks.agree(lambda: hashed, str, "the samples or --batch_size")
+        batches = self.ranks.share(whole_work)
         alone = self.ranks.count == 1
         whole = self.manifest
         with nullcontext(whole) if alone else own_part(self.folder, whole, self.ranks.index) as own:

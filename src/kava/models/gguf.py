@@ -67,9 +67,7 @@ def resolve_gguf(path: Path, name: str) -> str:
         ValueError: a file that is not in this format.
     """
     if importlib.util.find_spec("gguf") is None:
-        raise OSError(
-            f"{name!r} needs the package gguf: pip install -c constraints.txt '.[gguf]'"
-        )
+        raise OSError(f"{name!r} needs the package gguf: pip install -c constraints.txt '.[gguf]'")
     if path.is_file():
         with path.open("rb") as file:
             if file.read(len(_MAGIC)) != _MAGIC:

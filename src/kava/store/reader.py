@@ -51,10 +51,12 @@ class Tier:
         self.checks = checks
         self._open: OrderedDict[int, TensorFile] = OrderedDict()
         self._row_of: dict[bytes, int] = {}
+        self._stamps: list[tuple[int, int, int]] = []
         place_of: list[int] = []
         shard_of, starts, lengths, sums = [], [], [], []
         for number, shard in enumerate(self.shards):
             file = open_shard(store, shard, manifest.store_id)
+            self._stamps.append(file.stamp)
             lengths_N = file.tensor("lengths").numpy().astype(np.int64)
             digests = file.tensor("digests").numpy().tobytes()
             if lengths_N.sum() != file.places["keys"].shape[0]:
@@ -137,7 +139,13 @@ class Tier:
         if number in self._open:
             self._open.move_to_end(number)
             return self._open[number]
-        self._open[number] = TensorFile(self.shards[number].path(self.store))
+        file = TensorFile(self.shards[number].path(self.store))
+        if file.stamp != self._stamps[number]:
+            raise DamagedFile(
+                f"{file.path} was written again while this command read it: start it again, when "
+                f"the extraction has ended"
+            )
+        self._open[number] = file
         if len(self._open) > MAPPED:
             self._open.popitem(last=False)
         return self._open[number]

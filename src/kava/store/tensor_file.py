@@ -117,6 +117,12 @@ class TensorFile:
     def __len__(self) -> int:
         return len(self._map)
 
+    @property
+    def stamp(self) -> tuple[int, int, int]:
+        """Which file this is: another one if it was written again."""
+        about = os.fstat(self._file.fileno())
+        return about.st_ino, about.st_size, about.st_mtime_ns
+
     def tensor(self, name: str) -> Tensor:
         """A whole tensor, a view of the file."""
         shape = self.places[name].shape

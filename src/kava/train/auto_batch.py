@@ -8,7 +8,6 @@ nothing: gradients are dropped, random states and buffers are put back.
 from __future__ import annotations
 
 import ctypes
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -19,6 +18,7 @@ from kava.data.collate import Collator
 from kava.errors import KavaError
 from kava.format import file_size
 from kava.machine.host import available_bytes
+from kava.ranks import num_launched
 from kava.train.config import TrainConfig
 from kava.train.defaults import accumulate
 from kava.train.longest import longest
@@ -74,7 +74,7 @@ def settle_batch_size(
         KavaError: the memory holds not even one sample.
         ValueError: several processes, whose free memory may differ.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if num_launched() > 1:
         raise ValueError(
             "--batch_size auto looks at the free memory of one process, and several train: give "
             "a number"

@@ -19,6 +19,7 @@ from kava.dataset_names import WORD_BY_WORD
 from kava.fit.aligner import CalibrationReport
 from kava.fit.layer_map import LayerMapping
 from kava.models.devices import choose_device
+from kava.ranks import num_launched
 from kava.shared import SpaceFit
 from kava.store.teacher import StoredTeacher
 from kava.student.settings import read_settings
@@ -207,7 +208,7 @@ def prepare(
     if start.checkpoint is not None:
         check_same_run(start.checkpoint, config, data.hash)
     if not config.auto_batch:
-        check_warmup(config, num_update_steps(config, len(data.train)))
+        check_warmup(config, num_update_steps(config, len(data.train), num_launched()))
     check_bare(config, data.train)
     if config.wrong_sample:
         check_neighbours(data.train, "train on", "--subset_size")

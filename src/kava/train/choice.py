@@ -148,10 +148,10 @@ def _accelerator(device: str) -> Accelerator | None:
 
 
 def _precision_choice(given: Given, device: str) -> Choice:
-    for name in ("bf16", "fp16"):
-        if name in given.values:
-            on = bool(given.values[name])
-            return Choice("precision", name if on else "float32", *_origin(given, name, "", ""))
+    asked = [name for name in ("bf16", "fp16") if name in given.values]
+    for name in sorted(asked, key=lambda name: not given.values[name]):  # what is on first
+        value = name if given.values[name] else "float32"
+        return Choice("precision", value, *_origin(given, name, "", ""))
     return Choice("precision", *precision_for(_accelerator(device)))
 
 

@@ -34,6 +34,14 @@ def check_launcher(config: TrainConfig, device: torch.device) -> None:
                 f"{name}={os.environ[name]}: kava train does not work with {what}: leave it out "
                 f"of accelerate's flags or file, and save memory by {_MEMORY}"
             )
+    said = os.environ.get("ACCELERATE_MIXED_PRECISION", "no").lower()
+    ours = "bf16" if config.bf16 else "fp16" if config.fp16 else "no"
+    if said not in ("no", ours):
+        mend = f"pass --{said} to kava train, or " if said in ("bf16", "fp16") else "pass "
+        raise ValueError(
+            f"ACCELERATE_MIXED_PRECISION={said} sets a precision that the run would not record: "
+            f"{mend}--mixed_precision no to accelerate launch"
+        )
     if not shares_weights():
         return
     if device.type == "cpu":

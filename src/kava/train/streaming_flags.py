@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
-
 from kava.flags import flags_of
+from kava.ranks import num_launched
 from kava.train.settings import Settings
 
 
@@ -43,7 +42,7 @@ def check_streaming(config: Settings) -> None:
     for why, mend in refused.items():
         if mend:
             raise ValueError(f"--streaming does not hold the data, and {why}: {mend}")
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if num_launched() > 1:
         raise ValueError(
             "--streaming reads one stream, and several processes train: leave it out, or train "
             "with one process"
