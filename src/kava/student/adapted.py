@@ -162,7 +162,7 @@ def from_checkpoint(
     if where is not None:
         device = where.get("", where) if isinstance(where, Mapping) else where
         device = f"cuda:{device}" if isinstance(device, int) else str(device)
-        student.to(choose_device(device))  # type: ignore[arg-type]
+        student.to(choose_device(device))
     return (student, {}) if report else student
 
 

@@ -91,4 +91,5 @@ def is_latent(model: PreTrainedModel) -> bool:
 
 def base_of(model: PreTrainedModel) -> PreTrainedModel:
     """The language model of a student."""
-    return model.base if is_latent(model) else model
+    base: PreTrainedModel = model.base if is_latent(model) else model  # type: ignore[assignment]
+    return base
