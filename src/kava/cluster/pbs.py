@@ -84,7 +84,15 @@ class Pbs:
             "# Tasks that reached the limit were submitted again: wait for those that still go on.",
             "behind=",
             f'for id in $(cut -d " " -f 2 "$study/{FOLDER}/{RESUBMITTED}" 2> /dev/null); do',
-            "  state=$(qstat \"$id\" 2> /dev/null | awk 'NR > 2 { print $5 }')",
+            '  if said=$(qstat "$id" 2>&1); then',
+            """    state=$(awk -v id="${id%%.*}" 'index($1, id) == 1 { print $5 }' <<< "$said")""",
+            "  # the qstat of Slurm says of a job that has left by this code alone",
+            '  elif [ "$? $said" = "153 " ] ||',
+            '    grep -qi -e "unknown job" -e "has finished" <<< "$said"; then',
+            "    state=",
+            "  else",
+            "    state=unknown",
+            "  fi",
             '  case "$state" in "" | C | E | F | X) ;; *) behind="$behind:$id" ;; esac',
             "done",
             'if [ -n "$behind" ]; then',
@@ -127,10 +135,14 @@ class Pbs:
         return call(["qsub", "-W", behind, str(folder / FOLDER / "report.pbs")])
 
     def jobs(self, submission: Submission, folder: Path) -> Mapping[int | str, Job]:
-        """The jobs that qstat lists."""
+        """The jobs that qstat lists.
+
+        Raises:
+            Unreachable: qstat is not there, does not answer, or refuses.
+        """
         again = resubmitted(folder)
         found: dict[int | str, Job] = {}
-        for line in (call_or_none(["qstat", "-t"]) or call_or_none(["qstat"]) or "").splitlines():
+        for line in _listed().splitlines():
             cells = line.split()
             if len(cells) < 5 or cells[4] not in STATES:
                 continue
@@ -159,6 +171,19 @@ class Pbs:
         wanted = [name for name in names if name and _parts(name)[0] in numbers]
         if wanted:
             call(["qdel", *wanted])
+
+
+def _listed() -> str:
+    """What qstat lists; with the tasks of arrays, where it knows of -t."""
+    listed_tasks = call_or_none(["qstat", "-t"])
+    if listed_tasks is not None:
+        return listed_tasks
+    try:
+        return call(["qstat"])
+    except Unreachable as error:
+        if str(error) == "qstat refused: exit code 153":  # of Slurm, without a word: it has no job
+            return ""
+        raise
 
 
 def queues() -> list[str]:
