@@ -104,3 +104,24 @@ def test_the_report_waits_for_jobs_that_are_not_known_to_have_ended(
     report = f"qsub -W depend=afterany:77.srv {tmp_path}/cluster/report.pbs"
     assert calls(fake) == ([report] if waits else [])
     assert ("written" in done.stdout) != waits
+
+
+def test_tasks_of_an_array_have_a_state_of_their_own(tmp_path: Path, pbs: Path) -> None:
+    def line(name: str, state: str) -> str:
+        return f"{name}  a_study  me  00:00:01 {state} workq\n"
+
+    tasks = tuple(("flat", seed) for seed in range(4))
+    (tmp_path / "cluster").mkdir()
+    (tmp_path / "cluster/resubmitted").write_text("1 77.srv\n")
+    names = [("77.srv", "Q"), ("12[].srv", "B"), ("12[0].srv", "X"), ("12[1].srv", "X")]
+    lines = [line(*one) for one in [*names, ("12[2].srv", "Q"), ("13.srv", "H")]]
+    for order in (lines, lines[::-1]):
+        (pbs / "queue").write_text(HEAD + "".join(order))
+        jobs = Pbs().jobs(ONE._replace(tasks=tasks), tmp_path)
+        assert {key: (job.id, job.state) for key, job in jobs.items()} == {
+            0: ("12[0].srv", "completed"),
+            1: ("77.srv", "pending"),
+            2: ("12[2].srv", "pending"),
+            3: ("12[].srv", "running"),  # not listed: as its array
+            "report": ("13.srv", "pending"),
+        }

@@ -142,21 +142,25 @@ class Pbs:
         """
         again = resubmitted(folder)
         found: dict[int | str, Job] = {}
+        newest: dict[int | str, Job] = {}
+        whole = None
         for line in _listed().splitlines():
             cells = line.split()
             if len(cells) < 5 or cells[4] not in STATES:
                 continue
-            state, name = STATES[cells[4]], cells[0]
-            number, task = _parts(name)
+            number, task = _parts(cells[0])
+            job = Job(cells[0], STATES[cells[4]], cells[3])
             if number == _parts(submission.report)[0]:
-                found["report"] = Job(name, state, cells[3])
+                found["report"] = job
             elif number == _parts(submission.runs)[0]:
-                for key in [task] if task is not None else range(len(submission.tasks)):
-                    found.setdefault(key, Job(name, state, cells[3]))
-            for key, one in again.items():
-                if number == _parts(one)[0]:
-                    found[key] = Job(name, state, cells[3])
-        return found
+                if task is None:
+                    whole = job
+                else:
+                    found[task] = job
+            newest |= {key: job for key, one in again.items() if number == _parts(one)[0]}
+        if whole is not None:  # tasks without a line of their own stand where the array stands
+            found = dict.fromkeys(range(len(submission.tasks)), whole) | found
+        return found | newest
 
     def cancel(self, submission: Submission, folder: Path, tasks: Sequence[int] | None) -> None:
         """`qdel`: runs are sent SIGTERM and save their step."""
