@@ -41,6 +41,7 @@ ACTIVE = frozenset(
     {
         *("pending", "running", "completing", "configuring", "suspended", "requeued"),
         *("requeue_hold", "special_exit", "signaling", "stage_out", "resizing", "stopped"),
+        *("resv_del_hold", "requeue_fed", "power_up_node"),
     }
 )
 
