@@ -12,7 +12,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from kava.cluster.options import JobOptions
-from kava.cluster.schedulers import FOLDER, RESUBMITTED, Job, Submission, job_name, resubmitted
+from kava.cluster.schedulers import (
+    FOLDER,
+    RESUBMITTED,
+    Job,
+    Submission,
+    job_name,
+    quoted,
+    resubmitted,
+)
 from kava.errors import KavaError
 from kava.flags import listed, near
 from kava.machine.durations import HOUR, clock
@@ -61,7 +69,7 @@ class Pbs:
             f"-l walltime={clock(options.seconds)}",
             f"-r {'y' if options.requeue else 'n'}",
             "-j oe",
-            f"-o {folder / FOLDER / 'logs'}/",
+            f"-o {quoted(f'{folder / FOLDER}/logs/')}",
             *own,
         ]
         return [f"#PBS {line}" for line in lines]
@@ -74,7 +82,7 @@ class Pbs:
             "-l select=1:ncpus=1",
             f"-l walltime={clock(min(options.seconds, HOUR))}",
             "-j oe",
-            f"-o {folder / FOLDER / 'logs'}/",
+            f"-o {quoted(f'{folder / FOLDER}/logs/')}",
         ]
         return [f"#PBS {line}" for line in lines]
 

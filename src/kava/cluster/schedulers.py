@@ -134,6 +134,16 @@ def job_name(name: str) -> str:
     return name.replace(" ", "_").replace("+", "_")
 
 
+def quoted(text: str) -> str:
+    """A word of a line that a scheduler reads from a script: in quotes where it holds a space.
+
+    Example:
+        >>> quoted("/home/me/a study/logs/")
+        '"/home/me/a study/logs/"'
+    """
+    return f'"{text}"' if " " in text else text
+
+
 def resubmitted(folder: Path) -> dict[int, str]:
     """The newest job of each task that was submitted again."""
     path = folder / FOLDER / RESUBMITTED
