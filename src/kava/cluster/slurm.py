@@ -174,7 +174,7 @@ def partitions() -> dict[str, Partition]:
         )
         one.nodes += int(nodes)
         if gres != "(null)":
-            one.gres |= {re.sub(r"\([^()]*\)", "", part) for part in gres.split(",")}
+            one.gres |= set(re.sub(r"\([^()]*\)", "", gres).split(","))
     return found
 
 
