@@ -167,7 +167,8 @@ class Pbs:
                     found[task] = job
             newest |= {key: job for key, one in again.items() if number == _parts(one)[0]}
         if whole is not None:  # tasks without a line of their own stand where the array stands
-            found = dict.fromkeys(range(len(submission.tasks)), whole) | found
+            for key in range(len(submission.tasks)):
+                found.setdefault(key, whole)
         return found | newest
 
     def cancel(self, submission: Submission, folder: Path, tasks: Sequence[int] | None) -> None:
