@@ -21,13 +21,21 @@ fi
 cd "${SLURM_SUBMIT_DIR:-.}" || exit 1
 command=("$@")
 if [[ ${1##*/} == kava && ${2:-} == train ]]; then
-  folder=${KAVA_OUTPUT_PATH:-outputs}/run
-  for ((i = 3; i < $#; i++)); do
-    if [[ ${!i} == --output_dir ]]; then
-      next=$((i + 1))
-      folder=${!next}
-    fi
+  folder= config=
+  for ((i = 3; i <= $#; i++)); do
+    next=$((i + 1))
+    case ${!i} in
+      --output[_-]dir=*) folder=${!i#*=} ;;
+      --output[_-]dir) folder=${!next-} ;;
+      --config=*) config=${!i#*=} ;;
+      --config) config=${!next-} ;;
+    esac
   done
+  if [[ -z $folder && -f $config ]]; then # without comment and quotes
+    folder=$(sed -nE -e '/^output_dir:/!d; s/^output_dir:[[:space:]]*//; s/(^|[[:space:]]+)#.*//' \
+      -e "s/[[:space:]]+$//; s/^([\"'])(.*)\1$/\2/; p" "$config")
+  fi
+  folder=${folder:-${KAVA_OUTPUT_PATH:-outputs}/run}
   if compgen -G "$folder/checkpoint-*" > /dev/null; then command+=(--resume); fi
 fi
 

@@ -82,6 +82,44 @@ def test_scripts_say_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert "submit this script by sbatch" in script("run_multinode").stderr
 
 
+@pytest.mark.parametrize(
+    ("flags", "config", "folder"),
+    [
+        ("--output_dir outputs/a --lr 1e-3", "", "outputs/a"),
+        ("--output_dir=outputs/a", "", "outputs/a"),
+        ("--lr 1e-3 --output-dir outputs/a", "", "outputs/a"),
+        ("--config run.yaml", "lr: 1\noutput_dir: outputs/b\n", "outputs/b"),
+        ("--config=run.yaml", "output_dir:   'outputs/b c'  # here\r\n", "outputs/b c"),
+        ("--config run.yaml", 'output_dir: "outputs/b#1"\n', "outputs/b#1"),
+        ("--config run.yaml --output_dir=outputs/a", "output_dir: outputs/b", "outputs/a"),
+        ("--output_dir outputs/a --config run.yaml", "output_dir: outputs/b", "outputs/a"),
+        ("--config run.yaml", "lr: 1\n#output_dir: outputs/b\n", "kept/run"),
+        ("--lr 1e-3", "", "kept/run"),
+    ],
+)
+def test_a_job_goes_on_where_the_folder_of_its_run_has_a_checkpoint(
+    flags: str, config: str, folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    programs = {
+        "kava": 'echo "kava $*" >> "$FAKE/calls"; exit 138',
+        "scontrol": 'echo "scontrol $*" >> "$FAKE/calls"',
+    }
+    fakes.install(tmp_path, monkeypatch, programs)
+    (tmp_path / "run.yaml").write_bytes(config.encode())
+    job = {"SLURM_SUBMIT_DIR": str(tmp_path), "SLURM_JOB_ID": "7", "KAVA_OUTPUT_PATH": "kept"}
+    # a checkpoint in any other folder is that of another run
+    others = {"outputs/a", "outputs/b", "outputs/run", "kept/run"} - {folder}
+    for place in others:
+        (tmp_path / place / "checkpoint-3").mkdir(parents=True)
+    for end in ("", " --resume"):
+        done = script("in_a_job", "kava", "train", *flags.split(), **job)
+        assert (done.returncode, done.stderr) == (0, "")
+        asked, again = (tmp_path / "calls").read_text().splitlines()[-2:]
+        assert asked == f"kava train {flags}{end}"
+        assert again == "scontrol requeue 7"
+        (tmp_path / folder / "checkpoint-3").mkdir(parents=True, exist_ok=True)
+
+
 @pytest.mark.slow
 def test_scripts_hand_their_flags_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fakes.install(tmp_path, monkeypatch, {**fakes.SLURM, "qsub": "exit 1", "qstat": "exit 1"})

@@ -89,12 +89,15 @@ def test_every_option_reaches_the_head_of_a_slurm_script(tmp_path: Path) -> None
 
 def test_the_head_of_a_pbs_script(tmp_path: Path) -> None:
     options = {"partition": "workq", "account": "lab", "cpus": 4, "mem": "8gb", "gres": "gpu:2"}
-    _, text = written(tmp_path, "pbs", **options)
+    study, text = written(tmp_path, "pbs", **options)
     head = [line.removeprefix("#PBS ") for line in text.splitlines() if "#PBS" in line]
     assert head[:5] == [
         "-N a_study", "-q workq", "-A lab", "-l select=1:ncpus=4:mem=8gb:ngpus=2",
         "-l walltime=08:00:00",
     ]  # fmt: skip
+    logs = f'#PBS -o "{tmp_path}/a study/cluster/logs/"'
+    for name in ("runs.pbs", "report.pbs"):
+        assert logs in (study / "cluster" / name).read_text().splitlines()
     assert "timeout --preserve-status --signal=USR1 28680 " in text
     other = JobOptions(engine="pbs", directive=["-l nodes=1:ppn=8:gpus=1"])
     head = scheduler_of("pbs")[1].run_head("s", other, tmp_path, 3)

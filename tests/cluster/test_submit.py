@@ -252,6 +252,17 @@ def test_the_check_counts_what_is_wrong_and_writes_a_report(
     assert (tmp_path / "pre_deployment_check_report.txt").is_file()
 
 
+def test_sockets_of_a_gpu_are_no_gpus_of_their_own(
+    slurm: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = "gpu*|1-00:00:00|up|4|gpu:a100:4(S:1,3),gpu:v100:2(S:0-1)"
+    fakes.install(slurm, monkeypatch, {"sinfo": f"echo '{line}'"})
+    assert run(main, ["check", "--only", "gpus", "--gres", "gpu:a100:1"]) == 0
+    said = capsys.readouterr().out
+    assert "ok       the cluster has gpu:a100:4, gpu:v100:2" in said.splitlines()
+    assert "ok       --gres gpu:a100:1" in said
+
+
 def test_models_are_found_in_a_store_of_either_form(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,7 +12,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from kava.cluster.options import JobOptions
-from kava.cluster.schedulers import FOLDER, RESUBMITTED, Job, Submission, job_name, resubmitted
+from kava.cluster.schedulers import (
+    FOLDER,
+    RESUBMITTED,
+    Job,
+    Submission,
+    job_name,
+    quoted,
+    resubmitted,
+)
 from kava.errors import KavaError
 from kava.flags import listed, near
 from kava.machine.durations import HOUR, clock
@@ -61,7 +69,7 @@ class Pbs:
             f"-l walltime={clock(options.seconds)}",
             f"-r {'y' if options.requeue else 'n'}",
             "-j oe",
-            f"-o {folder / FOLDER / 'logs'}/",
+            f"-o {quoted(f'{folder / FOLDER}/logs/')}",
             *own,
         ]
         return [f"#PBS {line}" for line in lines]
@@ -74,7 +82,7 @@ class Pbs:
             "-l select=1:ncpus=1",
             f"-l walltime={clock(min(options.seconds, HOUR))}",
             "-j oe",
-            f"-o {folder / FOLDER / 'logs'}/",
+            f"-o {quoted(f'{folder / FOLDER}/logs/')}",
         ]
         return [f"#PBS {line}" for line in lines]
 
@@ -84,7 +92,15 @@ class Pbs:
             "# Tasks that reached the limit were submitted again: wait for those that still go on.",
             "behind=",
             f'for id in $(cut -d " " -f 2 "$study/{FOLDER}/{RESUBMITTED}" 2> /dev/null); do',
-            "  state=$(qstat \"$id\" 2> /dev/null | awk 'NR > 2 { print $5 }')",
+            '  if said=$(qstat "$id" 2>&1); then',
+            """    state=$(awk -v id="${id%%.*}" 'index($1, id) == 1 { print $5 }' <<< "$said")""",
+            "  # the qstat of Slurm says of a job that has left by this code alone",
+            '  elif [ "$? $said" = "153 " ] ||',
+            '    grep -qi -e "unknown job" -e "has finished" <<< "$said"; then',
+            "    state=",
+            "  else",
+            "    state=unknown",
+            "  fi",
             '  case "$state" in "" | C | E | F | X) ;; *) behind="$behind:$id" ;; esac',
             "done",
             'if [ -n "$behind" ]; then',
@@ -127,24 +143,33 @@ class Pbs:
         return call(["qsub", "-W", behind, str(folder / FOLDER / "report.pbs")])
 
     def jobs(self, submission: Submission, folder: Path) -> Mapping[int | str, Job]:
-        """The jobs that qstat lists."""
+        """The jobs that qstat lists.
+
+        Raises:
+            Unreachable: qstat is not there, does not answer, or refuses.
+        """
         again = resubmitted(folder)
         found: dict[int | str, Job] = {}
-        for line in (call_or_none(["qstat", "-t"]) or call_or_none(["qstat"]) or "").splitlines():
+        newest: dict[int | str, Job] = {}
+        whole = None
+        for line in _listed().splitlines():
             cells = line.split()
             if len(cells) < 5 or cells[4] not in STATES:
                 continue
-            state, name = STATES[cells[4]], cells[0]
-            number, task = _parts(name)
+            number, task = _parts(cells[0])
+            job = Job(cells[0], STATES[cells[4]], cells[3])
             if number == _parts(submission.report)[0]:
-                found["report"] = Job(name, state, cells[3])
+                found["report"] = job
             elif number == _parts(submission.runs)[0]:
-                for key in [task] if task is not None else range(len(submission.tasks)):
-                    found.setdefault(key, Job(name, state, cells[3]))
-            for key, one in again.items():
-                if number == _parts(one)[0]:
-                    found[key] = Job(name, state, cells[3])
-        return found
+                if task is None:
+                    whole = job
+                else:
+                    found[task] = job
+            newest |= {key: job for key, one in again.items() if number == _parts(one)[0]}
+        if whole is not None:  # tasks without a line of their own stand where the array stands
+            for key in range(len(submission.tasks)):
+                found.setdefault(key, whole)
+        return found | newest
 
     def cancel(self, submission: Submission, folder: Path, tasks: Sequence[int] | None) -> None:
         """`qdel`: runs are sent SIGTERM and save their step."""
@@ -159,6 +184,19 @@ class Pbs:
         wanted = [name for name in names if name and _parts(name)[0] in numbers]
         if wanted:
             call(["qdel", *wanted])
+
+
+def _listed() -> str:
+    """What qstat lists; with the tasks of arrays, where it knows of -t."""
+    listed_tasks = call_or_none(["qstat", "-t"])
+    if listed_tasks is not None:
+        return listed_tasks
+    try:
+        return call(["qstat"])
+    except Unreachable as error:
+        if str(error) == "qstat refused: exit code 153":  # of Slurm, without a word: it has no job
+            return ""
+        raise
 
 
 def queues() -> list[str]:

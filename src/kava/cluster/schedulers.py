@@ -41,6 +41,7 @@ ACTIVE = frozenset(
     {
         *("pending", "running", "completing", "configuring", "suspended", "requeued"),
         *("requeue_hold", "special_exit", "signaling", "stage_out", "resizing", "stopped"),
+        *("resv_del_hold", "requeue_fed", "power_up_node"),
     }
 )
 
@@ -131,6 +132,16 @@ def job_name(name: str) -> str:
         'my_study'
     """
     return name.replace(" ", "_").replace("+", "_")
+
+
+def quoted(text: str) -> str:
+    """A word of a line that a scheduler reads from a script: in quotes where it holds a space.
+
+    Example:
+        >>> quoted("/home/me/a study/logs/")
+        '"/home/me/a study/logs/"'
+    """
+    return f'"{text}"' if " " in text else text
 
 
 def resubmitted(folder: Path) -> dict[int, str]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from kava.cluster.options import JobOptions
-from kava.cluster.schedulers import FOLDER, Job, Submission, job_name
+from kava.cluster.schedulers import FOLDER, Job, Submission, job_name, quoted
 from kava.errors import KavaError
 from kava.flags import listed, near
 from kava.machine.durations import HOUR, clock, seconds_of
@@ -68,7 +68,7 @@ class Slurm:
             f"--signal=B:USR1@{options.grace}",
             "--requeue" if options.requeue else "--no-requeue",
             "--open-mode=append",
-            f"--output={_quoted(logs / 'slurm-%A_%a.out')}",
+            f"--output={quoted(str(logs / 'slurm-%A_%a.out'))}",
             *(options.directive or []),
         ]
         return [f"#SBATCH {line}" for line in lines]
@@ -80,7 +80,7 @@ class Slurm:
             *_place(options),
             "--cpus-per-task=1",
             f"--time={clock(min(options.seconds, HOUR))}",
-            f"--output={_quoted(folder / FOLDER / 'logs' / 'slurm-%j.out')}",
+            f"--output={quoted(str(folder / FOLDER / 'logs' / 'slurm-%j.out'))}",
         ]
         return [f"#SBATCH {line}" for line in lines]
 
@@ -174,7 +174,7 @@ def partitions() -> dict[str, Partition]:
         )
         one.nodes += int(nodes)
         if gres != "(null)":
-            one.gres |= {re.sub(r"\([^()]*\)", "", part) for part in gres.split(",")}
+            one.gres |= set(re.sub(r"\([^()]*\)", "", gres).split(","))
     return found
 
 
@@ -185,10 +185,6 @@ def _limit(text: str) -> int | None:
 def _place(options: JobOptions) -> list[str]:
     named = (("partition", options.partition), ("account", options.account), ("qos", options.qos))
     return [f"--{key}={value}" for key, value in named if value is not None]
-
-
-def _quoted(path: Path) -> str:
-    return f'"{path}"' if " " in str(path) else str(path)
 
 
 def _id(said: str) -> str:

@@ -8,13 +8,11 @@ from typing import NamedTuple
 
 from kava.cluster.engines import scheduler_of
 from kava.cluster.estimate import steps_of
-from kava.cluster.schedulers import FOLDER, Job, Submission
+from kava.cluster.schedulers import ACTIVE, FOLDER, Job, Submission
 from kava.format import NOTHING, columns, fixed, seconds, whole
 from kava.inputs import read_text
 from kava.study.folder import metric_lines, read_result, run_folder
 from kava.study.plan import Plan
-
-OVER = frozenset({"completed", "failed", "timeout", "cancelled", "node_fail", "out_of_memory"})
 
 
 class Standing(NamedTuple):
@@ -47,7 +45,7 @@ class Standing(NamedTuple):
     @property
     def has_ended(self) -> bool:
         """Whether nothing more will come of it by itself."""
-        return self.state in ("finished", "lost", *OVER)
+        return self.state not in ACTIVE
 
 
 def standings(plan: Plan, folder: Path, submission: Submission) -> list[Standing]:

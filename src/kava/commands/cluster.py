@@ -107,8 +107,19 @@ def _status(args: FolderConfig, argv: Sequence[str]) -> int:
 
 
 def _monitor(args: MonitorConfig, argv: Sequence[str]) -> int:
+    from kava.machine.programs import Unreachable
+
     while True:
-        table, has_ended = _look(Path(args.folder))
+        try:
+            table, has_ended = _look(Path(args.folder))
+        except Unreachable as error:
+            if not args.auto:
+                raise
+            print(
+                f"{time.strftime('%H:%M:%S')} {error}; asked again in {args.every:g} s", flush=True
+            )
+            time.sleep(args.every)
+            continue
         if args.auto and sys.stdout.isatty():
             print("\x1b[2J\x1b[H", end="")
         print(f"{time.strftime('%H:%M:%S')} {table}", flush=True)
@@ -155,14 +166,13 @@ def _logs(args: LogsConfig, argv: Sequence[str]) -> int:
 def _cancel(args: ChosenConfig, argv: Sequence[str]) -> int:
     from kava.cluster.engines import scheduler_of
     from kava.cluster.record import last_submission
-    from kava.cluster.standing import OVER
     from kava.format import counted
 
     tasks, last = _chosen(args, "cancel"), last_submission(Path(args.folder))
     folder, scheduler = Path(args.folder).absolute(), scheduler_of(last.engine)[1]
     wanted = {"report", *range(len(last.tasks))} if tasks is None else set(tasks)
     jobs = scheduler.jobs(last, folder)
-    if all(job.state in OVER for key, job in jobs.items() if key in wanted):
+    if not any(job.is_active for key, job in jobs.items() if key in wanted):
         print(f"job {last.runs} of {last.engine} has ended: there is nothing to cancel")
         return 0
     scheduler.cancel(last, folder, tasks)
