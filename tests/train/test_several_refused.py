@@ -48,6 +48,12 @@ REFUSED = [
     ({"teachers": None, "fusion": "confidence"}, "--fusion is about several teachers"),
     ({"teachers": [GPT2], "teacher_prompts": ["{question}"]},
      "--teacher_prompts is about several teachers"),
+    ({"fusion": "learnable", "teacher_order": "in_turn"}, "has nothing to choose from"),
+    ({"fixed_weights": [1.0, 0.0], "teacher_order": "in_turn"}, "steps without any teacher"),
+    ({"fusion": "learnable", "router_learning": "gradient", "router_weight": 2.0},
+     "--router_weight 2.0 is read by --router_learning likelihood or policy"),
+    ({"fusion": "disagreement", "disagreement": "weigh", "disagreement_threshold": 0.5},
+     "--disagreement_threshold 0.5 is read by --disagreement drop"),
     ({"fusion_temperature": 0.0}, "--fusion_temperature 0.0 must be above 0"),
 ]  # fmt: skip
 

@@ -133,10 +133,14 @@ TRAINING: Known = {
         "is read from each model's own configuration; --key_space unrotated takes the rotation out"
     ),
     "lambda_k": Instead(
-        "weighs keys: --alpha_k does, with --kv_loss structural or smooth_l1_alpha", _ONE
+        "weighs keys: --alpha_k does, with --kv_loss structural or smooth_l1_alpha; the other losses "
+        "are the mean of keys and values, so that 1 and 1 are --kv_weight 2",
+        _ONE,
     ),
     "lambda_v": Instead(
-        "weighs values: --alpha_v does, with --kv_loss structural or smooth_l1_alpha", _ONE
+        "weighs values: --alpha_v does, with --kv_loss structural or smooth_l1_alpha; the other "
+        "losses are the mean of keys and values, so that 1 and 1 are --kv_weight 2",
+        _ONE,
     ),
     "beta_cos": Instead(
         "weighs directions beside the distance: --kv_loss mercator compares directions", _ZERO

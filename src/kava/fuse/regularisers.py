@@ -15,7 +15,9 @@ from kava.names import ENTROPY_TARGETS
 
 def entropy(weights: Tensor) -> Tensor:
     """The entropy of shares [.., N], in nats: 0 of one teacher alone, log N of equal ones."""
-    return torch.special.entr(weights).sum(-1)
+    # its slope is finite where a share is 0
+    shares = weights.clamp(min=torch.finfo(weights.dtype).tiny)
+    return -(weights * shares.log()).sum(-1)
 
 
 class EntropyRegularizer:

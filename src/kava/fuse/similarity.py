@@ -47,6 +47,7 @@ class SimilarityFusion(Fusion):
             if value not in known:
                 raise ValueError(f"{value!r} is unknown; choose from {', '.join(known)}")
 
+    @torch.no_grad()  # maps that are trained beside the student do not learn to be liked
     def weigh(self, offers: Offers) -> Tensor:
         """[B, L or 1, 1, N]."""
         student = needed(offers.student, "student", self.name)

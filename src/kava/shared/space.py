@@ -75,6 +75,6 @@ class SharedSpace(nn.Module):
         """
         ours, theirs = student_BMZ[mask_BM], teacher_BMZ[mask_BM]
         if not len(ours):
-            return student_BMZ.sum() * 0.0
+            return (student_BMZ.sum() + teacher_BMZ.sum()) * 0.0
         loss = self.loss(ours, theirs)
         return loss if num_slots is None else loss * len(ours) / num_slots

@@ -170,6 +170,8 @@ def _check_longer(directory: Path, config: TrainConfig, name: str, value: Any) -
         spanning = f"--lr_scheduler {config.lr_scheduler}"
     elif config.layer_weight_annealing != "none" and config.layer_weight_annealing_steps is None:
         spanning = f"--layer_weight_annealing {config.layer_weight_annealing}"
+    elif config.fusion_temperature_end is not None:
+        spanning = f"--fusion_temperature_end {config.fusion_temperature_end}"
     if spanning is not None:
         raise ValueError(
             f"{before}: {spanning} spans the whole run, so that a longer one differs from its "

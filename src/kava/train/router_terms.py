@@ -27,7 +27,9 @@ def through_weights(loss: Tensor, weights: Tensor) -> Tensor:
     """
     if not torch.is_grad_enabled() or not weights.requires_grad:
         return loss.detach()
-    (slope,) = torch.autograd.grad(loss, weights, retain_graph=True)
+    (slope,) = torch.autograd.grad(loss, weights, retain_graph=True, allow_unused=True)
+    if slope is None:  # no slot of the batch is filled, and the target does not depend on them
+        return loss.detach()
     surrogate = (weights * slope).sum()
     return surrogate - surrogate.detach() + loss.detach()
 

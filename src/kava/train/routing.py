@@ -111,6 +111,12 @@ class RoutingCounts:
         return found
 
 
+def over_slots(weights_BLMN: Tensor, filled_BM: Tensor) -> Tensor:
+    """The mean weight of each teacher over the slots that are filled, [B, L, N]."""
+    total_BLN = (weights_BLMN * filled_BM[:, None, :, None]).sum(2)
+    return total_BLN / filled_BM.sum(1).clamp(min=1)[:, None, None]
+
+
 def groups_of(records: Sequence[Record]) -> dict[str, str]:
     """Sample id → its kind: the teacher that the data name, or the number of written steps."""
     found = {}

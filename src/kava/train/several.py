@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -52,14 +53,15 @@ from kava.train.around import Around, query_of
 from kava.train.config import TrainConfig
 from kava.train.objective import Distiller
 from kava.train.router_terms import answer_ce, policy_loss, summed_ce, through_weights
-from kava.train.routing import Routing
+from kava.train.routing import Routing, over_slots
 from kava.train.shared_space import mixed_points
-from kava.train.side_passes import Read, SidePasses
+from kava.train.side_passes import Read, SidePasses, signal_of
 from kava.train.target import Target, TargetBuilder, attention_flag
 from kava.train.teacher_names import teachers_of
 from kava.train.teacher_pass import Pass
 from kava.train.teaching import Teacher, check_attention_of, freeze, rotary_of_teacher
-from kava.train.terms import Terms
+from kava.train.terms import Forward, Terms, with_all_parameters
+from kava.train.wrong_sample import of_sample_before
 
 
 class SeveralDistiller(Distiller):
@@ -137,6 +139,10 @@ class SeveralDistiller(Distiller):
         """The frozen teachers."""
         return self._all
 
+    def forward(self, *args: Any, **options: Any) -> Forward:
+        """As `Distiller`, with a gradient for every parameter that is trained."""
+        return with_all_parameters(super().forward(*args, **options), self)
+
     def _first_teacher(self, batch: Batch) -> Pass | None:
         return None
 
@@ -165,19 +171,22 @@ class SeveralDistiller(Distiller):
         fused = fusion(offers)
         target = fused.trace
         if isinstance(fusion, LearnableFusion):
-            if config.router_learning != "gradient":
-                target = target.detach()
+            if config.router_learning != "gradient":  # aligners learn by the KV loss all the same
+                weights = fused.weights.detach()
+                target = mix(offers, weights) if config.trains_aligner else target.detach()
             self._train_router(fusion, offers, fused, around, terms)
         self._record(fused, offers, around, terms)
         points = mixed_points(self.space, config, self.matching.select, offers, fused)
         columns = torch.zeros(1, dtype=torch.long, device=target.keys.device)
+        counts = fused.position_weights
         if config.student == "explicit":
             used = target.valid_BT().any(0).nonzero()[:, 0]
             first, stop = (int(used[0]), int(used[-1]) + 1) if len(used) else (0, 1)
             target = target.slice(first, stop)
             points = None if points is None else points[:, first:stop]
+            counts = None if counts is None else counts[:, first:stop]
             columns = torch.arange(first, stop, device=columns.device).expand(len(target.keys), -1)
-        return Target(target, columns, fused.position_weights, points)
+        return Target(target, columns, counts, points)
 
     def _fusion(self) -> Fusion:
         """The fusion at this step's temperature."""
@@ -194,6 +203,9 @@ class SeveralDistiller(Distiller):
         """What is known before any teacher reads."""
         batch = around.batch
         present_BN = batch["present"].bool()
+        if self.settings.wrong_sample:
+            other = None if "before" not in batch else batch["before"]["present"].bool()
+            present_BN = of_sample_before(present_BN, other)
         if self.training and self.settings.teacher_order == "in_turn":
             turn = self.progress.step % len(self._all)
             only = torch.arange(len(self._all), device=present_BN.device) == turn
@@ -221,18 +233,14 @@ class SeveralDistiller(Distiller):
             traces.append(replace(empty, mask=torch.zeros_like(empty.valid_BT())))
         there_N = torch.tensor([one is not None for one in read], device=some.keys.device)
 
-        def signal(name: str) -> Tensor | None:
-            parts = [None if one is None else getattr(one, name) for one in read]
-            known = next((part for part in parts if part is not None), None)
-            if known is None:
-                return None
-            return torch.stack([torch.zeros_like(known) if p is None else p for p in parts], -1)
-
-        text_BN = signal("text_B")
+        text_BN = signal_of(read, "text_B")
         if text_BN is not None:
             # per token of the student's text, of which all teachers read the same number
             written_B = (around.batch["segment_ids"] > Segment.PROMPT).sum(1)
             text_BN = text_BN / written_B[:, None].clamp(min=1)
+        # a policy's shares are those of the draw, whoever was drawn in this batch
+        draws = self.settings.trains_router and self.settings.router_learning == "policy"
+        present_BN = offers.present_BN if draws else offers.present_BN & there_N
         student = None
         compares = around.diagnose or "student" in self.fusion.reads
         if compares and not union and around.student.length == traces[0].length:
@@ -240,9 +248,9 @@ class SeveralDistiller(Distiller):
         return replace(
             offers,
             traces=tuple(traces),
-            present_BN=offers.present_BN & there_N,
+            present_BN=present_BN,
             student=student,
-            answer_BN=signal("answer_B"),
+            answer_BN=signal_of(read, "answer_B"),
             text_BN=text_BN,
         )
 
@@ -304,7 +312,7 @@ class SeveralDistiller(Distiller):
         weights_BLMN = fused.weights.detach()
         if not isinstance(self.fusion, UnionFusion):
             weights_BLMN = renormalise(weights_BLMN, offers.valid_BMN()[:, None])
-        weights_BLN = weights_BLMN.expand(-1, -1, M, -1).mean(2)
+        weights_BLN = over_slots(weights_BLMN.expand(-1, -1, M, -1), fused.trace.valid_BT())
         for n, label in enumerate(self.labels):
             share = weights_BLN[..., n].mean(1).sum() / around.items.samples
             terms.metrics[f"route_{label}"] = share

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from kava.data.collate import Batch
@@ -110,7 +111,8 @@ class SidePasses:
         else:
             found = passes[key]
         before = None
-        if self.config.wrong_sample and "before" in batch:
+        # a text that it does not read is in the student's tokens; its row is masked
+        if self.config.wrong_sample and "before" in batch and batch["before"]["present"][0, n]:
             before = self._pass(n, batch["before"])
         trace_before = None if before is None else before.trace
         target = self.builders[n](found.trace, batch, trace_before)
@@ -155,3 +157,12 @@ def likelihoods(found: Pass, reads: frozenset[str]) -> tuple[Tensor | None, Tens
     answer = -summed_ce(found.logits, found.answer_labels) if "answer_BN" in reads else None
     text = summed_ce(found.logits, found.labels) if "text_BN" in reads else None
     return answer, text
+
+
+def signal_of(read: Sequence[Read | None], name: str) -> Tensor | None:
+    """[B, N]: a number of `Read` for each teacher, 0 of one that has not read; None: of none."""
+    parts = [None if one is None else getattr(one, name) for one in read]
+    known = next((part for part in parts if part is not None), None)
+    if known is None:
+        return None
+    return torch.stack([torch.zeros_like(known) if p is None else p for p in parts], -1)

@@ -13,6 +13,8 @@ TEACHER_CHATS = "--teacher_chat_templates"
 CHOOSES_ALONE = ("full", "right_crop", "streaming_llm", "uniform", "random", "positions")
 """Evictions that keep the same positions whoever the teacher is."""
 
+RESERVED = ("right", "on_named", "entropy", "answer_ce", "likelihood", "policy", "balance")
+"""What a routing logs beside the shares of the teachers."""
 _SOFTMAX = ("similarity", "learnable", "confidence", "avg_ce")
 READ_BY: Mapping[str, tuple[str, ...]] = {
     "fixed_weights": ("fixed", "union", "disagreement"),
@@ -104,6 +106,11 @@ def split_label(name: str) -> tuple[str, str]:
         (('big', 'gpt2-large'), ('gpt2', 'org/gpt2'))
     """
     label, equals, model = name.partition("=")
+    if label in RESERVED:
+        raise ValueError(
+            f"--teachers {name!r}: {label} names another number of the logs, route_{label}: choose "
+            f"another label"
+        )
     if not equals:
         return name.rstrip("/").rsplit("/", 1)[-1], name
     if not label or not model or not label.replace("-", "").replace("_", "").isalnum():
@@ -205,6 +212,27 @@ def _check_readers(config: Settings, changed: list[str]) -> None:
             raise ValueError(
                 f"--{name} is read by {fusions}, not by --fusion {config.fusion}; leave it out"
             )
+    if config.teacher_order == "in_turn":
+        if config.fusion == "learnable":
+            raise ValueError(
+                "--teacher_order in_turn leaves one teacher at each step, so that --fusion "
+                "learnable has nothing to choose from: leave it out"
+            )
+        if config.fixed_weights is not None and 0.0 in config.fixed_weights:
+            raise ValueError(
+                "--teacher_order in_turn with a weight of 0 leaves steps without any teacher: "
+                "leave it out, or give each teacher a weight"
+            )
+    if "router_weight" in changed and config.router_learning == "gradient":
+        raise ValueError(
+            f"--router_weight {config.router_weight} is read by --router_learning likelihood or "
+            f"policy, and with gradient the KV loss trains the router: leave it out"
+        )
+    if "disagreement_threshold" in changed and config.disagreement != "drop":
+        raise ValueError(
+            f"--disagreement_threshold {config.disagreement_threshold} is read by --disagreement "
+            f"drop: leave it out"
+        )
     if "entropy_target" in changed and not config.entropy_reg_strength:
         raise ValueError(
             f"--entropy_target {config.entropy_target} is read where --entropy_reg_strength is "

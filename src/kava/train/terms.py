@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from kava.data.collate import IGNORED
@@ -107,3 +107,14 @@ def token_loss(logits: Tensor, labels: Tensor, num_tokens: Tensor | float) -> Te
         logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORED, reduction="sum"
     )
     return total / num_tokens
+
+
+def with_all_parameters(found: Forward, module: nn.Module) -> Forward:
+    """A loss on which every trained parameter beside the student's has a gradient, if only 0.
+
+    Several processes wait for the gradient of each parameter (DDP), and a teacher that no sample of
+    this batch is read by would leave none for its map.
+    """
+    beside = [p for name, p in module.named_parameters() if not name.startswith("student.")]
+    nothing = [0.0 * p.sum() for p in beside if p.requires_grad]
+    return found._replace(loss=sum(nothing, start=found.loss))

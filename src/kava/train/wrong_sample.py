@@ -102,6 +102,10 @@ def _own_slots(batch: Batch, config: TrainConfig) -> Tensor:
     own_positions = config.token_alignment == "none" and "teacher" in batch
     segment_ids = batch["teacher"]["segment_ids"] if own_positions else batch["segment_ids"]
     reasoning_B = segment_ids.eq(Segment.REASONING).sum(1)
+    if config.token_alignment == "none" and "sides" in batch:
+        texts = [batch if side is None else side for side in batch["sides"]]
+        counts = [text["segment_ids"].eq(Segment.REASONING).sum(1) for text in texts]
+        reasoning_B = (torch.stack(counts, 1) * batch["present"]).amax(1)
     resampling = config.resampling
     if resampling is not None and config.student == "explicit":
         return resampling.slots(batch["segment_ids"], batch["attention_mask"]).sum(1)
