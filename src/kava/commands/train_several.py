@@ -18,8 +18,9 @@ from kava.train.flags import ConfigFile, config_of
 PROGRAM = "python experiments/train_multi_teacher_kv.py"
 NOT_KEPT = (
     "defaults that are others here: all samples (--max_samples), no cosine and attention terms "
-    "beside the KV loss (--beta_cos, --gamma_kl), the mean of the losses of keys and values, not their "
-    "sum (--lambda_k, --lambda_v: --kv_weight 2), each model's own rotation (--rope_scaling_method)"
+    "beside the KV loss (--beta_cos, --gamma_kl), the mean of the losses of keys and values, not "
+    "their sum (--lambda_k, --lambda_v: --kv_weight 2), each model's own rotation "
+    "(--rope_scaling_method)"
 )
 USUAL_STRENGTH = 0.01
 

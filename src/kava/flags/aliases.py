@@ -133,8 +133,8 @@ TRAINING: Known = {
         "is read from each model's own configuration; --key_space unrotated takes the rotation out"
     ),
     "lambda_k": Instead(
-        "weighs keys: --alpha_k does, with --kv_loss structural or smooth_l1_alpha; the other losses "
-        "are the mean of keys and values, so that 1 and 1 are --kv_weight 2",
+        "weighs keys: --alpha_k does, with --kv_loss structural or smooth_l1_alpha; the other "
+        "losses are the mean of keys and values, so that 1 and 1 are --kv_weight 2",
         _ONE,
     ),
     "lambda_v": Instead(
