@@ -32,6 +32,7 @@ SOURCES = {
     "kava demo --pair hetero": ["docs/heterogeneous.md"],
     "study run baselines": ["docs/results/baselines/report/report.md"],
     "study run flat_vs_structured": ["docs/results/flat_vs_structured/report/report.md"],
+    "study run word_arms": ["docs/results/README.md"],
     "study run every_seed": ["docs/results/README.md"],
     "study run several_teachers": ["docs/results/several_teachers/report/report.md"],
     "false_positives": ["docs/statistics.md"],

@@ -88,23 +88,15 @@ def test_the_run_from_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_the_papers_data_are_read_as_the_page_writes_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    parts = {
-        "zen-E/GSM8k-Aug": "<<48/2=24>> <<48+24=72>>",
-        "zen-E/GSM8k-Aug-NL": "She sold 48/2 = 24 in May. In all 48+24 = 72.",
-    }
-
     def load_dataset(name: str, *, split: str) -> Dataset:
-        row = {"question": "How many?", "cot": parts[name], "answer": "72"}
-        return Dataset.from_list([row])
+        assert name == "zen-E/GSM8k-Aug-NL"
+        cot = "She sold 48/2 = 24 in May. In all 48+24 = 72."
+        return Dataset.from_list([{"question": "How many?", "cot": cot, "answer": "72"}])
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("datasets.load_dataset", load_dataset)
     (program,) = (text for kind, text in BLOCKS if kind == "python" and "zen-E" in text)
     exec(program, {})
-    (aug,) = load_records(
-        "gsm8k_aug.jsonl", rows=RowSettings(reasoning_field="cot", reasoning_form="equations")
-    )
-    assert aug.steps == ("<<48/2=24>>", "<<48+24=72>>")
     (sentences,) = load_records("gsm8k_aug_nl.jsonl", rows=RowSettings(reasoning_field="cot"))
     assert sentences.steps == ("She sold 48/2 = 24 in May.", "In all 48+24 = 72.")
     assert sentences.answer == "72"
