@@ -85,6 +85,19 @@ def test_the_longest_prompt_decides_how_long_an_answer_may_be(
     assert not (tmp_path / "out").exists()
 
 
+def test_answers_that_are_cut_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["--model_name", "kava/tiny-gpt2", "--dataset_name", "kava/shell-game?num_train=16"]
+    flags += ["--eval_size", "4", "--max_steps", "1", "--device", "cpu", "--overflow", "skip"]
+    for most, said in (("1", True), ("40", False)):
+        out = ["--max_new_tokens", most, "--output_dir", str(tmp_path / most)]
+        assert train([*flags, *out]) == 0
+        printed = "".join(capsys.readouterr())
+        assert (
+            "--max_new_tokens 1 ends 4 of 4 held-out answers before they are" in printed
+        ) is said
+    assert "before they are whole" not in printed
+
+
 def test_a_warm_up_is_compared_with_the_steps_that_the_data_give(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -35,7 +35,7 @@ from kava.train.disk import DiskNeed, check_disk, disk_need
 from kava.train.given import NOTHING_GIVEN, GivenRecords
 from kava.train.launcher import check_launcher
 from kava.train.layer_mapping import layer_map_file, measure_layer_map
-from kava.train.limits import check_models, fit_data, num_update_steps
+from kava.train.limits import check_models, cut_answers, fit_data, num_update_steps
 from kava.train.memory import check_device_memory
 from kava.train.models import (
     build_distiller,
@@ -246,7 +246,7 @@ def finish(trainer: RunTrainer, parts: Parts) -> Run:
     """
     config, distiller, data, start = parts.config, parts.distiller, parts.data, parts.start
     trainer.writer.gives_way = start.gives_way
-    notices = [*start.notices, *data.notices]
+    notices = [*start.notices, *data.notices, *cut_answers(config, data.eval)]
     if start.checkpoint is not None:
         machine = machine_of(trainer.args.device, trainer.args.world_size)
         notices += check_same_machine(start.checkpoint, machine, config)

@@ -32,6 +32,7 @@ from kava.train.teacher_names import teachers_of
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from kava.data.encoded import Encoded
     from kava.train.data import Data
 
 
@@ -218,6 +219,25 @@ def _check_answers(
             config.max_new_tokens,
             prompts,
         )
+
+
+def cut_answers(config: TrainConfig, held_out: Sequence[Encoded]) -> list[str]:
+    """Say that answers end before they are whole, and so count as wrong; empty where none does.
+
+    A student that writes its reasoning may need fewer or more tokens than the data's: of it
+    nothing is said.
+    """
+    if config.student != "latent" or not config.eval_size:
+        return []
+    # without the end of the sequence
+    lengths = [len(sample.input_ids) - sample.answer_start - 1 for sample in held_out]
+    cut = sum(length > config.max_new_tokens for length in lengths)
+    if not cut:
+        return []
+    return [
+        f"--max_new_tokens {config.max_new_tokens} ends {cut} of {len(lengths)} held-out answers "
+        f"before they are whole, so that they count as wrong: raise it to {max(lengths)}"
+    ]
 
 
 def num_update_steps(config: TrainConfig, num_samples: int, num_processes: int = 1) -> int:
