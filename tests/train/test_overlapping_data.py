@@ -30,7 +30,7 @@ def config(folder: Path, test: list[str], eval_size: int) -> TrainConfig:
     return small(
         folder / "run", model_name="kava/tiny-gpt2", dataset_name=train, target_len=1,
         eval_dataset_name=write(folder / "test.jsonl", *test), eval_size=eval_size,
-        max_length=256, keep_short=True, max_new_tokens=1,
+        max_length=256, keep_short=True, max_new_tokens=8,
     )  # fmt: skip
 
 
@@ -40,7 +40,8 @@ def test_a_question_in_both_is_refused_in_any_spelling(tmp_path: Path) -> None:
 
 
 def test_one_behind_those_that_are_used_is_warned_of(tmp_path: Path) -> None:
-    settings = config(tmp_path, ["And 5 + 1?", "what is 2000+1", "And 6 + 1?"], eval_size=1)
+    test = ["And 5 + 1?", "what is 2000+1", "And 6 + 1?"]
+    settings = config(tmp_path, test, eval_size=1)
     train, held_out = read_data(settings)
     assert (len(train), len(held_out)) == (3, 1)
     (notice,) = load_data(settings, load_tokenizer("kava/tiny-gpt2")).notices
