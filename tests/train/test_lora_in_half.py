@@ -131,7 +131,11 @@ def test_other_half_precision_is_refused() -> None:
     assert small(**teacher).base_dtype == "float32"
 
 
-def test_transformers_says_how_to_load_a_latent_student_with_adapters(tmp_path: Path) -> None:
+def test_transformers_loads_a_latent_student_with_adapters(tmp_path: Path) -> None:
     run(small(tmp_path, **HALF, max_steps=1))
-    with pytest.raises(ValueError, match=r"load it by kava.load_student, or make it whole by kava"):
-        AutoModelForCausalLM.from_pretrained(tmp_path / "checkpoint-1")
+    found = AutoModelForCausalLM.from_pretrained(tmp_path / "checkpoint-1")
+    expected = load_student(tmp_path / "checkpoint-1").model
+    ours, theirs = found.state_dict(), expected.state_dict()
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(part, theirs[name]) for name, part in ours.items())
+    assert {part.dtype for part in ours.values()} == {torch.bfloat16, torch.float32}
