@@ -338,8 +338,12 @@ FILES = {
         for method in "ab"
         for seed in range(3)
     },
-    "gsm8k_aug.jsonl": lines(
-        {"question": f"What is {n}/2 + 6?", "answer": f"{n + 6}", "cot": "<<4/2=2>> <<2+6=8>> " * 5}
+    "gsm8k_aug_nl.jsonl": lines(
+        {
+            "question": f"What is {n}/2 + 6?",
+            "answer": f"{n + 6}",
+            "cot": "Half is 2.\nAll is 8.\n" * 5,
+        }
         for n in range(20)
     ),
     "math_data.json": json.dumps([{"instruction": f"And {n}?", "output": ""} for n in range(5)]),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,9 @@ def test_processes_that_have_ended_do_not_count_where_nobody_waits_for_them(
     command = ["bash", "-c", f"true {script}; read line"]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
     one = Submission("local", str(process.pid), "", (("flat", 0),), "today", 60)
-    assert Local().jobs(one, tmp_path)[0].is_active
+    deadline = time.monotonic() + 10  # its command line is there a moment after it has started
+    while not Local().jobs(one, tmp_path)[0].is_active:
+        assert time.monotonic() < deadline
     assert process.stdin is not None
     process.stdin.close()
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # it stays as a zombie

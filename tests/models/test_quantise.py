@@ -106,5 +106,5 @@ def test_a_device_without_it_and_a_missing_library_are_named(
         check_quantization("4bit", "cpu")
     check_quantization("8bit", "cpu")
     monkeypatch.setattr(quantise, "find_spec", lambda name: None)
-    with pytest.raises(KavaError, match=r"pip install .*kava-distill\[quant\]"):
+    with pytest.raises(KavaError, match=r"pip install .*'\.\[quant\]'"):
         check_quantization("8bit", "cpu")
