@@ -77,7 +77,10 @@ def check_adapters(checkpoint: Path, expected: list[str]) -> None:
     )
     assert not model.training
     assert model.base.config._attn_implementation == "eager"
-    assert generated(model, AutoTokenizer.from_pretrained(checkpoint)) == expected
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    assert generated(model, tokenizer) == expected
+    assert model.generation_config.max_new_tokens == 12
+    assert model.generation_config.pad_token_id == tokenizer.pad_token_id
     half = AutoModelForCausalLM.from_pretrained(checkpoint, dtype="bfloat16")
     assert half.dtype == torch.bfloat16
     with pytest.raises(ValueError, match=r"quantization_config=.* cannot be followed for"):

@@ -3,6 +3,7 @@
     checkpoint-400/
         adapter/adapter_config.json, adapter_model.safetensors      as peft writes them
         config.json, model.safetensors      of a latent student: thought vectors, projection
+        generation_config.json              of a latent student: the end and length of answers
 
 The base model is named in adapter_config.json and loaded from there in the dtype that it had in
 training; what was trained is float32. `kava merge` makes an ordinary checkpoint of such a folder.
@@ -17,7 +18,8 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import GenerationConfig, PreTrainedModel
+from transformers.utils import GENERATION_CONFIG_NAME
 
 from kava.models.devices import choose_device, dtype_of
 from kava.models.load import load_model
@@ -81,6 +83,8 @@ def save_weights(
     save_adapters(directory / ADAPTER_FOLDER, base_of(student))
     if is_latent(student):
         student.config.save_pretrained(directory)
+        if student.generation_config is not None:  # where answers end, and how long they may be
+            student.generation_config.save_pretrained(directory)
         added = {name: part.contiguous() for name, part in added_state(student).items()}
         save_file(added, directory / WEIGHTS_FILE, metadata={"format": "pt"})
 
@@ -156,6 +160,8 @@ def from_checkpoint(
             f"without their base model: leave it out, or make the checkpoint whole by kava merge"
         )
     student = load_adapted(folder, settings, latent, dtype=dtype_of(dtype)).eval()
+    if (folder / GENERATION_CONFIG_NAME).is_file():  # one of an earlier version has none
+        student.generation_config = GenerationConfig.from_pretrained(folder)
     if attention is not None:
         for part in (student, base_of(student)):
             part.set_attn_implementation(attention)
