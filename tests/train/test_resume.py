@@ -171,6 +171,17 @@ def test_a_finished_run_of_a_steady_schedule_can_be_extended(
             {"max_steps": 4},
             "--layer_weight_annealing deep_first spans the whole run",
         ),
+        *(
+            (
+                {"lr_scheduler": "constant", "teacher_name": "kava/shell-teacher", **fading},
+                {"max_steps": 4},
+                f"{flag} 1.0 without {flag.replace('weight', 'steps')} spans the whole run",
+            )
+            for flag, fading in (
+                ("--text_ce_weight", {"text_ce_weight": 1.0}),
+                ("--inject_weight", {"text_ce_weight": 0.0, "inject_weight": 1.0}),
+            )
+        ),
         ({"lr_scheduler": "constant"}, {"max_steps": 1}, "can be extended, but not cut or"),
         (
             {"lr_scheduler": "constant"},

@@ -172,6 +172,10 @@ def _check_longer(directory: Path, config: TrainConfig, name: str, value: Any) -
         spanning = f"--layer_weight_annealing {config.layer_weight_annealing}"
     elif config.fusion_temperature_end is not None:
         spanning = f"--fusion_temperature_end {config.fusion_temperature_end}"
+    elif config.text_ce_weight and config.text_ce_steps is None:
+        spanning = f"--text_ce_weight {config.text_ce_weight} without --text_ce_steps"
+    elif config.inject_weight and config.inject_steps is None:
+        spanning = f"--inject_weight {config.inject_weight} without --inject_steps"
     if spanning is not None:
         raise ValueError(
             f"{before}: {spanning} spans the whole run, so that a longer one differs from its "
