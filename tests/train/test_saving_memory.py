@@ -109,6 +109,28 @@ def test_a_resting_teacher_changes_nothing_but_where_its_weights_are(
     assert sum(woken) >= sum(p.numel() for t in distiller.readers for p in t.parameters())
 
 
+@pytest.mark.parametrize("space", [{}, {"shared_space_weight": 1.0}])
+def test_resting_teachers_are_woken_one_at_a_time_to_fit_their_maps(
+    space: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    most: list[int] = []
+    place = Resting.place
+
+    def resting(self: Resting, models: Any, device: torch.device, *, rest: bool) -> None:
+        place(self, models, device, rest=rest)
+        for model in set(models):
+            self.add(model, lambda part: part)
+            model.register_forward_pre_hook(lambda *_: most.append(len(self._awake)))
+
+    monkeypatch.setattr(Resting, "place", resting)
+    two = ["a=kava/shell-gpt2-teacher", "b=kava/shell-teacher"]
+    options = {"alignment_mode": "structured", "calibration_samples": 64, **space}
+    trainer = build_run(taught(tmp_path, teacher_name=None, teachers=two, **options)).trainer
+    assert trainer is not None
+    assert most
+    assert set(most) == {1}
+
+
 def test_the_run_lets_the_teacher_rest_where_it_is_asked_to(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

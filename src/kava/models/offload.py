@@ -56,13 +56,14 @@ class Resting:
             self.add(model, lambda part: part.to(device))
 
     @contextmanager
-    def awake(self, *models: nn.Module) -> Iterator[None]:
+    def awake(self, *models: object) -> Iterator[None]:
         """Within the block the weights of models are where they are read.
 
-        Of a model that does not rest, or is awake already, nothing is moved.
+        Of what is no model, such as a stored teacher, does not rest, or is awake already, nothing
+        is moved.
         """
         with ExitStack() as stack:
-            for model in models:
+            for model in (one for one in models if isinstance(one, nn.Module)):
                 stack.enter_context(self._one_awake(model))
             yield
 

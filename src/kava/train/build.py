@@ -263,12 +263,12 @@ def finish(trainer: RunTrainer, parts: Parts) -> Run:
     )
     written = [sample for sample in data.train if sample.num_reasoning]
     space = None
-    with distiller.resting.awake(*distiller.models):
-        if config.measures_layers and config.matches_cache and anew:
+    if config.measures_layers and config.matches_cache and anew:
+        with distiller.resting.awake(*distiller.models):
             layers = measure_layer_map(distiller, config, written, collate, data.hash)
-            trainer.after_first_step.do.append(partial(layers.save, layer_map_file(config)))
-        if config.calibrates and config.matches_cache and anew:
-            calibrations = calibrate_aligners(distiller, config, written, collate)
-        if distiller.space is not None and anew:
-            space = fit_shared_space(distiller, config, written, collate)
+        trainer.after_first_step.do.append(partial(layers.save, layer_map_file(config)))
+    if config.calibrates and config.matches_cache and anew:
+        calibrations = calibrate_aligners(distiller, config, written, collate)
+    if distiller.space is not None and anew:
+        space = fit_shared_space(distiller, config, written, collate)
     return Run(trainer, data, start, need, calibrations, layers, space)

@@ -44,21 +44,22 @@ def calibrate_aligners(
     distiller.eval()
     reports = []
     for n, (teacher, aligner) in enumerate(zip(distiller.readers, distiller.aligners)):
-        reports.append(
-            calibrate_on(
-                samples_to_fit(samples, teacher, n, config.calibration_samples),
-                teacher,
-                distiller.base,
-                aligner,
-                collate.for_side(n),
-                rank=_rank(config),
-                # under "none" the texts share no positions: use the hard alignment for the fit
-                token_alignment="soft" if config.token_alignment == "soft" else "hard",
-                rotated=config.key_space == "rotated",
-                queries=distiller.queries,
-                chunk=config.capture_chunk,
+        with distiller.resting.awake(teacher):  # one at a time
+            reports.append(
+                calibrate_on(
+                    samples_to_fit(samples, teacher, n, config.calibration_samples),
+                    teacher,
+                    distiller.base,
+                    aligner,
+                    collate.for_side(n),
+                    rank=_rank(config),
+                    # under "none" the texts share no positions: use the hard alignment for the fit
+                    token_alignment="soft" if config.token_alignment == "soft" else "hard",
+                    rotated=config.key_space == "rotated",
+                    queries=distiller.queries,
+                    chunk=config.capture_chunk,
+                )
             )
-        )
         aligner.requires_grad_(config.trains_aligner)
     distiller.train(training)
     return tuple(reports)

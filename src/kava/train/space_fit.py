@@ -60,8 +60,9 @@ def fit_shared_space(
     judging: list[Pairs] = []
     for n in range(len(distiller.aligners)):
         own = samples_to_fit(samples, distiller.readers[n], n, config.calibration_samples)
-        for part, into in zip(split_held_out(own), (fitted, judging)):
-            into.append(_pairs(distiller, n, part, collate.for_side(n)))
+        with distiller.resting.awake(distiller.readers[n]):
+            for part, into in zip(split_held_out(own), (fitted, judging)):
+                into.append(_pairs(distiller, n, part, collate.for_side(n)))
     steps = {"num_steps": 0} if config.trains_space else {}
     found = fit_space(
         distiller.space, fitted, judging, loss=config.shared_space_loss, seed=config.seed, **steps
