@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from runs import run, small
 from test_several import GPT2, LLAMA, SEVERAL, batch_of, several
 
@@ -69,6 +70,33 @@ def test_the_target_is_that_of_the_teachers_own_text(
     )
     assert ours == pytest.approx(theirs, abs=1e-6)
     assert abs(other - ours) > 1e-4
+
+
+def test_cross_entropies_are_per_token_of_the_text_that_each_teacher_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first teacher reads a state of the game in two tokens, the second in one."""
+    file = write(tmp_path / "a.jsonl", "gpt2", "llama")
+    one = build_run(config(tmp_path, file, fusion="min_ce"))
+    model, batch = one.trainer.model.eval(), batch_of(one)
+    read, seen = model.passes.read, []
+    ones = torch.ones(len(batch["ids"]))
+    monkeypatch.setattr(
+        model.passes, "read", lambda *args: [replace(r, text_B=ones) for r in read(*args)]
+    )
+    fuse = type(model.fusion).__call__
+    monkeypatch.setattr(
+        type(model.fusion),
+        "__call__",
+        lambda self, offers: seen.append(offers) or fuse(self, offers),
+    )
+    model(batch)
+    expected = [
+        [1 / int((side["segment_ids"][row] > 0).sum()) for side in batch["sides"]]
+        for row in range(len(ones))
+    ]
+    assert torch.allclose(seen[0].text_BN, torch.tensor(expected))
+    assert expected[0][0] < expected[0][1]
 
 
 def test_maps_are_fitted_on_the_text_that_both_models_read(tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ from kava.fuse import (
 from kava.fuse.base import one_hot
 from kava.rope import unrotate_trace
 from kava.student.latent import LatentStudent
-from kava.trace import KVTrace, Segment
+from kava.trace import KVTrace
 from kava.train.around import Around, query_of
 from kava.train.config import TrainConfig
 from kava.train.objective import Distiller
@@ -61,7 +61,7 @@ from kava.train.teacher_names import teachers_of
 from kava.train.teacher_pass import Pass
 from kava.train.teaching import Teacher, check_attention_of, freeze, rotary_of_teacher
 from kava.train.terms import Forward, Terms, with_all_parameters
-from kava.train.wrong_sample import of_sample_before
+from kava.train.wrong_sample import of_sample_before, tokens_to_write
 
 
 class SeveralDistiller(Distiller):
@@ -235,9 +235,7 @@ class SeveralDistiller(Distiller):
 
         text_BN = signal_of(read, "text_B")
         if text_BN is not None:
-            # per token of the student's text, of which all teachers read the same number
-            written_B = (around.batch["segment_ids"] > Segment.PROMPT).sum(1)
-            text_BN = text_BN / written_B[:, None].clamp(min=1)
+            text_BN = text_BN / tokens_to_write(around.batch, self.settings).clamp(min=1)
         # a policy's shares are those of the draw, whoever was drawn in this batch
         draws = self.settings.trains_router and self.settings.router_learning == "policy"
         present_BN = offers.present_BN if draws else offers.present_BN & there_N

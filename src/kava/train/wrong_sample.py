@@ -83,6 +83,27 @@ def reasoning_to_read(batch: Batch, wrong_sample: bool) -> tuple[Tensor, Tensor]
     return ids_BT, reasoning_BT
 
 
+def tokens_to_write(batch: Batch, config: TrainConfig) -> Tensor:
+    """The tokens of reasoning and answer that the cross-entropy of several teachers is taken over.
+
+    Returns:
+        [B, 1], of the student's text, which all teachers read in tokens of their own; [B, N] where
+            each reads its own reasoning.
+    """
+    own_BN = _written(batch, config)
+    if not config.wrong_sample:
+        return own_BN
+    before = batch.get("before")
+    return of_sample_before(own_BN, None if before is None else _written(before, config))
+
+
+def _written(batch: Batch, config: TrainConfig) -> Tensor:
+    texts = [batch]
+    if config.teacher_reasoning:
+        texts = [batch if side is None else side for side in batch["sides"]]
+    return torch.stack([(text["segment_ids"] > Segment.PROMPT).sum(1) for text in texts], 1)
+
+
 def compared_slots(batch: Batch, config: TrainConfig) -> Tensor:
     """How many slots of each sample the KV loss compares with its target, [B].
 
