@@ -98,10 +98,13 @@ def tokens_to_write(batch: Batch, config: TrainConfig) -> Tensor:
 
 
 def _written(batch: Batch, config: TrainConfig) -> Tensor:
-    texts = [batch]
-    if config.teacher_reasoning:
-        texts = [batch if side is None else side for side in batch["sides"]]
-    return torch.stack([(text["segment_ids"] > Segment.PROMPT).sum(1) for text in texts], 1)
+    read = _texts_read(batch) if config.teacher_reasoning else [batch["segment_ids"]]
+    return torch.stack([(segments_BT > Segment.PROMPT).sum(1) for segments_BT in read], 1)
+
+
+def _texts_read(batch: Batch) -> list[Tensor]:
+    """The segments of the text that each of several teachers reads, [B, T] of its own T."""
+    return [(batch if side is None else side)["segment_ids"] for side in batch["sides"]]
 
 
 def compared_slots(batch: Batch, config: TrainConfig) -> Tensor:
@@ -124,8 +127,7 @@ def _own_slots(batch: Batch, config: TrainConfig) -> Tensor:
     segment_ids = batch["teacher"]["segment_ids"] if own_positions else batch["segment_ids"]
     reasoning_B = segment_ids.eq(Segment.REASONING).sum(1)
     if config.token_alignment == "none" and "sides" in batch:
-        texts = [batch if side is None else side for side in batch["sides"]]
-        counts = [text["segment_ids"].eq(Segment.REASONING).sum(1) for text in texts]
+        counts = [part_BT.eq(Segment.REASONING).sum(1) for part_BT in _texts_read(batch)]
         reasoning_B = (torch.stack(counts, 1) * batch["present"]).amax(1)
     resampling = config.resampling
     if resampling is not None and config.student == "explicit":
